@@ -1,0 +1,1 @@
+"""The words every other floor speaks: values and protocols, importable without torch."""

@@ -1,0 +1,93 @@
+"""Canonical JSON (RFC 8785): equal data gives equal bytes, so files can be hashed and compared.
+
+    >>> dumps({"b": 1e21, "a": [1.0, 0.1, "\\u20ac"]})
+    b'{"a":[1,0.1,"\\xe2\\x82\\xac"],"b":1e+21}'
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import cast
+
+from vambrace.errors import ConfigError
+
+__all__ = ["digest", "dumps"]
+
+_EXACT = 2**53
+
+
+def dumps(data: object) -> bytes:
+    """JSON data to canonical UTF-8 bytes.
+
+    Raises:
+        ConfigError: E105, for NaN, infinities, integers beyond 2**53, lone surrogates, or values that are not JSON.
+    """
+    return _write(data, "$").encode()
+
+
+def digest(data: object) -> str:
+    """SHA-256 of the canonical bytes, as 64 hexadecimal digits."""
+    return hashlib.sha256(dumps(data)).hexdigest()
+
+
+def _write(data: object, where: str) -> str:
+    if data is None or isinstance(data, bool):
+        return {None: "null", True: "true", False: "false"}[data]
+    if isinstance(data, str):
+        if any(0xD800 <= ord(char) <= 0xDFFF for char in data):
+            raise _refusal(where, "text with a lone surrogate")
+        return json.dumps(str(data), ensure_ascii=False)
+    if isinstance(data, int):
+        if abs(data) > _EXACT:
+            raise _refusal(where, f"the integer {data}, which JSON readers round")
+        return str(int(data))
+    if isinstance(data, float):
+        return _number(data, where)
+    if isinstance(data, list | tuple):
+        items = cast("list[object]", data)
+        return "[" + ",".join(_write(item, f"{where}[{i}]") for i, item in enumerate(items)) + "]"
+    if isinstance(data, dict):
+        pairs = cast("dict[object, object]", data)
+        if not all(isinstance(key, str) for key in pairs):
+            raise _refusal(where, "a key that is not text")
+        keys = sorted(cast("dict[str, object]", pairs), key=lambda key: key.encode("utf-16-be", "surrogatepass"))
+        return "{" + ",".join(_write(key, where) + ":" + _write(pairs[key], f"{where}.{key}") for key in keys) + "}"
+    raise _refusal(where, f"a {type(data).__name__}")
+
+
+def _number(value: float, where: str) -> str:
+    """Shortest round-trip digits laid out as ECMAScript does (ECMA-262, Number::toString)."""
+    if not math.isfinite(value):
+        raise _refusal(where, f"the number {value}")
+    if value == 0:
+        return "0"
+    sign, text = ("-", repr(-value)) if value < 0 else ("", repr(value))
+    mantissa, _, exponent = text.partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    fraction = "" if fraction == "0" else fraction
+    digits = (whole + fraction).lstrip("0")
+    point = len(whole) + int(exponent or 0) - (len(whole + fraction) - len(digits) if whole == "0" else 0)
+    if whole == "0":
+        point = int(exponent or 0) - (len(fraction) - len(fraction.lstrip("0")))
+    digits = digits.rstrip("0")
+    size = len(digits)
+    if size <= point <= 21:
+        return sign + digits + "0" * (point - size)
+    if 0 < point <= 21:
+        return f"{sign}{digits[:point]}.{digits[point:]}"
+    if -6 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    power = point - 1
+    tail = f".{digits[1:]}" if size > 1 else ""
+    return f"{sign}{digits[0]}{tail}e{'+' if power > 0 else '-'}{abs(power)}"
+
+
+def _refusal(where: str, seen: str) -> ConfigError:
+    return ConfigError(
+        "E105",
+        seen=f"{seen} at {where}",
+        expected="JSON data: null, booleans, finite numbers, text, lists, and dicts with text keys",
+        fix="convert the value before it is stored",
+    )

@@ -1,0 +1,145 @@
+"""What counts as success, as a value: `Untargeted(labels)`, `Targeted(classes)`, and combinations.
+
+A goal owns its margin, the one number a search needs: positive exactly where the goal is reached.
+Goals combine with `&` (both) and `|` (either). A goal of your own needs `size`, `margin`, `reached`
+and `take`; derive from `Goal` for the operators.
+
+    >>> import torch
+    >>> goal = Untargeted(torch.tensor([0, 1]))
+    >>> goal.margin(torch.tensor([[3.0, 1.0], [2.5, 2.0]])).tolist()
+    [-2.0, 0.5]
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["AllOf", "AnyOf", "Goal", "Targeted", "Untargeted", "as_goal"]
+
+
+class Goal(ABC):
+    """One condition per sample on the model's answer."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many samples the goal speaks of."""
+
+    @abstractmethod
+    def margin(self, logits: Tensor) -> Tensor:
+        """Logits (n, k) to (n,): > 0 exactly where the goal is reached, differentiable, NaN where logits are NaN."""
+
+    @abstractmethod
+    def reached(self, predictions: Tensor) -> Tensor:
+        """Predicted classes (n,) to bool (n,): all that a model with LABELS access lets one ask."""
+
+    @abstractmethod
+    def take(self, index: Tensor) -> Goal:
+        """The goal of the samples at `index` (m,), in that order."""
+
+    def __and__(self, other: Goal) -> AllOf:
+        return AllOf(self, other)
+
+    def __or__(self, other: Goal) -> AnyOf:
+        return AnyOf(self, other)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Untargeted(Goal):
+    """Any class but the true one. `labels`: int64 (n,)."""
+
+    labels: Tensor
+
+    @property
+    def size(self) -> int:
+        return self.labels.shape[0]
+
+    def margin(self, logits: Tensor) -> Tensor:
+        """Best other logit minus the true one."""
+        return -_lead(logits, self.labels)
+
+    def reached(self, predictions: Tensor) -> Tensor:
+        return predictions != self.labels
+
+    def take(self, index: Tensor) -> Untargeted:
+        return Untargeted(self.labels[index])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Targeted(Goal):
+    """Exactly the named class. `classes`: int64 (n,)."""
+
+    classes: Tensor
+
+    @property
+    def size(self) -> int:
+        return self.classes.shape[0]
+
+    def margin(self, logits: Tensor) -> Tensor:
+        """Target logit minus the best other one."""
+        return _lead(logits, self.classes)
+
+    def reached(self, predictions: Tensor) -> Tensor:
+        return predictions == self.classes
+
+    def take(self, index: Tensor) -> Targeted:
+        return Targeted(self.classes[index])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AllOf(Goal):
+    """Both goals at once; its margin is the smaller one."""
+
+    first: Goal
+    second: Goal
+
+    @property
+    def size(self) -> int:
+        return self.first.size
+
+    def margin(self, logits: Tensor) -> Tensor:
+        return self.first.margin(logits).minimum(self.second.margin(logits))
+
+    def reached(self, predictions: Tensor) -> Tensor:
+        return self.first.reached(predictions) & self.second.reached(predictions)
+
+    def take(self, index: Tensor) -> AllOf:
+        return AllOf(self.first.take(index), self.second.take(index))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnyOf(Goal):
+    """Either goal; its margin is the larger one."""
+
+    first: Goal
+    second: Goal
+
+    @property
+    def size(self) -> int:
+        return self.first.size
+
+    def margin(self, logits: Tensor) -> Tensor:
+        return self.first.margin(logits).maximum(self.second.margin(logits))
+
+    def reached(self, predictions: Tensor) -> Tensor:
+        return self.first.reached(predictions) | self.second.reached(predictions)
+
+    def take(self, index: Tensor) -> AnyOf:
+        return AnyOf(self.first.take(index), self.second.take(index))
+
+
+def as_goal(goal: Goal | Tensor) -> Goal:
+    """Plain labels (n,) mean `Untargeted(labels)`; a goal is itself."""
+    return goal if isinstance(goal, Goal) else Untargeted(goal)
+
+
+def _lead(logits: Tensor, classes: Tensor) -> Tensor:
+    column = classes.unsqueeze(1)
+    own = logits.gather(1, column).squeeze(1)
+    others = logits.scatter(1, column, float("-inf")).amax(dim=1)
+    return own - others
