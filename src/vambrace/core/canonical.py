@@ -67,11 +67,9 @@ def _number(value: float, where: str) -> str:
     mantissa, _, exponent = text.partition("e")
     whole, _, fraction = mantissa.partition(".")
     fraction = "" if fraction == "0" else fraction
-    digits = (whole + fraction).lstrip("0")
-    point = len(whole) + int(exponent or 0) - (len(whole + fraction) - len(digits) if whole == "0" else 0)
-    if whole == "0":
-        point = int(exponent or 0) - (len(fraction) - len(fraction.lstrip("0")))
-    digits = digits.rstrip("0")
+    # `point` is where the decimal point stands, counted from the first significant digit.
+    point = int(exponent or 0) + (len(whole) if whole != "0" else len(fraction.lstrip("0")) - len(fraction))
+    digits = (whole + fraction).strip("0")
     size = len(digits)
     if size <= point <= 21:
         return sign + digits + "0" * (point - size)
