@@ -1,0 +1,1 @@
+"""The active-set loop that drives every iterative attack."""

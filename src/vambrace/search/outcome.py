@@ -1,0 +1,53 @@
+"""What a search hands back: `Attacked`, per sample and of one type whatever the arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vambrace.core.findings import Cost
+    from vambrace.core.options import Norm
+
+__all__ = ["Attacked"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Attacked:
+    """The outcome of an attack on n samples.
+
+    Guarantees, for every sample with `success`: the goal is reached by `adversarial` in a verification forward of
+    its own with a margin above rounding, and `adversarial` as returned lies within eps and bounds, measured in fp64.
+    A failure is censored: `success` is False, `adversarial` is the last point tried (inside eps and bounds).
+
+    Attributes:
+        adversarial: (n, ...), dtype and device of the inputs.
+        success: bool (n,).
+        norm: the norm `distance` is measured in.
+        distance: float64 (n,), size of the change in input units.
+        margin: float32 (n,), the goal's margin at `adversarial` where success, else the best margin seen; NaN if never finite.
+        forwards: int64 (n,), logical forwards up to the sample's stop (steps + 1 for PGD that never succeeds).
+        backwards: int64 (n,), logical backwards up to the stop.
+        verifications: int64 (n,), forwards spent on confirming claims.
+        queries: int64 (n,), what a query-counted model was asked: forwards + verifications on SCORES and LABELS access.
+        first_success: int64 (n,), number of logical forwards when the verified success was first seen; -1 where none.
+        finite: bool (n,), False where any logit seen was NaN or infinite: such a sample is unmeasured, never robust.
+        zero_gradients: int64 (n,), steps at which the whole input gradient was exactly zero.
+        cost: totals of the call, with the idle and padding rows that ran beside the logical ones.
+    """
+
+    adversarial: Tensor
+    success: Tensor
+    norm: Norm
+    distance: Tensor
+    margin: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    verifications: Tensor
+    queries: Tensor
+    first_success: Tensor
+    finite: Tensor
+    zero_gradients: Tensor
+    cost: Cost
