@@ -93,11 +93,22 @@ class Flag:
         code: the page that `vambrace explain` prints.
         level: "unreliable" takes the number's meaning away, "warn" qualifies it.
         text: one plain sentence.
+        families: the families of findings it concerns; empty: all.
     """
 
     code: str
     level: Literal["unreliable", "warn"]
     text: str
+    families: tuple[str, ...] = ()
+
+    def concerns(self, family: str) -> bool:
+        """Whether findings of `family` must be read with this flag in mind."""
+        return not self.families or family in self.families
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Json]) -> Flag:
+        """The inverse of the flag's JSON form."""
+        return cls(**{**data, "families": tuple(data.get("families", ()))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +271,7 @@ def _finding(data: Mapping[str, Json]) -> Finding:
             **data,
             "status": Status(data["status"]),
             "interval": Interval(**data["interval"]) if data["interval"] else None,
-            "flags": tuple(Flag(**flag) for flag in data["flags"]),
+            "flags": tuple(Flag.from_json(flag) for flag in data["flags"]),
             "cost": Cost(**data["cost"]),
             "evidence": tuple(Evidence(**item) for item in data["evidence"]),
         }

@@ -1,0 +1,1 @@
+"""The command line: arguments in, words out. Everything it does is one call into the library."""
