@@ -119,14 +119,14 @@ class Evidence:
         finding: identifier for `vambrace replay RUN FINDING`, unique in the run.
         kind: "adversarial" or "perturbed".
         file: content-addressed path below the run directory, safetensors with `clean` and `changed`.
-        sample: the sample's id.
+        sample: the sample's id in decimal digits: ids have 63 bits and JSON numbers 53.
         data: what replay must reproduce: label, prediction, norm, eps, distance, names of classes.
     """
 
     finding: str
     kind: str
     file: str
-    sample: int
+    sample: str
     data: Mapping[str, Json]
 
 
