@@ -76,6 +76,7 @@ clean:
 # ---- environments --------------------------------------------------------------------------------------------
 
 define make-venv
+	@command -v $(PYTHON) >/dev/null || { echo "no '$(PYTHON)' on the PATH: Vambrace needs Python 3.11 or newer" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Vambrace needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
 	  echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }

@@ -27,7 +27,7 @@ LOADERS = {
 }
 
 UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME)\b")
-MACHINE = re.compile(r"(?<![\w.:/-])/(ro" + r"ot|wo" + r"rk|fa" + r"rm|opt/py" + r"pi)/")
+MACHINE = re.compile(r"(?<![\w.:/-])/(r" + r"oot|wo" + r"rk|fa" + r"rm|opt/py" + r"pi)/")
 
 
 def _bound_words(node: ast.AST) -> list[str]:
@@ -175,7 +175,7 @@ def test_good_source_passes(source: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["# TO" + "DO later", "x = 1  # FIX" + "ME", "see /wo" + "rk/main", "open('/ro" + "ot/a')"]
+    "text", ["# TO" + "DO later", "x = 1  # FIX" + "ME", "see /wo" + "rk/main", "open('/r" + "oot/a')"]
 )
 def test_bad_text_is_caught(text: str) -> None:
     assert text_problems(text)
