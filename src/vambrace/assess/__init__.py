@@ -1,0 +1,1 @@
+"""One assessment: plan, preflight, units, findings, gates, verdict."""

@@ -19,7 +19,18 @@ FLOORS = {
     "numpy": ((1, 26), "older releases are not tested"),
     "safetensors": ((0, 4), "older releases do not check the header fully"),
 }
-_SHOWN = ("vambrace", "torch", "numpy", "scipy", "scikit-learn", "safetensors", "pillow", "pydantic", "onnx", "onnxruntime")
+_SHOWN = (
+    "vambrace",
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "safetensors",
+    "pillow",
+    "pydantic",
+    "onnx",
+    "onnxruntime",
+)
 _OPTIONAL = frozenset({"onnx", "onnxruntime"})
 
 
@@ -75,9 +86,7 @@ def diagnose() -> Diagnosis:
         if versions[name] == "not installed"
     ]
     machine, torch_notes = _machine()
-    return Diagnosis(
-        versions=versions, machine=machine, problems=tuple(problems), notes=tuple(notes + torch_notes)
-    )
+    return Diagnosis(versions=versions, machine=machine, problems=tuple(problems), notes=tuple(notes + torch_notes))
 
 
 def _machine() -> tuple[dict[str, str], list[str]]:
@@ -109,5 +118,5 @@ def _version(name: str) -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    parts = version.split("+")[0].split(".")[:2]
+    parts = version.split("+", maxsplit=1)[0].split(".")[:2]
     return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()

@@ -1,4 +1,4 @@
-"""`vambrace list`, `vambrace explain`, `vambrace doctor`: what there is, what it means, and whether this machine is fit."""
+"""`vambrace list`, `explain` and `doctor`: what there is, what it means, and whether this machine is fit."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`vambrace`: the commands, and how errors become words and exit codes.
 
-Commands are declared here with their help and imported when they run, so `vambrace --help` stays fast and needs no torch.
+What a command needs is imported when it runs, so `vambrace --help` stays fast and needs no torch.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def _bug(error: Exception) -> int:
     import traceback
 
     typer.echo("".join(traceback.format_exception(error)), err=True)
-    typer.echo(f"E900: a bug in vambrace {__version__}; please report the lines above (vambrace explain E900)", err=True)
+    typer.echo(
+        f"E900: a bug in vambrace {__version__}; please report the lines above (vambrace explain E900)", err=True
+    )
     return 70
 
 

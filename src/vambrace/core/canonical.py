@@ -1,7 +1,7 @@
-"""Canonical JSON (RFC 8785): equal data gives equal bytes, so files can be hashed and compared.
+r"""Canonical JSON (RFC 8785): equal data gives equal bytes, so files can be hashed and compared.
 
-    >>> dumps({"b": 1e21, "a": [1.0, 0.1, "\\u20ac"]})
-    b'{"a":[1,0.1,"\\xe2\\x82\\xac"],"b":1e+21}'
+>>> dumps({"b": 1e21, "a": [1.0, 0.1, "\u20ac"]})
+b'{"a":[1,0.1,"\xe2\x82\xac"],"b":1e+21}'
 """
 
 from __future__ import annotations

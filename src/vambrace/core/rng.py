@@ -49,7 +49,10 @@ class Streams:
     def __post_init__(self) -> None:
         if isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
             raise ConfigError(
-                "E104", seen=f"seed {self.seed!r}", expected="an integer from 0 to 2**63 - 1", fix="use a seed such as 0"
+                "E104",
+                seen=f"seed {self.seed!r}",
+                expected="an integer from 0 to 2**63 - 1",
+                fix="use a seed such as 0",
             )
 
     def child(self, *names: str | int) -> Streams:

@@ -23,16 +23,16 @@ __all__ = ["network", "train"]
 
 def network(width: int = 16) -> nn.Module:
     """Two convolutions and two linear layers for inputs (n, 1, 8, 8) in [0, 1]; logits (n, 10). Weights are not set."""
-    linear = nn.utils.skip_init
+    layer = nn.utils.skip_init
     return nn.Sequential(
-        linear(nn.Conv2d, 1, width, 3, padding=1),
+        layer(nn.Conv2d, 1, width, 3, padding=1),
         nn.ReLU(),
-        linear(nn.Conv2d, width, 2 * width, 3, stride=2, padding=1),
+        layer(nn.Conv2d, width, 2 * width, 3, stride=2, padding=1),
         nn.ReLU(),
         nn.Flatten(),
-        linear(nn.Linear, 2 * width * 16, 64),
+        layer(nn.Linear, 2 * width * 16, 64),
         nn.ReLU(),
-        linear(nn.Linear, 64, 10),
+        layer(nn.Linear, 64, 10),
     )
 
 

@@ -1,0 +1,192 @@
+"""Flags that several commands share, as dataclasses; `flagged` spreads their fields over a command's parameters.
+
+A flag that was not given is left out of the plan's table, so the dialect's own default and the plan file stay in force.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from vambrace.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ContractFlags", "RunFlags", "SourceFlags", "flagged", "numbers"]
+
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFlags:
+    """What is assessed and on what."""
+
+    model: Annotated[str | None, typer.Option(help="Weights (.safetensors, .pt) or an ONNX file.")] = None
+    factory: Annotated[
+        str | None, typer.Option(help="pkg.mod:fn that builds the network; your own code, trusted because you name it.")
+    ] = None
+    outputs: Annotated[str | None, typer.Option(help="What the network emits: logits or probabilities.")] = None
+    data: Annotated[str | None, typer.Option(help="Folder, zip, npy, npz, idx, pkg.mod:fn, or digits.")] = None
+    labels: Annotated[str | None, typer.Option(help="Label file of idx data, when it does not lie beside it.")] = None
+    members: Annotated[str | None, typer.Option(help="Samples the model was trained on, for privacy checks.")] = None
+    nonmembers: Annotated[str | None, typer.Option(help="Samples it was not trained on, from the same source.")] = None
+    limit: Annotated[int | None, typer.Option(help="At most this many samples a role, stratified by class.")] = None
+
+    def table(self) -> dict[str, Any]:
+        """The flags as tables of the plan dialect."""
+        roles = {"eval": self.data, "members": self.members, "nonmembers": self.nonmembers}
+        data = {role: _given(source=source, limit=self.limit) for role, source in roles.items() if source}
+        if self.labels and "eval" in data:
+            data["eval"]["labels"] = self.labels
+        model = _given(source=self.model, factory=self.factory, outputs=self.outputs)
+        roots = {
+            name.split(":")[0].split(".")[0] for name in (self.factory, *roles.values()) if name and _is_code(name)
+        }
+        trust = {"code": sorted(roots)} if roots else {}
+        return {name: part for name, part in (("model", model), ("data", data), ("trust", trust)) if part}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractFlags:
+    """How stored samples become inputs; see `vambrace.core.contract.InputContract`."""
+
+    bounds: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Range of the inputs, such as 0,1.")] = None
+    mean: Annotated[str | None, typer.Option(metavar="M,...", help="Per-channel mean the model subtracts.")] = None
+    std: Annotated[str | None, typer.Option(metavar="S,...", help="Per-channel deviation it divides by.")] = None
+    size: Annotated[str | None, typer.Option(metavar="H,W", help="Height and width the model needs.")] = None
+    resize: Annotated[str | None, typer.Option(help="Images of another size: none (refuse), squash or center.")] = None
+    layout: Annotated[str | None, typer.Option(help="Axes of stored arrays: NCHW, NHWC, NHW or features.")] = None
+    channels: Annotated[int | None, typer.Option(help="1 or 3: convert images to grey or colour.")] = None
+    classes: Annotated[Path | None, typer.Option(help="File with one class name a line, in label order.")] = None
+    strip_prefix: Annotated[str | None, typer.Option(help="Remove this from state-dict keys, such as module.")] = None
+    state_key: Annotated[str | None, typer.Option(help="Where the state dict lies in a checkpoint.")] = None
+
+    def table(self) -> dict[str, Any]:
+        """The flags as the `[contract]` table of the plan dialect; empty when none was given."""
+        contract = _given(
+            bounds=numbers(self.bounds, "--bounds"),
+            mean=numbers(self.mean, "--mean"),
+            std=numbers(self.std, "--std"),
+            size=numbers(self.size, "--size", whole=True),
+            resize=self.resize,
+            layout=self.layout,
+            channels=self.channels,
+            classes=_lines(self.classes),
+            strip_prefix=self.strip_prefix,
+            state_key=self.state_key,
+        )
+        return {"contract": contract} if contract else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFlags:
+    """How the run is carried out."""
+
+    profile: Annotated[str | None, typer.Option(help="smoke (a minute), ci (a quarter of an hour) or full.")] = None
+    seed: Annotated[int | None, typer.Option(help="Root of all randomness.")] = None
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop after 90s, 10m, 2h; what is left is said.")
+    ] = None
+    workers: Annotated[int | None, typer.Option(help="Processes; the numbers do not depend on it.")] = None
+    threads: Annotated[int | None, typer.Option(help="Threads of every worker.")] = None
+    batch: Annotated[int | None, typer.Option(help="Physical batch; preflight chooses one otherwise.")] = None
+    images: Annotated[int | None, typer.Option(help="Worst examples to save a check; 0 saves none.")] = None
+    out: Annotated[str | None, typer.Option(help="Folder for run directories (default: runs).")] = None
+
+    def table(self) -> dict[str, Any]:
+        """The flags as tables of the plan dialect."""
+        run = _given(
+            device=self.device,
+            budget=self.budget,
+            workers=self.workers,
+            threads=self.threads,
+            batch=self.batch,
+            images=self.images,
+            out=self.out,
+        )
+        return _given(profile=self.profile, seed=self.seed, run=run or None)
+
+
+def numbers(text: str | None, flag: str, *, whole: bool = False) -> list[str] | list[int] | None:
+    """The values of a flag such as `--mean 0.485,0.456,0.406`; fractions such as 1/255 are kept as text.
+
+    Raises:
+        ConfigError: E571, when a whole number is needed and something else stands there.
+    """
+    if text is None:
+        return None
+    parts = text.replace("x", ",").split(",") if whole else text.split(",")
+    parts = [part.strip() for part in parts]
+    if not whole:
+        return parts
+    if not all(part.isdigit() for part in parts):
+        raise ConfigError(
+            "E571", seen=f"{flag} {text}", expected="whole numbers, such as 224,224", fix=f"correct {flag}"
+        )
+    return [int(part) for part in parts]
+
+
+def flagged(command: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """Let a command take flag dataclasses: their fields become its parameters, and it gets the dataclass."""
+    hints = get_type_hints(command, include_extras=True)
+    own = inspect.signature(command).parameters
+    groups = {name: hints[name] for name in own if dataclasses.is_dataclass(hints[name])}
+    parameters: list[inspect.Parameter] = [
+        parameter.replace(annotation=hints[name]) for name, parameter in own.items() if name not in groups
+    ]
+    for kind in groups.values():
+        types = get_type_hints(kind, include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=types[field.name]
+            )
+            for field in dataclasses.fields(kind)
+        ]
+
+    @functools.wraps(command)
+    def spread(**given: Any) -> Outcome:
+        for name, kind in groups.items():
+            given[name] = kind(**{field.name: given.pop(field.name) for field in dataclasses.fields(kind)})
+        return command(**given)
+
+    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    spread.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return spread
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _is_code(source: str) -> bool:
+    """Whether a source is "pkg.mod:fn" rather than a path or the embedded digits."""
+    module, separator, name = source.partition(":")
+    return (
+        module != "digits"
+        and bool(separator)
+        and name.isidentifier()
+        and all(part.isidentifier() for part in module.split("."))
+    )
+
+
+def _lines(path: Path | None) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "E572",
+            seen=f"{path}: {error}",
+            expected="a UTF-8 text file, one class name a line",
+            fix="correct --classes",
+        ) from error
+    return [name for name in names if name]

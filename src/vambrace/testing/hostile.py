@@ -1,0 +1,194 @@
+"""Models that misbehave on purpose: each is one way in which a measurement goes silently wrong.
+
+Every builder takes a well-behaved classifier and returns a module that misbehaves around it. A tool that
+calls any of them robust, or lets it pass unremarked, is broken. `MODELS` lists them by name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["MODELS", "Misbehaving", "build"]
+
+
+class Misbehaving(nn.Module):
+    """A classifier with one fault.
+
+    Args:
+        base: the well-behaved classifier.
+        fault: called with (self, inputs) in place of `forward`.
+        marker: the one sample (1, ...) that sample-dependent faults react to.
+    """
+
+    def __init__(
+        self, base: nn.Module, fault: Callable[[Misbehaving, Tensor], object], marker: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.marker = marker
+        self._fault = fault
+        self.count = 0
+
+    def forward(self, inputs: Tensor) -> object:
+        """Inputs (n, ...) to whatever the fault makes of them."""
+        self.count += 1
+        return self._fault(self, inputs)
+
+    def is_marked(self, inputs: Tensor) -> Tensor:
+        """Which rows (n,) equal the marker."""
+        if self.marker is None:
+            return torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
+        return ((inputs - self.marker.to(inputs)).flatten(1) == 0).all(dim=1)
+
+
+def build(name: str, base: nn.Module, marker: Tensor | None = None) -> nn.Module:
+    """The hostile model called `name` around `base`; unknown names raise `KeyError`."""
+    return Misbehaving(base, MODELS[name], marker).eval()
+
+
+def _nan_logits(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(inputs) * float("nan")
+
+
+def _inf_logits(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(inputs) * float("inf")
+
+
+def _nan_on_one_sample(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return torch.where(model.is_marked(inputs)[:, None], float("nan"), model.base(inputs))
+
+
+def _constant_output(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(inputs) * 0.0 + torch.arange(10.0).to(inputs)
+
+
+def _one_class_never_predicted(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    return torch.cat([logits[:, :7], logits[:, 7:8] - 1e3, logits[:, 8:]], dim=1)
+
+
+def _fewer_outputs(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(inputs)[:, :7]
+
+
+def _more_outputs(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    return torch.cat([logits, logits[:, :3] - 30.0], dim=1)
+
+
+def _one_dimensional(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(inputs).amax(dim=1)
+
+
+def _tuple_output(model: Misbehaving, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    return model.base(inputs), inputs
+
+
+def _dropout_forced_on(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(nn.functional.dropout(inputs, 0.3, training=True))
+
+
+def _batch_norm_on_batch(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    return nn.functional.batch_norm(logits, None, None, training=True) if len(logits) > 1 else logits
+
+
+def _batch_dependent(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    return logits + 0.3 * logits.mean(dim=0, keepdim=True)
+
+
+def _position_dependent(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    steps = torch.arange(len(inputs)).to(logits)[:, None]
+    return logits + torch.where(steps % 2 == 1, logits.roll(1, dims=1), torch.zeros_like(logits))
+
+
+def _stateful_counter(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(inputs).roll(model.count // 2, dims=1)
+
+
+def _random_output(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    return logits + 3.0 * torch.randn_like(logits)
+
+
+def _changes_its_input(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    with torch.no_grad():
+        inputs.data.mul_(0.5)
+    return logits
+
+
+def _raises_at_one_sample(model: Misbehaving, inputs: Tensor) -> Tensor:
+    if bool(model.is_marked(inputs).any()):
+        raise ValueError("unsupported value in sample")
+    return model.base(inputs)
+
+
+def _raises_on_second_call(model: Misbehaving, inputs: Tensor) -> Tensor:
+    if model.count >= 2:
+        raise RuntimeError("stream is closed")
+    return model.base(inputs)
+
+
+def _half_overflow(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return (model.base(inputs) * 3e4).half()
+
+
+def _integer_output(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return (model.base(inputs) * 100).long()
+
+
+def _softmaxed(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(inputs).softmax(dim=1)
+
+
+def _zero_gradients(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base((inputs * 16).round() / 16) + 0.0 * inputs.flatten(1).sum(dim=1, keepdim=True)
+
+
+def _detached(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(inputs).detach()
+
+
+def _huge_logits(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(inputs) * 1e4
+
+
+def _sleeps(model: Misbehaving, inputs: Tensor) -> Tensor:
+    time.sleep(0.4)
+    return model.base(inputs)
+
+
+MODELS: dict[str, Callable[[Misbehaving, Tensor], object]] = {
+    "nan_logits": _nan_logits,
+    "inf_logits": _inf_logits,
+    "nan_on_one_sample": _nan_on_one_sample,
+    "constant_output": _constant_output,
+    "one_class_never_predicted": _one_class_never_predicted,
+    "fewer_outputs": _fewer_outputs,
+    "more_outputs": _more_outputs,
+    "one_dimensional": _one_dimensional,
+    "tuple_output": _tuple_output,
+    "dropout_forced_on": _dropout_forced_on,
+    "batch_norm_on_batch": _batch_norm_on_batch,
+    "batch_dependent": _batch_dependent,
+    "position_dependent": _position_dependent,
+    "stateful_counter": _stateful_counter,
+    "random_output": _random_output,
+    "changes_its_input": _changes_its_input,
+    "raises_at_one_sample": _raises_at_one_sample,
+    "raises_on_second_call": _raises_on_second_call,
+    "half_overflow": _half_overflow,
+    "integer_output": _integer_output,
+    "softmaxed": _softmaxed,
+    "zero_gradients": _zero_gradients,
+    "detached": _detached,
+    "huge_logits": _huge_logits,
+    "sleeps": _sleeps,
+}
