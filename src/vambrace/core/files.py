@@ -2,9 +2,10 @@
 
 A file appears under its name whole or not at all (temporary file, fsync, rename, fsync of the
 folder). Appends are fsynced before they count. System calls are reached through the module value
-`system`, so that tests can make the N-th of them fail.
+`system`, so that tests can make the N-th of them fail or kill the process there.
 
-Failures become `ResourceError` E601 with the path and the free space left.
+Failures of writing become `ResourceError` E601 with the path and the free space left, failures of reading E604.
+Not for secrets: files are readable by everybody whom the folder admits.
 """
 
 from __future__ import annotations
@@ -19,10 +20,20 @@ from typing import TYPE_CHECKING
 from vambrace.errors import ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
-__all__ = ["Appender", "System", "make_folder", "store", "system", "write_file"]
+__all__ = [
+    "Appender",
+    "System",
+    "make_folder",
+    "publish",
+    "read_file",
+    "store",
+    "sweep",
+    "system",
+    "write_file",
+]
 
 
 class System:
@@ -35,6 +46,10 @@ class System:
     def fsync(self, fd: int) -> None:
         """`os.fsync`."""
         os.fsync(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """`os.ftruncate`."""
+        os.ftruncate(fd, size)
 
     def replace(self, source: Path, target: Path) -> None:
         """`os.replace`."""
@@ -52,10 +67,14 @@ def make_folder(path: Path) -> None:
     """Create `path` and its missing parents durably; an existing folder is fine."""
     if path.is_dir():
         return
-    make_folder(path.parent)
+    if path.parent != path:
+        make_folder(path.parent)
     with _explained(path):
+        # Another process may have made it since we looked; a file in its place is an error all the same.
         with contextlib.suppress(FileExistsError):
             system.mkdir(path)
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(path))
         _sync_folder(path.parent)
 
 
@@ -71,11 +90,31 @@ def write_file(path: Path, data: bytes) -> None:
             finally:
                 os.close(fd)
             system.replace(temporary, path)
-            _sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+        _sync_folder(path.parent)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of the file at `path`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ResourceError: E604, when it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ResourceError(
+            "E604",
+            seen=f"{_name(error)} reading {path}",
+            expected="a readable file",
+            fix="check the permissions and the disk",
+        ) from error
 
 
 def store(folder: Path, data: bytes, suffix: str) -> str:
@@ -88,35 +127,82 @@ def store(folder: Path, data: bytes, suffix: str) -> str:
     return name
 
 
+def publish(prepared: Path, target: Path) -> None:
+    """Give the folder `prepared` its final name beside it, with all that is in it, at once.
+
+    Raises:
+        FileExistsError: `target` is there and is not an empty folder.
+        ResourceError: E601, when it cannot be renamed.
+    """
+    with _explained(target):
+        try:
+            system.replace(prepared, target)
+        except OSError as error:
+            if error.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR} and os.path.lexists(target):
+                raise _Taken(errno.EEXIST, "taken", str(target)) from error
+            raise
+        _sync_folder(target.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in `folder`; what cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            if entry.name.startswith(".") and entry.name.endswith(".tmp"):
+                entry.unlink()
+
+
 class Appender:
     """An append-only file; `append` returns after the bytes are on the disk.
 
-    A failed append is cut back off the file, so that a later record never follows torn bytes.
+    A failed append is cut back off the file, so that a later record never follows torn bytes; where even that fails,
+    the appender refuses to write again.
+
+    Args:
+        path: the file; created where there is none.
+        size: cut the file back to this many bytes first; None keeps all.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, size: int | None = None) -> None:
         self.path = path
+        self._torn = False
         with _explained(path):
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            _sync_folder(path.parent)
+            try:
+                if size is not None and size != os.fstat(self._fd).st_size:
+                    system.truncate(self._fd, size)
+                    system.fsync(self._fd)
+                _sync_folder(path.parent)
+            except BaseException:
+                self.close()
+                raise
 
     def append(self, data: bytes) -> None:
         """Write and fsync `data` at the end."""
         with _explained(self.path):
+            if self._torn:
+                raise OSError(errno.EIO, "an earlier append is still torn")
             size = os.fstat(self._fd).st_size
+            self._torn = True
             try:
                 _write_all(self._fd, data)
                 system.fsync(self._fd)
             except OSError:
                 with contextlib.suppress(OSError):
-                    os.ftruncate(self._fd, size)
+                    system.truncate(self._fd, size)
+                    self._torn = False
                 raise
+            self._torn = False
 
     def close(self) -> None:
         """Release the file; twice is fine."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class _Taken(FileExistsError):
+    """Told apart from every other failure of a rename, because the caller can answer it."""
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -134,18 +220,22 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path) -> Generator[None]:
     try:
         yield
-    except ResourceError:
+    except (ResourceError, _Taken):
         raise
     except OSError as error:
         raise ResourceError(
             "E601",
-            seen=f"{errno.errorcode.get(error.errno or 0, 'error')} writing {path} ({_free(path)} free)",
+            seen=f"{_name(error)} writing {path} ({_free(path)} free)",
             expected="a writable place with room",
             fix="free some space or choose another folder with --out, then resume with --resume",
         ) from error
+
+
+def _name(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, "an error")
 
 
 def _free(path: Path) -> str:
