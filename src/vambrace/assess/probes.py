@@ -82,7 +82,7 @@ class Probe:
         back = model(few.flip(0).clone()).flip(0)
         cut = max(1, size // 3)
         split = torch.cat([model(part.clone()) for part in (few[:cut], few[cut:]) if len(part)])
-        logits = torch.cat([model(part.clone()) for part in inputs.split(batch)])
+        logits = torch.cat([model(part.clone()) for part in torch.split(inputs, batch)])
         return cls(
             model=model,
             inputs=inputs,
@@ -144,10 +144,11 @@ def score_flags(probe: Probe, *, class_names: tuple[str, ...], known: int) -> li
         return []
     flags: list[Flag] = []
     scale = float(finite.abs().max())
-    if float((finite - finite[0]).abs().max()) <= 1e-6 * max(scale, 1e-30) and bool(
-        (probe.inputs != probe.inputs[0]).any()
-    ):
-        return [_bad("E411", f"all {len(finite)} probed samples get the same logits.")]
+    better = _better_input(probe)
+    alike = float((finite - finite[0]).abs().max()) <= 1e-6 * max(scale, 1e-30)
+    if alike and bool((probe.inputs != probe.inputs[0]).any()):
+        flags.append(_bad("E411", f"all {len(finite)} probed samples get the same logits."))
+        return [*flags, better] if better else flags
     flags += _class_flags(probe, class_names, known)
     sums = finite.sum(dim=1)
     if probe.model.outputs == "logits" and bool((finite >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
@@ -162,7 +163,6 @@ def score_flags(probe: Probe, *, class_names: tuple[str, ...], known: int) -> li
         flags.append(
             _warn("E431", f"logits reach {scale:.3g}: cross entropy is exactly zero in single precision.", _LOGITS)
         )
-    better = _better_input(probe)
     return [*flags, better] if better else flags
 
 
@@ -207,15 +207,16 @@ def _better_input(probe: Probe) -> Flag | None:
     """At chance, try the usual mistakes: a transformation that scores far better names the one that was made."""
     n, width = probe.logits.shape
     right = int((probe.logits.argmax(dim=1) == probe.labels).sum())
-    if wilson(right, n).high > 2.0 / width + 0.1 or n < 50:
+    now = wilson(right, n)
+    if now is None or now.high > 2.0 / width + 0.1 or n < 50:
         return None
     best: tuple[float, str] | None = None
     for name, change in _mistakes(probe.inputs).items():
         with torch.no_grad():
-            again = torch.cat([probe.model(change(part)) for part in probe.inputs.split(PROBE_BATCH)]).argmax(dim=1)
-        low = wilson(int((again == probe.labels).sum()), n).low
-        if low > wilson(right, n).high + 0.1 and (best is None or low > best[0]):
-            best = (low, name)
+            again = torch.cat([probe.model(change(part)) for part in torch.split(probe.inputs, PROBE_BATCH)]).argmax(dim=1)
+        then = wilson(int((again == probe.labels).sum()), n)
+        if then is not None and then.low > now.high + 0.1 and (best is None or then.low > best[0]):
+            best = (then.low, name)
     if best is None:
         return None
     return _warn("E432", f"the model is right on {right} of {n} samples, but on at least {best[0]:.0%} {best[1]}.")

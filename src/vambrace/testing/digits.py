@@ -6,12 +6,14 @@ part, and the same seed gives the same weights on one machine and torch version.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from vambrace.core.progress import Progress
@@ -23,7 +25,7 @@ __all__ = ["network", "train"]
 
 def network(width: int = 16) -> nn.Module:
     """Two convolutions and two linear layers for inputs (n, 1, 8, 8) in [0, 1]; logits (n, 10). Weights are not set."""
-    layer = nn.utils.skip_init
+    layer = cast("Callable[..., nn.Module]", nn.utils.skip_init)
     return nn.Sequential(
         layer(nn.Conv2d, 1, width, 3, padding=1),
         nn.ReLU(),
@@ -74,7 +76,7 @@ def train(
     module.train()
     progress.start("train", epochs)
     for _ in range(epochs):
-        for part in torch.randperm(len(labels), generator=generator).split(batch_size):
+        for part in torch.split(torch.randperm(len(labels), generator=generator), batch_size):
             optimizer.zero_grad()
             nn.functional.cross_entropy(module(inputs[part]), labels[part]).backward()
             optimizer.step()

@@ -118,9 +118,14 @@ def _random_output(model: Misbehaving, inputs: Tensor) -> Tensor:
 
 
 def _changes_its_input(model: Misbehaving, inputs: Tensor) -> Tensor:
-    logits = model.base(inputs)
     with torch.no_grad():
-        inputs.data.mul_(0.5)
+        inputs.mul_(0.5)
+    return model.base(inputs)
+
+
+def _changes_its_input_unseen(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    inputs.data.mul_(0.5)
     return logits
 
 
@@ -182,6 +187,7 @@ MODELS: dict[str, Callable[[Misbehaving, Tensor], object]] = {
     "stateful_counter": _stateful_counter,
     "random_output": _random_output,
     "changes_its_input": _changes_its_input,
+    "changes_its_input_unseen": _changes_its_input_unseen,
     "raises_at_one_sample": _raises_at_one_sample,
     "raises_on_second_call": _raises_on_second_call,
     "half_overflow": _half_overflow,

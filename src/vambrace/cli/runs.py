@@ -1,0 +1,68 @@
+"""`vambrace report`, `gate` and `replay`: what can be done with a finished run. The first two need no torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vambrace.cli.speaking import say, wants_colour
+from vambrace.errors import ConfigError
+
+__all__ = ["gate", "replay", "report"]
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, such as runs/demo.")]
+FORMATS = ("html", "json", "junit")
+
+
+def report(
+    run: Run,
+    to: Annotated[str, typer.Option("--to", help="Formats, comma-separated: html, json, junit.")] = "html,json,junit",
+    images: Annotated[str, typer.Option("--images", help="Worst examples in the page: all, blur, or none.")] = "all",
+) -> None:
+    """Write a run's reports again, from its results; nothing is measured."""
+    from vambrace.assess.reporting import rewrite
+
+    formats = [name.strip() for name in to.split(",") if name.strip()]
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats or images not in {"all", "blur", "none"}:
+        raise ConfigError(
+            "E576",
+            seen=f"--to {to} --images {images}",
+            expected=f"formats among {', '.join(FORMATS)}; images all, blur or none",
+            fix="vambrace report RUN --to html,json,junit",
+        )
+    for path in rewrite(run, formats, images=images):
+        typer.echo(str(path))
+
+
+def gate(
+    run: Run,
+    baseline: Annotated[Path | None, typer.Option(help="A finished run that this one may not fall below.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Take the gates from this plan instead of the run's own.")] = None,
+) -> None:
+    """Judge a finished run again, by its own gates or by a plan's; nothing is measured and nothing is written."""
+    from vambrace.assess.reporting import rejudge
+    from vambrace.report.terminal import summary
+
+    results = rejudge(run, baseline=baseline, plan=plan)
+    say(summary(results, width=100, colour=wants_colour(sys.stderr)))
+    raise typer.Exit(results.verdict.exit_code)
+
+
+def replay(
+    run: Run,
+    finding: Annotated[str, typer.Argument(help="The finding's id, as the report shows it.")],
+) -> None:
+    """Run one saved example through the model again; exits 5 when it does not hold.
+
+    The prediction must be the recorded one, and the saved change must lie inside its radius and the bounds.
+    """
+    from vambrace.assess.replaying import replay as again
+
+    outcome = again(run, finding)
+    for line in outcome.lines():
+        typer.echo(line)
+    raise typer.Exit(outcome.exit_code)
