@@ -22,7 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -176,9 +176,9 @@ def gradient_flags(model: Model, probe: Probe) -> tuple[list[Flag], float]:
             text = "the logits do not depend on the input for autograd (detach(), no_grad() or NumPy inside forward())."
             return [_bad("E405", text, _GRADIENT)], 0.0
         top = logits.topk(min(2, logits.shape[1]), dim=1).values
-        (gradient,) = torch.autograd.grad((top[:, 0] - top[:, -1]).sum(), inputs, allow_unused=True)
+        (gradient,) = torch.autograd.grad((top[:, 0] - top[:, -1]).sum(), inputs, materialize_grads=True)
     seconds = (time.perf_counter() - began) / len(inputs)
-    rows = torch.zeros_like(inputs).flatten(1) if gradient is None else gradient.flatten(1)
+    rows = gradient.flatten(1)
     flags: list[Flag] = []
     if bool((~rows.isfinite()).any()):
         flags.append(_bad("E434", "input gradients are NaN or infinite.", _GRADIENT))
@@ -194,7 +194,7 @@ def _class_flags(probe: Probe, class_names: tuple[str, ...], known: int) -> list
     width = probe.logits.shape[1]
     predicted = torch.bincount(probe.logits.nan_to_num(nan=-torch.inf).argmax(dim=1), minlength=width)
     present = torch.bincount(probe.labels, minlength=width)
-    never = ((present >= 5) & (predicted == 0)).nonzero().flatten().tolist()
+    never = cast("list[int]", ((present >= 5) & (predicted == 0)).nonzero().flatten().tolist())
     if never:
         names = ", ".join(class_names[c] if c < len(class_names) else str(c) for c in never[:5])
         flags.append(_warn("E412", f"never predicted on {len(probe.labels)} samples that contain them: {names}."))
