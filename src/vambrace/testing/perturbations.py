@@ -136,7 +136,8 @@ def _check_refusals(perturbation: Perturbation, inputs: Tensor) -> None:
 
 def _global_states() -> tuple[object, ...]:
     numpys = cast("tuple[object, ...]", np.random.get_state(legacy=True))  # noqa: NPY002  the state that must not move
-    return tuple(torch.get_rng_state().tolist()), str([*np.asarray(numpys[1]), *numpys[2:]]), random.getstate()
+    torchs = torch.get_rng_state().numpy().tobytes()
+    return torchs, np.asarray(numpys[1]).tobytes(), numpys[2:], random.getstate()
 
 
 def _close(result: Tensor, expected: Tensor) -> bool:

@@ -1,0 +1,1 @@
+"""What a model tells about the data it was trained on."""
