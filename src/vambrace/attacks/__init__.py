@@ -1,0 +1,1 @@
+from vambrace.attacks.gradient import FGSM, PGD

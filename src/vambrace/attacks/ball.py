@@ -1,0 +1,79 @@
+"""The set that a fixed-radius attack may move in: an l2 or linf ball around the input, inside the model's box."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from vambrace.ops import draws
+from vambrace.ops.norms import steepest
+from vambrace.ops.projections import ball_box, inner_box, project_l2
+from vambrace.ops.rows import spread
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vambrace.search.rule import Origin, Tensors
+
+__all__ = ["Ball"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ball:
+    """Radius and shape; its functions take the anchors of the samples they work on.
+
+    Attributes:
+        norm: "l2" or "linf".
+        eps: radius in input units.
+    """
+
+    norm: Literal["l2", "linf"]
+    eps: float
+
+    def anchor(self, origin: Origin) -> dict[str, Tensor]:
+        """What never changes: the allowed range of every element (linf), or the box and the centre (l2)."""
+        if self.norm == "linf":
+            low, high = ball_box(origin.inputs, self.eps, origin.bounds)
+            return {"low": low, "high": high}
+        low, high = (end.expand_as(origin.inputs).clone() for end in inner_box(origin.bounds, origin.inputs))
+        return {"centre": origin.inputs, "low": low, "high": high}
+
+    def start(self, origin: Origin, anchor: Tensors, restart: Tensor, *, random: bool) -> Tensor:
+        """First points (m, ...): the caller's or the input for restart 0 where given or not `random`, else drawn.
+
+        Drawn points are uniform in the ball and then projected into the box, as Madry et al. 2018 do.
+        """
+        first = origin.inputs if origin.start is None else origin.start
+        if not random:
+            return self.project(anchor, first.clone())
+        drawn = origin.inputs + self._noise(origin, restart)
+        if origin.start is not None:
+            drawn = torch.where(spread(restart == 0, drawn), first, drawn)
+        return self.project(anchor, drawn)
+
+    def project(self, anchor: Tensors, points: Tensor) -> Tensor:
+        """The nearest allowed points; may overwrite `points`."""
+        if self.norm == "linf":
+            return torch.clamp(points, anchor["low"], anchor["high"], out=points)
+        return project_l2(points, anchor["centre"], self.eps, anchor["low"], anchor["high"])
+
+    def ascend(self, anchor: Tensors, points: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
+        """The allowed points nearest to one step of length `size`, a number or (m, 1, ..., 1), up the gradient.
+
+        Leaves `points` as they are.
+        """
+        return self.project(anchor, steepest(gradient, self.norm).mul_(size).add_(points))
+
+    def _noise(self, origin: Origin, restart: Tensor) -> Tensor:
+        stream, shape, dtype = origin.rng.child("start"), tuple(origin.inputs.shape[1:]), origin.inputs.dtype
+        if self.norm == "linf":
+            return draws.uniform(
+                stream, origin.ids, step=restart, shape=shape, low=-self.eps, high=self.eps, dtype=dtype
+            )
+        direction = steepest(draws.normal(stream, origin.ids, step=restart, shape=shape, dtype=dtype), "l2")
+        share = draws.uniform(stream.child("radius"), origin.ids, step=restart, shape=(), dtype=torch.float64)
+        radius = self.eps * share ** (1.0 / math.prod(shape))
+        return direction * spread(radius, direction).to(dtype)

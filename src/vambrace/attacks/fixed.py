@@ -1,0 +1,155 @@
+"""What all attacks of a fixed radius share: how they are called, and the curve over radii."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from vambrace.attacks.curve import Curve, radii, trace
+from vambrace.core.access import Access, require_access
+from vambrace.core.options import Options, Ratio, require
+from vambrace.core.progress import silent
+from vambrace.ops.losses import Loss, require_loss
+from vambrace.search.loop import search
+from vambrace.search.problem import pose, require_radius
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from vambrace.core.goals import Goal
+    from vambrace.core.progress import Progress
+    from vambrace.core.rng import Streams
+    from vambrace.models.contract import Model
+    from vambrace.search.outcome import Attacked
+    from vambrace.search.problem import Problem
+    from vambrace.search.rule import Rule
+
+__all__ = ["FixedRadius", "require_option"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixedRadius(Options):
+    """An attack that searches inside a ball of radius `eps`. Derive with the options of one attack and its `rule`.
+
+    Attributes:
+        norm: "linf" or "l2".
+        eps: radius in the units of the inputs; 0 asks about the inputs themselves.
+        loss: what is ascended: "ce" follows cross entropy and never saturates; "margin" works for every goal.
+    """
+
+    name: ClassVar[str]
+    """Registered name in the entry-point group `vambrace.attacks`."""
+    needs: ClassVar[Access] = Access.GRADIENTS
+    """What the model must give."""
+    joint: ClassVar[bool] = False
+    """Whether the outcome of a sample depends on the others."""
+
+    norm: Literal["l2", "linf"] = "linf"
+    eps: Ratio
+    loss: Loss = "ce"
+
+    def __post_init__(self) -> None:
+        require_option(self.norm in ("l2", "linf"), "norm", self.norm, '"l2" or "linf"')
+        require_option(math.isfinite(self.eps) and self.eps >= 0, "eps", self.eps, "a finite radius, 0 or more")
+        require_option(self.loss in ("ce", "margin"), "loss", self.loss, '"ce" or "margin"')
+
+    def rule(self) -> Rule:
+        """What this attack adds to the search loop."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        model: Model,
+        inputs: Tensor,
+        goal: Goal | Tensor,
+        *,
+        rng: Streams | int = 0,
+        ids: Tensor | None = None,
+        start: Tensor | None = None,
+        batch_size: int | None = None,
+        progress: Progress = silent,
+    ) -> Attacked:
+        """Search for a point within `eps` of every input that reaches the goal.
+
+        Args:
+            model: gives gradients; normalises inside, so that inputs, eps and bounds have the same units. Without
+                bounds the ball alone limits the change.
+            inputs: float (n, ...), inside the model's bounds, on its device.
+            goal: labels (n,) to get away from, or a goal such as `Targeted(classes)`.
+            rng: seed or stream of all draws; global random state is neither read nor advanced.
+            ids: int64 (n,), distinct, whose draws are whose; None: positions.
+            start: first points like `inputs`, projected into the ball; None: as the attack's options say.
+            batch_size: physical rows a forward; None: 64 on CPU, 512 elsewhere. Cost may depend on it, outcomes not.
+            progress: told how many samples are done.
+
+        Returns:
+            Per sample; `out.distance <= eps` for all, measured in float64, and all inside the bounds.
+
+        Raises:
+            AccessError: E110, for a model that gives less than gradients.
+            ConfigError: E131 to E139, for arguments that cannot be used.
+            ModelMisbehaved: E405, E406, for a model that breaks its contract.
+        """
+        problem = self._posed(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)
+        require_radius(self.eps, self.norm, model, problem.inputs)
+        return search(problem, self.rule(), name=self.name, progress=progress)
+
+    def curve(
+        self,
+        model: Model,
+        inputs: Tensor,
+        goal: Goal | Tensor,
+        *,
+        eps: Sequence[float | str],
+        rng: Streams | int = 0,
+        ids: Tensor | None = None,
+        start: Tensor | None = None,
+        batch_size: int | None = None,
+        progress: Progress = silent,
+    ) -> Curve:
+        """The attack at several radii in place of `self.eps`; what a smaller radius breaks is not attacked again.
+
+        Args:
+            model: see `__call__`, as for all arguments but `eps`.
+            inputs: see there.
+            goal: see there.
+            eps: radii, in any order; fractions as text are read. A `step_size` that was left out follows each of them.
+            rng: see there.
+            ids: see there.
+            start: see there.
+            batch_size: see there.
+            progress: see there.
+        """
+        wanted = radii(eps)
+        problem = self._posed(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)
+        require_radius(wanted[-1], self.norm, model, problem.inputs)
+
+        def attack(part: Problem, radius: float) -> Attacked:
+            return search(part, dataclasses.replace(self, eps=radius).rule(), name=self.name, progress=progress)
+
+        return trace(problem, wanted, self.norm, attack)
+
+    def _posed(
+        self,
+        model: Model,
+        inputs: Tensor,
+        goal: Goal | Tensor,
+        *,
+        rng: Streams | int,
+        ids: Tensor | None,
+        start: Tensor | None,
+        batch_size: int | None,
+    ) -> Problem:
+        require_access(model, self.needs, method=self.name)
+        problem = pose(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)
+        require_loss(self.loss, problem.goal)
+        return problem
+
+
+def require_option(holds: bool, name: str, value: object, expected: str) -> None:
+    """Raise `ConfigError` E130 unless an attack's option holds."""
+    require(holds, seen=f"{name} {value!r}", expected=expected, fix=f"correct {name}", code="E130")

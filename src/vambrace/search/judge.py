@@ -1,0 +1,107 @@
+"""When logits count as success, and the one place that asks the model.
+
+A margin above zero by less than rounding proves nothing: the same point in another batch may fall on the other
+side. So a success needs a margin above 1e-5 of the largest logit of its row, in the search and again in a
+verification forward of fixed shape, at the point as it will be saved.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from vambrace.errors import ModelMisbehaved
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vambrace.core.goals import Goal
+    from vambrace.models.contract import Model
+
+__all__ = ["CLEAR", "Oracle", "Verdicts", "judge"]
+
+CLEAR = 1e-5
+"""A margin counts above this share of the row's largest absolute logit."""
+
+
+class Verdicts(NamedTuple):
+    """What logits (m, k) say about a goal, each (m,)."""
+
+    margin: Tensor
+    """The goal's margin; NaN where logits are."""
+    won: Tensor
+    """Whether the margin is clearly above zero and all logits are finite."""
+    finite: Tensor
+    """Whether all logits are finite."""
+
+
+def judge(logits: Tensor, goal: Goal) -> Verdicts:
+    """Detached logits (m, k) against the goal of m samples."""
+    scale = logits.abs().amax(dim=1)
+    margin = goal.margin(logits)
+    return Verdicts(margin, margin > scale * CLEAR, scale.isfinite())
+
+
+class Oracle:
+    """The model as the loop asks it, with a physical count of the rows it was asked.
+
+    The model gets a copy of its own, so that one which changes its input in place changes nothing of ours (and still
+    has a gradient); in its own dtype; and in the memory format it computes in.
+
+    Attributes:
+        forwards: rows asked forward so far.
+        backwards: rows asked backward so far.
+        memory_format: of the images that the model is given.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.forwards = 0
+        self.backwards = 0
+        self.memory_format = torch.contiguous_format
+        self._model = model
+
+    def logits(self, points: Tensor) -> Tensor:
+        """Points (m, ...) to logits (m, k) in float32 or wider, in the graph of `points`.
+
+        Raises:
+            ModelMisbehaved: E406, when the answer is not one row of at least two scores per point.
+        """
+        given = points.clone(memory_format=self.memory_format).to(self._model.dtype)
+        self.forwards += len(points)
+        logits = self._model(given)
+        _require_logits(logits, len(points))
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def gradient(self, values: Tensor, points: Tensor) -> Tensor:
+        """The derivative of each of `values` (m,), a row's own, with respect to that row of `points` (m, ...).
+
+        Raises:
+            ModelMisbehaved: E405, when the logits do not depend on the points as far as autograd can see.
+        """
+        self.backwards += len(points)
+        found = None
+        if values.requires_grad:
+            (found,) = torch.autograd.grad(values, points, torch.ones_like(values), allow_unused=True)
+        if found is None:
+            raise ModelMisbehaved(
+                "E405",
+                seen="logits without a derivative with respect to the inputs",
+                expected="a differentiable path from inputs to logits, as a model with GRADIENTS access promises",
+                fix="remove detach(), .data, NumPy round trips or torch.no_grad() from forward, "
+                "or declare access SCORES and use an attack that needs no gradient",
+            )
+        return found
+
+
+def _require_logits(logits: object, rows: int) -> None:
+    good = isinstance(logits, torch.Tensor) and logits.dim() == 2 and logits.is_floating_point()
+    if isinstance(logits, torch.Tensor) and good and logits.shape[0] == rows and logits.shape[1] >= 2:
+        return
+    seen = f"shape {tuple(logits.shape)}, {logits.dtype}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+    raise ModelMisbehaved(
+        "E406",
+        seen=f"an answer of {seen} to {rows} inputs",
+        expected=f"floating point logits of shape ({rows}, k) with k >= 2",
+        fix="return one row of class scores per input; a single score s is the two logits (-s / 2, s / 2)",
+    )

@@ -1,0 +1,243 @@
+"""The world of one search, checked once at the border: `Problem`, and `pose` that makes one from a caller's arguments.
+
+Everything a caller can get wrong is said here, before the model is asked anything. Integer images, images outside
+the model's box, an `eps` meant in 1/255, labels that are not classes: each is an error that names its fix, because
+each otherwise gives a number that looks fine.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from vambrace.core.goals import Goal, Targeted, Untargeted, as_goal
+from vambrace.core.options import require
+from vambrace.core.rng import as_streams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vambrace.core.options import Norm
+    from vambrace.core.rng import Streams
+    from vambrace.models.contract import Model
+
+__all__ = ["Problem", "batch_rows", "pose", "require_radius"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Problem:
+    """Checked arguments of a search over n samples.
+
+    Attributes:
+        model: what is attacked.
+        inputs: float (n, ...), n >= 0, on the model's device, inside its bounds, without gradient.
+        goal: of n samples; plain goals have int64 classes on the same device.
+        rng: the stream of the search.
+        ids: int64 (n,), distinct, on the same device.
+        start: start points like `inputs`, or None.
+        batch_size: physical rows a forward, >= 1.
+    """
+
+    model: Model
+    inputs: Tensor
+    goal: Goal
+    rng: Streams
+    ids: Tensor
+    start: Tensor | None
+    batch_size: int
+
+
+def pose(
+    model: Model,
+    inputs: Tensor,
+    goal: Goal | Tensor,
+    *,
+    rng: Streams | int,
+    ids: Tensor | None,
+    start: Tensor | None,
+    batch_size: int | None,
+) -> Problem:
+    """Check and normalise a caller's arguments; the data itself is not copied.
+
+    Raises:
+        ConfigError: E131 to E134, E136 to E138; their pages say what each means.
+    """
+    inputs = inputs.detach()
+    _require_inputs(model, inputs)
+    return Problem(
+        model=model,
+        inputs=inputs,
+        goal=_usable_goal(as_goal(goal), inputs, model.num_classes),
+        rng=as_streams(rng),
+        ids=_usable_ids(ids, inputs),
+        start=None if start is None else _usable_start(start.detach(), inputs),
+        batch_size=batch_rows(batch_size, inputs.device),
+    )
+
+
+def batch_rows(batch_size: int | None, device: torch.device) -> int:
+    """The physical batch: the caller's, else 64 on CPU, where larger ones leave the cache, and 512 elsewhere."""
+    if batch_size is None:
+        return 64 if device.type == "cpu" else 512
+    require(
+        batch_size >= 1,
+        seen=f"batch_size {batch_size}",
+        expected="at least 1",
+        fix="leave batch_size out, or give a positive number",
+        code="E138",
+    )
+    return batch_size
+
+
+def require_radius(eps: float, norm: Norm, model: Model, inputs: Tensor) -> None:
+    """Raise `ConfigError` E139 when `eps` is wider than the whole box: nearly always 8 in place of 8/255."""
+    if model.bounds is None or not inputs.shape[0]:
+        return
+    features = math.prod(inputs.shape[1:])
+    widest = model.bounds.span * (math.sqrt(features) if norm == "l2" else 1.0)
+    require(
+        eps <= widest,
+        seen=f"eps {eps:g} in {norm}, where the widest possible change is {widest:g}",
+        expected="a radius in the units of the inputs",
+        fix=f"write eps={eps:g}/255 if you meant grey levels of images in (0, 1)",
+        code="E139",
+    )
+
+
+def _require_inputs(model: Model, inputs: Tensor) -> None:
+    require(
+        inputs.is_floating_point(),
+        seen=f"inputs of dtype {inputs.dtype}",
+        expected="floating point inputs in the units of the model's bounds",
+        fix="convert first, such as images.float() / 255 for bounds (0, 1)",
+        code="E131",
+    )
+    require(
+        inputs.dim() >= 2 and math.prod(inputs.shape[1:]) > 0,
+        seen=f"inputs of shape {tuple(inputs.shape)}",
+        expected="(n, ...) with the samples along the first dimension",
+        fix="give one sample as inputs[None]",
+        code="E131",
+    )
+    shape = model.input_shape
+    require(
+        shape is None or tuple(shape) == tuple(inputs.shape[1:]),
+        seen=f"samples of shape {tuple(inputs.shape[1:])}",
+        expected=f"samples of shape {shape}, as the model takes them",
+        fix="reshape or resize the inputs",
+        code="E131",
+    )
+    require(
+        _same(inputs.device, torch.device(model.device)) or not inputs.shape[0],
+        seen=f"inputs on {inputs.device} and a model on {model.device}",
+        expected="both on one device",
+        fix="move the inputs with inputs.to(model.device)",
+        code="E131",
+    )
+    bounds = model.bounds
+    inside = inputs.flatten(1).isfinite().all(dim=1) if bounds is None else bounds.to(inputs).contains(inputs)
+    if bool(inside.all()):
+        return
+    worst = inputs[int((~inside).nonzero()[0])]
+    require(
+        False,
+        seen=f"{int((~inside).sum())} of {len(inside)} samples outside the box, the first one from"
+        f" {float(worst.min()):.9g} to {float(worst.max()):.9g}",
+        expected="finite inputs" if bounds is None else f"inputs inside {_named(bounds.as_json())}",
+        fix="scale the inputs to the model's bounds; if only rounding is at fault, use model.bounds.clip(inputs)",
+        code="E132",
+    )
+
+
+def _same(one: torch.device, other: torch.device) -> bool:
+    return one.type == other.type and (one.index or 0) == (other.index or 0)
+
+
+def _named(ends: object) -> str:
+    text = str(ends)
+    return text if len(text) < 60 else "the model's per-feature bounds"
+
+
+def _usable_goal(goal: Goal, inputs: Tensor, classes: int | None) -> Goal:
+    if isinstance(goal, Untargeted):
+        goal = Untargeted(_usable_classes(goal.labels, "labels", inputs, classes))
+    elif isinstance(goal, Targeted):
+        goal = Targeted(_usable_classes(goal.classes, "target classes", inputs, classes))
+    require(
+        goal.size == inputs.shape[0],
+        seen=f"a goal for {goal.size} samples and {inputs.shape[0]} inputs",
+        expected="one condition per sample",
+        fix="give as many labels as inputs",
+        code="E134",
+    )
+    return goal
+
+
+def _usable_classes(values: Tensor, word: str, inputs: Tensor, classes: int | None) -> Tensor:
+    require(
+        not values.is_floating_point() and not values.is_complex() and values.dtype != torch.bool,
+        seen=f"{word} of dtype {values.dtype}",
+        expected="class numbers as integers",
+        fix="use argmax(dim=1) on one-hot labels, or .long()",
+        code="E133",
+    )
+    require(
+        values.dim() == 1,
+        seen=f"{word} of shape {tuple(values.shape)}",
+        expected="shape (n,)",
+        fix="use argmax(dim=1) on one-hot labels, or squeeze",
+        code="E133",
+    )
+    values = values.to(device=inputs.device, dtype=torch.int64)
+    if len(values):
+        least, most = int(values.min()), int(values.max())
+        require(
+            least >= 0 and (classes is None or most < classes),
+            seen=f"{word} from {least} to {most}",
+            expected="0 or more" if classes is None else f"0 to {classes - 1}, the model's classes",
+            fix="check that labels start at 0 and belong to this model",
+            code="E133",
+        )
+    return values
+
+
+def _usable_ids(ids: Tensor | None, inputs: Tensor) -> Tensor:
+    if ids is None:
+        return torch.arange(inputs.shape[0], device=inputs.device)
+    require(
+        ids.dtype == torch.int64 and tuple(ids.shape) == (inputs.shape[0],),
+        seen=f"ids of shape {tuple(ids.shape)} and dtype {ids.dtype}",
+        expected=f"int64 of shape ({inputs.shape[0]},)",
+        fix="give one id per input, or leave ids out to use positions",
+        code="E136",
+    )
+    repeated = len(ids) - len(ids.unique())
+    require(
+        repeated == 0,
+        seen=f"{repeated} ids that occur before",
+        expected="distinct ids: samples with one id share their random draws",
+        fix="give every sample its own id",
+        code="E136",
+    )
+    return ids.to(inputs.device)
+
+
+def _usable_start(start: Tensor, inputs: Tensor) -> Tensor:
+    require(
+        start.shape == inputs.shape and start.dtype == inputs.dtype and start.device == inputs.device,
+        seen=f"start points of shape {tuple(start.shape)}, {start.dtype}, on {start.device}",
+        expected=f"the form of the inputs: {tuple(inputs.shape)}, {inputs.dtype}, on {inputs.device}",
+        fix="derive the start points from the inputs",
+        code="E137",
+    )
+    require(
+        bool(start.isfinite().all()),
+        seen="start points that are not finite",
+        expected="finite start points; they are projected into the allowed ball",
+        fix="check how the start points were made",
+        code="E137",
+    )
+    return start

@@ -1,0 +1,99 @@
+"""The rows of the physical batch: which sample sits where, how it stands, and what its rule remembers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+import torch
+
+from vambrace.ops.rows import spread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from vambrace.search.rule import Tensors
+
+__all__ = ["BROKEN", "CLAIMED", "ENDED", "LIVE", "VACANT", "Slots"]
+
+VACANT, LIVE, CLAIMED, ENDED, BROKEN = range(5)
+"""Status of a row: no sample; searching; a success waits for verification; a restart is over; logits not finite."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Slots:
+    """m rows. Everything lies along the first dimension, so that rows move by indexing.
+
+    Attributes:
+        index: int64 (m,), the sample's position in the problem; a row that holds none names any valid one.
+        anchor: what the rule keeps of a sample for good.
+        state: what it changes; holds "point".
+        status: int8 (m,).
+        step: int64 (m,), steps taken in this restart.
+        restart: int64 (m,), number of this restart.
+        retry: bool (m,), whether the point was claimed and refused, so that its next evaluation is neither logical nor a claim.
+        best: float32 (m,), the largest finite margin seen; NaN before.
+        forwards: int64 (m,), logical.
+        backwards: int64 (m,), logical.
+        checks: int64 (m,), verifications.
+        zeros: int64 (m,), steps without any gradient.
+    """
+
+    index: Tensor
+    anchor: dict[str, Tensor]
+    state: dict[str, Tensor]
+    status: Tensor = field(init=False)
+    step: Tensor = field(init=False)
+    restart: Tensor = field(init=False)
+    retry: Tensor = field(init=False)
+    best: Tensor = field(init=False)
+    forwards: Tensor = field(init=False)
+    backwards: Tensor = field(init=False)
+    checks: Tensor = field(init=False)
+    zeros: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.status = torch.full_like(self.index, LIVE, dtype=torch.int8)
+        self.retry = torch.zeros_like(self.index, dtype=torch.bool)
+        self.best = torch.full_like(self.index, float("nan"), dtype=torch.float32)
+        for name in ("step", "restart", "forwards", "backwards", "checks", "zeros"):
+            setattr(self, name, torch.zeros_like(self.index))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def put(self, rows: Tensor, other: Slots) -> None:
+        """Overwrite the rows `rows` (k,) by all k rows of `other`."""
+        for name in _columns():
+            getattr(self, name)[rows] = getattr(other, name)
+        for mine, theirs in ((self.anchor, other.anchor), (self.state, other.state)):
+            for name, tensor in mine.items():
+                tensor[rows] = theirs[name]
+
+    def shrink(self, rows: Tensor) -> None:
+        """Keep only the rows `rows`, in that order."""
+        for name in _columns():
+            setattr(self, name, getattr(self, name)[rows])
+        self.anchor = {name: tensor[rows] for name, tensor in self.anchor.items()}
+        self.state = {name: tensor[rows] for name, tensor in self.state.items()}
+
+    def hold(self, moving: Tensor, step: Callable[[], Tensors]) -> None:
+        """Take the state that `step` gives, but only for the rows `moving` (m,); the others keep theirs."""
+        before = self.state
+        if moving.device.type == "cpu":
+            still = (~moving).nonzero().squeeze(1)
+            kept = {name: tensor[still] for name, tensor in before.items()} if len(still) else {}
+            self.state = dict(step())
+            for name, tensor in kept.items():
+                self.state[name][still] = tensor
+            return
+        # Asking which rows stand still would make the host wait for the device: all are copied instead.
+        kept = {name: tensor.clone() for name, tensor in before.items()}
+        after = step()
+        self.state = {name: torch.where(spread(moving, tensor), after[name], tensor) for name, tensor in kept.items()}
+
+
+def _columns() -> list[str]:
+    return [each.name for each in fields(Slots) if each.name not in ("anchor", "state")]
