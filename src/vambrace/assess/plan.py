@@ -139,6 +139,7 @@ class Plan:
         model, contract, data, trust, run: see their types; `data` maps role to source.
         checks: in the order they run.
         gates: what decides; None for an explicit "none".
+        base: folder of the plan: relative paths of model and data start there, and factories are found there.
     """
 
     profile: Literal["smoke", "ci", "full"]
@@ -151,3 +152,4 @@ class Plan:
     checks: tuple[PlannedCheck, ...]
     gates: tuple[GateSpec, ...] | None
     schema: int = 1
+    base: str = "."
