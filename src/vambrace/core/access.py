@@ -1,16 +1,16 @@
 """What a model gives to whoever asks: `Access`, and the `Bounds` of what it may be fed.
 
-    >>> Access.SCORES < Access.GRADIENTS
-    True
-    >>> Bounds(0.0, 1.0).span
-    1.0
+>>> Access.SCORES < Access.GRADIENTS
+True
+>>> Bounds(0.0, 1.0).span
+1.0
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from vambrace.errors import AccessError, ConfigError
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Access", "Bounds", "require_access"]
+
+_LARGEST = 3e38  # of float32, in which models compute
 
 
 class Access(IntEnum):
@@ -76,8 +78,9 @@ class Bounds:
                 expected="two numbers, or two tensors",
                 fix="give both ends in the same form",
             )
-        ordered = bool(self.low < self.high) if all(scalars) else bool((self.low < self.high).all())  # type: ignore[union-attr]
-        if not ordered:
+        # Comparisons with the largest finite number refuse infinities and NaN, for numbers and tensors alike.
+        ordered = (self.low < self.high) & (self.low >= -_LARGEST) & (self.high <= _LARGEST)
+        if not (ordered if isinstance(ordered, bool) else bool(ordered.all())):
             raise ConfigError(
                 "E101",
                 seen=f"bounds ({self.low}, {self.high})",
@@ -111,4 +114,4 @@ class Bounds:
         """`[low, high]` as numbers or nested lists, for unit keys and reports."""
         if isinstance(self.low, int | float) or isinstance(self.high, int | float):
             return [float(self.low), float(self.high)]
-        return [self.low.tolist(), self.high.tolist()]
+        return cast("list[object]", [self.low.tolist(), self.high.tolist()])

@@ -16,6 +16,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vambrace.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -32,7 +34,7 @@ class Goal(ABC):
 
     @abstractmethod
     def margin(self, logits: Tensor) -> Tensor:
-        """Logits (n, k) to (n,): > 0 exactly where the goal is reached, differentiable, NaN where logits are NaN."""
+        """Logits (n, k) to (n,): > 0 exactly where reached; differentiable; NaN where logits are."""
 
     @abstractmethod
     def reached(self, predictions: Tensor) -> Tensor:
@@ -55,6 +57,9 @@ class Untargeted(Goal):
 
     labels: Tensor
 
+    def __post_init__(self) -> None:
+        _check_classes(self.labels, "labels")
+
     @property
     def size(self) -> int:
         return self.labels.shape[0]
@@ -75,6 +80,9 @@ class Targeted(Goal):
     """Exactly the named class. `classes`: int64 (n,)."""
 
     classes: Tensor
+
+    def __post_init__(self) -> None:
+        _check_classes(self.classes, "classes")
 
     @property
     def size(self) -> int:
@@ -98,6 +106,9 @@ class AllOf(Goal):
     first: Goal
     second: Goal
 
+    def __post_init__(self) -> None:
+        _check_sizes(self.first, self.second)
+
     @property
     def size(self) -> int:
         return self.first.size
@@ -119,6 +130,9 @@ class AnyOf(Goal):
     first: Goal
     second: Goal
 
+    def __post_init__(self) -> None:
+        _check_sizes(self.first, self.second)
+
     @property
     def size(self) -> int:
         return self.first.size
@@ -134,8 +148,34 @@ class AnyOf(Goal):
 
 
 def as_goal(goal: Goal | Tensor) -> Goal:
-    """Plain labels (n,) mean `Untargeted(labels)`; a goal is itself."""
+    """Plain labels (n,) mean `Untargeted(labels)`; a goal is itself.
+
+    Raises:
+        ConfigError: E108, for labels that are not int64 (n,), such as one-hot rows.
+    """
     return goal if isinstance(goal, Goal) else Untargeted(goal)
+
+
+def _check_classes(classes: Tensor, name: str) -> None:
+    if classes.ndim == 1 and str(classes.dtype) == "torch.int64":
+        return
+    one_hot = classes.ndim == 2
+    raise ConfigError(
+        "E108",
+        seen=f"{name} of shape {tuple(classes.shape)} and type {classes.dtype}",
+        expected=f"{name} (n,), torch.int64",
+        fix=f"{name}.argmax(dim=1), if they are one-hot" if one_hot else f"use {name}.long(), one class a sample",
+    )
+
+
+def _check_sizes(first: Goal, second: Goal) -> None:
+    if first.size != second.size:
+        raise ConfigError(
+            "E108",
+            seen=f"goals for {first.size} and {second.size} samples",
+            expected="goals for the same samples",
+            fix="combine goals before you `take` from them",
+        )
 
 
 def _lead(logits: Tensor, classes: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ the same integers bit for bit. Secrets (keys, shares, differential-privacy noise
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,8 @@ class Streams:
     path: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
+        # A float or a bool would name the same run as an integer in one place and another in the next.
+        if type(self.seed) is not int or not 0 <= self.seed < 2**63:
             raise ConfigError(
                 "E104",
                 seen=f"seed {self.seed!r}",
@@ -64,7 +66,7 @@ class Streams:
         """64 bits, unsigned: SHA-256 of the seed and the length-prefixed path."""
         digest = hashlib.sha256(f"vambrace/streams/1/{self.seed}".encode())
         for name in self.path:
-            raw = name.encode()
+            raw = name.encode("utf-8", "surrogatepass")
             digest.update(len(raw).to_bytes(8, "little") + raw)
         return int.from_bytes(digest.digest()[:8], "little")
 
@@ -72,9 +74,24 @@ class Streams:
         """Whole numbers 0 <= x < high, for resampling on the host.
 
         Multiply-shift on 32 bits: the bias is below high / 2**32.
+
+        Args:
+            high: from 1 to 2**32.
+            shape: of the result.
+            step: draws of different steps are independent; from 0 to 2**24 - 1.
+
+        Raises:
+            ConfigError: E104, for a `high` or `step` out of range.
         """
-        size = int(np.prod(shape))
-        counters = np.arange(size, dtype=np.uint64) + np.uint64((step << 40) & 0xFFFFFFFFFFFFFFFF)
+        if not (1 <= high <= 2**32 and 0 <= step < 2**24):
+            raise ConfigError(
+                "E104",
+                seen=f"high {high!r} and step {step!r}",
+                expected="1 <= high <= 2**32 and 0 <= step < 2**24",
+                fix="draw from fewer values, or from a child stream",
+            )
+        size = math.prod(shape)
+        counters = np.arange(size, dtype=np.uint64) + np.uint64(step << 40)
         with np.errstate(over="ignore"):
             words = mix64(np.uint64(self.key) + counters * np.uint64(GOLDEN_GAMMA))
         return ((words >> np.uint64(32)) * np.uint64(high) >> np.uint64(32)).astype(np.int64).reshape(shape)
@@ -89,5 +106,11 @@ def mix64(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def as_streams(rng: Streams | int) -> Streams:
-    """An integer is the seed of a root stream; a `Streams` is itself."""
-    return rng if isinstance(rng, Streams) else Streams(rng)
+    """An integer (also NumPy's) is the seed of a root stream; a `Streams` is itself.
+
+    Raises:
+        ConfigError: E104, for anything else.
+    """
+    if isinstance(rng, Streams):
+        return rng
+    return Streams(int(rng) if isinstance(rng, np.integer) else rng)
