@@ -1,0 +1,153 @@
+"""Read a PyTorch checkpoint as data: a scan that says what is wrong, then `torch.load(weights_only=True)`, no fallback.
+
+    torch.save(net.state_dict(), "net.pt")          # this is what is read
+    torch.save(net, "net.pt")                       # this carries classes: refused (E211) unless its hash is accepted
+
+The zip may hold what torch.save writes and nothing else: a stranger's member could be a second pickle.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from typing import TYPE_CHECKING
+
+import torch
+
+from vambrace.errors import ModelRefused
+from vambrace.models.pickles import Scan, UnreadablePickle, scan_pickle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vambrace.models.formats import Format
+
+__all__ = ["read_checkpoint", "refuse_code", "scan_checkpoint"]
+
+_MEMBER = re.compile(
+    r"data\.pkl|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id|data/[0-9]+"
+)
+_MOST_PICKLE = 64 * 2**20
+_LEGACY_PICKLES = 5  # magic number, protocol, system, the object, storage keys
+_TOO_OLD = "the tar format of torch before 0.1.10"
+
+
+def scan_checkpoint(path: Path, form: Format) -> Scan:
+    """What the pickles of a checkpoint reach; nothing is loaded.
+
+    Raises:
+        ModelRefused: E216 for a zip that torch.save did not write, E217 for pickles that cannot be read, E210 for a
+            second pickle among the members that would run code.
+    """
+    try:
+        if form.kind == "checkpoint":
+            return _scan_zip(path, form)
+        with path.open("rb") as stream:
+            count = _LEGACY_PICKLES if form.kind == "legacy" else 1
+            scans = [scan_pickle(stream) for _ in range(count)]
+    except (UnreadablePickle, zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+        raise _unreadable(path, str(error)) from error
+    return Scan(
+        names=tuple(dict.fromkeys(name for scan in scans for name in scan.names)),
+        wraps_arrays=any(scan.wraps_arrays for scan in scans),
+    )
+
+
+def refuse_code(path: Path, scan: Scan) -> None:
+    """Raise when the scan shows more than tensors.
+
+    Raises:
+        ModelRefused: E210 where opening it would run code, E211 where it holds whole objects.
+    """
+    if scan.dangerous:
+        raise ModelRefused(
+            "E210",
+            seen=f"{path.name} holds a pickle that would call {_listed(scan.dangerous)} when opened",
+            expected="a state dict: names and tensors only",
+            fix="do not open this file; get the weights as safetensors from a source you trust",
+        )
+    if scan.foreign:
+        whole = any(name.startswith("torch.nn.modules.") for name in scan.foreign)
+        raise ModelRefused(
+            "E211",
+            seen=f"{path.name} holds {'a whole network' if whole else 'objects'} (of {_listed(scan.foreign)}), "
+            "which needs code to open",
+            expected="a state dict: names and tensors only",
+            fix="save torch.save(net.state_dict(), path) or safetensors, and give --factory pkg.mod:fn; "
+            "or list the file's SHA-256 under artifacts in [trust]",
+        )
+
+
+def read_checkpoint(path: Path, form: Format) -> object:
+    """The checked content of a checkpoint: containers and tensors, on the CPU.
+
+    Raises:
+        ModelRefused: those of `scan_checkpoint` and `refuse_code`; E217 when torch cannot or will not read it.
+    """
+    if form.kind == "tar":
+        raise _unreadable(path, _TOO_OLD)
+    refuse_code(path, scan_checkpoint(path, form))
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        raise _unreadable(path, str(error)) from error
+
+
+def _scan_zip(path: Path, form: Format) -> Scan:
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+        roots = {info.filename.partition("/")[0] for info in infos}
+        for info in infos:
+            if not _MEMBER.fullmatch(info.filename.partition("/")[2]):
+                _refuse_member(path, archive, info)
+            if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+                raise _odd_zip(path, f"the compressed member {info.filename}")
+        if len(roots) != 1 or len({info.filename for info in infos}) != len(infos):
+            raise _odd_zip(path, "two members of one name, or more than one folder")
+        pickled = archive.getinfo(next(name for name in form.members if name.endswith("/data.pkl")))
+        if pickled.file_size > _MOST_PICKLE:
+            raise _odd_zip(path, f"a pickle of {pickled.file_size} bytes")
+        with archive.open(pickled) as stream:
+            return scan_pickle(io.BytesIO(stream.read(_MOST_PICKLE)))
+
+
+def _refuse_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """A stranger among the members; if it is a pickle that would run code, say what."""
+    if info.compress_type == zipfile.ZIP_STORED and info.file_size <= _MOST_PICKLE:
+        try:
+            with archive.open(info) as stream:
+                nested = scan_pickle(io.BytesIO(stream.read(_MOST_PICKLE)))
+        except UnreadablePickle:
+            nested = None
+        if nested is not None and nested.dangerous:
+            raise ModelRefused(
+                "E210",
+                seen=f"{path.name} hides a second pickle, {info.filename}, that would call {_listed(nested.dangerous)}",
+                expected="a state dict: names and tensors only",
+                fix="do not open this file; get the weights as safetensors from a source you trust",
+            )
+    raise _odd_zip(path, f"the member {info.filename[:80]}")
+
+
+def _odd_zip(path: Path, what: str) -> ModelRefused:
+    return ModelRefused(
+        "E216",
+        seen=f"{path.name} is a zip with {what}",
+        expected="an archive exactly as torch.save writes it",
+        fix="load it where it was made and save it again with torch.save(net.state_dict(), path) or as safetensors",
+    )
+
+
+def _unreadable(path: Path, why: str) -> ModelRefused:
+    return ModelRefused(
+        "E217",
+        seen=f"{path.name} cannot be read as a checkpoint ({' '.join(why.split())[:200]})",
+        expected="a file that torch.load(weights_only=True) reads",
+        fix="copy or download the file again and compare its hash; or save the state dict as safetensors",
+    )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(name[:80] for name in names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

@@ -1,0 +1,221 @@
+"""What a model file is, told from its bytes; its name only ever makes the answer stricter.
+
+    format        told by                                                      policy
+    safetensors   8-byte length, then {                                        data: default
+    onnx          a protobuf message that starts like one, or the name .onnx   data: default, checked further
+    checkpoint    a zip as torch.save writes it, or its two older formats      torch.load(weights_only=True) only
+    torchscript   a zip with code/                                             executable
+    pt2           a zip with archive_format                                    executable
+    package       a zip with .data/extern_modules                              executable
+    pickle        a pickle that torch did not write (joblib among them)        executable
+
+Executable formats are refused unless their hash is accepted (`vambrace.models.executable`). A file whose name
+promises more safety than its content keeps (a pickle called .safetensors) is refused whatever it is.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from vambrace.errors import ModelRefused
+
+__all__ = ["Format", "Kind", "identify"]
+
+Kind = Literal["safetensors", "onnx", "checkpoint", "legacy", "tar", "torchscript", "pt2", "package", "pickle"]
+
+_TITLES: dict[Kind, str] = {
+    "safetensors": "a safetensors file",
+    "onnx": "an ONNX model",
+    "checkpoint": "a PyTorch checkpoint (zip with a pickle)",
+    "legacy": "a PyTorch checkpoint of the older format (pickle)",
+    "tar": "a PyTorch checkpoint of the oldest format (tar with pickles)",
+    "torchscript": "a TorchScript archive (it carries code)",
+    "pt2": "a torch.export .pt2 archive (it carries pickles and may carry native code)",
+    "package": "a torch.package archive (it carries code)",
+    "pickle": "a pickle or joblib file (it runs code when opened)",
+}
+_DATA: frozenset[Kind] = frozenset({"safetensors", "onnx"})
+_STATE: frozenset[Kind] = frozenset({"checkpoint", "legacy", "tar"})
+_SAFE_NAMES = frozenset({".safetensors", ".onnx"})
+_LEGACY = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # LONG1 with torch's magic number
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x5d\x00\x00": "lzma",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x78\x01": "zlib",
+    b"\x78\x5e": "zlib",
+    b"\x78\x9c": "zlib",
+    b"\x78\xda": "zlib",
+    b"ZF": "joblib's zlib",
+}
+_KNOWN_OTHERS = {
+    b"\x89HDF": "an HDF5 file (Keras)",
+    b"TFL3": "a TensorFlow Lite model",
+    b"ORTM": "an ONNX Runtime flatbuffer",
+    b"GGUF": "a GGUF model",
+    b"\x93NUMPY": "a NumPy array",
+}
+_OLD_PICKLE = re.compile(rb"\(?[ci][\w.]+\r?\n[\w.]+\r?\n|\(?[dlt]p\d+\r?\n|[\]})]q[\x00-\x7f]")
+_MOST_DIRECTORY = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """What a file is.
+
+    Attributes:
+        kind: one of the table above.
+        title: the same in words.
+        members: names in the archive, for zips.
+    """
+
+    kind: Kind
+    title: str
+    members: tuple[str, ...] = ()
+
+    @property
+    def is_executable(self) -> bool:
+        """Whether opening it runs what it carries."""
+        return self.kind not in _DATA | _STATE
+
+
+def identify(path: Path) -> Format:
+    """Look at the content of `path`.
+
+    Raises:
+        ModelRefused: E200 when there is nothing to read, E201 for a format that is not known, E202 when the name
+            promises more safety than the content keeps, E216 for a zip that cannot be read.
+    """
+    found = _identify(path)
+    if path.suffix.lower() in _SAFE_NAMES and found.kind not in _DATA:
+        raise ModelRefused(
+            "E202",
+            seen=f"{path.name} is {found.title}",
+            expected=f"the data-only format that {path.suffix} promises",
+            fix="rename the file to what it is if you made it; else do not open it",
+        )
+    return found
+
+
+def _identify(path: Path) -> Format:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            head = stream.read(64)
+            if head.startswith(b"PK\x03\x04"):
+                return _zip_format(path, stream, size)
+    except (OSError, ValueError) as error:
+        raise ModelRefused(
+            "E200",
+            seen=f"{path.name} cannot be read ({getattr(error, 'strerror', None) or error})",
+            expected="a readable model file",
+            fix="check the path; relative paths in a plan start at the plan's folder",
+        ) from error
+    kind = _kind_of_head(head, size, path.suffix.lower())
+    if kind is None:
+        other = _other(head, size)
+        raise ModelRefused(
+            "E201",
+            seen=f"{path.name} is {other}",
+            expected="safetensors, ONNX, or a PyTorch state dict",
+            fix="export the model as one of these, such as safetensors.torch.save_file(net.state_dict(), path)",
+        )
+    return Format(kind=kind, title=_TITLES[kind])
+
+
+def _kind_of_head(head: bytes, size: int, suffix: str) -> Kind | None:
+    if len(head) >= 9 and head[8:9] == b"{" and (_small(head, size) or suffix == ".safetensors"):
+        return "safetensors"
+    if head[:1] == b"\x80" and _LEGACY in head[:26]:
+        return "legacy"
+    if _is_pickle(head) or any(head.startswith(magic) for magic in _COMPRESSED):
+        return "pickle"
+    # ir_version comes first in what every exporter writes; its values are small.
+    if (head[:1] == b"\x08" and 0 < head[1] < 64 and len(head) > 2) or (suffix == ".onnx" and size > 0):
+        return "onnx"
+    if suffix == ".safetensors" and size > 0:
+        return "safetensors"
+    return "tar" if len(head) == 64 and _looks_tar(head) else None
+
+
+def _small(head: bytes, size: int) -> bool:
+    return struct.unpack("<Q", head[:8])[0] <= max(size, 2**32)
+
+
+def _is_pickle(head: bytes) -> bool:
+    # Protocol 2 and up start with PROTO; 0 and 1 have no mark, only ways to begin.
+    return (len(head) >= 2 and head[0] == 0x80 and 2 <= head[1] <= 5) or _OLD_PICKLE.match(head) is not None
+
+
+def _looks_tar(head: bytes) -> bool:
+    name = head.rstrip(b"\x00")
+    return name.rstrip(b"/") in {b"sys_info", b"pickle", b"storages", b"tensors"}
+
+
+def _other(head: bytes, size: int) -> str:
+    if size == 0:
+        return "empty"
+    for magic, title in _KNOWN_OTHERS.items():
+        if head.startswith(magic) or head[4:].startswith(magic):
+            return title
+    return "of an unknown format"
+
+
+def _zip_format(path: Path, stream: IO[bytes], size: int) -> Format:
+    _check_directory(path, stream, size)
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            names = tuple(archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeError, struct.error) as error:
+        raise _bad_zip(path, str(error)) from error
+    tails = {name.partition("/")[2] for name in names}
+    kind: Kind | None = None
+    if any(tail.startswith("code/") for tail in tails) or "constants.pkl" in tails:
+        kind = "torchscript"
+    elif ".data/extern_modules" in tails:
+        kind = "package"
+    elif tails & {"archive_format", "archive_version"} or "serialized_exported_program.json" in {*names, *tails}:
+        kind = "pt2"
+    elif "data.pkl" in tails:
+        kind = "checkpoint"
+    if kind is None:
+        shown = ", ".join(sorted(names)[:3])
+        raise ModelRefused(
+            "E201",
+            seen=f"{path.name} is a zip that torch did not write (it holds {shown})",
+            expected="safetensors, ONNX, or a PyTorch state dict",
+            fix="give the model file itself, not an archive around it",
+        )
+    return Format(kind=kind, title=_TITLES[kind], members=names)
+
+
+def _check_directory(path: Path, stream: IO[bytes], size: int) -> None:
+    """Cap the central directory before `zipfile` builds an object for every entry."""
+    stream.seek(max(0, size - 65_557))
+    tail = stream.read(65_557)
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) < at + 22:
+        raise _bad_zip(path, "its end is missing: the file is cut off")
+    length = struct.unpack_from("<I", tail, at + 12)[0]
+    wide = tail.rfind(b"PK\x06\x06", 0, at)
+    if wide >= 0 and len(tail) >= wide + 48:
+        length = max(length * (length != 0xFFFFFFFF), struct.unpack_from("<Q", tail, wide + 40)[0])
+    if length > _MOST_DIRECTORY:
+        raise _bad_zip(path, f"a directory of {length} bytes")
+    stream.seek(0)
+
+
+def _bad_zip(path: Path, why: str) -> ModelRefused:
+    return ModelRefused(
+        "E216",
+        seen=f"{path.name} is a zip that cannot be read ({why})",
+        expected="a whole archive as torch.save writes it",
+        fix="copy or download the file again, and compare its hash",
+    )

@@ -1,0 +1,340 @@
+"""ONNX models through onnxruntime on the CPU: scores, no gradients. The only file that imports onnx and onnxruntime.
+
+Before the runtime sees a byte, the file is read once, walked for depth and size (`vambrace.models.wire`), parsed, and
+every tensor and operator in it is checked (`vambrace.models.external`). The runtime then gets the checked bytes and the
+mapped external files, and opens nothing itself. It runs with fixed threads, one operator at a time.
+
+Shapes. The first dimension is the batch. A model that fixes it to b runs b rows at a time: with b = 1, as many exports
+have, row by row, which is slow but exact; with b > 1, the last rows are filled up by repeating one of them and cut off
+again. Samples of another shape than the model's are refused, with one exception: where `input_shape` was stated and
+differs from the model's only by sizes of 1, or the model takes plain vectors, samples are reshaped in their own order
+(channels, height, width).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import torch
+
+from vambrace.core.access import Access, Bounds
+from vambrace.core.extras import require
+from vambrace.errors import ConfigError, ModelMisbehaved, ModelRefused
+from vambrace.models.contract import Identity
+from vambrace.models.external import check_domains, external_tensors, map_files
+from vambrace.models.outputs import checked_logits
+from vambrace.models.wire import Broken, TooLarge, layout_of, walk
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vambrace.models.contract import Outputs
+    from vambrace.models.normalise import Normalisation
+
+__all__ = ["MOST_BYTES", "OnnxModel", "load_onnx"]
+
+MOST_BYTES = 2**31 - 1
+"""The most a protobuf message can hold; larger models keep their weights in other files."""
+
+_GRAPH = 7
+_TYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
+
+
+def load_onnx(
+    path: Path,
+    *,
+    bounds: Bounds | tuple[float | Tensor, float | Tensor] | None,
+    normalise: Normalisation,
+    outputs: Outputs = "logits",
+    input_shape: tuple[int, ...] | None = None,
+    device: str | torch.device = "cpu",
+) -> OnnxModel:
+    """The checked model at `path`.
+
+    Args:
+        path: an .onnx file.
+        bounds: the box of valid inputs, before normalisation.
+        normalise: done before the model.
+        outputs: what the model emits, "logits" or "probabilities".
+        input_shape: shape of one sample as the caller feeds it; stating it allows flattening.
+        device: must be the CPU.
+
+    Raises:
+        MissingExtra: E112, without the extra.
+        ConfigError: E115, for another device.
+        ModelRefused: E230 no ONNX or cut off; E231 too large or nested too deeply; E232 to E234 external data; E235
+            custom operators; E236 the runtime cannot use it; E237 inputs or outputs of another form; E238 samples of
+            another shape.
+    """
+    if torch.device(device).type != "cpu":
+        raise ConfigError(
+            "E115", seen=f"device {device} for an ONNX model", expected="cpu", fix="drop --device for ONNX models"
+        )
+    onnx, runtime = require("onnx", extra="onnx"), require("onnxruntime", extra="onnx")
+    if path.stat().st_size > MOST_BYTES:
+        _refuse(
+            "E231", path.name, f"has {path.stat().st_size} bytes", "at most 2 GiB, with larger weights in other files"
+        )
+    data = path.read_bytes()
+    model = _parsed(data, path.name, onnx)
+    check_domains(model, path.name)
+    tensors = external_tensors(model, path.name)
+    # A link to the model is the user's own choice; what counts is the folder he named.
+    files = map_files(tensors, path.parent, path.name)
+    digest = hashlib.sha256(data)
+    for location in sorted(files):
+        digest.update(location.encode() + b"\0" + hashlib.sha256(files[location]).digest())
+    weights = digest.hexdigest() if files else hashlib.sha256(data).hexdigest()
+    del model
+    session = _session(data, files, path.name, runtime)
+    identity = Identity(
+        name=path.name, kind="onnx", weights=weights, source=None, detail={"outputs": outputs, **normalise.as_json()}
+    )
+    return OnnxModel(
+        session,
+        bounds=bounds if bounds is None or isinstance(bounds, Bounds) else Bounds(*bounds),
+        normalise=normalise,
+        outputs=outputs,
+        input_shape=input_shape,
+        identity=identity,
+    )
+
+
+class OnnxModel:
+    """What `load_onnx` gives: the `Model` contract over a session, with SCORES.
+
+    Attributes:
+        calls: how often the model was asked.
+        rows: samples it was asked about.
+        queries: the same as rows: each answer about a sample is one query.
+    """
+
+    def __init__(
+        self,
+        session: Any,  # noqa: ANN401  onnxruntime.InferenceSession; the package is optional
+        *,
+        bounds: Bounds | None,
+        normalise: Normalisation,
+        outputs: Outputs,
+        input_shape: tuple[int, ...] | None,
+        identity: Identity,
+    ) -> None:
+        name = identity.name
+        inputs, given = session.get_inputs(), session.get_outputs()
+        if len(inputs) != 1 or inputs[0].type not in _TYPES or not inputs[0].shape:
+            shown = ", ".join(f"{item.name} {item.type}{item.shape}" for item in inputs[:3])
+            _refuse("E237", name, f"takes {shown or 'no input'}", "one floating tensor with a batch dimension")
+        scores = [item for item in given if item.type in _TYPES and (not item.shape or len(item.shape) == 2)]
+        if len(scores) != 1:
+            shown = ", ".join(f"{item.name} {item.type}{item.shape}" for item in given[:3])
+            _refuse("E237", name, f"gives {shown}", "one floating output (n, k)")
+        self.calls = 0
+        self.rows = 0
+        self._session = session
+        self._input = str(inputs[0].name)
+        self._output = str(scores[0].name)
+        self._dtype = _TYPES[inputs[0].type]
+        self._batch = _fixed(inputs[0].shape[0])
+        self._taken = tuple(_fixed(size) for size in inputs[0].shape[1:])
+        self._normalise = normalise
+        self._outputs: Outputs = outputs
+        self._bounds = bounds
+        self._identity = identity
+        self._num_classes = _fixed(scores[0].shape[1]) if scores[0].shape else None
+        self._reshape = input_shape is not None and not _fits(input_shape, self._taken)
+        if self._reshape and not _may_reshape(cast("tuple[int, ...]", input_shape), self._taken):
+            _refuse(
+                "E238",
+                name,
+                f"takes samples of shape {_dimensions(self._taken)}, and they have {_dimensions(input_shape)}",
+                "the same shape, or as many values as the vector that the model takes",
+                "correct --size and --channels, or export the model for these samples",
+            )
+        known = tuple(size for size in self._taken if size is not None)
+        self._input_shape = input_shape or (known if len(known) == len(self._taken) else None)
+
+    @property
+    def access(self) -> Access:
+        """SCORES."""
+        return Access.SCORES
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """The box of valid inputs."""
+        return self._bounds
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the model itself emits."""
+        return self._outputs
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Shape of one sample as the caller feeds it; None while a size is free."""
+        return self._input_shape
+
+    @property
+    def num_classes(self) -> int | None:
+        """Width of the logits."""
+        return self._num_classes
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the model's input."""
+        return self._dtype
+
+    @property
+    def identity(self) -> Identity:
+        """Name and hash of the file, external data included."""
+        return self._identity
+
+    @property
+    def queries(self) -> int:
+        """Samples that were asked about."""
+        return self.rows
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Inputs (n, ...), floating, to logits (n, k) on the inputs' device; no gradient.
+
+        Raises:
+            ConfigError: E113, for inputs of another type or shape.
+            ModelMisbehaved: E402 to E404 for outputs of another form, E406 when the runtime fails.
+        """
+        fed = self._normalise(
+            self._checked(inputs).detach().to("cpu", torch.promote_types(inputs.dtype, torch.float32))
+        )
+        fed = fed.to(self._dtype).reshape(len(inputs), *self._row_shape(inputs)).contiguous()
+        self.calls += 1
+        self.rows += len(inputs)
+        given = self._run_all(fed)
+        logits = checked_logits(given, len(inputs), self._outputs)
+        if self._num_classes is None or self._input_shape is None:
+            self._input_shape, self._num_classes = tuple(inputs.shape[1:]), logits.shape[1]
+        return logits.to(inputs.device)
+
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Inputs (n, ...) to the class of the largest logit, int64 (n,); one query a sample."""
+        return self(inputs).argmax(dim=1)
+
+    def _checked(self, inputs: Tensor) -> Tensor:
+        wanted = self._input_shape if self._reshape else self._taken
+        if not inputs.is_floating_point() or not _fits(tuple(inputs.shape[1:]), wanted or ()):
+            raise ConfigError(
+                "E113",
+                seen=f"inputs of type {inputs.dtype} and shape {tuple(inputs.shape)}",
+                expected=f"floating inputs of shape (n, {_dimensions(wanted)})",
+                fix="correct size, channels or layout of the input contract; "
+                "stating size and channels also lets a model that takes vectors get flattened samples",
+            )
+        return inputs
+
+    def _row_shape(self, inputs: Tensor) -> tuple[int, ...]:
+        if not self._reshape:
+            return tuple(inputs.shape[1:])
+        return tuple(cast("int", size) for size in self._taken)
+
+    def _run_all(self, fed: Tensor) -> object:
+        if self._batch is None or len(fed) == self._batch:
+            return self._run(fed)
+        parts: list[Tensor] = []
+        for part in cast("tuple[Tensor, ...]", fed.split(self._batch)):
+            short = self._batch - len(part)
+            full = torch.cat([part, part[-1:].expand(short, *part.shape[1:])]) if short else part
+            answer = self._run(full)
+            checked_logits(answer, self._batch, "logits")
+            parts.append(answer[: len(part)])
+        return torch.cat(parts) if parts else torch.empty(0, self._num_classes or 0)
+
+    def _run(self, fed: Tensor) -> Tensor:
+        try:
+            (given,) = self._session.run([self._output], {self._input: fed.numpy()})
+        except Exception as error:  # the runtime's errors share no base class
+            raise ModelMisbehaved(
+                "E406",
+                seen=f"{self._identity.name} raised {type(error).__name__} "
+                f"on inputs of shape {tuple(fed.shape)}: {_short(error)}",
+                expected="scores (n, k)",
+                fix="run one batch by hand with onnxruntime; if only single rows work, "
+                "export with a free batch dimension (dynamic_axes or dynamic_shapes)",
+            ) from error
+        return torch.from_numpy(given)
+
+    def __repr__(self) -> str:
+        return f"OnnxModel({self._identity.name!r}, outputs={self._outputs!r})"
+
+
+def _parsed(data: bytes, name: str, onnx: Any) -> Any:  # noqa: ANN401
+    try:
+        shape = walk(data, layout_of(onnx.ModelProto.DESCRIPTOR))
+        if _GRAPH not in shape.top:
+            _refuse("E230", name, "has no graph", "an ONNX model")
+        return onnx.ModelProto.FromString(data)
+    except ModelRefused:
+        raise
+    except TooLarge as error:
+        _refuse("E231", name, f"is {error}", "a model of ordinary depth and size")
+    except Broken as error:
+        _refuse("E230", name, f"is no whole ONNX model ({error})", "an ONNX model")
+    except Exception as error:  # protobuf's DecodeError, without importing protobuf for its name
+        _refuse("E230", name, f"is no ONNX model ({_short(error)})", "an ONNX model")
+
+
+def _session(data: bytes, files: dict[str, Any], name: str, runtime: Any) -> Any:  # noqa: ANN401
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 4
+    # The bytes were checked as ONNX; a file that is also a runtime flatbuffer must not be read as one.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if files:
+        buffers = [memoryview(content) for content in files.values()]
+        options.add_external_initializers_from_files_in_memory(list(files), buffers, [len(one) for one in buffers])
+    try:
+        return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's errors share no base class
+        _refuse("E236", name, f"cannot be used by onnxruntime ({_short(error)})", "a valid ONNX model")
+
+
+def _fixed(size: object) -> int | None:
+    """A stated size, or None for one that is free."""
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(size in {None, given} for given, size in zip(shape, wanted, strict=True))
+
+
+def _may_reshape(shape: tuple[int, ...], taken: tuple[int | None, ...]) -> bool:
+    """Whether the model takes the same values in the same order: a vector, or the shape with other sizes of 1."""
+    if None in taken or math.prod(shape) != math.prod(cast("tuple[int, ...]", taken)):
+        return False
+    plain, model = [[size for size in sizes if size != 1] for sizes in (shape, taken)]
+    return plain == model or len(model) <= 1
+
+
+def _dimensions(shape: tuple[int | None, ...] | None) -> str:
+    return ", ".join("any" if size is None else str(size) for size in shape or ())
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _refuse(code: str, name: str, seen: str, expected: str, fix: str = "") -> NoReturn:
+    raise ModelRefused(
+        code,
+        seen=f"{name} {seen}",
+        expected=expected,
+        fix=fix or "export the model again with torch.onnx.export, and copy it whole",
+    )

@@ -1,0 +1,153 @@
+r"""What a pickle would do, read from its opcodes; nothing is ever unpickled here.
+
+A pickle is a program. What it can reach are the globals that it names, so these decide: tensors and their storages are
+data; classes mean a whole object was saved; anything else would run code. This scan is not the guard (that is
+`torch.load(weights_only=True)`, which has its own list): it says in words what is wrong, before anything is loaded.
+
+    >>> import io
+    >>> scan = scan_pickle(io.BytesIO(b"cposix\nsystem\n(S'echo'\ntR."))
+    >>> scan.dangerous
+    ('posix.system',)
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["MOST_OPCODES", "Scan", "UnreadablePickle", "scan_pickle"]
+
+MOST_OPCODES = 4_000_000
+"""A state dict needs about 30 opcodes a tensor."""
+
+_DATA = frozenset(
+    {
+        "_codecs.encode",
+        "builtins.bytearray",
+        "builtins.complex",
+        "builtins.set",
+        "collections.Counter",
+        "collections.OrderedDict",
+        "torch.Size",
+        "torch.Tensor",
+        "torch._tensor._rebuild_from_type_v2",
+        "torch.device",
+        "torch.nn.parameter.Parameter",
+        "torch.serialization._get_layout",
+    }
+)
+_DATA_FORMS = re.compile(
+    r"torch(\.cuda|\.storage|\.sparse|\.cuda\.sparse)?\.[A-Za-z0-9]+(Storage|Tensor)"
+    r"|torch\._utils\._rebuild_[a-z0-9_]+"
+    r"|torch\.(u?int\d+|q?u?int\d+(x\d+)?|float\d+\w*|bfloat16|complex\d+|bool|bits\w+|half|double|float|long|int|short)"
+    r"|torch\.per_(tensor|channel)_\w+"
+)
+_SYSTEM = """
+    __main__ _io _pickle _posixsubprocess _thread asyncio bdb builtins cloudpickle code codeop codecs commands copyreg
+    ctypes dill distutils gc glob http idlelib imp importlib inspect io joblib linecache marshal mmap multiprocessing nt
+    ntpath operator os pdb pickle pip pkgutil platform posix posixpath profile pty pydoc requests runpy setuptools
+    shelve shutil signal site smtplib socket sqlite3 ssl subprocess sys tempfile test threading timeit trace types
+    unittest urllib venv webbrowser xmlrpc zipfile zipimport
+"""
+_RUNS = frozenset(_SYSTEM.split())
+_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg", "cPickle": "pickle", "UserDict": "collections"}
+_PUSHES_TEXT = frozenset(
+    {"BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE", "UNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING"}
+)
+_STORES = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
+_FETCHES = frozenset({"GET", "BINGET", "LONG_BINGET"})
+_SILENT = frozenset({"PROTO", "FRAME"})
+
+
+class UnreadablePickle(ValueError):
+    """The bytes are no pickle, or one too large to check."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """What a pickle reaches.
+
+    Attributes:
+        names: every global it names, "module.name", in order and once each; "unknown" where the name is computed.
+        wraps_arrays: True where joblib wrote it.
+    """
+
+    names: tuple[str, ...]
+    wraps_arrays: bool = False
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """The names that are not tensors, storages or plain containers."""
+        return tuple(name for name in self.names if name not in _DATA and not _DATA_FORMS.fullmatch(name))
+
+    @property
+    def dangerous(self) -> tuple[str, ...]:
+        """The foreign names that can be nothing but running code or touching the system."""
+        return tuple(name for name in self.foreign if _runs(name))
+
+
+def _runs(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    if name == "unknown" or module.split(".")[0] in _RUNS:
+        # A class of the script that saved it is an object, not a call into the system.
+        return module != "__main__" or not attribute[:1].isupper()
+    # Functions of torch.nn are what networks keep as activations; any other function of torch has no place in weights.
+    return f"{module}.".startswith("torch.") and not module.startswith("torch.nn.") and not attribute[:1].isupper()
+
+
+def scan_pickle(stream: IO[bytes]) -> Scan:
+    """Read one pickle from `stream` up to its end and say what it reaches.
+
+    Raises:
+        UnreadablePickle: for bytes that are no complete pickle, or more than `MOST_OPCODES` opcodes.
+    """
+    names: dict[str, None] = {}
+    texts: list[str] = []
+    memo: dict[int, str | None] = {}
+    top: str | None = None
+    for step, (name, argument) in enumerate(_opcodes(stream)):
+        if step >= MOST_OPCODES:
+            raise UnreadablePickle(f"more than {MOST_OPCODES} opcodes")
+        if name in _PUSHES_TEXT:
+            top = str(argument)
+        elif name in _STORES:
+            memo[len(memo) if name == "MEMOIZE" else int(str(argument))] = top
+            continue
+        elif name in _FETCHES:
+            top = memo.get(int(str(argument)))
+        elif name in {"GLOBAL", "INST"}:
+            module, _, attribute = str(argument).partition(" ")
+            names[_full_name(module, attribute)] = None
+            top = None
+        elif name == "STACK_GLOBAL":
+            names[_full_name(*texts[-2:]) if len(texts) >= 2 else "unknown"] = None
+            top = None
+        elif name in _SILENT:
+            continue
+        elif name in {"EXT1", "EXT2", "EXT4"}:
+            names["unknown"] = None
+            top = None
+        else:
+            top = None
+        # STACK_GLOBAL takes the two texts just before it; whatever else lies there is a computed name.
+        texts = [*texts[-1:], top] if top is not None else []
+    joblib = any(name.startswith("joblib.numpy_pickle.") for name in names)
+    return Scan(names=tuple(names), wraps_arrays=joblib)
+
+
+def _opcodes(stream: IO[bytes]) -> Iterator[tuple[str, object]]:
+    try:
+        for opcode, argument, _ in pickletools.genops(stream):
+            yield opcode.name, argument
+    except (ValueError, IndexError, KeyError, OverflowError, MemoryError, UnicodeError) as error:
+        raise UnreadablePickle(str(error)[:200]) from error
+
+
+def _full_name(module: str, attribute: str) -> str:
+    root, dot, rest = module.partition(".")
+    return f"{_RENAMED.get(root, root)}{dot}{rest}.{attribute}"
