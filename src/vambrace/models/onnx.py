@@ -49,7 +49,7 @@ def load_onnx(
     bounds: Bounds | tuple[float | Tensor, float | Tensor] | None,
     normalise: Normalisation,
     outputs: Outputs = "logits",
-    input_shape: tuple[int, ...] | None = None,
+    input_shape: tuple[int | None, ...] | None = None,
     device: str | torch.device = "cpu",
 ) -> OnnxModel:
     """The checked model at `path`.
@@ -59,7 +59,7 @@ def load_onnx(
         bounds: the box of valid inputs, before normalisation.
         normalise: done before the model.
         outputs: what the model emits, "logits" or "probabilities".
-        input_shape: shape of one sample as the caller feeds it; stating it allows flattening.
+        input_shape: shape of one sample as the caller feeds it, None for a free size; stating it allows flattening.
         device: must be the CPU.
 
     Raises:
@@ -119,7 +119,7 @@ class OnnxModel:
         bounds: Bounds | None,
         normalise: Normalisation,
         outputs: Outputs,
-        input_shape: tuple[int, ...] | None,
+        input_shape: tuple[int | None, ...] | None,
         identity: Identity,
     ) -> None:
         name = identity.name
@@ -144,17 +144,17 @@ class OnnxModel:
         self._bounds = bounds
         self._identity = identity
         self._num_classes = _fixed(scores[0].shape[1]) if scores[0].shape else None
-        self._reshape = input_shape is not None and not _fits(input_shape, self._taken)
-        if self._reshape and not _may_reshape(cast("tuple[int, ...]", input_shape), self._taken):
+        self._stated = input_shape
+        whole = _known(input_shape)
+        if whole is not None and not _fits(whole, self._taken) and not _may_reshape(whole, self._taken):
             _refuse(
                 "E238",
                 name,
-                f"takes samples of shape {_dimensions(self._taken)}, and they have {_dimensions(input_shape)}",
+                f"takes samples of shape {_dimensions(self._taken)}, and they have {_dimensions(whole)}",
                 "the same shape, or as many values as the vector that the model takes",
                 "correct --size and --channels, or export the model for these samples",
             )
-        known = tuple(size for size in self._taken if size is not None)
-        self._input_shape = input_shape or (known if len(known) == len(self._taken) else None)
+        self._input_shape = whole if input_shape is not None else _known(self._taken)
 
     @property
     def access(self) -> Access:
@@ -208,10 +208,9 @@ class OnnxModel:
             ConfigError: E113, for inputs of another type or shape.
             ModelMisbehaved: E402 to E404 for outputs of another form, E406 when the runtime fails.
         """
-        fed = self._normalise(
-            self._checked(inputs).detach().to("cpu", torch.promote_types(inputs.dtype, torch.float32))
-        )
-        fed = fed.to(self._dtype).reshape(len(inputs), *self._row_shape(inputs)).contiguous()
+        shape = self._row_shape(inputs)
+        wide = inputs.detach().to("cpu", torch.promote_types(inputs.dtype, torch.float32))
+        fed = self._normalise(wide).to(self._dtype).reshape(len(inputs), *shape).contiguous()
         self.calls += 1
         self.rows += len(inputs)
         given = self._run_all(fed)
@@ -224,22 +223,22 @@ class OnnxModel:
         """Inputs (n, ...) to the class of the largest logit, int64 (n,); one query a sample."""
         return self(inputs).argmax(dim=1)
 
-    def _checked(self, inputs: Tensor) -> Tensor:
-        wanted = self._input_shape if self._reshape else self._taken
-        if not inputs.is_floating_point() or not _fits(tuple(inputs.shape[1:]), wanted or ()):
-            raise ConfigError(
-                "E113",
-                seen=f"inputs of type {inputs.dtype} and shape {tuple(inputs.shape)}",
-                expected=f"floating inputs of shape (n, {_dimensions(wanted)})",
-                fix="correct size, channels or layout of the input contract; "
-                "stating size and channels also lets a model that takes vectors get flattened samples",
-            )
-        return inputs
-
     def _row_shape(self, inputs: Tensor) -> tuple[int, ...]:
-        if not self._reshape:
-            return tuple(inputs.shape[1:])
-        return tuple(cast("int", size) for size in self._taken)
+        """The shape in which a sample reaches the model."""
+        shape = tuple(inputs.shape[1:])
+        stated = self._stated is None or _fits(shape, self._stated)
+        if inputs.is_floating_point() and stated:
+            if _fits(shape, self._taken):
+                return shape
+            if self._stated is not None and _may_reshape(shape, self._taken):
+                return cast("tuple[int, ...]", self._taken)
+        raise ConfigError(
+            "E113",
+            seen=f"inputs of type {inputs.dtype} and shape {tuple(inputs.shape)}",
+            expected=f"floating inputs of shape (n, {_dimensions(self._taken if stated else self._stated)})",
+            fix="correct size, channels or layout of the input contract; stating the size, such as --size 28,28, "
+            "also lets a model that takes vectors get flattened samples",
+        )
 
     def _run_all(self, fed: Tensor) -> object:
         if self._batch is None or len(fed) == self._batch:
@@ -309,6 +308,11 @@ def _session(data: bytes, files: dict[str, Any], name: str, runtime: Any) -> Any
 def _fixed(size: object) -> int | None:
     """A stated size, or None for one that is free."""
     return size if isinstance(size, int) and size > 0 else None
+
+
+def _known(shape: tuple[int | None, ...] | None) -> tuple[int, ...] | None:
+    """The shape, if every size in it is stated."""
+    return None if shape is None or None in shape else cast("tuple[int, ...]", shape)
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
