@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_data", "parse_json", "parse_toml", "read_file"]
 
-LARGEST_FILE = 256 * 1024
-MOST_DOTS_A_LINE = 2048  # a dotted key costs the TOML parser the square of its parts
-DEEPEST = 32
+_LARGEST_FILE = 256 * 1024
+_MOST_DOTS_A_LINE = 2048  # a dotted key costs the TOML parser the square of its parts
+_DEEPEST = 32
 _EXACT = 2**53
 _NORM_AS_NUMBER = {"inf": "linf", "1": "l1", "2": "l2", "0": "l0"}
 
@@ -43,7 +43,7 @@ def read_file(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            raw = file.read(LARGEST_FILE + 1)
+            raw = file.read(_LARGEST_FILE + 1)
     except OSError as error:
         raise ConfigError(
             "E160",
@@ -51,8 +51,8 @@ def read_file(path: Path) -> dict[str, Any]:
             expected="a plan file in TOML or JSON",
             fix="check the path; `vambrace init MODEL DATA` writes a plan",
         ) from error
-    if len(raw) > LARGEST_FILE:
-        _refuse(str(path), f"more than {LARGEST_FILE // 1024} KiB", "a plan that people can read", "is it a plan?")
+    if len(raw) > _LARGEST_FILE:
+        _refuse(str(path), f"more than {_LARGEST_FILE // 1024} KiB", "a plan that people can read", "is it a plan?")
     try:
         # Editors on Windows may put a byte order mark in front; it means nothing in UTF-8.
         text = raw.decode("utf-8-sig")
@@ -72,7 +72,7 @@ def parse_toml(text: str, *, where: str) -> dict[str, Any]:
         ConfigError: E160, for text that is not TOML, and for dates, infinities and NaN.
     """
     for number, line in enumerate(text.splitlines(), 1):
-        if line.count(".") > MOST_DOTS_A_LINE:
+        if line.count(".") > _MOST_DOTS_A_LINE:
             _refuse(f"{where}, line {number}", "thousands of dots", "a line that people can read", "break it up")
     try:
         data = tomllib.loads(text)
@@ -81,7 +81,7 @@ def parse_toml(text: str, *, where: str) -> dict[str, Any]:
     except ValueError as error:  # an integer of thousands of digits
         _refuse(where, f"no valid TOML: {error}", "TOML 1.0", "correct that number")
     except RecursionError:
-        _refuse(where, "values nested too deeply", f"at most {DEEPEST} levels", "flatten the value")
+        _refuse(where, "values nested too deeply", f"at most {_DEEPEST} levels", "flatten the value")
     check_data(data, where=where)
     return data
 
@@ -113,7 +113,7 @@ def parse_json(text: str, *, where: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         _refuse(where, f"no valid JSON: {error}", "JSON", "correct that line")
     except RecursionError:
-        _refuse(where, "values nested too deeply", f"at most {DEEPEST} levels", "flatten the value")
+        _refuse(where, "values nested too deeply", f"at most {_DEEPEST} levels", "flatten the value")
     except ValueError as error:  # an integer of thousands of digits
         if isinstance(error, ConfigError):
             raise
@@ -136,8 +136,8 @@ def check_data(data: Mapping[str, Any], *, where: str) -> None:
 
 def _check(value: object, where: str, path: str, depth: int) -> None:
     place = f"{where}: {path}" if path else where
-    if depth > DEEPEST:
-        _refuse(place, "values nested too deeply", f"at most {DEEPEST} levels", "flatten the value")
+    if depth > _DEEPEST:
+        _refuse(place, "values nested too deeply", f"at most {_DEEPEST} levels", "flatten the value")
     if isinstance(value, dict):
         for key, item in cast("dict[object, object]", value).items():
             _check_text(str(key), place)

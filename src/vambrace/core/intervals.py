@@ -93,9 +93,7 @@ def wilson_clustered(shares: ArrayLike, cells: int, *, confidence: float = 0.95)
     """
     values = np.asarray(shares, dtype=np.float64)
     if values.ndim != 1 or cells < 1 or not ((values >= 0) & (values <= 1)).all():
-        raise _refused(
-            f"shares of shape {values.shape} in {cells} cells", "(n,) shares in [0, 1], cells >= 1"
-        )
+        raise _refused(f"shares of shape {values.shape} in {cells} cells", "(n,) shares in [0, 1], cells >= 1")
     n = values.size
     if n == 0:
         return None
@@ -132,9 +130,7 @@ def bonett_price(only_first: int, only_second: int, n: int, *, confidence: float
     )
 
 
-def newcombe(
-    first: int, n_first: int, second: int, n_second: int, *, confidence: float = 0.95
-) -> Interval | None:
+def newcombe(first: int, n_first: int, second: int, n_second: int, *, confidence: float = 0.95) -> Interval | None:
     """Interval of first / n_first - second / n_second on independent samples; None where either is empty."""
     one = wilson(first, n_first, confidence=confidence)
     two = wilson(second, n_second, confidence=confidence)

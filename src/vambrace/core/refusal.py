@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["closest", "explained", "located", "unknown_key", "wrong_choice"]
 
-Json = Any
+_Json = Any
 
 _WANTED = {
     "bool_type": "true or false",
@@ -39,7 +39,7 @@ _WANTED = {
 
 
 def explained(
-    kind: type[Any], data: Mapping[str, Json], found: list[ErrorDetails], where: str, called: str
+    kind: type[Any], data: Mapping[str, _Json], found: list[ErrorDetails], where: str, called: str
 ) -> VambraceError:
     """One error for all that is wrong: unknown keys first, because they explain missing ones."""
     worst = min(found, key=lambda error: error["type"] != "unexpected_keyword_argument")
@@ -61,7 +61,7 @@ def located(error: VambraceError, place: str) -> VambraceError:
     return type(error)(error.code, seen=seen, expected=error.expected, fix=error.fix)
 
 
-def wrong_choice(kind: type[Any], data: Mapping[str, Json], where: str) -> ConfigError | None:
+def wrong_choice(kind: type[Any], data: Mapping[str, _Json], where: str) -> ConfigError | None:
     """The error for a value that equals an allowed one and is another type: True for 1, 1.0 for 1."""
     for name, value in data.items():
         annotation = annotation_at(kind, [name])
@@ -95,7 +95,7 @@ def closest(word: str, known: Sequence[str]) -> str | None:
 
 def _one(
     kind: type[Any],
-    data: Mapping[str, Json],
+    data: Mapping[str, _Json],
     errors: list[ErrorDetails],
     path: list[str | int],
     where: str,
@@ -122,7 +122,7 @@ def _one(
     return ConfigError("E166", seen=f"{place} = {_shown(value)}", expected=wanted, fix=fix)
 
 
-def _wanted(errors: list[ErrorDetails], annotation: Any, value: Json) -> tuple[str, str]:  # noqa: ANN401
+def _wanted(errors: list[ErrorDetails], annotation: Any, value: _Json) -> tuple[str, str]:  # noqa: ANN401
     """What would have been right, and the likeliest repair."""
     choices = choices_of(annotation)
     if choices:
@@ -147,15 +147,15 @@ def _wanted(errors: list[ErrorDetails], annotation: Any, value: Json) -> tuple[s
     return text, f"write {text}"
 
 
-def _path(data: Mapping[str, Json], error: ErrorDetails) -> list[str | int]:
+def _path(data: Mapping[str, _Json], error: ErrorDetails) -> list[str | int]:
     """The part of an error's location that exists in the data: what follows names branches of unions."""
     path: list[str | int] = []
-    current: Json = data
+    current: _Json = data
     for part in error["loc"]:
         if isinstance(current, dict) and part in current:
-            current = cast("dict[Any, Json]", current)[part]
-        elif isinstance(current, list | tuple) and isinstance(part, int) and part < len(cast("list[Json]", current)):
-            current = cast("list[Json]", current)[part]
+            current = cast("dict[Any, _Json]", current)[part]
+        elif isinstance(current, list | tuple) and isinstance(part, int) and part < len(cast("list[_Json]", current)):
+            current = cast("list[_Json]", current)[part]
         elif error["type"] == "missing" and isinstance(current, dict):
             return [*path, part]
         else:
@@ -164,7 +164,7 @@ def _path(data: Mapping[str, Json], error: ErrorDetails) -> list[str | int]:
     return path
 
 
-def _at(data: Json, path: Sequence[str | int]) -> Json:
+def _at(data: _Json, path: Sequence[str | int]) -> _Json:
     for part in path:
         data = data[part]
     return data
@@ -177,6 +177,6 @@ def _place(where: str, path: Sequence[str | int]) -> str:
     return text
 
 
-def _shown(value: Json) -> str:
+def _shown(value: _Json) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."

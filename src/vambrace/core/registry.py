@@ -33,7 +33,7 @@ from vambrace.errors import ConfigError, VambraceError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["ATTACKS", "CHECKS", "PERTURBATIONS", "Entry", "describe", "entry", "load", "name_of", "names"]
+__all__ = ["ATTACKS", "CHECKS", "Entry", "PERTURBATIONS", "describe", "entry", "load", "name_of", "names"]
 
 ATTACKS = "vambrace.attacks"
 PERTURBATIONS = "vambrace.perturbations"

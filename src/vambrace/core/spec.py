@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = ["read", "schema_of"]
 
-Kind = TypeVar("Kind")
-Json = Any
+_Kind = TypeVar("_Kind")
+_Json = Any
 
 
-def read(kind: type[Kind], data: Mapping[str, Json], *, where: str = "", called: str = "") -> Kind:
+def read(kind: type[_Kind], data: Mapping[str, _Json], *, where: str = "", called: str = "") -> _Kind:
     """An instance of an option dataclass from JSON data.
 
     Args:
@@ -66,10 +66,10 @@ def read(kind: type[Kind], data: Mapping[str, Json], *, where: str = "", called:
         raise located(error, where) from error
 
 
-def schema_of(kind: type[Any]) -> dict[str, Json]:
+def schema_of(kind: type[Any]) -> dict[str, _Json]:
     """The JSON Schema (2020-12) of an option dataclass, with the descriptions of its docstring."""
     schema = _adapter(kind).json_schema()
-    for name, part in cast("dict[str, Json]", schema.get("properties", {})).items():
+    for name, part in cast("dict[str, _Json]", schema.get("properties", {})).items():
         part.pop("title", None)
         if text := attribute_docs(kind).get(name):
             part["description"] = text
