@@ -15,8 +15,8 @@ __all__ = ["MAX_MEMBER", "MAX_RATIO", "MAX_UNPACKED", "SMALL", "check_expansion"
 MAX_RATIO = 200
 """Largest unpacked / packed size of anything that is not small. Photographs stay below 2, text below 20."""
 
-SMALL = 2**20
-"""Bytes below which the ratio says nothing: one megabyte of white pixels is honest and packs 1000:1."""
+SMALL = 2**24
+"""Bytes below which the ratio says nothing: a million equal labels are honest, harmless and pack 1000:1."""
 
 MAX_UNPACKED = 4 * 2**30
 """Bytes that a packed array may take in memory."""

@@ -23,7 +23,7 @@ from vambrace.data.arrays import ArrayStore, examined, layout_of, plain_array
 from vambrace.data.batches import sample_id
 from vambrace.data.labels import check_labels
 from vambrace.data.loaded import Loaded, content_hashes
-from vambrace.data.select import choose
+from vambrace.data.select import check_amounts, choose
 from vambrace.data.values import Extent, stated_bounds
 from vambrace.errors import DataRefused
 
@@ -91,7 +91,7 @@ def load_factory(
             classes = contract.classes
             numbers = check_labels(plain_array(labels, "labels"), count=len(array), classes=classes)
             return examined(array, numbers, name=reference, classes=classes, contract=contract, head=head, limit=limit)
-        if hasattr(made, "__getitem__") and hasattr(made, "__len__"):
+        if hasattr(made, "__getitem__") and hasattr(made, "__len__") and not isinstance(made, str | bytes | dict):
             return from_dataset(made, name=reference, contract=contract, head=head, limit=limit, progress=progress)
     raise DataRefused(
         "E332",
@@ -152,6 +152,7 @@ def from_dataset(
     Raises:
         DataRefused: E302, E307 to E311, E314, E315, E320, E331, E332.
     """
+    check_amounts(head, limit)
     store = DatasetStore(dataset, contract, name)
     with _explained(name):
         count = len(dataset) if head is None else min(head, len(dataset))

@@ -23,6 +23,7 @@ from vambrace.data.batches import sample_id
 from vambrace.data.images import Unusable, decode_image, image_format
 from vambrace.data.loaded import Loaded, content_hashes
 from vambrace.data.select import choose
+from vambrace.data.trees import readable
 from vambrace.errors import DataRefused
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class ImageStore:
             except Unusable as error:
                 raise DataRefused(
                     "E320",
-                    seen=f"{_readable(self.paths[at])} could be read when it was loaded, and now {error}",
+                    seen=f"{readable(self.paths[at])} could be read when it was loaded, and now {error}",
                     expected="the same sample at every read",
                     fix="leave the files alone during a run",
                 ) from error
@@ -121,8 +122,8 @@ def load_images(
         raise _nothing(name, listing, images, skipped)
     _check_skipped(name, skipped, len(images) + len(listing.problems), max_skipped)
 
-    number = {readable: label for label, readable in enumerate(classes)}
-    labelled = sorted((number[_readable(path[len(top) :].split("/", 1)[0])], path) for path in found)
+    number = {name: label for label, name in enumerate(classes)}
+    labelled = sorted((number[readable(path[len(top) :].split("/", 1)[0])], path) for path in found)
     labels = np.array([label for label, _ in labelled], np.int64)
     paths = tuple(path for _, path in labelled)
     ids = np.fromiter((sample_id(path) for path in paths), np.int64, len(paths))
@@ -140,11 +141,11 @@ def load_images(
         class_names=classes,
         labels=tuple(labels[places].tolist()),
         ids=tuple(ids[places].tolist()),
-        names=tuple(_readable(paths[at]) for at in kept),
+        names=tuple(readable(paths[at]) for at in kept),
         hashes=tuple(hashes[at] for at in kept),
         shape=shape,
         bounds=contract.bounds or (0.0, 1.0),
-        skipped=tuple((_readable(path), reason) for path, reason in [*skipped, *unusable]),
+        skipped=tuple((readable(path), reason) for path, reason in [*skipped, *unusable]),
         ignored=listing.hidden + len(listing.files) - len(images),
         warnings=tuple(warnings),
         store=store,
@@ -161,7 +162,7 @@ def class_order(folders: Sequence[str], stated: tuple[str, ...]) -> tuple[tuple[
     Raises:
         DataRefused: E305, where a folder is none of the stated classes or a class is stated twice.
     """
-    names = [_readable(folder) for folder in folders]
+    names = [readable(folder) for folder in folders]
     twice = sorted({name for given in (stated, names) for name in given if given.count(name) > 1})
     unknown = sorted(set(names) - set(stated)) if stated else []
     if unknown or twice:
@@ -216,15 +217,15 @@ def _check_shape(
     if shape[1:] != expected:
         raise DataRefused(
             "E314",
-            seen=f"{_readable(path)} is {shape[1]} x {shape[2]} (height x width)",
-            expected=f"{expected[0]} x {expected[1]}" + ("" if size else f", as {_readable(first[0])}"),
+            seen=f"{readable(path)} is {shape[1]} x {shape[2]} (height x width)",
+            expected=f"{expected[0]} x {expected[1]}" + ("" if size else f", as {readable(first[0])}"),
             fix=("" if size else f"state --size {expected[0]},{expected[1]} and ")
             + "allow a change: --resize squash or --resize center",
         )
     if shape[0] != first[1][0]:
         raise DataRefused(
             "E315",
-            seen=f"{_readable(path)} has {shape[0]} channel(s) and {_readable(first[0])} has {first[1][0]}",
+            seen=f"{readable(path)} has {shape[0]} channel(s) and {readable(first[0])} has {first[1][0]}",
             expected="one number of channels",
             fix="state --channels 3 to repeat grey, or --channels 1 for luma",
         )
@@ -232,12 +233,12 @@ def _check_shape(
 
 def _check_skipped(name: str, skipped: list[tuple[str, str]], of: int, most: float) -> None:
     if len(skipped) > most * of or len(skipped) == of > 0:
-        listed = "; ".join(f"{_readable(path)} {reason}" for path, reason in skipped[:5])
+        listed = "; ".join(f"{readable(path)} {reason}" for path, reason in skipped[:5])
         more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         raise DataRefused(
             "E304",
             seen=f"{len(skipped)} of {of} images in {name} cannot be used: {listed}{more}",
-            expected=f"at most {most:.3g} of them ({100 * most:.3g} %)",
+            expected=f"at most {100 * most:.3g} %",
             fix="repair or remove them",
         )
 
@@ -246,7 +247,7 @@ def _nothing(name: str, listing: Listing, images: list[str], skipped: list[tuple
     if images:
         return DataRefused(
             "E303",
-            seen=f"{len(images)} images in {name}, such as {_readable(images[0])}, and no class folders",
+            seen=f"{len(images)} images in {name}, such as {readable(images[0])}, and no class folders",
             expected="one folder a class, with its images",
             fix="sort the images into folders named after their classes",
         )
@@ -254,11 +255,11 @@ def _nothing(name: str, listing: Listing, images: list[str], skipped: list[tuple
     if arrays:
         return DataRefused(
             "E302",
-            seen=f"no images in {name}, but {_some([_readable(path) for path in arrays])}",
+            seen=f"no images in {name}, but {_some([readable(path) for path in arrays])}",
             expected="class folders of images, or one file",
             fix="name the file that is meant",
         )
-    unread = f"; {_readable(skipped[0][0])} {skipped[0][1]}" if skipped else ""
+    unread = f"; {readable(skipped[0][0])} {skipped[0][1]}" if skipped else ""
     return DataRefused(
         "E302",
         seen=f"0 images among {len(listing.files)} files in {name}{unread}",
@@ -292,11 +293,6 @@ def _is_image(tree: Tree, path: str) -> bool:
         return image_format(tree.read(path, 16)) is not None
     except Unusable:
         return False
-
-
-def _readable(path: str) -> str:
-    """A path for people and JSON: bytes that are not UTF-8 as backslash escapes."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -36,6 +36,8 @@ def check_labels(raw: NDArray[Any], *, count: int, classes: tuple[str, ...] = ()
     Raises:
         DataRefused: E307, for anything else.
     """
+    if not count and not raw.size:
+        return np.empty(0, np.int64)  # that there are no samples is for the caller to say
     if raw.ndim == 2 and raw.shape[1] == 1:
         raw = raw[:, 0]
     if raw.ndim == 2 and raw.dtype.kind in "buif" and _one_hot(raw):
@@ -57,7 +59,7 @@ def check_labels(raw: NDArray[Any], *, count: int, classes: tuple[str, ...] = ()
             f"{count} inputs and {len(raw)} labels", "one label for every input", "check that both belong together"
         )
     top = len(classes) or MAX_CLASSES
-    wrong = np.flatnonzero((raw < 0) | (raw >= top)) if count else np.empty(0, np.int64)
+    wrong = np.flatnonzero((raw < 0) | (raw >= top))
     if len(wrong):
         first = int(wrong[0])
         expected = f"0 to {top - 1}" + (f", for the {top} classes" if classes else "")

@@ -36,7 +36,7 @@ from vambrace.data.idx import is_idx, label_paths, read_idx
 from vambrace.data.images import image_format
 from vambrace.data.labels import check_labels
 from vambrace.data.npy import map_npy, read_npz
-from vambrace.data.trees import FolderTree, ZipTree
+from vambrace.data.trees import FolderTree, ZipTree, readable
 from vambrace.errors import DataRefused
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _from_path(
     max_skipped: float,
     progress: Progress,
 ) -> Loaded:
-    name = path.resolve().name
+    name = readable(path.resolve().name)
     kind = _kind(path)
     if kind in ("folder", "zip"):
         if labels is not None:

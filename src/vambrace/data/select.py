@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from vambrace.data.batches import Batch, Batches
 
-__all__ = ["Subset", "choose", "stratified", "subset"]
+__all__ = ["Subset", "check_amounts", "choose", "stratified", "subset"]
 
 
 def stratified(labels: NDArray[np.int64], ids: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
@@ -57,7 +57,18 @@ def choose(
     """Positions of the samples to load: of the first `head` in source order, a stratified `limit`.
 
     Raises:
-        ConfigError: E103, unless both are positive whole numbers or None.
+        ConfigError: E103, see `check_amounts`.
+    """
+    check_amounts(head, limit)
+    first = len(labels) if head is None else min(head, len(labels))
+    return stratified(labels[:first], ids[:first], first if limit is None else limit)
+
+
+def check_amounts(head: int | None, limit: int | None) -> None:
+    """Both are positive whole numbers or None.
+
+    Raises:
+        ConfigError: E103, otherwise.
     """
     for name, value in (("head", head), ("limit", limit)):
         require(
@@ -66,8 +77,6 @@ def choose(
             expected="a positive whole number, or nothing for all samples",
             fix=f"correct {name}",
         )
-    first = len(labels) if head is None else min(head, len(labels))
-    return stratified(labels[:first], ids[:first], first if limit is None else limit)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

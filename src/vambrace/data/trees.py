@@ -20,7 +20,7 @@ from vambrace.data.images import Unusable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FolderTree", "Listing", "Tree", "ZipTree", "is_hidden"]
+__all__ = ["FolderTree", "Listing", "Tree", "ZipTree", "is_hidden", "readable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,16 @@ class Tree(Protocol):
     def read(self, path: str, most: int = MAX_MEMBER) -> bytes:
         """The whole file, or its first bytes where `most` is less than `MAX_MEMBER`; `Unusable` with the reason."""
         ...
+
+
+def readable(name: str) -> str:
+    r"""A file's name for people, JSON and terminals: what is not UTF-8 or not printable is escaped.
+
+    >>> readable("caf\udce9"), readable("a\x1b[31m")
+    ('caf\\xe9', 'a\\x1b[31m')
+    """
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def is_hidden(part: str) -> bool:
