@@ -1,0 +1,1 @@
+"""Pictures as pure functions: numbers in, inline SVG out, colours by CSS class, so one picture serves every theme."""
