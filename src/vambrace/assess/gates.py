@@ -1,0 +1,242 @@
+"""Gates: what a plan demands of the numbers, judged by the worse end of their intervals.
+
+A gate passes only on a number that was measured, is reliable, and holds at the end of its 95 % interval that is worse
+for it. A number that is missing, unreliable, in error, or without the interval the gate asks for is `not_measured`,
+never passed; so is a pattern that matches nothing.
+
+Against a baseline run, a gate judges the *loss*: how much worse the number became, in its own unit. Both runs must
+have measured the same thing (equal parameters). Where they measured the same samples the loss has a paired interval,
+else that of two independent estimates. With a baseline, robust accuracy may not fall: `against_baseline`.
+
+Everything here is a pure function of findings, which `vambrace gate` calls again on a finished run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from vambrace.assess.losses import Loss, loss_between
+from vambrace.assess.plan import GateSpec
+from vambrace.core.findings import Finding, GateResult, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from vambrace.core.findings import Results
+
+__all__ = ["NOT_FALLING", "against_baseline", "apply", "judge", "shown", "standing_of"]
+
+NOT_FALLING = GateSpec(metric="*.robust_accuracy@*", max_drop=0.0, use="value")
+"""With a baseline, robust accuracy may not fall: on equal samples and options any loss is real, whatever its cause."""
+
+_UNJUDGED = (Status.NOT_MEASURED, Status.UNRELIABLE, Status.ERROR)
+
+
+def judge(
+    gates: Sequence[GateSpec],
+    findings: Sequence[Finding],
+    *,
+    data: Mapping[str, Any] | None = None,
+    baseline: Results | None = None,
+) -> tuple[GateResult, ...]:
+    """One result for each gate and each finding it matches, in the order of gates, then findings.
+
+    Args:
+        gates: what is demanded.
+        findings: what was found; statuses of an earlier judgement do not matter.
+        data: `Results.data` of this run; its hashes say whether the baseline measured the same samples.
+        baseline: results of the run to compare with; without it every `max_drop` is not measured.
+    """
+    same = baseline is not None and _same_samples(data or {}, baseline.data)
+    return tuple(result for gate in gates for result in _judge_one(gate, findings, baseline, same))
+
+
+def against_baseline(gates: tuple[GateSpec, ...] | None, baseline: Results | None) -> tuple[GateSpec, ...] | None:
+    """The gates of a plan when there is a baseline: `NOT_FALLING` is added unless a gate compares robust accuracy.
+
+    An explicit "none" (None) stays none.
+    """
+    if gates is None or baseline is None:
+        return gates
+    compared = any(gate.max_drop is not None and "robust_accuracy" in gate.metric for gate in gates)
+    return gates if compared else (*gates, NOT_FALLING)
+
+
+def apply(findings: Sequence[Finding], results: Sequence[GateResult]) -> tuple[Finding, ...]:
+    """The findings with the statuses that gates give them; statuses of an earlier judgement are taken back first.
+
+    A failed required gate fails its finding, a failed optional one makes it a warning, a passed one passes it.
+    What has no reliable number keeps its status, whatever a gate says.
+    """
+    return tuple(
+        _with_status(finding, [each for each in results if each.finding == finding.name]) for finding in findings
+    )
+
+
+def standing_of(finding: Finding) -> tuple[Status, str]:
+    """Whether a finding may be judged: MEASURED, or the status that forbids it with the reason."""
+    bad = [flag for flag in finding.flags if flag.level == "unreliable" and flag.concerns(finding.family)]
+    if finding.status in _UNJUDGED:
+        return finding.status, finding.reason or f"it is {finding.status.value.replace('_', ' ')}"
+    if bad:
+        return Status.UNRELIABLE, bad[0].text
+    if finding.value is None or not math.isfinite(finding.value):
+        return Status.NOT_MEASURED, "there is no number"
+    if finding.n <= 0:
+        return Status.NOT_MEASURED, "there is no sample behind it"
+    return Status.MEASURED, ""
+
+
+def _with_status(finding: Finding, results: Sequence[GateResult]) -> Finding:
+    if standing_of(finding)[0] is not Status.MEASURED:
+        return finding
+    statuses = [(each.status, each.required) for each in results]
+    if (Status.FAIL, True) in statuses:
+        status = Status.FAIL
+    elif (Status.FAIL, False) in statuses:
+        status = Status.WARN
+    elif any(each is Status.PASS for each, _ in statuses):
+        status = Status.PASS
+    elif finding.status in (Status.PASS, Status.FAIL):
+        status = Status.WARN if finding.flags else Status.MEASURED
+    else:
+        status = finding.status
+    return dataclasses.replace(finding, status=status)
+
+
+def _same_samples(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    hashes = [data.get("eval", {}).get("sha256") for data in (ours, theirs)]
+    return hashes[0] is not None and hashes[0] == hashes[1]
+
+
+def _judge_one(
+    gate: GateSpec, findings: Sequence[Finding], baseline: Results | None, same_samples: bool
+) -> list[GateResult]:
+    pattern = re.compile(".*".join(map(re.escape, gate.metric.split("*"))))
+    matched = [finding for finding in findings if pattern.fullmatch(finding.name)]
+    if gate.max_drop is None:
+        results = [_threshold(gate, finding) for finding in matched]
+        return results or [_unmeasured(gate, gate.metric, "no finding has this name")]
+    results = [_drop(gate, finding, baseline, same_samples) for finding in matched]
+    # A number that the baseline has and this run has not is a loss that nobody measured.
+    ours = {finding.name for finding in matched}
+    theirs = [each.name for each in baseline.findings if pattern.fullmatch(each.name)] if baseline else []
+    results += [_unmeasured(gate, name, "the baseline has it, this run has not") for name in theirs if name not in ours]
+    return results or [_unmeasured(gate, gate.metric, "no finding has this name")]
+
+
+def _threshold(gate: GateSpec, finding: Finding) -> GateResult:
+    status, reason = standing_of(finding)
+    if status is not Status.MEASURED:
+        return _unmeasured(gate, finding.name, reason)
+    lower_bounded = gate.min is not None
+    use = gate.use or ("ci_low" if lower_bounded else "ci_high")
+    observed = _end(finding, use)
+    if observed is None:
+        return _unmeasured(gate, finding.name, 'it has no interval; say use = "value" to judge the number alone')
+    threshold = gate.min if gate.min is not None else gate.max
+    assert threshold is not None  # noqa: S101  a gate has one of the three
+    holds = observed >= threshold if lower_bounded else observed <= threshold
+    bound = {"ci_low": "the lower end of", "ci_high": "the upper end of", "value": ""}[use]
+    verb = (
+        ("is at least" if lower_bounded else "is at most") if holds else ("is below" if lower_bounded else "is above")
+    )
+    sentence = f"{bound} {finding.name}".strip()
+    sentence = f"{sentence}, {shown(observed, finding.unit)}, {verb} {shown(threshold, finding.unit)}."
+    return GateResult(
+        gate=_text(gate, use),
+        finding=finding.name,
+        status=Status.PASS if holds else Status.FAIL,
+        observed=observed,
+        threshold=threshold,
+        required=gate.required,
+        sentence=sentence[0].upper() + sentence[1:] if bound else sentence,
+    )
+
+
+def _drop(gate: GateSpec, finding: Finding, baseline: Results | None, same_samples: bool) -> GateResult:
+    if baseline is None:
+        return _unmeasured(gate, finding.name, "there is no baseline: add --baseline RUN")
+    status, reason = standing_of(finding)
+    if status is not Status.MEASURED:
+        return _unmeasured(gate, finding.name, reason)
+    before = next((each for each in baseline.findings if each.name == finding.name), None)
+    if before is None:
+        return _unmeasured(gate, finding.name, "the baseline has no such number")
+    status, reason = standing_of(before)
+    if status is not Status.MEASURED:
+        return _unmeasured(gate, finding.name, f"in the baseline {reason}")
+    loss = loss_between(finding, before, same_samples=same_samples)
+    if isinstance(loss, str):
+        return _unmeasured(gate, finding.name, loss)
+    use = gate.use or "ci_high"
+    observed = _end(loss, use)
+    if observed is None:
+        return _unmeasured(gate, finding.name, 'the loss has no interval; say use = "value" to judge the number alone')
+    assert gate.max_drop is not None  # noqa: S101  the caller's branch
+    holds = observed <= gate.max_drop
+    return GateResult(
+        gate=_text(gate, use),
+        finding=finding.name,
+        status=Status.PASS if holds else Status.FAIL,
+        observed=observed,
+        threshold=gate.max_drop,
+        required=gate.required,
+        sentence=f"{finding.name} {_change(loss, finding.unit)} against the baseline; "
+        f"{'the end judged' if use != 'value' else 'the loss'} is {shown(observed, finding.unit)}, "
+        f"allowed is {shown(gate.max_drop, finding.unit)}.",
+    )
+
+
+def _end(measured: Finding | Loss, use: str) -> float | None:
+    if use == "value":
+        return measured.value
+    interval = measured.interval
+    if interval is None or not interval.low <= interval.high:
+        return None
+    end = interval.low if use == "ci_low" else interval.high
+    return end if math.isfinite(end) else None
+
+
+def _change(loss: Loss, unit: str) -> str:
+    if loss.value == 0:
+        moved = "did not change"
+    else:
+        moved = f"became {'worse' if loss.value > 0 else 'better'} by {shown(abs(loss.value), unit)}"
+    if loss.interval is None:
+        return moved
+    ends = f"{shown(loss.interval.low, unit)} to {shown(loss.interval.high, unit)}"
+    return f"{moved} ({'paired' if loss.paired else 'unpaired'} 95 % interval of the loss: {ends})"
+
+
+def _unmeasured(gate: GateSpec, name: str, reason: str) -> GateResult:
+    threshold = next(each for each in (gate.min, gate.max, gate.max_drop) if each is not None)
+    return GateResult(
+        gate=_text(gate, gate.use or ("ci_low" if gate.min is not None else "ci_high")),
+        finding=name,
+        status=Status.NOT_MEASURED,
+        observed=None,
+        threshold=threshold,
+        required=gate.required,
+        sentence=f"{name} cannot be judged: {reason.rstrip('.')}.",
+    )
+
+
+def _text(gate: GateSpec, use: str) -> str:
+    end = "" if use == "value" else f" {use}"
+    if gate.min is not None:
+        return f"{gate.metric}{end} >= {gate.min:.6g}"
+    if gate.max is not None:
+        return f"{gate.metric}{end} <= {gate.max:.6g}"
+    return f"{gate.metric} loss{end} <= {gate.max_drop:.6g} against the baseline"
+
+
+def shown(value: float, unit: str) -> str:
+    """A number in its unit, for sentences: "89.7 %", "2.5 points", "0.61"."""
+    if unit == "share":
+        return f"{100 * value:.4g} %"
+    text = f"{value:.4g}"
+    return f"{text} {unit}" if unit in {"points", "nats"} else text
