@@ -12,7 +12,6 @@ The format is `docs/formats/run-directory-v1.md`. Not a log for people: incident
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -281,7 +280,7 @@ def _record(text: bytes, run: str) -> UnitRecord | Incident | None:
     if match is None or _checksum(match[2], run) != match[1]:
         return None
     try:
-        data: Json = json.loads(match[2])
+        data: Json = canonical.loads(match[2])
     except (ValueError, RecursionError):
         return None
     if not isinstance(data, dict):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import socket
 import time
@@ -110,7 +109,7 @@ def _patiently(fd: int) -> Holder | None:
 def _read(fd: int) -> Holder | None:
     """Whom the note names; None where it names nobody or cannot be read."""
     try:
-        data: Any = json.loads(os.pread(fd, 4096, 0))
+        data: Any = canonical.loads(os.pread(fd, 4096, 0))
         fields = cast("dict[str, Any]", data)
         return Holder(pid=int(fields["pid"]), host=str(fields["host"])[:100], since=str(fields["since"])[:40])
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, OverflowError):

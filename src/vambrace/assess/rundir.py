@@ -6,7 +6,6 @@ none.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -76,7 +75,7 @@ def read_run_file(run: Path) -> RunFile:
             fix="name the directory that `vambrace assess` printed",
         ) from None
     try:
-        data: Json = json.loads(content)
+        data: Json = canonical.loads(content)
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):

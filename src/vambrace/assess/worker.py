@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
-import json
 import logging
 import os
 import time
@@ -228,7 +227,7 @@ def _as_json(measured: Measured, ids: list[str]) -> Json:
         "flags": [dataclasses.asdict(flag) for flag in measured.flags],
     }
     try:
-        return json.loads(canonical.dumps(data))
+        return canonical.loads(canonical.dumps(data))
     except ConfigError as error:
         raise _unusable(error.seen, error.expected) from error
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import cast
+from typing import Any, Never, cast
 
 from vambrace.errors import ConfigError
 
-__all__ = ["digest", "dumps"]
+__all__ = ["digest", "dumps", "loads"]
 
 _EXACT = 2**53
 
@@ -30,6 +30,46 @@ def dumps(data: object) -> bytes:
 def digest(data: object) -> str:
     """SHA-256 of the canonical bytes, as 64 hexadecimal digits."""
     return hashlib.sha256(dumps(data)).hexdigest()
+
+
+def loads(text: bytes) -> Any:  # noqa: ANN401  JSON data has no narrower type
+    """The data in JSON text, such that `dumps` of it gives canonical text back byte for byte.
+
+    Numbers are those of RFC 8785, doubles: digits without a point that only a double can mean become a float.
+
+        >>> loads(b'[1,1e+21,57014991971970710]')
+        [1, 1e+21, 5.701499197197071e+16]
+
+    Raises:
+        ValueError: for text that is not JSON, numbers that no double holds, or keys that repeat.
+        RecursionError: for text that is nested too deep.
+    """
+    return json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_constant, object_pairs_hook=_unique)
+
+
+def _whole(text: str) -> int | float:
+    # Python reads digits of any length exactly, which is neither what was meant nor what can be written again.
+    if len(text) <= 17 and abs(value := int(text)) <= _EXACT:
+        return value
+    return _finite(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"a number beyond doubles: {text[:40]}")
+    return value
+
+
+def _constant(text: str) -> Never:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key twice in one object")
+    return found
 
 
 def _write(data: object, where: str) -> str:

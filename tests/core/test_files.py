@@ -1,0 +1,222 @@
+"""Durable writes: whole or not at all, whatever fails at whichever call."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vambrace.core import files
+from vambrace.errors import ResourceError
+
+
+class Failing(files.System):
+    """Fails the N-th system call; `half` lets a failing write leave half of its bytes first."""
+
+    def __init__(self, at: int, code: int, *, half: bool = False) -> None:
+        self.at, self.code, self.half, self.calls = at, code, half, 0
+        self.failed = ""
+
+    def _call(self, name: str) -> None:
+        self.calls += 1
+        if self.calls == self.at:
+            self.failed = name
+            raise OSError(self.code, os.strerror(self.code))
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        if self.calls + 1 == self.at and self.half:
+            os.write(fd, data[: len(data) // 2])
+        self._call("write")
+        return super().write(fd, data)
+
+    def fsync(self, fd: int) -> None:
+        self._call("fsync")
+        super().fsync(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        self._call("truncate")
+        super().truncate(fd, size)
+
+    def replace(self, source: Path, target: Path) -> None:
+        self._call("replace")
+        super().replace(source, target)
+
+    def mkdir(self, path: Path) -> None:
+        self._call("mkdir")
+        super().mkdir(path)
+
+
+def every_failure(
+    monkeypatch: pytest.MonkeyPatch, work: Callable[[], object], code: int, *, half: bool
+) -> list[tuple[str, ResourceError]]:
+    """Run `work` with call 1, 2, ... failing until it gets through; what failed and what was raised."""
+    found: list[tuple[str, ResourceError]] = []
+    for at in range(1, 100):
+        shim = Failing(at, code, half=half)
+        monkeypatch.setattr(files, "system", shim)
+        try:
+            work()
+        except ResourceError as error:
+            found.append((shim.failed, error))
+        else:
+            assert not shim.failed, "a failure was swallowed"
+            return found
+    raise AssertionError("it never got through")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+@pytest.mark.parametrize("half", [False, True])
+def test_write_file_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, half: bool) -> None:
+    path = tmp_path / "results.json"
+    files.write_file(path, b"old")
+    seen: list[bytes] = []
+
+    def work() -> None:
+        files.write_file(path, b"old")
+        monkeypatch.setattr(files, "system", shim := files.system)
+        assert shim
+        try:
+            files.write_file(path, b"new and longer")
+        finally:
+            seen.append(path.read_bytes())
+
+    failures = every_failure(monkeypatch, work, code, half=half)
+    assert {name for name, _ in failures} == {"write", "fsync", "replace"}
+    assert set(seen) <= {b"old", b"new and longer"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
+    for _, error in failures:
+        assert error.code == "E601"
+        assert str(path) in error.seen
+        assert "MiB free" in error.seen
+        assert errno.errorcode[code] in error.seen
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_appender_never_writes_behind_torn_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bool) -> None:
+    real = files.system
+    for at in range(1, 4):
+        for then in (1, 99):  # the cut that follows a failure works, or fails too
+            path = tmp_path / f"journal-{at}-{then}"
+            monkeypatch.setattr(files, "system", real)
+            appender = files.Appender(path)
+            appender.append(b"one\n")
+            shim = Failing(at, errno.ENOSPC, half=half)
+            monkeypatch.setattr(files, "system", shim)
+            if at == 3:
+                appender.append(b"two\n")
+            else:
+                with pytest.raises(ResourceError, match="E601"):
+                    appender.append(b"two\n")
+            assert path.read_bytes() in {b"one\n", b"one\ntwo\n"}
+            monkeypatch.setattr(files, "system", real)
+            appender.append(b"three\n")
+            assert path.read_bytes().split(b"\n")[-2] == b"three"
+            appender.close()
+            appender.close()
+
+
+def test_appender_that_cannot_cut_back_refuses_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Failing):
+        def truncate(self, fd: int, size: int) -> None:
+            raise OSError(errno.EIO, "gone")
+
+    appender = files.Appender(tmp_path / "journal")
+    appender.append(b"one\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "system", Broken(1, errno.EIO, half=True))
+        with pytest.raises(ResourceError):
+            appender.append(b"two\n")
+    with pytest.raises(ResourceError):
+        appender.append(b"three\n")
+    assert (tmp_path / "journal").read_bytes() == b"one\ntw"
+    appender.close()
+
+
+def test_appender_cuts_to_size(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    path.write_bytes(b"whole\nto")
+    appender = files.Appender(path, size=6)
+    appender.append(b"next\n")
+    appender.close()
+    assert path.read_bytes() == b"whole\nnext\n"
+
+
+def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(files.System):
+        def write(self, fd: int, data: bytes | memoryview) -> int:
+            return os.write(fd, data[:3])
+
+    monkeypatch.setattr(files, "system", Slow())
+    files.write_file(tmp_path / "a", b"0123456789")
+    assert (tmp_path / "a").read_bytes() == b"0123456789"
+
+
+def test_make_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.make_folder(tmp_path / "a" / "b")
+    files.make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ResourceError, match="ENOTDIR"):
+        files.make_folder(tmp_path / "file")
+    with pytest.raises(ResourceError, match="E601"):
+        files.make_folder(tmp_path / "file" / "below")
+    count = iter(range(100))
+    failures = every_failure(
+        monkeypatch, lambda: files.make_folder(tmp_path / str(next(count)) / "c"), errno.ENOSPC, half=False
+    )
+    assert [name for name, _ in failures] == ["mkdir", "fsync", "mkdir", "fsync"]
+
+
+def test_publish(tmp_path: Path) -> None:
+    prepared, target = tmp_path / ".new", tmp_path / "run"
+    prepared.mkdir()
+    (prepared / "plan.json").write_bytes(b"{}")
+    files.publish(prepared, target)
+    assert (target / "plan.json").read_bytes() == b"{}"
+    prepared.mkdir()
+    with pytest.raises(FileExistsError):
+        files.publish(prepared, target)
+    assert (target / "plan.json").exists()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        files.publish(prepared, tmp_path / "file")
+    with pytest.raises(ResourceError, match="E601"):
+        files.publish(tmp_path / "absent", tmp_path / "other")
+
+
+def test_store_is_content_addressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = files.store(tmp_path / "evidence", b"data", ".bin")
+    assert name == hashlib.sha256(b"data").hexdigest() + ".bin"
+    monkeypatch.setattr(files, "system", Failing(1, errno.ENOSPC))
+    assert files.store(tmp_path / "evidence", b"data", ".bin") == name  # nothing to write
+    with pytest.raises(ResourceError):
+        files.store(tmp_path / "evidence", b"other", ".bin")
+    assert len(list((tmp_path / "evidence").iterdir())) == 1
+
+
+def test_sweep_takes_only_leftovers(tmp_path: Path) -> None:
+    for name in (".a.12.tmp", "b.tmp", ".hidden", "plan.json"):
+        (tmp_path / name).write_bytes(b"")
+    files.sweep(tmp_path)
+    files.sweep(tmp_path / "absent")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".hidden", "b.tmp", "plan.json"]
+
+
+def test_read_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    assert files.read_file(tmp_path / "a") == b"a"
+    with pytest.raises(FileNotFoundError):
+        files.read_file(tmp_path / "b")
+    with pytest.raises(ResourceError, match="E604"):
+        files.read_file(tmp_path)
+
+
+def test_no_descriptor_leaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    every_failure(monkeypatch, lambda: files.write_file(tmp_path / "a", b"data"), errno.EIO, half=True)
+    every_failure(monkeypatch, lambda: files.Appender(tmp_path / "b", size=0).close(), errno.EIO, half=False)
+    assert len(os.listdir("/proc/self/fd")) == before
