@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,14 @@ def test_resize_evens_out_a_dataset(base: Path) -> None:
     assert load(base, "growing", contract=contract).read([0, 1]).inputs.shape == (2, 3, 4, 4)
 
 
+def test_a_dataset_in_memory() -> None:
+    inputs, labels = torch.rand(6, 1, 4, 4), torch.arange(6) % 3
+    dataset = torch.utils.data.TensorDataset(inputs, labels)
+    out = data.from_dataset(dataset, contract=InputContract(bounds=(0, 1)), limit=3)
+    assert (out.name, out.counts, out.shape) == ("dataset", (1, 1, 1), (1, 4, 4))
+    assert out.read([2]).inputs.equal(inputs[int(out.names[2])][None])
+
+
 def test_augmentation_is_found_out(base: Path) -> None:
     out = load(base, "augmented", contract=InputContract(bounds=(0, 1)))
     with pytest.raises(DataRefused, match="E320.*random augmentation"):
@@ -218,16 +227,37 @@ def test_only_trusted_roots_run(trusted: tuple[str, ...], runs: bool, base: Path
         assert "vambrace_test_sets" not in sys.modules  # refused before the import, not after
 
 
-def test_two_folders_of_code_do_not_mix(base: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The plan's folder comes first even where the same name is importable elsewhere."""
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
+@pytest.mark.parametrize("loaded", [False, True])
+def test_two_folders_of_code_do_not_mix(
+    loaded: bool, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan's folder comes first; where a module of that name is loaded already, nothing is guessed."""
+    elsewhere = tmp_path / "elsewhere"
     put(elsewhere / "vambrace_test_sets" / "__init__.py", b"")
     put(elsewhere / "vambrace_test_sets" / "mine.py", b"def arrays(): return None\n")
-    sys.path.append(str(elsewhere))
-    try:
+    monkeypatch.syspath_prepend(str(elsewhere))
+    if loaded:
+        importlib.import_module("vambrace_test_sets.mine")
+        with pytest.raises(DataRefused, match="E331.*is loaded already"):
+            load(base, "arrays")
+    else:
         assert len(load(base, "arrays")) == 20
+    monkeypatch.undo()
+
+
+def test_a_plain_module_and_a_second_call(tmp_path: Path) -> None:
+    put(tmp_path / "vambrace_test_sets.py", b"def arrays(): return [[1.0], [2.0]], [0, 1]\n")
+    try:
+        for _ in range(2):
+            out = data.load(
+                "vambrace_test_sets:arrays",
+                base=tmp_path,
+                trust_code=("vambrace_test_sets",),
+                contract=InputContract(bounds=(0, 2)),
+            )
+            assert out.read([1]).inputs.tolist() == [[2.0]]
     finally:
-        sys.path.remove(str(elsewhere))
+        del sys.modules["vambrace_test_sets"]
 
 
 @pytest.mark.parametrize(

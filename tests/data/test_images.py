@@ -71,6 +71,13 @@ def test_multi_picture_jpeg_gives_its_first() -> None:
     assert np.array_equal(decode_image(data), decode_image(alone))
 
 
+@pytest.mark.parametrize("dtype", ["<u2", ">u2"])
+def test_16_bit_tiff_keeps_the_high_byte(dtype: str) -> None:
+    stored = np.arange(0, 65536, 4096, dtype=np.uint16).reshape(4, 4) + np.arange(16, dtype=np.uint16).reshape(4, 4)
+    image = Image.frombytes("I;16" if dtype[0] == "<" else "I;16B", (4, 4), stored.astype(dtype).tobytes())
+    assert np.array_equal(decode_image(encoded(image, "TIFF")), (stored >> 8)[None])
+
+
 def test_one_bit() -> None:
     stored = pixels(0, (8, 8)) > 127
     assert np.array_equal(decode_image(encoded(stored)), np.where(stored, 255, 0)[None])

@@ -139,6 +139,13 @@ def test_labels_in_two_places(tmp_path: Path) -> None:
     assert (error.code, error.fix) == ("E306", "drop --labels")
 
 
+def test_an_array_without_axes(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", x=np.uint8(5), y=np.int64(0))
+    assert refused(tmp_path / "set.npz").code == "E307"
+    np.savez(tmp_path / "set.npz", x=np.uint8(5), y=np.empty(0, np.int64))
+    assert refused(tmp_path / "set.npz").code == "E302"
+
+
 def test_an_image_and_a_label_file_that_are_swapped(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", pixels(0, (3, 6, 6)))
     np.save(tmp_path / "y.npy", np.zeros(3, np.int64))

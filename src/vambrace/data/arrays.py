@@ -200,7 +200,7 @@ def examined(
         head: take only the first samples.
         limit: at most this many samples, stratified by label.
     """
-    if not len(array):
+    if array.ndim == 0 or not len(array):
         raise DataRefused("E302", seen=f"{name} holds 0 samples", expected="at least one", fix="check the source")
     layout = layout_of(array.shape, contract.layout)
     bounds = stated_bounds(array.dtype, contract.bounds)

@@ -1,13 +1,16 @@
 """Data from the user's own code: "pkg.mod:fn" returns (inputs, labels) or a torch `Dataset` of such pairs.
 
-Only code under the roots that the plan trusts is imported: a root is a module's dotted name and stands for everything
-below it. A `Dataset` is read item by item, twice on loading: what it returns must not change from one read to the next.
+Only code under the roots that the plan trusts is imported, and from the plan's folder where it lies there (see
+`vambrace.core.trusted`). A `Dataset` stays lazy: it is read item by item on loading and again at every read, and what
+it returns must not change in between.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import math
+import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -18,7 +21,9 @@ import numpy as np
 import torch
 from torch.utils.data import TensorDataset
 
+from vambrace.core.contract import InputContract
 from vambrace.core.progress import Progress, silent
+from vambrace.core.trusted import importable, is_trusted
 from vambrace.data.arrays import ArrayStore, examined, layout_of, plain_array
 from vambrace.data.batches import sample_id
 from vambrace.data.labels import check_labels
@@ -31,8 +36,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from vambrace.core.contract import InputContract
 
 __all__ = ["DatasetStore", "from_dataset", "is_reference", "load_factory"]
 
@@ -62,7 +65,7 @@ def load_factory(
     Args:
         reference: module and function.
         trust_code: dotted names of trusted modules.
-        base: folder that modules are looked for in first.
+        base: folder of the plan.
         contract: how arrays are meant.
         head: take only the first samples.
         limit: at most this many samples, stratified by label.
@@ -72,15 +75,16 @@ def load_factory(
         DataRefused: E330 outside the trusted roots, E331 where the code fails, E332 for another result.
     """
     module, _, name = reference.partition(":")
-    if not any(module == root or module.startswith(root + ".") for root in trust_code):
+    if not is_trusted(module, trust_code):
         raise DataRefused(
             "E330",
             seen=f"the factory {reference}",
             expected=f"code under a trusted root ({', '.join(trust_code) or 'none is named'})",
             fix=f'if this code is your own, add "{module.split(".")[0]}" to code in [trust]',
         )
-    with _importable(base):
+    with importable(base, trust_code):
         with _explained(reference):
+            _check_not_another(reference, base)
             made: Any = getattr(importlib.import_module(module), name)()
         returned = type(made).__name__
         if isinstance(made, TensorDataset) and len(made.tensors) == 2:
@@ -139,20 +143,28 @@ class DatasetStore:
 def from_dataset(
     dataset: Any,  # noqa: ANN401  torch's Dataset does not declare the length that is needed here
     *,
-    name: str,
-    contract: InputContract,
+    name: str = "dataset",
+    contract: InputContract | None = None,
     head: int | None = None,
     limit: int | None = None,
     progress: Progress = silent,
 ) -> Loaded:
-    """A data set over a map-style `Dataset` of (input, label) pairs, which stays lazy.
+    """A data set over a map-style `Dataset` of (tensor or array, integer) pairs, which stays lazy.
 
-    Its `classes` are the class names where the contract states none; its `targets` spare a pass over all items.
+    Args:
+        dataset: has a length and gives the same pair at every read. Its `classes` are the class names where the
+            contract states none; its `targets` spare a pass over all items to learn the labels.
+        name: short name for people.
+        contract: how inputs are meant, by the rules for arrays; None: `InputContract()`.
+        head: take only the first samples.
+        limit: at most this many samples, stratified by label.
+        progress: told while items are read.
 
     Raises:
         DataRefused: E302, E307 to E311, E314, E315, E320, E331, E332.
     """
     check_amounts(head, limit)
+    contract = InputContract() if contract is None else contract
     store = DatasetStore(dataset, contract, name)
     with _explained(name):
         count = len(dataset) if head is None else min(head, len(dataset))
@@ -253,15 +265,24 @@ def _is_names(offered: object) -> bool:
     )
 
 
-@contextmanager
-def _importable(base: Path) -> Generator[None]:
-    """`base` is where modules are looked for first, while the factory is imported and called."""
-    folder = str(base.resolve())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
+def _check_not_another(reference: str, base: Path) -> None:
+    """Refuse a module of the plan's folder while another of the same name is loaded: Python would take that one."""
+    root = reference.partition(":")[0].partition(".")[0]
+    loaded = getattr(sys.modules.get(root), "__spec__", None)
+    here = importlib.machinery.PathFinder.find_spec(root, [str(base)])
+    if loaded is None or here is None:
+        return
+    places = [
+        {os.path.realpath(at) for at in (spec.origin, *(spec.submodule_search_locations or ())) if at}
+        for spec in (loaded, here)
+    ]
+    if not places[0] & places[1]:
+        raise DataRefused(
+            "E331",
+            seen=f"{reference}, and another module called {root} that is loaded already",
+            expected=f"{root} from the plan's folder",
+            fix=f"give your module a name of its own instead of {root}",
+        )
 
 
 @contextmanager

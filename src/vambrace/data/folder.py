@@ -133,8 +133,8 @@ def load_images(
     _check_skipped(name, unusable, len(chosen), max_skipped)
     kept = sorted(hashes)
     places = np.array(kept, np.int64)
-    absent = [classes[label] for label in range(len(classes)) if label not in set(labels.tolist())]
-    if absent:
+    there = set(labels.tolist())
+    if absent := [name for label, name in enumerate(classes) if label not in there]:
         warnings.append(f"no images of {_some(absent)}")
     return Loaded(
         name=name,

@@ -15,8 +15,9 @@
 | more than 64 million pixels by the header | refused before decoding |
 | compressed text or profiles that unpack to megabytes | refused |
 
-`channels` 3 repeats grey, 1 takes ITU-R 601 luma. `resize` is bilinear with antialiasing (support grows with
-the reduction), on 8-bit pixels, as Pillow and torchvision do it.
+Gamma and colour profiles are ignored, as nearly all training code does. `channels` 3 repeats grey, 1 takes ITU-R
+601 luma. `resize` is bilinear with antialiasing (support grows with the reduction), on 8-bit pixels, as Pillow and
+torchvision do it.
 
     >>> fitted((40, 80), (20, 20), "center")
     (20, 40)
@@ -219,7 +220,7 @@ def _not_an_image(data: bytes) -> str:
 def _reason(error: Exception) -> str:
     """The first line of a foreign error, short, without what differs from run to run."""
     line = (str(error).splitlines() or [""])[0]
-    return type(error).__name__ if not line or " at 0x" in line else line[:100]
+    return line[:100] if line and line.isprintable() and " at 0x" not in line else type(error).__name__
 
 
 def _millions(pixels: int) -> str:

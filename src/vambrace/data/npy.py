@@ -99,7 +99,7 @@ def _member(archive: ZipFile, info: ZipInfo, name: str) -> NDArray[Any]:
         raise
     except Exception as error:  # the errors of zipfile and its decompressors have no common root
         raise _broken(name, f"cannot be unpacked: {error}") from error
-    if len(data) != info.file_size:
+    if len(data) != info.file_size:  # zipfile checks only members that it reads to their end
         raise _broken(name, f"holds {len(data)} bytes where {info.file_size} are declared")
     count = math.prod(header.shape)
     flat = np.frombuffer(data, header.dtype, count=count, offset=header.offset)
