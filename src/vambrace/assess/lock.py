@@ -89,6 +89,9 @@ class Lock:
         if self._fd >= 0:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, 0)
+            with contextlib.suppress(OSError):
+                # Closing is not enough: a process that is just being started may hold a copy for a moment.
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
             self._fd = -1
 
