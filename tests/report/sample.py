@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = {
     "command": ["vambrace", "assess", "digits.toml", "--profile", "full", "--seed", "7"],
-    "plan_file": "plan.toml",
+    "plan_file": "plan.json",
     "started": "2026-11-23T10:02:11Z",
     "platform": "Linux x86_64",
     "cpu": "8 cores",
@@ -173,7 +173,7 @@ def plan() -> dict[str, Any]:
 
 def preflight() -> Finding:
     return finding(
-        "preflight", "preflight", "ok", 1.0, n=9, interval=None, unit="count", cost=Cost(forwards=612, backwards=64),
+        "preflight", "preflight", "ok", 1.0, n=9, interval=None, cost=Cost(forwards=612, backwards=64),
         sentence="The model answered nine probes as the contract says.", status=Status.WARN,
         flags=(Flag(code="E412", level="warn", text="Class 7 was never predicted.", families=("clean",)),),
     )  # fmt: skip
@@ -339,7 +339,7 @@ def evidence(run: Path, check: str, place: int, clean: Any, changed: Any, **data
     (folder / name).write_bytes(content)
     sample = int(hashlib.sha256(str(place).encode()).hexdigest()[:15], 16)
     kind = "perturbed" if "severity" in data else "adversarial"
-    return Evidence(finding=f"{check}-{place:04d}", kind=kind, file=f"evidence/{name}", sample=str(sample), data=data)
+    return Evidence(finding=f"{check}-{place:04x}", kind=kind, file=f"evidence/{name}", sample=str(sample), data=data)
 
 
 def passing(run: Path | None = None) -> Results:
@@ -373,8 +373,8 @@ def refused() -> Results:
     """Preflight found a model that cannot be measured: nothing else ran."""
     whole = results()
     failed = finding(
-        "preflight", "preflight", "ok", 0.0, n=4, interval=None, unit="count", status=Status.FAIL,
-        sentence="The model gave NaN on 3 of 64 samples.",
+        "preflight", "preflight", "ok", 0.0, n=4, interval=None, status=Status.UNRELIABLE,
+        sentence="The model gave NaN on 3 of 64 samples.", reason="The model gave NaN on 3 of 64 samples.",
         flags=(Flag(code="E402", level="unreliable", text="The model's outputs are not finite on 3 of 64 samples."),),
     )  # fmt: skip
     said = ("The model could not be measured: its outputs are not finite on 3 of 64 samples.", "No check ran.")

@@ -40,7 +40,7 @@ def write(
     *,
     timings: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
-    images: int | Literal["none", "blur"] = 6,
+    images: int | Literal["all", "none", "blur"] = 6,
 ) -> list[Path]:
     """Write the reports of a run into its directory, each whole or not at all, and return their paths in order.
 
@@ -52,7 +52,8 @@ def write(
         formats: which reports.
         timings: `timings.json` as data; shown, never judged.
         environment: `environment.json` as data: the command line, the machine.
-        images: worst examples of a check on the page; "none" for none, "blur" for unrecognisable ones.
+        images: worst examples of a check on the page; "all" that are saved (48 a page at most), "none", or "blur"
+            for a few that nobody can recognise.
 
     Raises:
         ConfigError: E553 for an unknown format, E554 for an impossible `images`.
@@ -66,11 +67,11 @@ def write(
             expected=" or ".join(FILES),
             fix="write --to html,json,junit or some of them",
         )
-    if isinstance(images, bool) or not (images in {"none", "blur"} or (isinstance(images, int) and images >= 0)):
+    if isinstance(images, bool) or not (images in {"all", "none", "blur"} or (isinstance(images, int) and images >= 0)):
         raise ConfigError(
             "E554",
             seen=f"images {images!r}",
-            expected="none, blur, or how many examples a check shows",
+            expected="all, none, blur, or how many examples a check shows",
             fix="write --images none, --images blur or --images 6",
         )
     written: list[Path] = []
@@ -87,7 +88,7 @@ def _content(
     run_dir: Path,
     timings: Mapping[str, Any],
     environment: Mapping[str, Any],
-    images: int | Literal["none", "blur"],
+    images: int | Literal["all", "none", "blur"],
 ) -> bytes:
     # Imported here: a summary in the terminal needs neither templates nor pictures.
     if name == "html":

@@ -102,6 +102,7 @@ def _render(
     strips = examples.examples(results, run, images=images, budget=size.pictures)
     cost, phases = about.cost_rows(results, timings)
     gates = scorecard.gate_rows(results.gates)
+    sections = _sections(results, seconds, strips, size)
     context: dict[str, Any] = {
         "style": Markup(style),  # noqa: S704  our own file: no text of strangers
         "policy": policy(style),
@@ -116,11 +117,11 @@ def _render(
         "held": sum(gate.look == "pass" for gate in gates),
         "flags": reliability.flags(results.findings)[: size.rows],
         "sound": any(f.family != "preflight" and f.status not in MISSING for f in results.findings),
-        "struck": any(f.value is not None and f.status in MISSING for f in results.findings),
+        "struck": any(row.struck for section in sections for row in section.rows),
         "facts": about.facts(results, environment),
         "planned": about.planned(results)[: size.rows],
         "groups": scorecard.groups(results, seconds, size.rows)[:_MOST_FAMILIES],
-        "sections": _sections(results, seconds, strips, size),
+        "sections": sections,
         "curves": robustness.curves(results.findings),
         "heat": robustness.heat_map(results.findings),
         "rocs": leakage.rocs(results.findings),

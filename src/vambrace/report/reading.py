@@ -5,11 +5,9 @@ Not for journals or for files that are still being written. See `docs/formats/re
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Never, cast
 
+from vambrace.core.canonical import loads
 from vambrace.core.findings import Results
 from vambrace.errors import ConfigError
 from vambrace.report.schema import VERSION, fault
@@ -24,6 +22,7 @@ LARGEST_FILE = 64 * 2**20
 """Bytes of the largest results.json that is read."""
 
 _DEEPEST = 64
+_MARK = b"\xef\xbb\xbf"  # a byte order mark, which RFC 8259 forbids to write
 _EXACT = 2**53
 
 _Json = Any
@@ -50,15 +49,13 @@ def parse_results(content: bytes, *, name: str = "results.json") -> Results:
     if len(content) > LARGEST_FILE:
         _refuse("E550", f"{name}: {len(content)} bytes", f"at most {LARGEST_FILE} bytes")
     try:
-        data = json.loads(
-            content.decode("utf-8"), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_constant
-        )
-        _plain_text(data, 0)
+        if b"\0" in content or content.startswith(_MARK):
+            raise ValueError("not plain UTF-8")  # the JSON reader would try other encodings
+        content.decode("utf-8")
+        data = _normal(loads(content), "$", 0)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        _refuse(
-            "E550", f"{name} is not JSON as results-v1.md says: {reason}", "finite, UTF-8 JSON without duplicate keys"
-        )
+        _refuse("E550", f"{name} is not JSON as results-v1.md says: {reason}", "finite UTF-8 JSON, no key twice")
     if isinstance(data, dict) and (version := cast("dict[str, _Json]", data).get("schema")) != VERSION:
         _refuse("E552", f"{name} with the version {str(version)[:60]!r}", VERSION)
     wrong = fault(data) or next(_beyond_schema(data), None)
@@ -76,41 +73,23 @@ def _refuse(code: str, seen: str, expected: str) -> Never:
     raise ConfigError(code, seen=seen, expected=expected, fix=fixes[code])
 
 
-def _unique(pairs: list[tuple[str, _Json]]) -> dict[str, _Json]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {twice[:60]!r} twice in one object")
-    return fields
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"the number {text[:40]}, which is too large")
-    # Canonical JSON has one way to write a whole number, so reading has one type for it.
-    return int(value) if value.is_integer() and abs(value) <= _EXACT else value
-
-
-def _constant(text: str) -> Never:
-    raise ValueError(f"the number {text}")
-
-
-def _plain_text(data: _Json, depth: int) -> None:
-    """Refuse what canonical JSON could not write again: lone surrogates, inexact integers, bottomless nesting."""
+def _normal(data: _Json, where: str, depth: int) -> _Json:
+    """The data as canonical JSON would give it back: whole numbers are integers, text can be encoded, depth ends."""
     if depth > _DEEPEST:
-        raise ValueError(f"nested deeper than {_DEEPEST}")
+        raise ValueError(f"nested deeper than {_DEEPEST} at {where[:80]}")
     if isinstance(data, str):
         data.encode("utf-8")
-    elif isinstance(data, int) and abs(data) > _EXACT:
-        raise ValueError("an integer beyond 2**53")
+    elif isinstance(data, float) and data.is_integer() and abs(data) <= _EXACT:
+        return int(data)
     elif isinstance(data, list):
-        for item in cast("list[_Json]", data):
-            _plain_text(item, depth + 1)
+        items = cast("list[_Json]", data)
+        return [_normal(item, f"{where}[{place}]", depth + 1) for place, item in enumerate(items)]
     elif isinstance(data, dict):
-        for key, item in cast("dict[str, _Json]", data).items():
-            key.encode("utf-8")
-            _plain_text(item, depth + 1)
+        pairs = cast("dict[str, _Json]", data)
+        return {
+            _normal(key, where, depth): _normal(item, f"{where}.{key[:40]}", depth + 1) for key, item in pairs.items()
+        }
+    return data
 
 
 def _beyond_schema(data: _Json) -> Iterator[tuple[str, str]]:
@@ -130,7 +109,8 @@ def _beyond_schema(data: _Json) -> Iterator[tuple[str, str]]:
             if evidence["finding"] in shown:
                 yield f"{where}.evidence[{number}]", f"a second evidence {evidence['finding'][:80]!r}"
             shown.add(evidence["finding"])
-    checks = Counter(check["id"] for check in data["plan"]["checks"])
+    ids: set[str] = set()
     for place, check in enumerate(data["plan"]["checks"]):
-        if checks[check["id"]] > 1:
+        if check["id"] in ids:
             yield f"$.plan.checks[{place}]", f"a second check {check['id'][:80]!r}"
+        ids.add(check["id"])

@@ -122,7 +122,7 @@ def commands(results: Results, environment: Mapping[str, Any], run: str) -> list
     if isinstance(typed, list | tuple) and typed:
         made.append(Command("The command of this run:", shlex.join(str(part) for part in cast("list[object]", typed))))
     plan = environment.get("plan_file")
-    if isinstance(plan, str) and plan:
+    if isinstance(plan, str) and plan.endswith(".toml"):
         made.append(
             Command("The same from the plan that the run kept:", f"vambrace assess {shlex.quote(f'{run}/{plan}')}")
         )

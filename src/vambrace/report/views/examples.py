@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vambrace.report.pictures import Missing, Strip, read_strip, render
 from vambrace.report.text import eps_text, norm_text, number
-from vambrace.report.words import metric_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from vambrace.core.findings import Evidence, Finding, Results
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Example", "Examples", "Images", "USUAL", "examples"]
 
-Images = int | Literal["none", "blur"]
-"""How many strips a check shows; "none" shows none; "blur" shows the usual number, unrecognisable."""
+Images = int | Literal["all", "none", "blur"]
+"""How many strips a check shows; "all" as many as the page has room for; "blur" the usual number, unrecognisable."""
 
 USUAL = 6
 """Strips of a check where nothing else is asked for."""
@@ -42,45 +41,46 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """The strips of one check."""
+    """The strips of one check, and how many inputs it saved."""
 
     check: str
     family: str
-    label: str
     strips: tuple[Example, ...]
     saved: int
 
 
 def examples(results: Results, run: Path, *, images: Images, budget: int) -> list[Examples]:
     """The strips of every check that saved inputs, together at most `budget` bytes."""
-    most = USUAL if isinstance(images, str) else images
-    if images == "none" or most == 0:
-        return []
-    chosen: list[tuple[Finding, list[Evidence]]] = []
-    checks: dict[str, int] = {}
-    room = _MOST
+    most = {"none": 0, "blur": USUAL, "all": _MOST}[images] if isinstance(images, str) else images
+    saved: dict[str, list[Finding]] = {}
     for finding in results.findings:
-        kept = list(finding.evidence)[: min(most - checks.get(finding.check, 0), room)]
-        if kept:
-            chosen.append((finding, kept))
-            checks[finding.check] = checks.get(finding.check, 0) + len(kept)
-            room -= len(kept)
-    bounds = results.model.get("bounds")
-    read = [
-        (evidence, read_strip(run, evidence, bounds, blur=images == "blur")) for _, kept in chosen for evidence in kept
-    ]
-    drawn = iter(render([strip for _, strip in read if isinstance(strip, Strip)], budget))
-    made = iter([_example(evidence, strip, drawn, results.model) for evidence, strip in read])
+        if finding.evidence:
+            saved.setdefault(finding.check, []).append(finding)
+    if not saved or not most:
+        return []
+    most = min(most, max(1, _MOST // len(saved)))
+    chosen = {check: _in_turn([finding.evidence for finding in found], most) for check, found in saved.items()}
+    bounds, blur = results.model.get("bounds"), images == "blur"
+    read = {
+        check: [(evidence, read_strip(run, evidence, bounds, blur=blur)) for evidence in kept]
+        for check, kept in list(chosen.items())[:_MOST]
+    }
+    drawn = iter(render([strip for strips in read.values() for _, strip in strips if isinstance(strip, Strip)], budget))
     return [
         Examples(
-            check=finding.check,
-            family=finding.family,
-            label=metric_label(finding),
-            strips=tuple(next(made) for _ in kept),
-            saved=len(finding.evidence),
+            check=check,
+            family=saved[check][0].family,
+            strips=tuple(_example(evidence, strip, drawn, results.model) for evidence, strip in strips),
+            saved=sum(len(finding.evidence) for finding in saved[check]),
         )
-        for finding, kept in chosen
+        for check, strips in read.items()
     ]
+
+
+def _in_turn(lists: Sequence[Sequence[Evidence]], most: int) -> list[Evidence]:
+    """At most `most` items, taken from the lists in turn and kept in their order: every radius shows its worst."""
+    turns = [(turn, place) for turn in range(most) for place, items in enumerate(lists) if turn < len(items)]
+    return [lists[place][turn] for place, turn in sorted((place, turn) for turn, place in turns[:most])]
 
 
 def _example(

@@ -94,6 +94,9 @@ def rows(findings: Sequence[Finding], gates: Sequence[GateResult], seconds: Mapp
 def row(finding: Finding, gates: Sequence[GateResult], seconds: Mapping[str, float]) -> Row:
     """One finding as it is shown."""
     look, word = STATUSES[finding.status]
+    missing = finding.status in MISSING
+    # Where the sentence gives the reason already, it is said once, and loudly.
+    once = bool(finding.reason) and finding.reason in finding.sentence
     judged = [gate for gate in gates if gate.finding == finding.name]
     took = seconds.get(finding.check)
     return Row(
@@ -102,14 +105,14 @@ def row(finding: Finding, gates: Sequence[GateResult], seconds: Mapping[str, flo
         check=finding.check,
         family=family_title(finding.family),
         value=shown_value(finding),
-        struck=finding.status in MISSING and finding.value is not None,
+        struck=missing and finding.value is not None and finding.family != "preflight",
         interval=interval_text(finding),
         bar=_bar(finding, judged),
         n=f"{finding.n:,}",
         look=look,
         word=word,
-        sentence=finding.sentence,
-        reason=finding.reason,
+        sentence="" if once else finding.sentence,
+        reason=finding.sentence if once else finding.reason,
         gates=tuple(gate_rows(judged)),
         cost=cost_text(finding),
         seconds=seconds_text(took) if took is not None else "",
@@ -151,7 +154,7 @@ def _gate_status(gate: GateResult) -> tuple[Look, str]:
 
 
 def _bar(finding: Finding, gates: Sequence[GateResult]) -> Markup | None:
-    if finding.value is None or finding.unit not in _ON_A_BAR:
+    if finding.value is None or finding.unit not in _ON_A_BAR or finding.family == "preflight":
         return None
     interval = finding.interval
     ends = {finding.value} | ({interval.low, interval.high} if interval else set[float]())
