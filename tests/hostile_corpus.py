@@ -1,6 +1,6 @@
 """Numbered hostile files: what a row says, and how rows are run and measured.
 
-A corpus is a file with a list `ROWS` and a function `warm(folder)`. Each `Row` builds its files in an empty folder (nothing
+A corpus is a file with a list `ROWS` and a function `warm(folder)`. Each `Row` builds its files in an empty folder (no
 binary is stored), and says what a user does with them and how that must end: which error, code, exit and sentence,
 within how much time and memory, and without the canary that its payload would leave. Numbers are unique over all
 corpora: models have 1 to 29 and 60 to 99, images 30 to 49, zips and folders 50 to 59.
@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,7 +78,9 @@ def run(corpus: Path, rows: Iterable[Row], folder: Path) -> dict[int, Outcome]:
     for row in rows:
         place = folder / str(row.number)
         place.mkdir()
-        row.build(place)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the libraries that write the files
+            row.build(place)
         waiting.append(row)
     outcomes: dict[int, Outcome] = {}
     while waiting:

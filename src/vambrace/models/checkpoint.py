@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vambrace.models.formats import Format
 
-__all__ = ["read_checkpoint", "refuse_code", "scan_checkpoint"]
+__all__ = ["read_checkpoint", "refusal", "scan_checkpoint"]
 
 _MEMBER = re.compile(
     r"data\.pkl|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id|data/[0-9]+"
@@ -34,42 +34,33 @@ _TOO_OLD = "the tar format of torch before 0.1.10"
 
 
 def scan_checkpoint(path: Path, form: Format) -> Scan:
-    """What the pickles of a checkpoint reach; nothing is loaded.
+    """What the pickles of a checkpoint, or a bare pickle, reach; nothing is loaded.
 
     Raises:
-        ModelRefused: E216 for a zip that torch.save did not write, E217 for pickles that cannot be read, E210 for a
-            second pickle among the members that would run code.
+        ModelRefused: E210 for what would run code but breaks off or hides among the members of a zip; E216 for a zip
+            that torch.save did not write; E217 for pickles that cannot be read.
     """
     try:
         if form.kind == "checkpoint":
             return _scan_zip(path, form)
         with path.open("rb") as stream:
-            count = _LEGACY_PICKLES if form.kind == "legacy" else 1
-            scans = [scan_pickle(stream) for _ in range(count)]
-    except (UnreadablePickle, zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+            scans = [scan_pickle(stream) for _ in range(_LEGACY_PICKLES if form.kind == "legacy" else 1)]
+    except UnreadablePickle as error:
+        if error.scan.dangerous:
+            raise _runs_code(f"{path.name} holds a broken pickle", error.scan) from error
         raise _unreadable(path, str(error)) from error
-    return Scan(
-        names=tuple(dict.fromkeys(name for scan in scans for name in scan.names)),
-        wraps_arrays=any(scan.wraps_arrays for scan in scans),
-    )
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+        raise _unreadable(path, str(error)) from error
+    return Scan(names=tuple(dict.fromkeys(name for scan in scans for name in scan.names)))
 
 
-def refuse_code(path: Path, scan: Scan) -> None:
-    """Raise when the scan shows more than tensors.
-
-    Raises:
-        ModelRefused: E210 where opening it would run code, E211 where it holds whole objects.
-    """
+def refusal(path: Path, scan: Scan) -> ModelRefused | None:
+    """The error where a scan shows more than tensors: E210 for code, E211 for whole objects; else None."""
     if scan.dangerous:
-        raise ModelRefused(
-            "E210",
-            seen=f"{path.name} holds a pickle that would call {_listed(scan.dangerous)} when opened",
-            expected="a state dict: names and tensors only",
-            fix="do not open this file; get the weights as safetensors from a source you trust",
-        )
+        return _runs_code(f"{path.name} holds a pickle", scan)
     if scan.foreign:
         whole = any(name.startswith("torch.nn.modules.") for name in scan.foreign)
-        raise ModelRefused(
+        return ModelRefused(
             "E211",
             seen=f"{path.name} holds {'a whole network' if whole else 'objects'} (of {_listed(scan.foreign)}), "
             "which needs code to open",
@@ -77,17 +68,19 @@ def refuse_code(path: Path, scan: Scan) -> None:
             fix="save torch.save(net.state_dict(), path) or safetensors, and give --factory pkg.mod:fn; "
             "or list the file's SHA-256 under artifacts in [trust]",
         )
+    return None
 
 
 def read_checkpoint(path: Path, form: Format) -> object:
     """The checked content of a checkpoint: containers and tensors, on the CPU.
 
     Raises:
-        ModelRefused: those of `scan_checkpoint` and `refuse_code`; E217 when torch cannot or will not read it.
+        ModelRefused: those of `scan_checkpoint` and `refusal`; E217 when torch cannot or will not read it.
     """
     if form.kind == "tar":
         raise _unreadable(path, _TOO_OLD)
-    refuse_code(path, scan_checkpoint(path, form))
+    if error := refusal(path, scan_checkpoint(path, form)):
+        raise error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch raise nearly anything
@@ -118,16 +111,20 @@ def _refuse_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) 
         try:
             with archive.open(info) as stream:
                 nested = scan_pickle(io.BytesIO(stream.read(_MOST_PICKLE)))
-        except UnreadablePickle:
-            nested = None
-        if nested is not None and nested.dangerous:
-            raise ModelRefused(
-                "E210",
-                seen=f"{path.name} hides a second pickle, {info.filename}, that would call {_listed(nested.dangerous)}",
-                expected="a state dict: names and tensors only",
-                fix="do not open this file; get the weights as safetensors from a source you trust",
-            )
+        except UnreadablePickle as error:
+            nested = error.scan
+        if nested.dangerous:
+            raise _runs_code(f"{path.name} hides a second pickle, {info.filename[:80]},", nested)
     raise _odd_zip(path, f"the member {info.filename[:80]}")
+
+
+def _runs_code(seen: str, scan: Scan) -> ModelRefused:
+    return ModelRefused(
+        "E210",
+        seen=f"{seen} that would call {_listed(scan.dangerous)} when opened",
+        expected="a state dict: names and tensors only",
+        fix="do not open this file; get the weights as safetensors from a source you trust",
+    )
 
 
 def _odd_zip(path: Path, what: str) -> ModelRefused:

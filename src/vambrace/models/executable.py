@@ -22,6 +22,7 @@ from torch import nn
 
 from vambrace.core.trusted import importable, is_trusted
 from vambrace.errors import ModelRefused
+from vambrace.models.checkpoint import refusal, scan_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,14 @@ _NATIVE = (".so", ".dll", ".dylib", ".pyd", ".cubin", ".cpp", ".o")
 
 
 def refuse_executable(path: Path, form: Format, digest: str) -> ModelRefused:
-    """The error for an executable file whose hash nobody accepted."""
+    """The error for an executable file whose hash nobody accepted; E210 for a bare pickle that would run code."""
+    if form.kind == "pickle":
+        try:
+            worse = refusal(path, scan_checkpoint(path, form))
+        except ModelRefused as error:  # compressed, or more than a pickle: joblib writes arrays in between
+            worse = error
+        if worse is not None and worse.code == "E210":
+            return worse
     if form.kind in {"package", "pickle"}:
         fix = "export the weights as safetensors and give --factory; scikit-learn models come through a factory too"
     else:

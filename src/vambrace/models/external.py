@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from vambrace.errors import ModelRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["External", "check_domains", "external_tensors", "map_files"]
+__all__ = ["External", "check_domains", "external_tensors", "inline", "map_files"]
 
 _KEYS = frozenset({"location", "offset", "length", "checksum"})
 # Bits of each TensorProto.DataType that may lie outside; strings (8) may not.
@@ -40,11 +40,17 @@ _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 _MOST_FILES = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class External:
-    """One tensor in another file."""
+    """One tensor in another file.
 
-    tensor: str
+    Attributes:
+        message: the TensorProto.
+        location: path of the file from the model's folder.
+        offset, length: its bytes there.
+    """
+
+    message: Any
     location: str
     offset: int
     length: int
@@ -104,6 +110,24 @@ def check_domains(model: Any, name: str) -> None:  # noqa: ANN401
             )
 
 
+def inline(model: Any, tensors: Iterable[External], files: Mapping[str, mmap.mmap | bytes]) -> bool:  # noqa: ANN401
+    """Move external tensors into the model, save for the initializers of its main graph, and say whether any was moved.
+
+    Runtimes take those initializers from memory under their file's name; for other places (constants in subgraphs and
+    functions, sparse tensors) some of them open the file themselves.
+    """
+    kept = list(model.graph.initializer)  # held, so that no other object takes one of their ids
+    main = {id(tensor) for tensor in kept}
+    moved = False
+    for tensor in tensors:
+        if id(tensor.message) not in main:
+            tensor.message.raw_data = files[tensor.location][tensor.offset : tensor.offset + tensor.length]
+            tensor.message.ClearField("external_data")
+            tensor.message.ClearField("data_location")
+            moved = True
+    return moved
+
+
 def map_files(tensors: Iterable[External], folder: Path, name: str) -> dict[str, mmap.mmap | bytes]:
     """The checked files by location, mapped read-only.
 
@@ -119,7 +143,9 @@ def map_files(tensors: Iterable[External], folder: Path, name: str) -> dict[str,
             files[tensor.location] = _open(folder, tensor.location, name)
         size = len(files[tensor.location])
         if tensor.offset + tensor.length > size:
-            seen = f"tensor {tensor.tensor[:80]!r} at bytes {tensor.offset} to {tensor.offset + tensor.length} of "
+            seen = (
+                f"tensor {tensor.message.name[:80]!r} at bytes {tensor.offset} to {tensor.offset + tensor.length} of "
+            )
             _refuse("E234", f"{seen}{tensor.location}, which has {size}", "bytes inside the file", name)
     return files
 
@@ -142,7 +168,7 @@ def _read(tensor: Any, name: str) -> External:  # noqa: ANN401
     if length != needed:
         _refuse("E234", f"{title} of {needed} bytes, with {length} stored", "as many bytes as its shape needs", name)
     return External(
-        tensor=tensor.name,
+        message=tensor,
         location=found["location"],
         offset=_natural(found.get("offset"), 0, title, name),
         length=length,

@@ -109,15 +109,15 @@ def _identify(path: Path) -> Format:
         size = path.stat().st_size
         with path.open("rb") as stream:
             head = stream.read(64)
-            if head.startswith(b"PK\x03\x04"):
-                return _zip_format(path, stream, size)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise ModelRefused(
             "E200",
             seen=f"{path.name} cannot be read ({getattr(error, 'strerror', None) or error})",
             expected="a readable model file",
             fix="check the path; relative paths in a plan start at the plan's folder",
         ) from error
+    if head.startswith(b"PK\x03\x04"):
+        return _zip_format(path, size)
     kind = _kind_of_head(head, size, path.suffix.lower())
     if kind is None:
         other = _other(head, size)
@@ -168,13 +168,19 @@ def _other(head: bytes, size: int) -> str:
     return "of an unknown format"
 
 
-def _zip_format(path: Path, stream: IO[bytes], size: int) -> Format:
-    _check_directory(path, stream, size)
+def _zip_format(path: Path, size: int) -> Format:
     try:
-        with zipfile.ZipFile(stream) as archive:
+        with path.open("rb") as stream:
+            _check_directory(stream, size)
+        with zipfile.ZipFile(path) as archive:
             names = tuple(archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeError, struct.error) as error:
-        raise _bad_zip(path, str(error)) from error
+        raise ModelRefused(
+            "E216",
+            seen=f"{path.name} is a zip that cannot be read ({error})",
+            expected="a whole archive as torch.save writes it",
+            fix="copy or download the file again, and compare its hash",
+        ) from error
     tails = {name.partition("/")[2] for name in names}
     kind: Kind | None = None
     if any(tail.startswith("code/") for tail in tails) or "constants.pkl" in tails:
@@ -196,26 +202,16 @@ def _zip_format(path: Path, stream: IO[bytes], size: int) -> Format:
     return Format(kind=kind, title=_TITLES[kind], members=names)
 
 
-def _check_directory(path: Path, stream: IO[bytes], size: int) -> None:
-    """Cap the central directory before `zipfile` builds an object for every entry."""
+def _check_directory(stream: IO[bytes], size: int) -> None:
+    """Cap the central directory before `zipfile` builds an object for every entry; raises `BadZipFile`."""
     stream.seek(max(0, size - 65_557))
     tail = stream.read(65_557)
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) < at + 22:
-        raise _bad_zip(path, "its end is missing: the file is cut off")
+        raise zipfile.BadZipFile("its end is missing: the file is cut off")
     length = struct.unpack_from("<I", tail, at + 12)[0]
     wide = tail.rfind(b"PK\x06\x06", 0, at)
     if wide >= 0 and len(tail) >= wide + 48:
         length = max(length * (length != 0xFFFFFFFF), struct.unpack_from("<Q", tail, wide + 40)[0])
     if length > _MOST_DIRECTORY:
-        raise _bad_zip(path, f"a directory of {length} bytes")
-    stream.seek(0)
-
-
-def _bad_zip(path: Path, why: str) -> ModelRefused:
-    return ModelRefused(
-        "E216",
-        seen=f"{path.name} is a zip that cannot be read ({why})",
-        expected="a whole archive as torch.save writes it",
-        fix="copy or download the file again, and compare its hash",
-    )
+        raise zipfile.BadZipFile(f"its directory has {length} bytes, at most {_MOST_DIRECTORY} are read")

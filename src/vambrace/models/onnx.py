@@ -24,7 +24,7 @@ from vambrace.core.access import Access, Bounds
 from vambrace.core.extras import require
 from vambrace.errors import ConfigError, ModelMisbehaved, ModelRefused
 from vambrace.models.contract import Identity
-from vambrace.models.external import check_domains, external_tensors, map_files
+from vambrace.models.external import check_domains, external_tensors, inline, map_files
 from vambrace.models.outputs import checked_logits
 from vambrace.models.wire import Broken, TooLarge, layout_of, walk
 
@@ -88,7 +88,9 @@ def load_onnx(
     for location in sorted(files):
         digest.update(location.encode() + b"\0" + hashlib.sha256(files[location]).digest())
     weights = digest.hexdigest() if files else hashlib.sha256(data).hexdigest()
-    del model
+    if inline(model, tensors, files):
+        data = model.SerializeToString()
+    del model, tensors
     session = _session(data, files, path.name, runtime)
     identity = Identity(
         name=path.name, kind="onnx", weights=weights, source=None, detail={"outputs": outputs, **normalise.as_json()}

@@ -62,10 +62,19 @@ _PUSHES_TEXT = frozenset(
 _STORES = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
 _FETCHES = frozenset({"GET", "BINGET", "LONG_BINGET"})
 _SILENT = frozenset({"PROTO", "FRAME"})
+_COMPUTED = "a computed name"
 
 
 class UnreadablePickle(ValueError):
-    """The bytes are no pickle, or one too large to check."""
+    """The bytes are no pickle, a part of one, or one too large to check.
+
+    Attributes:
+        scan: what was read before it broke; a pickle runs up to there as well.
+    """
+
+    def __init__(self, why: str, scan: Scan) -> None:
+        super().__init__(why)
+        self.scan = scan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +82,10 @@ class Scan:
     """What a pickle reaches.
 
     Attributes:
-        names: every global it names, "module.name", in order and once each; "unknown" where the name is computed.
-        wraps_arrays: True where joblib wrote it.
+        names: every global it names, "module.name", in order and once each; "a computed name" where none is written.
     """
 
     names: tuple[str, ...]
-    wraps_arrays: bool = False
 
     @property
     def foreign(self) -> tuple[str, ...]:
@@ -91,15 +98,6 @@ class Scan:
         return tuple(name for name in self.foreign if _runs(name))
 
 
-def _runs(name: str) -> bool:
-    module, _, attribute = name.rpartition(".")
-    if name == "unknown" or module.split(".")[0] in _RUNS:
-        # A class of the script that saved it is an object, not a call into the system.
-        return module != "__main__" or not attribute[:1].isupper()
-    # Functions of torch.nn are what networks keep as activations; any other function of torch has no place in weights.
-    return f"{module}.".startswith("torch.") and not module.startswith("torch.nn.") and not attribute[:1].isupper()
-
-
 def scan_pickle(stream: IO[bytes]) -> Scan:
     """Read one pickle from `stream` up to its end and say what it reaches.
 
@@ -107,47 +105,54 @@ def scan_pickle(stream: IO[bytes]) -> Scan:
         UnreadablePickle: for bytes that are no complete pickle, or more than `MOST_OPCODES` opcodes.
     """
     names: dict[str, None] = {}
+    try:
+        for step, name in enumerate(_names(stream)):
+            if name:
+                names[name] = None
+            if step >= MOST_OPCODES:
+                raise UnreadablePickle(f"more than {MOST_OPCODES} opcodes", Scan(names=tuple(names)))
+    except (ValueError, IndexError, KeyError, OverflowError, MemoryError, EOFError) as error:
+        if isinstance(error, UnreadablePickle):
+            raise
+        raise UnreadablePickle(str(error)[:200], Scan(names=tuple(names))) from error
+    return Scan(names=tuple(names))
+
+
+def _names(stream: IO[bytes]) -> Iterator[str]:
+    """For each opcode the global that it names, or nothing."""
     texts: list[str] = []
     memo: dict[int, str | None] = {}
     top: str | None = None
-    for step, (name, argument) in enumerate(_opcodes(stream)):
-        if step >= MOST_OPCODES:
-            raise UnreadablePickle(f"more than {MOST_OPCODES} opcodes")
-        if name in _PUSHES_TEXT:
-            top = str(argument)
-        elif name in _STORES:
-            memo[len(memo) if name == "MEMOIZE" else int(str(argument))] = top
-            continue
-        elif name in _FETCHES:
-            top = memo.get(int(str(argument)))
-        elif name in {"GLOBAL", "INST"}:
-            module, _, attribute = str(argument).partition(" ")
-            names[_full_name(module, attribute)] = None
+    for opcode, argument, _ in pickletools.genops(stream):
+        named = ""
+        if opcode.name in _STORES:
+            memo[len(memo) if opcode.name == "MEMOIZE" else int(str(argument))] = top
+        elif opcode.name not in _SILENT:
             top = None
-        elif name == "STACK_GLOBAL":
-            names[_full_name(*texts[-2:]) if len(texts) >= 2 else "unknown"] = None
-            top = None
-        elif name in _SILENT:
-            continue
-        elif name in {"EXT1", "EXT2", "EXT4"}:
-            names["unknown"] = None
-            top = None
-        else:
-            top = None
-        # STACK_GLOBAL takes the two texts just before it; whatever else lies there is a computed name.
-        texts = [*texts[-1:], top] if top is not None else []
-    joblib = any(name.startswith("joblib.numpy_pickle.") for name in names)
-    return Scan(names=tuple(names), wraps_arrays=joblib)
+            if opcode.name in _PUSHES_TEXT:
+                top = str(argument)
+            elif opcode.name in _FETCHES:
+                top = memo.get(int(str(argument)))
+            elif opcode.name in {"GLOBAL", "INST"}:
+                named = _full_name(*str(argument).split(" ", 1))
+            elif opcode.name == "STACK_GLOBAL":
+                named = _full_name(*texts) if len(texts) == 2 else _COMPUTED
+            elif opcode.name in {"EXT1", "EXT2", "EXT4"}:
+                named = _COMPUTED
+            # STACK_GLOBAL takes the two texts pushed just before it; whatever else lies there is a computed name.
+            texts = [] if top is None else [*texts[-1:], top]
+        yield named
 
 
-def _opcodes(stream: IO[bytes]) -> Iterator[tuple[str, object]]:
-    try:
-        for opcode, argument, _ in pickletools.genops(stream):
-            yield opcode.name, argument
-    except (ValueError, IndexError, KeyError, OverflowError, MemoryError, UnicodeError) as error:
-        raise UnreadablePickle(str(error)[:200]) from error
-
-
-def _full_name(module: str, attribute: str) -> str:
+def _full_name(module: str, attribute: str = "") -> str:
     root, dot, rest = module.partition(".")
     return f"{_RENAMED.get(root, root)}{dot}{rest}.{attribute}"
+
+
+def _runs(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    if name == _COMPUTED or module.split(".")[0] in _RUNS:
+        # A class of the script that saved it is an object, not a call into the system.
+        return module != "__main__" or not attribute[:1].isupper()
+    # Functions of torch.nn are what networks keep as activations; any other function of torch has no place in weights.
+    return f"{module}.".startswith("torch.") and not module.startswith("torch.nn.") and not attribute[:1].isupper()
