@@ -96,9 +96,10 @@ def verdict(ending: Ending) -> Verdict:
     said += [f"Optional gate: {each.sentence}" for each in ending.gates if not each.required and _not_passed(each)]
     first = _first(ending, conditions, word)
     robust = _unjudged_robustness(ending)
+    rest = [each for each in dict.fromkeys(said) if not first.endswith(each)]
     if robust and ending.judged:
         first = f"{first.rstrip('.')}; {robust}."
-    return Verdict(exit_code=code, word=word, sentences=(first, *dict.fromkeys(said)))
+    return Verdict(exit_code=code, word=word, sentences=(first, *rest))
 
 
 def exit_code(conditions: Conditions) -> int:

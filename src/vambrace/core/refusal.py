@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-__all__ = ["closest", "explained", "located", "unknown_key", "wrong_choice"]
+__all__ = ["closest", "explained", "located", "unknown_key", "wrong_choice", "wrong_value"]
 
 _Json = Any
 
@@ -61,6 +61,12 @@ def located(error: VambraceError, place: str) -> VambraceError:
     return type(error)(error.code, seen=seen, expected=error.expected, fix=error.fix)
 
 
+def wrong_value(place: str, value: _Json, choices: Sequence[_Json]) -> ConfigError:
+    """The error for a value that is none of the allowed ones."""
+    wanted, fix = _chosen(value, choices)
+    return ConfigError("E166", seen=f"{place} = {_shown(value)}", expected=wanted, fix=fix)
+
+
 def wrong_choice(kind: type[Any], data: Mapping[str, _Json], where: str) -> ConfigError | None:
     """The error for a value that equals an allowed one and is another type: True for 1, 1.0 for 1."""
     for name, value in data.items():
@@ -69,8 +75,7 @@ def wrong_choice(kind: type[Any], data: Mapping[str, _Json], where: str) -> Conf
         if isinstance(value, bool | float) and any(
             value == choice and type(value) is not type(choice) for choice in choices
         ):
-            wanted, fix = _wanted([], annotation, value)
-            return ConfigError("E166", seen=f"{_place(where, [name])} = {_shown(value)}", expected=wanted, fix=fix)
+            return wrong_value(_place(where, [name]), value, choices)
     return None
 
 
@@ -124,12 +129,8 @@ def _one(
 
 def _wanted(errors: list[ErrorDetails], annotation: Any, value: _Json) -> tuple[str, str]:  # noqa: ANN401
     """What would have been right, and the likeliest repair."""
-    choices = choices_of(annotation)
-    if choices:
-        meant = VALUES.get(str(value).lower())
-        close = meant if meant in choices else closest(str(value), [str(choice) for choice in choices])
-        listed = ", ".join(_shown(choice) for choice in choices)
-        return f"one of {listed}", f"did you mean {_shown(close)}?" if close else "choose one of them"
+    if choices := choices_of(annotation):
+        return _chosen(value, choices)
     sizes = [error for error in errors if error["type"] in {"missing", "too_long", "too_short"}]
     if sizes:
         size = length_of(annotation)
@@ -145,6 +146,13 @@ def _wanted(errors: list[ErrorDetails], annotation: Any, value: _Json) -> tuple[
     if "a list in brackets" in wanted:
         return text, f"write [{_shown(value)}]"
     return text, f"write {text}"
+
+
+def _chosen(value: _Json, choices: Sequence[_Json]) -> tuple[str, str]:
+    meant = VALUES.get(str(value).lower())
+    close = meant if meant in choices else closest(str(value), [str(choice) for choice in choices])
+    listed = ", ".join(_shown(choice) for choice in choices)
+    return f"one of {listed}", f"did you mean {_shown(close)}?" if close else "choose one of them"
 
 
 def _path(data: Mapping[str, _Json], error: ErrorDetails) -> list[str | int]:

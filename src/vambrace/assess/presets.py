@@ -1,0 +1,221 @@
+"""What a profile runs, chosen by what the model gives and what data there is; and what it demands.
+
+| | smoke: about a minute | ci: about a quarter of an hour | full: as long as it takes |
+|---|---|---|---|
+| clean | 256 samples | 1,000 | all |
+| pgd linf | main radius, 10 steps, 32 samples | three radii, 20 steps, 1,000 | five radii, 100 steps, 5 starts, all |
+| apgd linf | | main radius, 50 steps, 1,000 | five radii, 100 steps, 5 starts, all |
+| pgd l2 | | main radius, 20 steps, 1,000 | five radii, 100 steps, 5 starts, all |
+| apgd l2, fgsm linf | | | five radii, all |
+| perturbations | noise, rotation, severity 1, 128 samples | five, severities 1 3 5, 1,000 | five, severities 1 to 5 |
+| membership | | 2,000 a side | all |
+
+Times are for a small network on two cores. Radii follow `vambrace.assess.radii`. What a profile would run but the
+model, the data or the profile does not allow becomes a `Left` with its reason. A plan that names its own checks runs
+those instead; a check that the user named and that cannot run is an error before work starts. The clean check is always
+there, because no other number can be read without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from vambrace.assess.fit import Subject, misfit, why_not
+from vambrace.assess.plan import GateSpec, Plan, PlannedCheck
+from vambrace.assess.radii import radii
+from vambrace.core import registry
+from vambrace.core.findings import Left
+from vambrace.core.refusal import closest
+from vambrace.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vambrace.core.options import Options
+
+__all__ = ["Selection", "resolve", "select", "shipped_gates"]
+
+_NATURAL = ("gaussian_noise", "gaussian_blur", "rotate", "contrast", "jpeg")
+_ATTACK_LIMITS = {"smoke": 32, "ci": 1000, "full": None}
+_CLEAN_LIMITS = {"smoke": 256, "ci": 1000, "full": None}
+_NATURAL_LIMITS = {"smoke": 128, "ci": 1000, "full": None}
+_MEMBERSHIP_LIMITS = {"ci": 2000, "full": None}
+_SEVERITIES = {"smoke": (1,), "ci": (1, 3, 5), "full": (1, 2, 3, 4, 5)}
+
+Profile = Literal["smoke", "ci", "full"]
+Norm = Literal["l2", "linf"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The checks that run, in order, and what was left out."""
+
+    checks: tuple[PlannedCheck, ...]
+    left_out: tuple[Left, ...]
+
+
+def resolve(plan: Plan, subject: Subject, *, only: Sequence[str] = ()) -> tuple[Plan, tuple[Left, ...]]:
+    """The plan with its checks and gates decided, and what was left out.
+
+    Raises:
+        AccessError: E110, for a named check that needs more than the model gives.
+        ConfigError: E169, for a named check whose data is missing; E170, for an `only` that matches nothing.
+    """
+    selection = select(plan.profile, subject, named=plan.checks, only=only)
+    gates = plan.gates if plan.gates is None or plan.gates else shipped_gates(plan.profile, selection.checks, subject)
+    return dataclasses.replace(plan, checks=selection.checks, gates=gates), selection.left_out
+
+
+def select(
+    profile: Profile, subject: Subject, *, named: Sequence[PlannedCheck] = (), only: Sequence[str] = ()
+) -> Selection:
+    """The checks of a profile that fit the subject; or those that the plan names, when it names any.
+
+    Args:
+        profile: which table column.
+        subject: what is assessed.
+        named: checks of the plan; those with `named` False may be left out.
+        only: keep these ids, kinds, methods or patterns with `*`, and the clean check.
+
+    Raises:
+        AccessError: E110; ConfigError: E169, E170; see `resolve`.
+    """
+    wanted, left = list(named), list[Left]()
+    if not wanted:
+        wanted, left = _profile(profile, subject)
+    elif not any(planned.check.kind == "clean" for planned in wanted):
+        wanted.insert(0, _clean(profile))
+    checks: list[PlannedCheck] = []
+    for planned in wanted:
+        problem = why_not(planned, subject)
+        if problem is None:
+            checks.append(planned)
+        elif planned.named:
+            raise problem
+        else:
+            left.append(Left(name=planned.id, reason=problem.seen))
+    if named:
+        left.append(Left(name=f"profile {profile}", reason="the plan names its own checks"))
+    return _narrowed(checks, left, only) if only else Selection(checks=tuple(checks), left_out=tuple(left))
+
+
+def shipped_gates(profile: Profile, checks: Sequence[PlannedCheck], subject: Subject) -> tuple[GateSpec, ...]:
+    """What a profile demands when the plan does not say: each line only for checks that are planned.
+
+    smoke: preflight is content, and clean accuracy is surely above 1.5 times chance. ci: also, no perturbation at its
+    lowest severity surely costs at most 10 points. full: also, members are told from others with an AUC of surely at
+    most 0.6. That every required check was measured and is reliable is demanded of all runs, by the exit code.
+    """
+    gates = [
+        GateSpec(metric="preflight.ok", min=1.0, use="value"),
+        *(
+            GateSpec(metric=f"{planned.id}.accuracy", min=min(1.5 / subject.num_classes, 1.0))
+            for planned in checks
+            if planned.check.kind == "clean"
+        ),
+    ]
+    if profile != "smoke":
+        gates += [
+            GateSpec(metric=f"{planned.id}.drop@1", max=10.0)
+            for planned in checks
+            if planned.check.kind == "natural" and 1 in getattr(planned.check, "severities", ())
+        ]
+    if profile == "full":
+        gates += [
+            GateSpec(metric=f"{planned.id}.auc", max=0.6) for planned in checks if planned.check.kind == "membership"
+        ]
+    return tuple(gates)
+
+
+def _profile(profile: Profile, subject: Subject) -> tuple[list[PlannedCheck], list[Left]]:
+    """All that a profile would run on this kind of input, whatever the model gives."""
+    wanted, left = [_clean(profile)], list[Left]()
+    if subject.span is None:
+        reason = "the model has no bounds, so no radius or severity has a meaning; state --bounds LOW,HIGH"
+        left += [Left(name="adversarial attacks", reason=reason), Left(name="natural perturbations", reason=reason)]
+    else:
+        wanted += _attacks(profile, subject.input_shape, subject.span)
+        for name in _NATURAL if profile != "smoke" else ("gaussian_noise", "rotate"):
+            kind = registry.load(registry.PERTURBATIONS, name)
+            if reason := misfit(name, kind, subject.input_shape):
+                left.append(Left(name=f"natural-{name}", reason=reason))
+            else:
+                wanted.append(_natural(profile, name, kind()))
+    if profile != "smoke":
+        check = registry.load(registry.CHECKS, "membership")()
+        wanted.append(PlannedCheck(id="membership", check=check, limit=_MEMBERSHIP_LIMITS[profile]))
+    if profile == "smoke":
+        others = "APGD, l2 attacks, three more perturbations, higher severities, membership"
+        left.append(Left(name=others, reason="profile smoke is a first look; profile ci runs them"))
+    if profile == "ci":
+        others = "more steps and starts, FGSM, APGD in l2, severities 2 and 4, samples beyond 1,000"
+        left.append(Left(name=others, reason="profile ci must end in minutes; profile full runs them"))
+    return wanted, left
+
+
+def _attacks(profile: Profile, shape: Sequence[int], span: float) -> list[PlannedCheck]:
+    linf, l2 = radii(shape, span, "linf"), radii(shape, span, "l2")
+    if profile == "smoke":
+        return [_attack(profile, "pgd", "linf", (linf.main,), steps=10)]
+    if profile == "ci":
+        return [
+            _attack(profile, "pgd", "linf", linf.up_to_main(3), steps=20),
+            _attack(profile, "apgd", "linf", (linf.main,), steps=50),
+            _attack(profile, "pgd", "l2", (l2.main,), steps=20),
+        ]
+    strong: dict[str, Any] = {"steps": 100, "restarts": 5}
+    return [
+        _attack(profile, "fgsm", "linf", linf.curve),
+        _attack(profile, "pgd", "linf", linf.curve, **strong),
+        _attack(profile, "apgd", "linf", linf.curve, **strong),
+        _attack(profile, "pgd", "l2", l2.curve, **strong),
+        _attack(profile, "apgd", "l2", l2.curve, **strong),
+    ]
+
+
+def _attack(profile: Profile, name: str, norm: Norm, eps: tuple[float, ...], **options: Any) -> PlannedCheck:
+    attack = registry.load(registry.ATTACKS, name)(norm=norm, eps=eps[-1], **options)
+    check = registry.load(registry.CHECKS, "adversarial")(attack=attack, eps=eps)
+    return PlannedCheck(id=f"{name}-{norm}", check=check, limit=_ATTACK_LIMITS[profile])
+
+
+def _natural(profile: Profile, name: str, perturbation: Options) -> PlannedCheck:
+    check = registry.load(registry.CHECKS, "natural")(perturbation=perturbation, severities=_SEVERITIES[profile])
+    return PlannedCheck(id=f"natural-{name}", check=check, limit=_NATURAL_LIMITS[profile])
+
+
+def _clean(profile: Profile) -> PlannedCheck:
+    check = registry.load(registry.CHECKS, "clean")()
+    return PlannedCheck(id="clean", check=check, limit=_CLEAN_LIMITS[profile])
+
+
+def _narrowed(checks: Sequence[PlannedCheck], left: list[Left], only: Sequence[str]) -> Selection:
+    names = {planned.id: _names(planned) for planned in checks}
+    for pattern in only:
+        if any(fnmatch.fnmatchcase(name, pattern) for known in names.values() for name in known):
+            continue
+        reason = next((each.reason for each in left if fnmatch.fnmatchcase(each.name, pattern)), "")
+        known = sorted({name for each in names.values() for name in each})
+        close = closest(pattern, known)
+        raise ConfigError(
+            "E170",
+            seen=f"--only {pattern} matches no check that can run{f': {reason}' if reason else ''}",
+            expected=f"one of {', '.join(known)}",
+            fix=f"did you mean {close}?" if close else "leave --only out to see what the profile runs",
+        )
+    kept = [
+        planned
+        for planned in checks
+        if planned.check.kind == "clean"
+        or any(fnmatch.fnmatchcase(name, pattern) for name in names[planned.id] for pattern in only)
+    ]
+    dropped = [Left(name=planned.id, reason="not selected by --only") for planned in checks if planned not in kept]
+    return Selection(checks=tuple(kept), left_out=(*left, *dropped))
+
+
+def _names(planned: PlannedCheck) -> set[str]:
+    """What a check may be called by: its id, its kind, its method."""
+    method = getattr(planned.check, "name", None)
+    return {planned.id, planned.check.kind, *([method] if isinstance(method, str) else [])}
