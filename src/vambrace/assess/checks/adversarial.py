@@ -1,0 +1,323 @@
+"""Accuracy that is left when an attack may change every sample within a radius, and proof for what it breaks.
+
+A sample counts as robust at a radius when the model is right about it unchanged and the attack found nothing there.
+Samples that are wrong already are not attacked and are not robust. Radii are attacked in ascending order, each on what
+the smaller ones left: a break within a smaller radius is a break within a larger one.
+
+An attack's claims are not taken on trust. Every claimed example is asked about again in a forward of our own, from the
+float32 values that evidence saves, and its distance and bounds are measured; a claim that does not hold makes the
+finding unreliable (E461). What nobody can check here is an attack that finds less than it could: robust accuracy is
+an upper bound, and the conformance kit (`vambrace.testing`) is what catches attacks that do nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+
+import torch
+
+from vambrace.assess.checks.answers import Chunk, ask, enter
+from vambrace.assess.checks.base import Measured
+from vambrace.assess.checks.examples import as_evidence, quota, save_worst
+from vambrace.assess.checks.standing import in_order, not_finite, registered_name, standing
+from vambrace.assess.checks.words import radius, share
+from vambrace.core.access import Access
+from vambrace.core.findings import Cost, Flag
+from vambrace.core.intervals import wilson
+from vambrace.core.options import Options, Ratio, require
+from vambrace.core.registry import ATTACKS, load
+from vambrace.ops.norms import distances
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from vambrace.assess.checks.base import Context, Record, Reduction
+    from vambrace.assess.checks.standing import Standing
+    from vambrace.core.findings import Evidence, Finding
+    from vambrace.core.options import Norm
+    from vambrace.core.rng import Streams
+    from vambrace.data.batches import Batch
+    from vambrace.models.contract import Model
+    from vambrace.search.outcome import Attacked
+
+__all__ = ["AdversarialCheck", "Attack"]
+
+
+class Attack(Protocol):
+    """What the check asks of an attack: options with `norm` and `eps`, called on correctly classified samples."""
+
+    @property
+    def norm(self) -> Norm:
+        """What `eps` is measured in."""
+        ...
+
+    @property
+    def eps(self) -> float:
+        """The radius."""
+        ...
+
+    def __call__(
+        self, model: Model, inputs: Tensor, goal: Tensor, *, rng: Streams, ids: Tensor, batch_size: int
+    ) -> Attacked:
+        """Search within `eps` of every input for one that the model does not give the label `goal`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdversarialCheck(Options):
+    """Attack every sample that the model gets right, at each radius.
+
+    Metrics a radius: `robust_accuracy@<eps>` over all samples, and `success@<eps>` over those that were attacked.
+    Records: id, label, finite; where finite also prediction; where broken also broken (the smallest radius that did),
+    changed_prediction, distance, margin; mismatch where a claim did not hold; saved (file, name) for saved examples.
+
+    Attributes:
+        attack: options of an attack, such as `PGD(norm="linf", eps=8/255)`; its own `eps` gives way to the radii below.
+        eps: radii in the units of the inputs, distinct and positive; kept in ascending order.
+    """
+
+    attack: Options
+    eps: tuple[Ratio, ...]
+
+    kind: ClassVar[str] = "adversarial"
+    version: ClassVar[int] = 1
+    roles: ClassVar[tuple[str, ...]] = ("eval",)
+
+    def __post_init__(self) -> None:
+        radii = tuple(sorted(self.eps))
+        require(
+            bool(radii) and all(math.isfinite(each) and each > 0 for each in radii) and len(set(radii)) == len(radii),
+            seen=f"radii {list(self.eps)}",
+            expected="one or more distinct positive numbers in the units of the inputs",
+            fix='write eps = ["2/255", "8/255"]; accuracy at radius 0 is what the clean check measures',
+            code="E197",
+        )
+        require(
+            hasattr(self.attack, "eps") and hasattr(self.attack, "norm") and callable(self.attack),
+            seen=f"the attack {type(self.attack).__name__}",
+            expected="an attack with a norm and a radius",
+            fix="use one of those that `vambrace list` shows",
+            code="E197",
+        )
+        # One form for one meaning: equal checks are equal values and share their units.
+        object.__setattr__(self, "eps", radii)
+        object.__setattr__(self, "attack", _with_radius(self.attack, radii[-1]))
+
+    @property
+    def needs(self) -> Access:
+        """What the attack needs."""
+        return Access(getattr(self.attack, "needs", Access.GRADIENTS))
+
+    @property
+    def name(self) -> str:
+        """The attack's registered name."""
+        return registered_name(ATTACKS, self.attack)
+
+    @property
+    def norm(self) -> Norm:
+        """What the radii are measured in."""
+        return cast("Attack", self.attack).norm
+
+    def as_json(self) -> dict[str, object]:
+        """The options with the attack under its registered name; `from_json` is the inverse."""
+        return {"attack": {"name": self.name, **self.attack.as_json()}, "eps": list(self.eps)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> AdversarialCheck:
+        """The check that `as_json` wrote.
+
+        Raises:
+            ConfigError: E161 for an attack that is not installed, E165 to E167 for options that it does not take.
+        """
+        from vambrace.core.spec import read
+
+        options = dict(data["attack"])
+        name = options.pop("name")
+        attack: Options = read(load(ATTACKS, name), options, where="attack", called=f"attack {name}")
+        return cls(attack=attack, eps=tuple(data["eps"]))
+
+    def measure(self, context: Context, batch: Batch) -> Measured:
+        """One forward a sample, then the attack on those that are right, radius by radius, then proof of its claims."""
+        chunk = enter(context, batch)
+        clean = ask(context.model, chunk.inputs, chunk.labels, batch_size=context.batch_size)
+        cost = clean.cost
+        found: dict[int, dict[str, Any]] = {}
+        answers = zip(clean.finite, clean.predictions, chunk.truths, strict=True)
+        left = [place for place, (finite, guess, truth) in enumerate(answers) if finite and guess == truth]
+        for eps in self.eps:
+            if not left:
+                break
+            outcome = self._attacked(context, chunk, left, eps)
+            proved, spent = self._proved(context, chunk, left, outcome, eps)
+            lost = [left[row] for row in _where(~outcome.finite & ~outcome.success)]
+            found |= proved | {place: {"finite": False} for place in lost}
+            cost = cost + outcome.cost + spent
+            left = [place for place in left if place not in found]
+        records: list[Record] = []
+        for place, finite in enumerate(clean.finite):
+            record = chunk.record(place, finite=finite)
+            record |= {"prediction": clean.predictions[place]} if finite else {}
+            records.append(record | found.get(place, {}))
+        return Measured(records=records, cost=cost)
+
+    def reduce(self, reduction: Reduction) -> list[Finding]:
+        """Robust accuracy and success at every radius over all planned samples."""
+        records = in_order(reduction.records.get("eval", ()))
+        flags = [*not_finite(records, family=self.kind), *_mismatches(records)]
+        state = standing(reduction, family=self.kind, roles=self.roles, flags=flags)
+        curve = _curve(records, self.eps)
+        return [
+            finding
+            for eps in self.eps
+            for finding in self._at(state, records, eps, curve if eps == self.eps[-1] else {})
+        ]
+
+    def _at(self, state: Standing, records: Sequence[Record], eps: float, series: Mapping[str, Any]) -> list[Finding]:
+        n, attacked = len(records), [record for record in records if _correct(record)]
+        kept, broken = sum(_robust(record, eps) for record in records), sum(_broken(record, eps) for record in attacked)
+        part, rate = kept / n if n else 0.0, broken / len(attacked) if attacked else 0.0
+        robust, success = wilson(kept, n), wilson(broken, len(attacked))
+        options = {name: value for name, value in self.attack.as_json().items() if name != "eps"}
+        where = {"attack": self.name, **options, "norm": self.norm, "eps": eps}
+        sight = "white-box" if self.needs >= Access.GRADIENTS else "black-box"
+        return [
+            state.finding(
+                f"robust_accuracy@{eps:.6g}",
+                part,
+                sentence=f"Under the {self.norm} {radius(eps)} {sight} attack {self.name} "
+                f"{share(part, n, 'samples', robust)} stay right.",
+                n=n,
+                interval=robust,
+                parameters=where,
+                series=series,
+                evidence=self._evidence(state.reduction, records, eps),
+            ),
+            state.finding(
+                f"success@{eps:.6g}",
+                rate,
+                sentence=f"Within {self.norm} {radius(eps)} the attack {self.name} breaks "
+                f"{share(rate, len(attacked), 'samples that were right', success)}.",
+                n=len(attacked),
+                interval=success,
+                higher_is_better=False,
+                parameters=where,
+                unmeasured="" if attacked else "no sample was right before the attack",
+            ),
+        ]
+
+    def _attacked(self, context: Context, chunk: Chunk, left: Sequence[int], eps: float) -> Attacked:
+        places = torch.tensor(left, device=chunk.labels.device)
+        return cast("Attack", _with_radius(self.attack, eps))(
+            context.model,
+            chunk.inputs[places],
+            chunk.labels[places],
+            rng=context.rng,
+            ids=chunk.ids[places],
+            batch_size=context.batch_size,
+        )
+
+    def _proved(
+        self, context: Context, chunk: Chunk, left: Sequence[int], outcome: Attacked, eps: float
+    ) -> tuple[dict[int, dict[str, Any]], Cost]:
+        """What holds of the claimed examples, by place in the chunk, the worst of them saved; and what it took."""
+        claimed = _where(outcome.success)
+        if not claimed:
+            return {}, Cost()
+        places = [left[row] for row in claimed]
+        # Evidence is saved in float32: what is asked about is what is saved.
+        changed = outcome.adversarial.detach().to(chunk.inputs)[claimed]
+        answers = ask(context.model, changed, chunk.labels[places], batch_size=context.batch_size)
+        inside = distances(changed, chunk.inputs[places], self.norm) <= eps
+        if context.model.bounds is not None:
+            inside &= context.model.bounds.to(changed).contains(changed)
+        allowed = set(_where(inside & changed.flatten(1).isfinite().all(dim=1)))
+        lengths = cast("list[float]", distances(changed, chunk.inputs[places], self.norm).tolist())
+        entries: dict[int, dict[str, Any]] = {}
+        for row, place in enumerate(places):
+            wrong = answers.finite[row] and answers.predictions[row] != chunk.truths[place]
+            entries[place] = {"mismatch": True}
+            if wrong and row in allowed:
+                entries[place] = {"broken": eps, "changed_prediction": answers.predictions[row]}
+                entries[place] |= {"distance": lengths[row], "margin": answers.margins[row]}
+        proved = {place: row for row, place in enumerate(places) if "broken" in entries[place]}
+        saved = save_worst(
+            context,
+            chunk,
+            {place: changed[row] for place, row in proved.items()},
+            {place: answers.margins[row] for place, row in proved.items()},
+            most=quota(context.images, len(self.eps)),
+        )
+        for place, entry in saved.items():
+            entries[place]["saved"] = entry
+        counted = context.model.access < Access.GRADIENTS
+        return entries, Cost(verifications=len(claimed), queries=len(claimed) if counted else 0)
+
+    def _evidence(self, reduction: Reduction, records: Sequence[Record], eps: float) -> list[Evidence]:
+        shown = [record for record in records if "saved" in record and record["broken"] == eps]
+        shown.sort(key=lambda record: (-record["margin"], int(record["id"])))
+        return [
+            as_evidence(
+                reduction,
+                record,
+                record["saved"],
+                kind="adversarial",
+                point=eps,
+                prediction=record["changed_prediction"],
+                clean_prediction=record["prediction"],
+                facts={
+                    "attack": self.name,
+                    "norm": self.norm,
+                    "eps": eps,
+                    "distance": record["distance"],
+                    "margin": record["margin"],
+                },
+            )
+            for record in shown[: quota(reduction.images, len(self.eps))]
+        ]
+
+
+def _with_radius(attack: Options, eps: float) -> Options:
+    return cast("Options", dataclasses.replace(cast("Any", attack), eps=eps))
+
+
+def _where(mask: Tensor) -> list[int]:
+    return cast("list[int]", mask.nonzero().flatten().tolist())
+
+
+def _correct(record: Record) -> bool:
+    return bool(record["finite"]) and record["prediction"] == record["label"]
+
+
+def _broken(record: Record, eps: float) -> bool:
+    return "broken" in record and record["broken"] <= eps
+
+
+def _robust(record: Record, eps: float) -> bool:
+    """Right, and neither broken nor claimed without proof."""
+    return _correct(record) and not _broken(record, eps) and "mismatch" not in record
+
+
+def _curve(records: Sequence[Record], radii: Sequence[float]) -> dict[str, Any]:
+    """Accuracy against radius, beginning with the same samples unchanged."""
+    counts = [sum(map(_correct, records))] + [sum(_robust(record, eps) for record in records) for eps in radii]
+    intervals = [wilson(count, len(records)) for count in counts]
+    return {
+        "eps": [0.0, *radii],
+        "accuracy": [count / len(records) if records else 0.0 for count in counts],
+        "low": [each.low if each else None for each in intervals],
+        "high": [each.high if each else None for each in intervals],
+    }
+
+
+def _mismatches(records: Sequence[Record]) -> list[Flag]:
+    claims = sum("mismatch" in record or "broken" in record for record in records)
+    wrong = sum("mismatch" in record for record in records)
+    if not wrong:
+        return []
+    text = f"{wrong:,} of {claims:,} adversarial examples that the attack claimed do not hold when asked about again."
+    return [Flag(code="E461", level="unreliable", text=text, families=("adversarial",))]
