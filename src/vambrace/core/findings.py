@@ -175,6 +175,15 @@ class Finding:
         """How gates and people address the number: `check.metric`."""
         return f"{self.check}.{self.metric}"
 
+    def as_json(self) -> dict[str, Json]:
+        """The finding as it stands in results.json."""
+        return cast("dict[str, Json]", _plain(self))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Json]) -> Finding:
+        """The inverse of `as_json`."""
+        return _finding(data)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:

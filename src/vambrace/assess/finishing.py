@@ -1,0 +1,215 @@
+"""The end of a run: findings, gates, verdict, results.json, reports.
+
+results.json is written first and holds nothing that differs between equal runs. Whatever fails after it costs its
+own file and the exit code, never the results.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from vambrace.assess.environment import versions
+from vambrace.assess.gates import against_baseline, apply, judge
+from vambrace.assess.reduction import keep_valid, quiet, reduce_units
+from vambrace.assess.verdict import Ending, verdict
+from vambrace.core.findings import Results
+from vambrace.errors import ResourceError
+from vambrace.report import write as write_reports
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from vambrace.assess.engine import Ended
+    from vambrace.assess.plan import Plan
+    from vambrace.assess.rundir import RunDirectory
+    from vambrace.assess.units import Unit
+    from vambrace.core.findings import Finding, Flag, Left
+
+__all__ = ["Concluded", "Format", "conclude", "deliver"]
+
+Format = Literal["html", "json", "junit"]
+Json = Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concluded:
+    """What a run found, before anything is written.
+
+    Attributes:
+        results: for results.json: nothing in it differs between equal runs.
+        ending: the facts behind the verdict, in full words.
+    """
+
+    results: Results
+    ending: Ending
+
+
+def conclude(
+    plan: Plan,
+    units: Sequence[Unit],
+    ended: Ended,
+    *,
+    facts: Mapping[str, Json],
+    preflight: Finding,
+    flags: Sequence[Flag],
+    left_out: Sequence[Left],
+    baseline: Results | None = None,
+) -> Concluded:
+    """Findings, gates and verdict from the records of all units.
+
+    Args:
+        plan: with every choice made.
+        units: all units of the plan.
+        ended: how they ended.
+        facts: "model" and "data", see `vambrace.assess.facts`.
+        preflight: its finding.
+        flags: its flags.
+        left_out: what was not tested.
+        baseline: results of the run to compare with.
+    """
+    class_names = _class_names(facts)
+    reduced = reduce_units(
+        plan,
+        units,
+        ended.done,
+        flags=flags,
+        num_classes=int(facts["model"]["num_classes"] or len(class_names)),
+        class_names=class_names,
+        reason=f"resources: {ended.failure.code}" if ended.failure else ended.reason,
+    )
+    data = {role: _data(role_facts) for role, role_facts in facts["data"].items()}
+    gates = against_baseline(plan.gates, baseline)
+    findings = (preflight, *reduced.findings)
+    starved = [f"{error['code']}: {error['seen']}" for error in reduced.errors if error["type"] == "ResourceError"]
+    if ended.failure:
+        starved.insert(0, f"{ended.failure.code}: {ended.failure.seen}")
+    ending = Ending(
+        findings=findings,
+        gates=(),
+        judged=gates is not None,
+        required=[planned.id for planned in plan.checks if planned.required],
+        unfinished=_unfinished(plan, ended, reduced.unfinished, len(units)),
+        starved=starved[0] if starved else "",
+        interrupted=ended.reason == "interrupted",
+        bug="; ".join(dict.fromkeys(reduced.bugs)),
+    )
+    results = Results(
+        schema="vambrace/results/1",
+        model=_model(facts["model"], class_names),
+        data=data,
+        plan=_plan(plan, facts["model"]["dtype"]),
+        versions=versions(facts["model"]["kind"] or ""),
+        findings=findings,
+        gates=(),
+        left_out=tuple(left_out),
+        verdict=verdict(ending),
+    )
+    results, unusable = keep_valid(results)
+    judged = judge(gates or (), results.findings, data=data, baseline=baseline)
+    ending = dataclasses.replace(
+        ending,
+        findings=apply(results.findings, judged),
+        gates=judged,
+        bug="; ".join(dict.fromkeys([*reduced.bugs, *unusable])),
+    )
+    silent = dataclasses.replace(ending, starved=_without_space(ending.starved), bug=quiet(ending.bug))
+    results = dataclasses.replace(results, findings=tuple(ending.findings), gates=judged, verdict=verdict(silent))
+    return Concluded(results=results, ending=ending)
+
+
+def deliver(
+    concluded: Concluded,
+    directory: RunDirectory,
+    *,
+    formats: Sequence[Format],
+    timings: Mapping[str, Json],
+    environment: Mapping[str, Json],
+) -> tuple[Results, tuple[Path, ...]]:
+    """Write results.json, then timings and reports; what was written, and the results as they stand after that.
+
+    A disk that fails here is not raised: it becomes part of the verdict that is handed back.
+    """
+    results, ending = concluded.results, concluded.ending
+    written: list[Path] = []
+    try:
+        written.append(directory.write_json("results.json", results.as_json()))
+    except ResourceError as error:
+        ending = dataclasses.replace(ending, unwritten=error.seen)
+        return dataclasses.replace(results, verdict=verdict(ending)), ()
+    try:
+        directory.write_json("timings.json", timings)
+        others: list[Format] = [name for name in formats if name != "json"]
+        written += write_reports(results, directory.path, others, timings=timings, environment=environment)
+    except ResourceError as error:
+        ending = dataclasses.replace(ending, starved=ending.starved or f"{error.code}: {error.seen}")
+    return dataclasses.replace(results, verdict=verdict(ending)), tuple(written)
+
+
+def _class_names(facts: Mapping[str, Json]) -> tuple[str, ...]:
+    data = facts["data"]
+    first = data.get("eval") or next(iter(data.values()), None)
+    return tuple(first["class_names"]) if first else ()
+
+
+def _unfinished(plan: Plan, ended: Ended, missing: int, total: int) -> str:
+    if not missing:
+        return ""
+    count = f"{missing} of {total} units did not run"
+    match ended.reason:
+        case "budget":
+            return f"the budget of {plan.run.budget:g} s was spent, and {count}"
+        case "stopped":
+            return f"the run was told to stop, and {count}"
+        case _:
+            return count
+
+
+def _without_space(text: str) -> str:
+    """The sentence for results.json: how much room was left differs from run to run."""
+    return quiet(text.partition(" (")[0]) if text.startswith("E601") else quiet(text)
+
+
+def _model(facts: Mapping[str, Json], class_names: Sequence[str]) -> dict[str, Json]:
+    same = ("name", "access", "bounds", "outputs", "input_shape", "num_classes")
+    return {
+        **{name: facts[name] for name in same},
+        "sha256": facts["weights"],
+        "kind": facts["kind"] or "memory",
+        "class_names": list(class_names),
+    }
+
+
+def _data(facts: Mapping[str, Json]) -> dict[str, Json]:
+    return {
+        "name": facts["name"],
+        "n": facts["n"],
+        "classes": sum(count > 0 for count in facts["counts"]),
+        "counts": list(facts["counts"]),
+        "sha256": facts["sha256"],
+    }
+
+
+def _plan(plan: Plan, dtype: str) -> dict[str, Json]:
+    return {
+        "profile": plan.profile,
+        "seed": plan.seed,
+        "checks": [
+            {
+                "id": planned.id,
+                "kind": planned.check.kind,
+                "required": planned.required,
+                "limit": planned.limit,
+                "options": planned.check.as_json(),
+            }
+            for planned in plan.checks
+        ],
+        "gates": None if plan.gates is None else [gate.as_json() for gate in plan.gates],
+        "chunk": plan.run.chunk,
+        "batch": plan.run.batch,
+        "threads": plan.run.threads,
+        "dtype": dtype,
+        "device": plan.run.device.partition(":")[0],
+    }
