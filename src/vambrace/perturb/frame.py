@@ -30,7 +30,7 @@ from vambrace.perturb.severity import check_severity
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["UNIT", "Frame", "Perturbation", "enter", "shorter_side"]
+__all__ = ["Frame", "Perturbation", "UNIT", "enter", "shorter_side"]
 
 UNIT = Bounds(0.0, 1.0)
 

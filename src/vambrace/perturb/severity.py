@@ -20,7 +20,7 @@ from typing import Literal
 
 from vambrace.core.options import Ratio, require
 
-__all__ = ["SIDES", "Five", "Published", "check_five", "check_severity", "level", "table_side"]
+__all__ = ["Five", "Published", "SIDES", "check_five", "check_severity", "level", "table_side"]
 
 Five = tuple[Ratio, Ratio, Ratio, Ratio, Ratio]
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from vambrace.core.findings import Interval
     from vambrace.models.contract import Model
 
-__all__ = ["RATES", "MembershipResult", "TprPoint", "loss_scores", "measure", "per_sample_loss", "roc_points"]
+__all__ = ["MembershipResult", "RATES", "TprPoint", "loss_scores", "measure", "per_sample_loss", "roc_points"]
 
 RATES = (0.1, 0.01, 0.001)
 """False positive rates at which the true positive rate is measured."""
