@@ -6,6 +6,7 @@ data sets, never end up in one file.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from vambrace.errors import ConfigError
+from vambrace.models.contract import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -65,9 +67,17 @@ def samples_digest(ids: Iterable[int], hashes: Iterable[str]) -> str:
     return _digest(f"{each} {content}\n" for each, content in zip(ids, hashes, strict=True))
 
 
-def model_facts(model: Model) -> dict[str, Json]:
-    """The model as JSON data; the fields of its identity are None where it has none."""
+def model_facts(model: Model, *, declared: str = "") -> dict[str, Json]:
+    """The model as JSON data; the fields of its identity are None where it has none.
+
+    Args:
+        model: the model.
+        declared: what the user vouches that it is: the identity of a model without one, a part of that of another.
+    """
     identity = model.identity
+    if declared:
+        known = identity or Identity(name=declared, kind="memory", weights=None, source=None, detail={})
+        identity = dataclasses.replace(known, detail={**known.detail, "declared": declared})
     return {
         "name": identity.name if identity else type(model).__name__,
         "kind": identity.kind if identity else None,

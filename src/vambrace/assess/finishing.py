@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vambrace.assess.plan import Plan
     from vambrace.assess.rundir import RunDirectory
     from vambrace.assess.units import Unit
-    from vambrace.core.findings import Finding, Flag, Left
+    from vambrace.core.findings import Finding, Left
 
 __all__ = ["Concluded", "Format", "conclude", "deliver"]
 
@@ -54,7 +54,6 @@ def conclude(
     *,
     facts: Mapping[str, Json],
     preflight: Finding,
-    flags: Sequence[Flag],
     left_out: Sequence[Left],
     baseline: Results | None = None,
 ) -> Concluded:
@@ -65,8 +64,7 @@ def conclude(
         units: all units of the plan.
         ended: how they ended.
         facts: "model" and "data", see `vambrace.assess.facts`.
-        preflight: its finding.
-        flags: its flags.
+        preflight: its finding; its flags concern all others.
         left_out: what was not tested.
         baseline: results of the run to compare with.
     """
@@ -75,7 +73,7 @@ def conclude(
         plan,
         units,
         ended.done,
-        flags=flags,
+        flags=preflight.flags,
         num_classes=int(facts["model"]["num_classes"] or len(class_names)),
         class_names=class_names,
         reason=f"resources: {ended.failure.code}" if ended.failure else ended.reason,

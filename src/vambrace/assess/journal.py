@@ -188,13 +188,15 @@ class Journal:
         path: the file.
         run: the run's id, which every record is bound to.
         parsed: what was there when it was opened.
+        incidents: what was appended since.
     """
 
     path: Path
     run: str
     parsed: Parsed
-    _appender: Appender = field(repr=False)
-    _next: int = field(repr=False)
+    incidents: list[Incident] = field(init=False, default_factory=list[Incident])
+    _appender: Appender = field(repr=False, kw_only=True)
+    _next: int = field(repr=False, kw_only=True)
 
     @classmethod
     def open(cls, path: Path, run: str) -> Journal:
@@ -209,7 +211,7 @@ class Journal:
         except FileNotFoundError:
             parsed = parse(b"", run)
         appender = Appender(path, size=parsed.keep)
-        journal = cls(path, run, parsed, appender, parsed.last + 1)
+        journal = cls(path, run, parsed, _appender=appender, _next=parsed.last + 1)
         if parsed.keep == 0:
             appender.append(HEADER)
         return journal
@@ -245,6 +247,7 @@ class Journal:
         """Record that something happened to the run."""
         incident = Incident(seq=self._next, code=code, text=text, at=at)
         self._append({"kind": "incident", **{name: getattr(incident, name) for name in _INCIDENT}})
+        self.incidents.append(incident)
         return incident
 
     def close(self) -> None:

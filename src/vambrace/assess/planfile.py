@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from vambrace.assess.plan import DataSpec, GateSpec, ModelSpec, Plan, PlannedCheck, RunSpec, TrustSpec
-from vambrace.core import registry
+from vambrace.core import canonical, registry
 from vambrace.core.contract import InputContract
 from vambrace.core.spec import read
 from vambrace.errors import ConfigError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vambrace.assess.checks.base import Check
 
-__all__ = ["plan_as_json", "plan_from_json"]
+__all__ = ["plan_as_json", "plan_from_json", "settled"]
 
 Json = Any
 
@@ -77,6 +77,29 @@ def plan_from_json(data: Mapping[str, Json]) -> Plan:
         gates=None if gates is None else tuple(read(GateSpec, gate, where="gate") for gate in gates),
         base=data["base"],
     )
+
+
+def settled(plan: Plan) -> Plan:
+    """The plan as it looks after it was written and read: 1 and 1.0 become one, as they are in a resumed run.
+
+    Raises:
+        ConfigError: E161 for a check that is not registered, E516 for one that is not the one registered under its
+            kind.
+    """
+    found = plan_from_json(canonical.loads(canonical.dumps(plan_as_json(plan))))
+    for ours, theirs in zip(plan.checks, found.checks, strict=True):
+        if type(ours.check) is not type(theirs.check):
+            raise ConfigError(
+                "E516",
+                seen=f"{ours.id} is a {_named(ours.check)}, but {ours.check.kind!r} is {_named(theirs.check)}",
+                expected="checks that can be found again by their kind when the run is resumed",
+                fix='give the class a kind of its own and declare it under [project.entry-points."vambrace.checks"]',
+            )
+    return found
+
+
+def _named(check: Check) -> str:
+    return f"{type(check).__module__}.{type(check).__qualname__}"
 
 
 def _planned(data: Mapping[str, Json], where: str) -> PlannedCheck:

@@ -129,8 +129,7 @@ class RunDirectory:
         """
         run = secrets.token_hex(16)
         path = out / (name or f"{stamp()}-{run[:8]}")
-        file = RunFile(run=run, created=now(), plan=plan, facts=facts)
-        content = file.as_bytes()
+        content = RunFile(run=run, created=now(), plan=plan, facts=facts).as_bytes()
         make_folder(out)
         prepared = out / f".{path.name}.{os.getpid()}.new"
         lock: Lock | None = None
@@ -149,7 +148,8 @@ class RunDirectory:
             if isinstance(error, FileExistsError):
                 raise _taken(path) from None
             raise
-        return cls(path, file, lock)
+        # As everybody else will read it, so that a run that is resumed computes with the same values.
+        return cls(path, read_run_file(path), lock)
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:

@@ -25,10 +25,13 @@ class Stop:
 
     Args:
         budget: wall seconds from `begin_units` until no further unit begins; None: no limit.
+
+    Attributes:
+        budget: the same; may be set until `begin_units`.
     """
 
     def __init__(self, budget: float | None = None) -> None:
-        self._budget = budget
+        self.budget = budget
         self._end: float | None = None
         self._signal: Reason = ""
         self._open = False
@@ -43,8 +46,8 @@ class Stop:
 
     def begin_units(self) -> None:
         """From now on the budget is spent."""
-        if self._budget is not None:
-            self._end = time.monotonic() + self._budget
+        if self.budget is not None:
+            self._end = time.monotonic() + self.budget
 
     @contextlib.contextmanager
     def interruptible(self) -> Generator[None]:

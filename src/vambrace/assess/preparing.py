@@ -1,0 +1,189 @@
+"""From a plan to what can be run: model and data opened, preflight passed, checks chosen, every choice fixed.
+
+Nothing is written here: a model or data that is refused leaves no run directory behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vambrace.assess.environment import device_class, versions
+from vambrace.assess.facts import Samples, data_facts, model_facts
+from vambrace.assess.fit import Subject
+from vambrace.assess.opening import open_data, open_model
+from vambrace.assess.planfile import settled
+from vambrace.assess.preflight import Preflight, preflight
+from vambrace.assess.presets import resolve
+from vambrace.assess.units import Unit, cut
+from vambrace.assess.worker import arithmetic
+from vambrace.core.findings import Left
+from vambrace.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from vambrace.assess.plan import Plan
+    from vambrace.core.progress import Progress
+    from vambrace.data.batches import Batches
+    from vambrace.models.contract import Model
+
+__all__ = ["CHUNK_BATCHES", "Job", "Opened", "check_workers", "open_job", "prepare", "units_of"]
+
+CHUNK_BATCHES = 4
+"""Physical batches in a unit where the plan does not say: enough for a search to refill freed slots."""
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Opened:
+    """A model and data, and what is known about them before the model is asked anything.
+
+    Attributes:
+        model: the model under assessment.
+        batches: data by role.
+        samples: per role, which samples there are.
+        declared: what the user says the model is, for one that has no identity; else "".
+        seconds: wall time of opening and reading them.
+    """
+
+    model: Model
+    batches: Mapping[str, Batches]
+    samples: Mapping[str, Samples]
+    declared: str
+    seconds: float
+
+    def facts(self) -> dict[str, Json]:
+        """Both as JSON data, under "model" and "data"; see `vambrace.assess.facts`."""
+        return {
+            "model": model_facts(self.model, declared=self.declared),
+            "data": {role: data_facts(source, self.samples[role]) for role, source in self.batches.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Job:
+    """What can be run.
+
+    Attributes:
+        plan: with every choice made.
+        opened: model and data.
+        checked: what preflight found.
+        left_out: what is not tested, and why.
+        seconds: wall time of preflight.
+    """
+
+    plan: Plan
+    opened: Opened
+    checked: Preflight
+    left_out: tuple[Left, ...]
+    seconds: float
+
+    def facts(self) -> dict[str, Json]:
+        """Those of what was opened, with what preflight learned about the model."""
+        facts = self.opened.facts()
+        learned = {"input_shape": list(self.checked.input_shape), "num_classes": self.checked.num_classes}
+        return {**facts, "model": facts["model"] | learned}
+
+
+def open_job(
+    plan: Plan,
+    *,
+    model: Model | None,
+    batches: Mapping[str, Batches] | None,
+    declared: str,
+    progress: Progress,
+) -> Opened:
+    """Open what the plan names, or take what is given in memory, and read the data once.
+
+    Raises:
+        ConfigError, ModelRefused, DataRefused: see `vambrace.assess.opening`.
+    """
+    began = time.perf_counter()
+    progress.start("load", 2)
+    model = model or open_model(plan)
+    progress.advance("load", 1, "model")
+    batches = batches or open_data(plan, progress=progress)
+    samples = {role: Samples.of(source) for role, source in batches.items()}
+    progress.advance("load", 1, "data")
+    progress.finish("load")
+    return Opened(model=model, batches=batches, samples=samples, declared=declared, seconds=time.perf_counter() - began)
+
+
+def prepare(plan: Plan, opened: Opened, *, only: Sequence[str], progress: Progress) -> Job:
+    """Preflight, choose checks and gates, and fix batch, threads and chunk.
+
+    Raises:
+        ModelRefused, DataRefused: for what cannot be measured.
+        AccessError, ConfigError: for checks that the user named and that cannot run.
+    """
+    model = opened.model
+    began = time.perf_counter()
+    progress.start("preflight", 1)
+    with arithmetic(plan):
+        checked = preflight(model, opened.batches, plan)
+    progress.finish("preflight", checked.finding.sentence)
+    subject = Subject(
+        access=model.access,
+        roles=tuple(opened.batches),
+        input_shape=checked.input_shape,
+        span=None if model.bounds is None else model.bounds.span,
+        num_classes=checked.num_classes,
+    )
+    plan, left = resolve(plan, subject, only=only)
+    fixed = dataclasses.replace(
+        plan.run,
+        batch=checked.batch,
+        threads=checked.threads,
+        chunk=plan.run.chunk or CHUNK_BATCHES * checked.batch,
+        device=str(model.device),
+    )
+    return Job(
+        plan=settled(dataclasses.replace(plan, run=fixed)),
+        opened=opened,
+        checked=checked,
+        left_out=(*left, *_skipped(opened.batches)),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def units_of(plan: Plan, opened: Opened, facts: Mapping[str, Json]) -> tuple[Unit, ...]:
+    """The units of a fixed plan, keyed for this machine and these versions."""
+    return cut(
+        plan,
+        opened.samples,
+        model=facts["model"],
+        data=facts["data"],
+        versions=versions(facts["model"]["kind"] or ""),
+        device=device_class(opened.model.device),
+    )
+
+
+def check_workers(plan: Plan, *, in_memory: bool) -> None:
+    """Refuse other processes for what only this one has.
+
+    Raises:
+        ConfigError: E512.
+    """
+    if in_memory and plan.run.workers > 1:
+        raise ConfigError(
+            "E512",
+            seen=f"{plan.run.workers} workers for a model or data in memory",
+            expected="what every process can open: a model file or factory, and a data source",
+            fix="name them in a plan, or use one worker",
+        )
+
+
+def _skipped(batches: Mapping[str, Batches]) -> list[Left]:
+    """Files of the data that could not be used: they were not tested."""
+    left: list[Left] = []
+    for role, source in batches.items():
+        skipped: Sequence[tuple[str, str]] = getattr(source, "skipped", ())
+        if skipped:
+            name, why = skipped[0]
+            more = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
+            left.append(Left(name=f"{len(skipped)} unusable files in {role}", reason=f"{name}: {why}{more}"))
+    return left
