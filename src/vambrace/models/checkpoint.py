@@ -71,15 +71,20 @@ def refusal(path: Path, scan: Scan) -> ModelRefused | None:
     return None
 
 
-def read_checkpoint(path: Path, form: Format) -> object:
+def read_checkpoint(path: Path, form: Format, scan: Scan | None = None) -> object:
     """The checked content of a checkpoint: containers and tensors, on the CPU.
+
+    Args:
+        path: the file.
+        form: what it is.
+        scan: of this file, where it was made before.
 
     Raises:
         ModelRefused: those of `scan_checkpoint` and `refusal`; E217 when torch cannot or will not read it.
     """
     if form.kind == "tar":
         raise _unreadable(path, _TOO_OLD)
-    if error := refusal(path, scan_checkpoint(path, form)):
+    if error := refusal(path, scan or scan_checkpoint(path, form)):
         raise error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

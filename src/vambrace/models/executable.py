@@ -104,6 +104,8 @@ def _read(data: bytes, name: str, form: Format, scan: Scan | None, trusted: Sequ
 
         return load(stream).module()
     if form.kind == "checkpoint" and scan is not None:
+        if scan.dangerous:
+            raise _refused(name, f"it would call {scan.dangerous[0]}", "save the state dict and give --factory")
         classes = [_network_class(name, foreign, trusted) for foreign in scan.foreign]
         with torch.serialization.safe_globals(list(classes)):
             return cast("object", torch.load(stream, map_location="cpu", weights_only=True))

@@ -25,7 +25,7 @@ import torch
 
 from vambrace.core.access import Bounds
 from vambrace.errors import ConfigError, ModelRefused
-from vambrace.models.checkpoint import read_checkpoint, scan_checkpoint
+from vambrace.models.checkpoint import read_checkpoint, refusal, scan_checkpoint
 from vambrace.models.contract import Identity
 from vambrace.models.executable import open_accepted, refuse_executable
 from vambrace.models.factory import Built, build, root_of
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from vambrace.core.contract import InputContract
     from vambrace.models.contract import Model, Outputs
+    from vambrace.models.pickles import Scan
 
 __all__ = ["Source", "Trust", "load", "load_model"]
 
@@ -238,9 +239,9 @@ def _load(path: Path | None, recipe: _Recipe) -> Model:
             input_shape=recipe.input_shape,
             device=recipe.device,
         )
-    accepted = _accepted(path, form, recipe)
-    if accepted is not None:
-        return _assessable(accepted, path.name, recipe)
+    scan = scan_checkpoint(path, form) if form.kind in {"checkpoint", "legacy"} else None
+    if form.is_executable or (scan is not None and scan.foreign):
+        return _assessable(_accepted(path, form, scan, recipe), path.name, recipe)
     if recipe.factory is None:
         raise ModelRefused(
             "E204",
@@ -248,7 +249,7 @@ def _load(path: Path | None, recipe: _Recipe) -> Model:
             expected="a factory",
             fix="add --factory pkg.mod:fn (factory=...), a function that returns the network",
         )
-    weights = read_safetensors(path) if form.kind == "safetensors" else read_checkpoint(path, form)
+    weights = read_safetensors(path) if form.kind == "safetensors" else read_checkpoint(path, form, scan)
     if form.kind == "safetensors" and recipe.state_key:
         raise ModelRefused(
             "E209",
@@ -262,20 +263,17 @@ def _load(path: Path | None, recipe: _Recipe) -> Model:
     return _assessable(built, path.name, recipe)
 
 
-def _accepted(path: Path, form: Format, recipe: _Recipe) -> Built | None:
-    """The network of an executable file whose hash is accepted; None for a file that is data."""
-    scan = scan_checkpoint(path, form) if form.kind in {"checkpoint", "legacy"} else None
-    if not form.is_executable and (scan is None or not scan.foreign or not recipe.trust_artifacts):
-        return None
+def _accepted(path: Path, form: Format, scan: Scan | None, recipe: _Recipe) -> Built:
+    """The network of a file that is more than data, if its hash is accepted."""
+    if not recipe.trust_artifacts:
+        raise (scan and refusal(path, scan)) or refuse_executable(path, form, _file_sha256(path))
     # The bytes that are hashed are those that are opened: the file is read once.
-    data = path.read_bytes() if recipe.trust_artifacts else b""
-    digest = hashlib.sha256(data).hexdigest() if data else _file_sha256(path)
-    if digest in recipe.trust_artifacts:
-        network = open_accepted(data, path.name, form, scan, trusted=recipe.trust_code, base=recipe.base)
-        return Built(network, digest)
-    if form.is_executable:
-        raise refuse_executable(path, form, digest)
-    return None
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest not in recipe.trust_artifacts:
+        raise (scan and refusal(path, scan)) or refuse_executable(path, form, digest)
+    network = open_accepted(data, path.name, form, scan, trusted=recipe.trust_code, base=recipe.base)
+    return Built(network, digest)
 
 
 def _build(recipe: _Recipe, factory: str | Callable[..., nn.Module]) -> Built:

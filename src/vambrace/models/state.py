@@ -92,14 +92,14 @@ def _mend(wanted: set[str], keys: list[str], strip_prefix: str) -> str:
     """The option that would make the names fit, where there is one."""
     # Older checkpoints have no batch counters; they load all the same.
     wanted = {key for key in wanted if not key.endswith("num_batches_tracked")}
+    if strip_prefix and set(keys) >= wanted:
+        return f"drop --strip-prefix {strip_prefix!r}"
     for prefix in _prefixes(keys):
         if {key.removeprefix(prefix) for key in keys} >= wanted and prefix != strip_prefix:
             return f'add --strip-prefix "{prefix}" (strip_prefix={prefix!r})'
     for prefix in _prefixes(sorted(wanted)):
         if {prefix + key.removeprefix(strip_prefix) for key in keys} >= wanted:
             return f"let the factory return the inner network: it wraps it as {prefix.rstrip('.')!r}"
-    if strip_prefix and set(keys) >= wanted:
-        return f"drop --strip-prefix {strip_prefix!r}"
     return "check that the factory builds the network these weights were saved from, with the same arguments"
 
 
