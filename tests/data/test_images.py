@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -111,10 +112,24 @@ def test_the_hosts_pillow_settings_neither_matter_nor_change(monkeypatch: pytest
 
 def test_threads_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7)
-    images = [pixels(seed, (9, 9)) for seed in range(60)]
-    with ThreadPoolExecutor(8) as pool:
-        for stored, decoded in zip(images, pool.map(decode_image, map(encoded, images)), strict=True):
-            assert np.array_equal(decoded[0], stored)
+    opening, met, done = Image.open, threading.Event(), threading.Event()
+    first = threading.Lock()
+
+    def interleaved(*given, **options):
+        """The first to open waits for a second, and the second until the first is through: the worst order there is."""
+        if first.acquire(blocking=False):
+            met.wait(0.3)
+        else:
+            met.set()
+            done.wait(0.3)
+        return opening(*given, **options)
+
+    monkeypatch.setattr(Image, "open", interleaved)
+    one, other = pixels(0, (9, 9)), pixels(1, (9, 9))
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(decode_image, encoded(image)) for image in (one, other)]
+        waiting[0].add_done_callback(lambda _: done.set())
+        assert all(np.array_equal(w.result()[0], image) for w, image in zip(waiting, (one, other), strict=True))
     assert Image.MAX_IMAGE_PIXELS == 7
 
 

@@ -33,7 +33,7 @@ def test_valid_labels_are_unchanged(values: list[int]) -> None:
         (np.array([1, 2, 3]), ("a", "b", "c"), "count from 1: store labels - 1"),
         (np.array([0, 1, MAX_CLASSES]), (), f"label {MAX_CLASSES}"),
         (np.array([0, 1, 2**63], np.uint64), (), "label 9223372036854775808"),
-        (np.array([0.0, 1.0, 2.0]), (), "labels of type float64; expected integers"),
+        (np.array([0.0, 1.0, 2.0]), (), "labels of type float64; expected integers. Fix: store labels.astype('int64')"),
         (np.array(["cat", "dog", "cat"]), (), "labels of type"),
         (np.eye(3), (), "labels.argmax(axis=1)"),
         (np.eye(3, dtype=np.uint8), (), "one-hot labels of shape (3, 3)"),

@@ -60,6 +60,12 @@ def zip_bomb(folder: Path) -> Case:
     return Case(put(folder / "set.zip", _pack(members, zipfile.ZIP_DEFLATED)))
 
 
+def zip_bomb_among_honest(folder: Path) -> Case:
+    """As a whole the file is modest; one member is not."""
+    members = [("cat/0.bmp", bytes(pixels(0, (500_000,)))), ("cat/1.png", bytes(3 * 10**7))]
+    return Case(put(folder / "set.zip", _pack(members, zipfile.ZIP_DEFLATED)))
+
+
 def zip_overlapping(folder: Path) -> Case:
     """A thousand directory entries for one member: every one is modest, together they are not."""
     body = bytes(pixels(0, (50_000,))) + bytes(50_000)
