@@ -55,7 +55,7 @@ def test_numbers_with_gaps_warn() -> None:
     [
         (["cat", "dgo"], ("cat", "dog"), "the folder dgo"),
         (["cat"], ("cat", "dog", "cat"), "the class cat twice"),
-        (["caf\udce9", "caf\\xe9"], (), "twice"),
+        (["x\udce9", "x\\xe9"], (), "twice"),
     ],
 )
 def test_classes_that_do_not_fit(folders, stated, says) -> None:
@@ -221,9 +221,9 @@ def test_names_that_are_not_text_have_ids_of_their_bytes(tmp_path: Path) -> None
     import os
 
     image = encoded(pixels(0))
-    for name in (b"caf\xe9.png", b"caf\xe8.png"):
+    for name in (b"x\xe9.png", b"x\xe8.png"):
         put(tmp_path / "cat" / os.fsdecode(name), image)
     out = data.load(tmp_path)
-    assert out.names == ("cat/caf\\xe8.png", "cat/caf\\xe9.png")
-    assert out.ids[1] == int.from_bytes(hashlib.sha256(b"cat/caf\xe9.png").digest()[:8], "big") >> 1
+    assert out.names == ("cat/x\\xe8.png", "cat/x\\xe9.png")
+    assert out.ids[1] == int.from_bytes(hashlib.sha256(b"cat/x\xe9.png").digest()[:8], "big") >> 1
     assert np.array_equal(out.read([0]).inputs, out.read([1]).inputs)

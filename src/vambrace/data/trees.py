@@ -55,8 +55,8 @@ class Tree(Protocol):
 def readable(name: str) -> str:
     r"""A file's name for people, JSON and terminals: what is not UTF-8 or not printable is escaped.
 
-    >>> readable("caf\udce9"), readable("a\x1b[31m")
-    ('caf\\xe9', 'a\\x1b[31m')
+    >>> readable("x\udce9"), readable("a\x1b[31m")
+    ('x\\xe9', 'a\\x1b[31m')
     """
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
