@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from vambrace.assess.plan import Plan
-    from vambrace.assess.run import Rehearsal, Report
+    from vambrace.assess.rehearsing import Rehearsal
+    from vambrace.assess.report import Report
 
 __all__ = ["assess", "check", "init", "show"]
 
@@ -45,7 +46,7 @@ def assess(
     Exit codes: 0 all required gates pass; 1 a gate failed; 2 usage; 3 model or data refused; 4 incomplete;
     5 unreliable; 6 resources; 70 a bug; 130 interrupted.
     """
-    from vambrace.assess import run as running
+    from vambrace.assess import running
 
     if resume is not None:
         report = running.resume(resume, retry_errors=retry_errors, baseline=baseline, progress=progress())
@@ -74,7 +75,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")] = False,
 ) -> None:
     """Preflight only: load the model and the data, probe both, say what would go wrong."""
-    from vambrace.assess import run as running
+    from vambrace.assess import running
 
     wanted = _plan(plan, source.table(), contract.table(), run.table())
     rehearsal = running.rehearse(wanted, progress=progress())
@@ -97,8 +98,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing plan.")] = False,
 ) -> None:
     """Probe a model and data and write a commented vambrace.toml."""
-    from vambrace.assess import run as running
-    from vambrace.assess.reading import write_commented_toml
+    from vambrace.assess import running
+    from vambrace.assess.writing import write_commented_toml
     from vambrace.core.files import write_file
 
     if to.exists() and not force:
@@ -159,8 +160,9 @@ def _plan(
 
 def _overlay(table: dict[str, Any], part: Mapping[str, Any]) -> None:
     for key, value in part.items():
-        if isinstance(value, dict) and isinstance(table.get(key), dict):
-            _overlay(table[key], value)
+        below: object = table.get(key)
+        if isinstance(value, dict) and isinstance(below, dict):
+            _overlay(cast("dict[str, Any]", below), cast("dict[str, Any]", value))
         else:
             table[key] = value
 

@@ -142,19 +142,23 @@ def flagged(command: Callable[..., Outcome]) -> Callable[..., Outcome]:
     parameters: list[inspect.Parameter] = [
         parameter.replace(annotation=hints[name]) for name, parameter in own.items() if name not in groups
     ]
-    for kind in groups.values():
+    spread_over: dict[str, list[str]] = {}
+    for group, kind in groups.items():
         types = get_type_hints(kind, include_extras=True)
+        # A field that the command takes itself (as an argument, say) is the command's.
+        fields = [field for field in dataclasses.fields(kind) if field.name not in own]
+        spread_over[group] = [field.name for field in fields]
         parameters += [
             inspect.Parameter(
                 field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=types[field.name]
             )
-            for field in dataclasses.fields(kind)
+            for field in fields
         ]
 
     @functools.wraps(command)
     def spread(**given: Any) -> Outcome:
-        for name, kind in groups.items():
-            given[name] = kind(**{field.name: given.pop(field.name) for field in dataclasses.fields(kind)})
+        for group, names in spread_over.items():
+            given[group] = groups[group](**{name: given.pop(name) for name in names})
         return command(**given)
 
     spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
