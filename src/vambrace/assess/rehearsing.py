@@ -62,7 +62,8 @@ class Rehearsal:
             f"model        {_model(self.facts['model'])}",
             *(f"{role:<12} {_data(facts)}" for role, facts in self.facts["data"].items()),
             f"classes      {self._classes()}",
-            f"run          {run.device}, batch {run.batch}, chunk {run.chunk}, threads {run.threads}, workers {run.workers}",
+            f"run          {run.device}, batch {run.batch}, chunk {run.chunk}, "
+            f"threads {run.threads}, workers {run.workers}",
             f"preflight    {self.finding.sentence}",
             *(f"  {flag.level:<10} {flag.code} {flag.text}" for flag in self.finding.flags),
             *(
