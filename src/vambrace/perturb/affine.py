@@ -52,6 +52,7 @@ class Rotate(Options):
     border: image.Border = "edge"
 
     needs_images: ClassVar[bool] = True
+    words: ClassVar[str] = "rotation"
 
     def __post_init__(self) -> None:
         check_five("degrees", self.degrees, low=0.01, high=180.0, order="rising")

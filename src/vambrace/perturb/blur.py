@@ -52,6 +52,7 @@ class GaussianBlur(Options):
     sigmas: Five | None = None
 
     needs_images: ClassVar[bool] = True
+    words: ClassVar[str] = "Gaussian blur"
 
     def __post_init__(self) -> None:
         check_five("sigmas", self.sigmas, low=0.2, high=1000.0, order="rising")

@@ -47,6 +47,7 @@ class Jpeg(Options):
     qualities: tuple[int, int, int, int, int] | None = None
 
     needs_images: ClassVar[bool] = True
+    words: ClassVar[str] = "JPEG compression"
 
     def __post_init__(self) -> None:
         check_five("qualities", self.qualities, low=1, high=100, order="falling")

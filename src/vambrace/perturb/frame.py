@@ -48,6 +48,8 @@ class Perturbation(Protocol):
 
     needs_images: ClassVar[bool]
     """Whether inputs must be images (n, c, h, w)."""
+    words: ClassVar[str]
+    """What it is called in a sentence, such as "Gaussian noise"."""
 
     def __call__(
         self,

@@ -47,6 +47,7 @@ class GaussianNoise(Options):
     sigmas: Five | None = None
 
     needs_images: ClassVar[bool] = False
+    words: ClassVar[str] = "Gaussian noise"
 
     def __post_init__(self) -> None:
         check_five("sigmas", self.sigmas, low=1e-6, high=10.0, order="rising")

@@ -45,6 +45,7 @@ class Contrast(Options):
     factors: Five | None = None
 
     needs_images: ClassVar[bool] = True
+    words: ClassVar[str] = "lower contrast"
 
     def __post_init__(self) -> None:
         check_five("factors", self.factors, low=0.0, high=1.0, order="falling")

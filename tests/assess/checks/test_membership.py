@@ -90,7 +90,7 @@ def test_different_mixes_of_classes_are_a_warning(large) -> None:
 
 def test_chance_differences_of_mix_are_no_warning(large) -> None:
     generator = np.random.default_rng(0)
-    for _ in range(20):
+    for _ in range(8):
         order = generator.permutation(400)
         findings = found(large, sides(large, order[:60], order[60:160]))
         assert findings["auc"].status is Status.MEASURED

@@ -190,7 +190,7 @@ class AdversarialCheck(Options):
                 f"robust_accuracy@{eps:.6g}",
                 part,
                 sentence=f"Under the {self.norm} {radius(eps)} {sight} attack {self.name} "
-                f"{share(part, n, 'samples', robust)} stay right.",
+                f"{share(part, n, 'samples stay right', robust)}.",
                 n=n,
                 interval=robust,
                 parameters=where,

@@ -15,7 +15,7 @@ from vambrace.assess.checks.answers import Answers, Chunk, ask, enter
 from vambrace.assess.checks.base import Measured
 from vambrace.assess.checks.examples import as_evidence, quota, save_worst
 from vambrace.assess.checks.standing import in_order, not_finite, registered_name, standing
-from vambrace.assess.checks.words import between, number, share, spoken
+from vambrace.assess.checks.words import between, listed, number, share
 from vambrace.core.access import Access
 from vambrace.core.findings import Interval
 from vambrace.core.intervals import bonett_price, wilson, wilson_clustered
@@ -76,6 +76,11 @@ class NaturalCheck(Options):
     def name(self) -> str:
         """The perturbation's registered name."""
         return registered_name(PERTURBATIONS, self.perturbation)
+
+    @property
+    def words(self) -> str:
+        """The perturbation in a sentence."""
+        return str(getattr(self.perturbation, "words", self.name.replace("_", " ")))
 
     def as_json(self) -> dict[str, object]:
         """The options with the perturbation under its registered name; `from_json` is the inverse."""
@@ -143,7 +148,7 @@ class NaturalCheck(Options):
             state.finding(
                 "mean_accuracy",
                 mean,
-                sentence=f"Over severities {_listed(self.severities)} of {spoken(self.name)} the model is right on "
+                sentence=f"Over severities {listed(self.severities)} of {self.words} the model is right on "
                 f"{share(mean, len(records), 'samples', interval)}.",
                 n=len(records),
                 interval=interval,
@@ -168,7 +173,7 @@ class NaturalCheck(Options):
             state.finding(
                 f"accuracy@{severity}",
                 part,
-                sentence=f"Under {spoken(self.name)} at severity {severity} the model is right on "
+                sentence=f"Under {self.words} at severity {severity} the model is right on "
                 f"{share(part, n, 'samples', interval)}.",
                 n=n,
                 interval=interval,
@@ -178,7 +183,7 @@ class NaturalCheck(Options):
             state.finding(
                 f"drop@{severity}",
                 drop,
-                sentence=f"{spoken(self.name).capitalize()} at severity {severity} {_effect(drop, points)}.",
+                sentence=f"{self.words[0].upper()}{self.words[1:]} at severity {severity} {_effect(drop, points)}.",
                 n=n,
                 unit="points",
                 interval=points,
@@ -254,7 +259,3 @@ def _effect(drop: float, points: Interval | None) -> str:
         gain = points and Interval(low=-points.high, high=-points.low, method=points.method)
         return f"raises accuracy on the same samples by {number(-drop)} points{between(gain)}"
     return f"lowers accuracy on the same samples by {number(drop)} points{between(points)}"
-
-
-def _listed(severities: Sequence[int]) -> str:
-    return f"{severities[0]} to {severities[-1]}" if len(severities) > 2 else " and ".join(map(str, severities))
