@@ -192,6 +192,7 @@ def _check_location(location: str, title: str, name: str) -> None:
         or any(character in location for character in "\\:*\0")
         or path.is_absolute()
         or ".." in path.parts
+        or not path.parts
         or str(path) != location
     )
     if wrong:

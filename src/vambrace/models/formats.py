@@ -138,7 +138,7 @@ def _kind_of_head(head: bytes, size: int, suffix: str) -> Kind | None:
     if _is_pickle(head) or any(head.startswith(magic) for magic in _COMPRESSED):
         return "pickle"
     # ir_version comes first in what every exporter writes; its values are small.
-    if (head[:1] == b"\x08" and 0 < head[1] < 64 and len(head) > 2) or (suffix == ".onnx" and size > 0):
+    if (len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64) or (suffix == ".onnx" and size > 0):
         return "onnx"
     if suffix == ".safetensors" and size > 0:
         return "safetensors"
