@@ -45,7 +45,7 @@ def why_not(planned: PlannedCheck, subject: Subject) -> ConfigError | AccessErro
             "E169",
             seen=f"{planned.id} needs data for {' and '.join(missing)}, and the plan has none",
             expected=f"data for {' and '.join(check.roles)}",
-            fix=f"add {' '.join(f'--{role}' for role in missing)} SOURCE, or leave the check out",
+            fix=f"add {' '.join(f'--{role} SOURCE' for role in missing)}, or leave the check out",
         )
     if subject.access < check.needs:
         return AccessError(

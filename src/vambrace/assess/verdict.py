@@ -171,7 +171,7 @@ def _first(ending: Ending, conditions: Conditions, word: str) -> str:
         case "MEASURED, NOT JUDGED":
             return "Measured, not judged: the plan asks for no gates."
         case "FAIL":
-            return f"{failed} of {total} required gates {'fails' if failed == 1 else 'fail'}: {conditions.failed[0]}"
+            return f"{failed} of {total} required gates failed: {conditions.failed[0]}"
         case "UNRELIABLE":
             return f"These numbers cannot be relied on: {conditions.unreliable[0]}"
         case "INCOMPLETE":

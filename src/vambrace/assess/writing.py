@@ -94,17 +94,27 @@ def _options(name: str, options: Options, notes: Mapping[str, str]) -> list[str]
     described = ""
     for field in dataclasses.fields(cast("Any", options)):
         value = options.as_json()[field.name]
-        text = docs.get(field.name, "")
+        text = docs.get(field.name, "").replace("None:", "left out:")
         if text != described:
             lines += _comment(text)
         described = text
         lines += _comment(notes.get(f"{name}.{field.name}", ""))
         if value is None:
             lines.append(f"# {field.name} =")
+        elif field.name == "budget":
+            lines.append(f"budget = {_spoken(cast('float', value))}")
         else:
             unsaid = getattr(options, field.name) == _default(field)
             lines += [f"{'# ' if unsaid else ''}{field.name} = {toml_value(value) if unsaid else _wrapped(value)}"]
     return lines
+
+
+def _spoken(seconds: float) -> str:
+    """A time in the form that people write, where that is exact."""
+    whole = int(seconds)
+    if whole != seconds or whole > 86_400:
+        return repr(seconds)
+    return f'"{whole // 60}m"' if whole % 60 == 0 else f'"{whole}s"'
 
 
 def _default(field: dataclasses.Field[Any]) -> Json:
