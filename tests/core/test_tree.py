@@ -195,7 +195,7 @@ cycle.append(cycle)
         (lambda: 0, "builtins.function"),
         (torch.float32, "torch.dtype"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_tree_is_refused_by_its_path(tree, path):
     with pytest.raises(ConfigError, match="E109") as caught:
