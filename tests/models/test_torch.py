@@ -168,11 +168,16 @@ def test_half_inputs_are_normalised_in_single_precision() -> None:
 
 
 @pytest.mark.parametrize("flatten", [nn.Flatten(), Function(lambda x: x.view(x.shape[0], -1))])
-def test_channels_last_inputs(flatten: nn.Module) -> None:
-    net = nn.Sequential(nn.Conv2d(2, 4, 3), flatten, nn.Linear(36, 3)).eval()
-    inputs = images()
-    found = from_torch(net)(inputs.to(memory_format=torch.channels_last))
-    assert torch.allclose(found, net(inputs), atol=1e-6)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_channels_last_inputs(flatten: nn.Module, channels: int) -> None:
+    net = nn.Sequential(nn.Conv2d(channels, 4, 3), flatten, nn.Linear(36, 3)).eval()
+    inputs = images()[:, :channels].contiguous()
+    model = from_torch(net)
+    for _ in range(2):
+        fed = inputs.to(memory_format=torch.channels_last).requires_grad_()
+        found = model(fed)
+        assert torch.allclose(found, net(inputs), atol=1e-6)
+        assert torch.autograd.grad(found.sum(), fed)[0].abs().sum() > 0
 
 
 def test_predict_counts_one_query_a_sample() -> None:

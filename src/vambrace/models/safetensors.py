@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["MOST_HEADER", "Entry", "parse_header", "read_header", "read_safetensors"]
+__all__ = ["Entry", "MOST_HEADER", "parse_header", "read_header", "read_safetensors"]
 
 MOST_HEADER = 8 * 2**20
 """Bytes; room for about 80,000 tensors. JSON takes many times its size in memory, so the cap comes before parsing."""

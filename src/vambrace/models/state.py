@@ -94,13 +94,19 @@ def _mend(wanted: set[str], keys: list[str], strip_prefix: str) -> str:
     wanted = {key for key in wanted if not key.endswith("num_batches_tracked")}
     if strip_prefix and set(keys) >= wanted:
         return f"drop --strip-prefix {strip_prefix!r}"
-    for prefix in _prefixes(keys):
-        if {key.removeprefix(prefix) for key in keys} >= wanted and prefix != strip_prefix:
-            return f'add --strip-prefix "{prefix}" (strip_prefix={prefix!r})'
+    stripped = {prefix: len(wanted & {key.removeprefix(prefix) for key in keys}) for prefix in _prefixes(keys)}
+    best = max(stripped, key=lambda prefix: stripped[prefix], default="")
+    if best != strip_prefix and stripped.get(best) == len(wanted):
+        return f'add --strip-prefix "{best}" (strip_prefix={best!r})'
     for prefix in _prefixes(sorted(wanted)):
         if {prefix + key.removeprefix(strip_prefix) for key in keys} >= wanted:
             return f"let the factory return the inner network: it wraps it as {prefix.rstrip('.')!r}"
-    return "check that the factory builds the network these weights were saved from, with the same arguments"
+    check = "check that the factory builds the network these weights were saved from, with the same arguments"
+    fitting = stripped.get(best, 0)
+    if best != strip_prefix and 2 * fitting > len(wanted):
+        found = f"{fitting} of {len(wanted)} names fit"
+        return f'add --strip-prefix "{best}" (strip_prefix={best!r}), so that {found}; then {check}'
+    return check
 
 
 def _prefixes(keys: list[str]) -> Iterator[str]:

@@ -216,8 +216,8 @@ class TorchModel:
             fed = self._normalise(fed.to(torch.promote_types(fed.dtype, torch.float32)))
         if fed.dtype != self._dtype:
             fed = fed.to(self._dtype)
-        if self._contiguous:
-            fed = fed.contiguous()
+        if self._contiguous and not _is_plain(fed):
+            fed = fed.clone(memory_format=torch.contiguous_format)
         version = fed._version if fed is inputs and not fed.is_inference() else -1
         with self._frozen:
             given = self._run(fed)
@@ -248,10 +248,10 @@ class TorchModel:
         except Exception as error:
             if _is_memory(error):
                 raise
-            if _needs_contiguous(error) and not fed.is_contiguous():
+            if _needs_contiguous(error) and not _is_plain(fed):
                 # `view(n, -1)` in forward() cannot read channels-last activations: plain layout from now on.
                 self._contiguous = True
-                return self._run(fed.contiguous())
+                return self._run(fed.clone(memory_format=torch.contiguous_format))
             raise ModelMisbehaved(
                 "E406",
                 seen=f"{type(self.module).__name__} raised {type(error).__name__} "
@@ -298,6 +298,11 @@ def _is_memory(error: Exception) -> bool:
 
 def _needs_contiguous(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "view size is not compatible" in str(error)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    # Not is_contiguous(): with one channel it is true of channels-last strides as well, and convolutions follow those.
+    return tensor.stride() == torch.empty(tensor.shape, device="meta").stride()
 
 
 def _short(error: Exception) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MOST_DEPTH", "MOST_FIELDS", "MOST_MESSAGES", "Broken", "Layout", "Shape", "TooLarge", "layout_of", "walk"]
+__all__ = ["Broken", "Layout", "MOST_DEPTH", "MOST_FIELDS", "MOST_MESSAGES", "Shape", "TooLarge", "layout_of", "walk"]
 
 MOST_DEPTH = 60
 """Messages inside messages. A subgraph is three of them; models of this world nest one to three subgraphs."""
