@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -305,11 +306,16 @@ def membership() -> list[Finding]:
     ]  # fmt: skip
 
 
+@cache
+def _digits() -> Any:
+    return load_digits()
+
+
 def shown(run: Path | None, check: str, eps: float | None, count: int) -> tuple[Evidence, ...]:
     """Evidence files of real digits (attacks: 8 x 8 grey) or coloured pictures (perturbations: 96 x 120)."""
-    if run is None:
+    if run is None or not count:
         return ()
-    digits = load_digits()
+    digits = _digits()
     rng = np.random.default_rng(3)
     made: list[Evidence] = []
     for place in range(count):

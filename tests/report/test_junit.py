@@ -11,8 +11,8 @@ import pytest
 import xmlschema
 from hypothesis import given
 from hypothesis import strategies as st
-from report import sample
 
+from report import sample
 from vambrace.core.findings import Left, Results, Status, Verdict
 from vambrace.report.junit import render
 

@@ -21,7 +21,6 @@ LIGHT = {
     "line": "#dcdcd6",
     "axis": "#868b92",
     "accent": "#1f4e8c",
-    "wash": "#e6edf6",
     "pass": "#1c6b45",
     "fail": "#ad2a1d",
     "warn": "#8a5600",
@@ -57,7 +56,6 @@ DARK = {
     "line": "#343941",
     "axis": "#7d848e",
     "accent": "#8fb8ef",
-    "wash": "#22304a",
     "pass": "#70cf9d",
     "fail": "#ff9486",
     "warn": "#ecb45a",
@@ -94,7 +92,6 @@ PAIRS: tuple[tuple[str, str, float], ...] = (
         for ground in ("page", "card", "sunk")
     ),
     *((ink, "loud", _TEXT) for ink in ("ink", "unreliable", "muted")),
-    *((ink, "wash", _TEXT) for ink in ("ink", "accent")),
     *((f"curve-{number}", "card", _TEXT) for number in (1, 2, 3, 4)),
     ("axis", "card", _MARK),
     *(("heat-ink", f"heat-{step}", _TEXT) for step in range(6)),

@@ -129,8 +129,13 @@ def _concerned(findings: Sequence[Finding]) -> str:
 
 def _cells(finding: Finding) -> tuple[str, str, str, str]:
     label = f"{metric_label(finding)} ({finding.check})" if finding.check != finding.family else metric_label(finding)
-    value = visible(shown_value(finding), 40)
-    return visible(label), f"({value})" if finding.status is Status.UNRELIABLE else value, *_beside(finding)
+    value = _one_line(shown_value(finding), 40)
+    return _one_line(label, 400), f"({value})" if finding.status is Status.UNRELIABLE else value, *_beside(finding)
+
+
+def _one_line(text: str, limit: int) -> str:
+    """Text of a table's cell: a line break of a stranger would forge a row."""
+    return " ".join(visible(text, limit).split())
 
 
 def _beside(finding: Finding) -> tuple[str, str]:

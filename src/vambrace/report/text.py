@@ -113,7 +113,7 @@ def value_text(value: float, unit: str, n: int = 0) -> str:
         case "distance":
             return number(value)
         case _:
-            return f"{number(value)} {unit}"
+            return f"{number(value)} {shorten(unit, 24)}"
 
 
 def interval_text(finding: Finding, interval: Interval | None = None) -> str:

@@ -1,0 +1,59 @@
+"""Logarithmic axes, the diagonal, and marks that are the measured numbers."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from vambrace.report.plots.roc import log_roc
+
+
+def drawn(fpr: list[float], tpr: list[float], marks: dict[float, float] | None = None) -> ET.Element:
+    return ET.fromstring(log_roc(fpr, tpr, key="r", marks=marks))
+
+
+def points(tree: ET.Element, kind: str) -> list[tuple[float, float]]:
+    (d,) = [node.get("d", "") for node in tree.iter("path") if (node.get("class") or "").split()[0] == kind]
+    return [(float(x), float(y)) for x, y in re.findall(r"([\d.]+),([\d.]+)", d)]
+
+
+def test_decades_are_equally_wide() -> None:
+    tree = drawn([0.001, 0.01, 0.1, 1.0], [0.001, 0.01, 0.1, 1.0])
+    line = points(tree, "line")
+    steps = [b[0] - a[0] for a, b in zip(line, line[1:], strict=False)]
+    assert steps == pytest.approx([steps[0]] * 3, abs=0.02)
+    chance = points(tree, "chance")
+    assert line[0] == pytest.approx(chance[0], abs=0.02)
+    assert line[-1] == pytest.approx(chance[-1], abs=0.02)
+
+
+def test_guessing_lies_on_the_diagonal_and_better_above() -> None:
+    good = points(drawn([0.01, 0.1, 1.0], [0.1, 0.5, 1.0]), "line")
+    guess = points(drawn([0.01, 0.1, 1.0], [0.01, 0.1, 1.0]), "line")
+    assert good[0][1] < guess[0][1]
+    assert good[-1] == guess[-1]
+
+
+def test_zeros_stay_on_the_picture() -> None:
+    line = points(drawn([0.0, 0.0, 0.002, 1.0], [0.0, 0.01, 0.05, 1.0]), "line")
+    assert all(0 <= x <= 440 and 0 <= y <= 350 for x, y in line)
+
+
+def test_marks_are_the_numbers_given() -> None:
+    tree = drawn([0.001, 0.1, 1.0], [0.001, 0.1, 1.0], {0.1: 0.1451, 0.01: 0.0225})
+    labels = [node.text for node in tree.iter("text") if (node.get("class") or "").startswith("name")]
+    assert labels == ["14.5 %", "2.2 %"]
+    assert "14.5 % of the members at 10 % false alarms" in "".join(tree.itertext())
+
+
+def test_nothing_is_marked_that_was_not_measured() -> None:
+    tree = drawn([0.001, 0.1, 1.0], [0.001, 0.1, 1.0])
+    assert not list(tree.iter("circle"))
+    assert "not measured" in "".join(tree.itertext())
+
+
+def test_very_small_rates_do_not_make_the_picture_endless() -> None:
+    tree = drawn([1e-12, 1.0], [1e-12, 1.0])
+    assert len([node for node in tree.iter("line") if node.get("class") == "grid"]) == 2 * 6
