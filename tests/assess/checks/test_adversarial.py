@@ -76,6 +76,10 @@ class Stub(Options):
                 return outcome(inputs, inputs * torch.nan, everyone)
             case "cannot tell":
                 return outcome(inputs, inputs, nobody, finite=nobody)
+            case "blind on some":
+                honest = outcome(inputs, inputs.clone(), nobody)
+                honest.zero_gradients[: max(1, n // 4)] = 1
+                return honest
             case "another norm":
                 return PGD(norm="l2", eps=1.0, steps=10)(model, inputs, goal, rng=rng, ids=ids)
             case _:
@@ -273,3 +277,23 @@ def test_an_attack_without_a_radius_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         AdversarialCheck(attack=Plain(), eps=(0.1,))
     assert caught.value.code == "E197"
+
+
+@pytest.mark.parametrize(("blind", "flagged"), [(0, False), (1, False), (2, True), (33, True)])
+def test_survivors_without_gradients_are_no_proof_of_robustness(world, blind, flagged) -> None:
+    """Of 33 survivors, 1 can be 1 of 100 by chance and 2 cannot: the lower ends are 0.5 and 1.7 of 100."""
+    right = [i for i, good in enumerate(world.right().tolist()) if good]
+    assert len(right) == 33
+    records = list(world.measured(AdversarialCheck(attack=Stub(how="does nothing"), eps=(0.05,))).records)
+    for place in right[:blind]:
+        records[place] = {**records[place], "blind": True}
+    findings = AdversarialCheck(attack=Stub(how="does nothing"), eps=(0.05,)).reduce(world.reduction(records))
+    assert ("E464" in [flag.code for flag in findings[0].flags]) == flagged
+
+
+def test_blind_samples_are_recorded_unless_they_broke(world) -> None:
+    records = world.measured(AdversarialCheck(attack=Stub(how="blind on some"), eps=(0.05,))).records
+    blind = [record for record in records if record.get("blind")]
+    assert len(blind) == 33 // 4
+    assert all("broken" not in record for record in blind)
+    assert not any(record.get("blind") for record in world.measured(CHECK).records)

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AdversarialCheck", "Attack"]
 
+_BLIND = 0.01  # of the survivors, at the lower end of the interval
+
 
 class Attack(Protocol):
     """What the check asks of an attack: options with `norm` and `eps`, called on correctly classified samples."""
@@ -74,7 +76,8 @@ class AdversarialCheck(Options):
 
     Metrics a radius: `robust_accuracy@<eps>` over all samples, and `success@<eps>` over those that were attacked.
     Records: id, label, finite; where finite also prediction; where broken also broken (the smallest radius that did),
-    changed_prediction, distance, margin; mismatch where a claim did not hold; saved (file, name) for saved examples.
+    changed_prediction, distance, margin; mismatch where a claim did not hold; saved (file, name) for saved examples;
+    blind where nothing was found and at one radius the input gradient was exactly zero at half of the steps or more.
 
     Attributes:
         attack: options of an attack, such as `PGD(norm="linf", eps=8/255)`; its own `eps` gives way to the radii below.
@@ -147,6 +150,7 @@ class AdversarialCheck(Options):
         clean = ask(context.model, chunk.inputs, chunk.labels, batch_size=context.batch_size)
         cost = clean.cost
         found: dict[int, dict[str, Any]] = {}
+        blind: set[int] = set()
         answers = zip(clean.finite, clean.predictions, chunk.truths, strict=True)
         left = [place for place, (finite, guess, truth) in enumerate(answers) if finite and guess == truth]
         for eps in self.eps:
@@ -156,19 +160,23 @@ class AdversarialCheck(Options):
             proved, spent = self._proved(context, chunk, left, outcome, eps)
             lost = [left[row] for row in _where(~outcome.finite & ~outcome.success)]
             found |= proved | {place: {"finite": False} for place in lost}
+            blind |= {
+                left[row] for row in _where((outcome.zero_gradients * 2 >= outcome.backwards) & (outcome.backwards > 0))
+            }
             cost = cost + outcome.cost + spent
             left = [place for place in left if place not in found]
         records: list[Record] = []
         for place, finite in enumerate(clean.finite):
             record = chunk.record(place, finite=finite)
             record |= {"prediction": clean.predictions[place]} if finite else {}
+            record |= {"blind": True} if place in blind and place not in found else {}
             records.append(record | found.get(place, {}))
         return Measured(records=records, cost=cost)
 
     def reduce(self, reduction: Reduction) -> list[Finding]:
         """Robust accuracy and success at every radius over all planned samples."""
         records = in_order(reduction.records.get("eval", ()))
-        flags = [*not_finite(records, family=self.kind), *_mismatches(records)]
+        flags = [*not_finite(records, family=self.kind), *_mismatches(records), *_blind(records)]
         state = standing(reduction, family=self.kind, roles=self.roles, flags=flags)
         curve = _curve(records, self.eps)
         return [
@@ -321,3 +329,14 @@ def _mismatches(records: Sequence[Record]) -> list[Flag]:
         return []
     text = f"{wrong:,} of {claims:,} adversarial examples that the attack claimed do not hold when asked about again."
     return [Flag(code="E461", level="unreliable", text=text, families=("adversarial",))]
+
+
+def _blind(records: Sequence[Record]) -> list[Flag]:
+    """E464 where the attack had nothing to go by on more of the survivors than one of 100 can explain."""
+    survivors = [record for record in records if _correct(record) and "broken" not in record]
+    blind = sum("blind" in record for record in survivors)
+    interval = wilson(blind, len(survivors))
+    if interval is None or interval.low <= _BLIND:
+        return []
+    text = f"For {blind:,} of {len(survivors):,} samples that the attack did not break, the input gradient was zero."
+    return [Flag(code="E464", level="unreliable", text=text, families=("adversarial",))]

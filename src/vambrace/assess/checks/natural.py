@@ -148,7 +148,8 @@ class NaturalCheck(Options):
             state.finding(
                 "mean_accuracy",
                 mean,
-                sentence=f"Over severities {listed(self.severities)} of {self.words} the model is right on "
+                sentence=f"Over {'severities' if len(self.severities) > 1 else 'severity'} {listed(self.severities)} "
+                f"of {self.words} the model is right on "
                 f"{share(mean, len(records), 'samples', interval)}.",
                 n=len(records),
                 interval=interval,
