@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["FLOORS", "Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "FLOORS", "diagnose"]
 
 FLOORS = {
     "torch": ((2, 10), "weights_only loading could be made to run code before 2.10 (CVE-2025-32434, CVE-2026-24747)"),

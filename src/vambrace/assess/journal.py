@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["HEADER", "Damage", "Incident", "Journal", "Parsed", "UnitRecord", "line", "parse"]
+__all__ = ["Damage", "HEADER", "Incident", "Journal", "Parsed", "UnitRecord", "line", "parse"]
 
 HEADER = b"vambrace-journal/1\n"
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from vambrace.core.findings import Finding, GateResult
 
-__all__ = ["EXIT_ORDER", "Conditions", "Ending", "conditions_of", "exit_code", "verdict"]
+__all__ = ["Conditions", "EXIT_ORDER", "Ending", "conditions_of", "exit_code", "verdict"]
 
 EXIT_ORDER = (
     ("bug", 70, "ERROR"),
