@@ -47,3 +47,11 @@ def test_the_result_is_on_the_8_bit_grid() -> None:
 def test_no_gradient_and_no_failure() -> None:
     images = sample_images(1, (1, 8, 8)).requires_grad_()
     assert not Jpeg()(images, severity=1).requires_grad
+
+
+@pytest.mark.parametrize(("value", "expected"), [(100.4, 100), (100.6, 101), (254.7, 255)])
+def test_values_are_rounded_and_not_cut(value: float, expected: int) -> None:
+    """Cutting off would darken every image by half a step."""
+    flat = torch.full((1, 1, 8, 8), value)
+    changed = Jpeg(qualities=(100, 90, 80, 70, 60))(flat, severity=1, bounds=Bounds(0, 255))
+    torch.testing.assert_close(changed, torch.full((1, 1, 8, 8), float(expected)), atol=1e-3, rtol=0)

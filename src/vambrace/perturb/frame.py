@@ -95,7 +95,7 @@ class Frame:
     def leave(self, changed: Tensor) -> Tensor:
         """Values on the unit scale back to the caller's scale and dtype, clipped to the box."""
         low, span = _scale(self.bounds)
-        return self.bounds.clip((changed.clamp(0, 1) * span + low).to(self.dtype))
+        return self.bounds.clip((changed * span + low).to(self.dtype))
 
 
 def enter(
