@@ -129,6 +129,25 @@ def test_functions_in_a_pickled_network_are_refused(tmp_path: Path, activation) 
     assert caught.value.code == "E218"
 
 
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [({"a": 1}, "E215"), ([1], "E215"), (Runs(Path("x")), "E210"), (torch.nn.Linear, "E215")],
+)
+def test_bare_pickles(tmp_path: Path, value: object, code: str) -> None:
+    (tmp_path / "net.joblib").write_bytes(pickle.dumps(value))
+    with pytest.raises(ModelRefused) as caught:
+        vambrace.load(tmp_path / "net.joblib")
+    assert caught.value.code == code
+
+
+def test_bare_pickles_that_break_off(tmp_path: Path) -> None:
+    for data, code in ((pickle.dumps([1])[:-1], "E215"), (pickle.dumps(Runs(tmp_path / "x"))[:-1], "E210")):
+        (tmp_path / "net.joblib").write_bytes(data)
+        with pytest.raises(ModelRefused) as caught:
+            vambrace.load(tmp_path / "net.joblib")
+        assert caught.value.code == code
+
+
 def test_what_is_never_opened(tmp_path: Path) -> None:
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"a": 1}))
     saved(network(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)

@@ -136,6 +136,13 @@ def test_identity_follows_what_changes_the_answers(folder: Path, factory: str) -
     assert vambrace.load("net.pt", factory=factory).identity.weights != plain.weights
 
 
+@pytest.mark.parametrize("options", [{"outputs": "labels"}, {"device": "gpu"}, {"device": "cuda:99"}])
+def test_arguments_that_cannot_be(folder: Path, options: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        vambrace.load("net.pt", factory=network, **options)
+    assert code(caught) == "E115"
+
+
 def test_the_device_is_kept(folder: Path, device: torch.device) -> None:
     model = vambrace.load("net.pt", factory=network, device=device)
     assert model.device.type == device.type

@@ -226,3 +226,41 @@ def test_importing_models_needs_no_extra() -> None:
 
     source = "import sys; sys.modules['onnx'] = sys.modules['onnxruntime'] = None; import vambrace.models as m; m.load"
     subprocess.run([sys.executable, "-c", source], check=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"not a model", "E230"),
+        (bytes([0x08, 9]), "E230"),
+        (bytes([0x08, 9, 0x3A, 4, 0x0A, 2, 0x22, 5]), "E230"),
+        (bytes([0x08, 9, 0x3A, 3, 0x12, 1, 0xFF]), "E236"),
+        (bytes([0x08, 9, 0x3A, 0]), "E236"),
+    ],
+)
+def test_bytes_that_are_no_model(file: Path, data: bytes, code: str) -> None:
+    file.write_bytes(data)
+    with pytest.raises(ModelRefused) as caught:
+        vambrace.load(file)
+    assert caught.value.code in {code, "E230"}
+
+
+def test_a_file_above_the_size_of_a_message(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(file)
+    monkeypatch.setattr("vambrace.models.onnx.MOST_BYTES", 10)
+    with pytest.raises(ModelRefused, match="E231"):
+        vambrace.load(file)
+
+
+def test_nesting_beyond_the_limit(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(file)
+    monkeypatch.setattr("vambrace.models.wire.MOST_DEPTH", 3)
+    with pytest.raises(ModelRefused, match="nested more than 3 levels") as caught:
+        vambrace.load(file)
+    assert caught.value.code == "E231"
+
+
+def test_no_rows(file: Path) -> None:
+    for batch in (1, 4):
+        model = vambrace.load(save(file, batch=batch))
+        assert model(torch.rand(0, 4)).shape == (0, 3)

@@ -141,3 +141,49 @@ def test_the_cap_is_checked_before_reading(tmp_path: Path) -> None:
                 read_header(tmp_path / "x")
         else:
             assert read_header(tmp_path / "x") == {}
+
+
+WHOLE = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "buffer", "code"),
+    [
+        ({}, 8, ""),
+        ({}, 9, "E223"),
+        ({}, 7, "E223"),
+        ({"data_offsets": [1, 9]}, 9, "E223"),
+        ({"data_offsets": [8, 0]}, 8, "E223"),
+        ({"data_offsets": [0]}, 8, "E223"),
+        ({"data_offsets": [0, 8.0]}, 8, "E221"),
+        ({"data_offsets": "08"}, 8, "E223"),
+        ({"shape": [3]}, 8, "E222"),
+        ({"shape": [2**63]}, 8, "E222"),
+        ({"shape": [1] * 17}, 8, "E222"),
+        ({"shape": [2, -1]}, 8, "E222"),
+        ({"shape": None}, 8, "E222"),
+        ({"dtype": "f32"}, 8, "E222"),
+        ({"dtype": ["F32"]}, 8, "E222"),
+        ({"extra": 1}, 8, "E221"),
+    ],
+)
+def test_one_lie_at_a_time(change: dict[str, object], buffer: int, code: str) -> None:
+    header = json.dumps({"a": WHOLE["a"] | change}).encode()
+    assert code_of(parse_header, header, buffer) == code
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"", b"[]", b" {}", b"{", b"{}x", b'{"a":1}', b'{"a":1,"a":1}', b'{"__metadata__":[]}', b"\xff", b'{"a":1e5}']
+    + [b'{"a":' + b"[" * 5000, b'{"a":Infinity}', b'{"__metadata__":{"x":1}}', b'{"a":' + b"9" * 5000 + b"}"],
+)
+def test_headers_that_are_none(header: bytes) -> None:
+    assert code_of(parse_header, header, 0) == "E221"
+
+
+def test_a_file_that_the_library_reads_differently(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file({"a": torch.zeros(2)}, place)
+    monkeypatch.setattr("safetensors.torch.load_file", lambda _: {"a": torch.zeros(3)})
+    assert code_of(read_safetensors, place) == "E221"
+    monkeypatch.setattr("safetensors.torch.load_file", lambda _: Path("/nonexistent").read_bytes())
+    assert code_of(read_safetensors, place) == "E221"

@@ -195,6 +195,7 @@ def test_predict_counts_one_query_a_sample() -> None:
     ("inputs", "options"),
     [
         (torch.ones(2, 2, 5, 5, dtype=torch.uint8), {}),
+        (torch.rand(2, 2, 5, 5).numpy(), {}),
         (torch.ones(2, 2, 5, 5, dtype=torch.int64), {}),
         (torch.rand(2, 5, 5), {"input_shape": (2, 5, 5)}),
         (torch.rand(2, 2, 6, 6), {"input_shape": (2, 5, 5)}),
@@ -211,7 +212,10 @@ def test_a_shape_that_was_only_learned_binds_nobody() -> None:
     assert model(torch.rand(1, 2, 5, 5)).shape == model(torch.rand(1, 2, 9, 9)).shape
 
 
-@pytest.mark.parametrize("arguments", [{"module": lambda x: x}, {"outputs": "labels"}, {"outputs": "Logits"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"module": lambda x: x}, {"outputs": "labels"}, {"outputs": "Logits"}, {"device": "gpu"}, {"device": "cuda:99"}],
+)
 def test_arguments_that_cannot_be(arguments: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as caught:
         from_torch(**{"module": network(), **arguments})

@@ -213,6 +213,13 @@ def load_model(spec: Source, contract: InputContract, trust: Trust, base: Path, 
 
 
 def _load(path: Path | None, recipe: _Recipe) -> Model:
+    if recipe.outputs not in {"logits", "probabilities"}:
+        raise ConfigError(
+            "E115",
+            seen=f"outputs={recipe.outputs!r}",
+            expected='"logits" or "probabilities"',
+            fix='let the network give scores, and say outputs = "logits"',
+        )
     if path is None:
         if recipe.factory is None:
             raise ConfigError(
@@ -283,11 +290,10 @@ def _build(recipe: _Recipe, factory: str | Callable[..., nn.Module]) -> Built:
 def _assessable(built: Built, name: str, recipe: _Recipe) -> Model:
     normalise = Normalisation(recipe.mean, recipe.std)
     shape = [size for size in recipe.input_shape or () if size is not None]
-    network = built.network.to(recipe.device)
     identity = Identity(
         name=name,
         kind="torch",
-        weights=weights_sha256(network),
+        weights=weights_sha256(built.network),
         source=built.source,
         detail={
             "factory_args": dict(recipe.factory_args),
@@ -296,7 +302,8 @@ def _assessable(built: Built, name: str, recipe: _Recipe) -> Model:
         },
     )
     return from_torch(
-        network,
+        built.network,
+        device=recipe.device,
         bounds=recipe.bounds,
         mean=recipe.mean,
         std=recipe.std,

@@ -26,6 +26,7 @@ from vambrace.errors import ConfigError, ModelMisbehaved, ModelRefused
 from vambrace.models.contract import Identity
 from vambrace.models.external import check_domains, external_tensors, inline, map_files
 from vambrace.models.outputs import checked_logits
+from vambrace.models.torch import usable_device
 from vambrace.models.wire import Broken, TooLarge, layout_of, walk
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def load_onnx(
             custom operators; E236 the runtime cannot use it; E237 inputs or outputs of another form; E238 samples of
             another shape.
     """
-    if torch.device(device).type != "cpu":
+    if usable_device(device).type != "cpu":
         raise ConfigError(
             "E115", seen=f"device {device} for an ONNX model", expected="cpu", fix="drop --device for ONNX models"
         )
@@ -245,6 +246,8 @@ class OnnxModel:
     def _run_all(self, fed: Tensor) -> object:
         if self._batch is None or len(fed) == self._batch:
             return self._run(fed)
+        if len(fed) == 0:
+            return torch.empty(0, self._num_classes or 0)
         parts: list[Tensor] = []
         for part in cast("tuple[Tensor, ...]", fed.split(self._batch)):
             short = self._batch - len(part)
@@ -252,7 +255,7 @@ class OnnxModel:
             answer = self._run(full)
             checked_logits(answer, self._batch, "logits")
             parts.append(answer[: len(part)])
-        return torch.cat(parts) if parts else torch.empty(0, self._num_classes or 0)
+        return torch.cat(parts)
 
     def _run(self, fed: Tensor) -> Tensor:
         try:

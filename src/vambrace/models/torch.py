@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from vambrace.models.contract import Outputs
 
-__all__ = ["TorchModel", "from_torch"]
+__all__ = ["TorchModel", "from_torch", "usable_device"]
 
 _log = logging.getLogger(__name__)
 
@@ -82,12 +82,12 @@ def from_torch(
     if outputs not in {"logits", "probabilities"}:
         raise ConfigError(
             "E115",
-            seen=f"outputs={outputs!r} for a PyTorch module",
+            seen=f"outputs={outputs!r}",
             expected='"logits" or "probabilities"',
-            fix='return scores from forward() and say outputs="logits"',
+            fix='let the network give scores, and say outputs="logits"',
         )
     if device is not None:
-        module.to(device)
+        module.to(usable_device(device))
     normalise = Normalisation(mean, std)
     if isinstance(identity, str):
         identity = Identity(
@@ -106,6 +106,23 @@ def from_torch(
         num_classes=num_classes,
         identity=identity,
     )
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device, if tensors can be put there.
+
+    Raises:
+        ConfigError: E115 for a name that is none, or a device that this machine or this build of torch does not have.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(
+            "E115",
+            seen=f"device {str(device)!r} ({_short(error)})",
+            expected="a device of this machine",
+            fix='use "cpu", or see `vambrace doctor` for what is there',
+        ) from error
 
 
 class TorchModel:
@@ -206,7 +223,11 @@ class TorchModel:
                 writes into its input.
         """
         shape = self._declared_shape
-        if not inputs.is_floating_point() or (shape is not None and inputs.shape[1:] != shape):
+        if (
+            not isinstance(inputs, Tensor)
+            or not inputs.is_floating_point()
+            or (shape is not None and inputs.shape[1:] != shape)
+        ):
             raise _bad_inputs(inputs, shape)
         self.calls += 1
         self.rows += inputs.shape[0]
@@ -275,7 +296,14 @@ def _dtype(module: nn.Module) -> torch.dtype:
     return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
 
 
-def _bad_inputs(inputs: Tensor, shape: tuple[int, ...] | None) -> ConfigError:
+def _bad_inputs(inputs: object, shape: tuple[int, ...] | None) -> ConfigError:
+    if not isinstance(inputs, Tensor):
+        return ConfigError(
+            "E113",
+            seen=f"inputs that are a {type(inputs).__name__}",
+            expected="a floating tensor (n, ...)",
+            fix="convert first, such as torch.from_numpy(inputs).float()",
+        )
     if not inputs.is_floating_point():
         return ConfigError(
             "E113",
