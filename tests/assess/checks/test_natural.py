@@ -161,7 +161,7 @@ def test_samples_without_finite_logits_are_never_right(world, spoil) -> None:
     assert accuracy.status is Status.UNRELIABLE
     assert accuracy.value == float(world.right().double().mean())
     assert findings["drop@1"].status is Status.UNRELIABLE
-    assert [flag.code for flag in accuracy.flags] == ["E460"]
+    assert [flag.code for flag in accuracy.flags] == ["E410"]
     records = world.measured(NaturalCheck(perturbation=Nothing(), severities=(1,))).records
     spoilt = [record for record in records if not record["finite"]]
     assert len(spoilt) == 2

@@ -122,12 +122,12 @@ def in_order(records: Sequence[Record]) -> list[Record]:
 
 
 def not_finite(records: Sequence[Record], *, family: str) -> list[Flag]:
-    """The flag E460 where records say that the model gave no numbers; else nothing."""
+    """The flag E410 where records say that the model gave no numbers; else nothing."""
     bad = sum(not record["finite"] for record in records)
     if not bad:
         return []
     text = f"For {bad:,} of {len(records):,} samples the model gave NaN or infinite logits; they count as wrong."
-    return [Flag(code="E460", level="unreliable", text=text, families=(family,))]
+    return [Flag(code="E410", level="unreliable", text=text, families=(family,))]
 
 
 def registered_name(group: str, options: Options) -> str:
