@@ -65,7 +65,10 @@ class Ball:
 
         Leaves `points` as they are.
         """
-        return self.project(anchor, steepest(gradient, self.norm).mul_(size).add_(points))
+        direction = steepest(gradient, self.norm)
+        if isinstance(size, torch.Tensor):
+            return self.project(anchor, torch.addcmul(points, direction, size, out=direction))
+        return self.project(anchor, torch.add(points, direction, alpha=size, out=direction))
 
     def _noise(self, origin: Origin, restart: Tensor) -> Tensor:
         stream, shape, dtype = origin.rng.child("start"), tuple(origin.inputs.shape[1:]), origin.inputs.dtype

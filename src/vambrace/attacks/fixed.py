@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vambrace.search.problem import Problem
     from vambrace.search.rule import Rule
 
-__all__ = ["FixedRadius", "require_option"]
+__all__ = ["FixedRadius", "require_option", "require_restarts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,3 +153,14 @@ class FixedRadius(Options):
 def require_option(holds: bool, name: str, value: object, expected: str) -> None:
     """Raise `ConfigError` E130 unless an attack's option holds."""
     require(holds, seen=f"{name} {value!r}", expected=expected, fix=f"correct {name}", code="E130")
+
+
+def require_restarts(restarts: int, *, random_start: bool) -> None:
+    """Raise `ConfigError` E130 unless restarts can differ from one another."""
+    require_option(restarts >= 1, "restarts", restarts, "1 or more")
+    require_option(
+        random_start or restarts == 1,
+        "restarts",
+        restarts,
+        "1 when random_start is False, because every restart would repeat the first",
+    )

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vambrace.attacks.ball import Ball
-from vambrace.attacks.fixed import FixedRadius, require_option
+from vambrace.attacks.fixed import FixedRadius, require_option, require_restarts
 from vambrace.core.options import Ratio
-from vambrace.ops.losses import Loss, ascend
+from vambrace.ops import losses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ class Ascent:
     """
 
     ball: Ball
-    loss: Loss
+    loss: losses.Loss
     steps: int
     step_size: float
     restarts: int
@@ -66,10 +66,14 @@ class Ascent:
     def start(self, origin: Origin, anchor: Tensors, restart: Tensor) -> dict[str, Tensor]:
         return {"point": self.ball.start(origin, anchor, restart, random=self.random_start)}
 
-    def objective(self, logits: Tensor, goal: Goal) -> Tensor:
-        return ascend(self.loss, logits, goal)
+    def slope(self, logits: Tensor, goal: Goal) -> Tensor:
+        return losses.slope(self.loss, logits, goal)
 
-    def step(self, anchor: Tensors, state: Tensors, objective: Tensor, gradient: Tensor | None) -> dict[str, Tensor]:
+    def step(
+        self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal, gradient: Tensor | None
+    ) -> dict[str, Tensor]:
+        if gradient is None:
+            raise ValueError("this rule steps along gradients")
         return {"point": self.ball.ascend(anchor, state["point"], gradient, self.step_size)}
 
 
@@ -128,13 +132,7 @@ class PGD(FixedRadius):
         require_option(
             self.step_size is None or 0 < self.step_size < float("inf"), "step_size", self.step_size, "more than 0"
         )
-        require_option(self.restarts >= 1, "restarts", self.restarts, "1 or more")
-        require_option(
-            self.random_start or self.restarts == 1,
-            "restarts",
-            self.restarts,
-            "1 when random_start is False, because every restart would repeat the first",
-        )
+        require_restarts(self.restarts, random_start=self.random_start)
 
     def rule(self) -> Ascent:
         """Steps of a fixed size."""

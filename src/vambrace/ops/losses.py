@@ -16,13 +16,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import torch
+
 from vambrace.core.goals import Goal, Targeted, Untargeted
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Loss", "ascend", "log_odds", "require_loss"]
+__all__ = ["Loss", "log_odds", "require_loss", "slope", "value"]
 
 Loss = Literal["ce", "margin"]
 
@@ -42,10 +44,10 @@ def log_odds(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.gather(1, column).squeeze(1) - others
 
 
-def ascend(loss: Loss, logits: Tensor, goal: Goal) -> Tensor:
-    """What to raise so that `goal` comes nearer: (n,), differentiable.
+def value(loss: Loss, logits: Tensor, goal: Goal) -> Tensor:
+    """What to raise so that `goal` comes nearer: logits (n, k) to (n,), differentiable.
 
-    "ce": the log odds of the target class, or the negative log odds of the true one: the direction of cross entropy.
+    "ce": the log odds of the target class, or the negative log odds of the true one: ordered as cross entropy.
     "margin": the goal's own margin (Carlini & Wagner 2017, arXiv 1608.04644, loss f6), for any goal.
     """
     if loss == "ce" and isinstance(goal, Untargeted):
@@ -53,6 +55,28 @@ def ascend(loss: Loss, logits: Tensor, goal: Goal) -> Tensor:
     if loss == "ce" and isinstance(goal, Targeted):
         return log_odds(logits, goal.classes)
     return goal.margin(logits)
+
+
+def slope(loss: Loss, logits: Tensor, goal: Goal) -> Tensor:
+    """The derivative of `value` with respect to the logits: (n, k) to (n, k).
+
+    For "ce" in closed form: the softmax over the other classes, minus one at the class itself.
+    """
+    if loss == "ce" and isinstance(goal, Untargeted | Targeted):
+        column = (goal.labels if isinstance(goal, Untargeted) else goal.classes).unsqueeze(1)
+        away = logits.detach().scatter(1, column, float("-inf")).softmax(dim=1).scatter_(1, column, -1.0)
+        return away if isinstance(goal, Untargeted) else away.neg_()
+    with torch.enable_grad():
+        free = logits.detach().requires_grad_()
+        raised = value(loss, free, goal)
+        if raised.requires_grad:
+            return torch.autograd.grad(raised, free, torch.ones_like(raised))[0]
+    raise ConfigError(
+        "E134",
+        seen=f"a goal of type {type(goal).__name__} whose margin has no derivative",
+        expected="a margin that is differentiable in the logits",
+        fix="compute the margin from the logits with torch operations",
+    )
 
 
 def require_loss(loss: Loss, goal: Goal) -> None:

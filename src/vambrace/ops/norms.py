@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
@@ -26,10 +26,11 @@ def lengths(changes: Tensor, norm: Norm) -> Tensor:
     """The lp norm of each sample of `changes` (n, ...): (n,), in the dtype and units of `changes`; l0 counts."""
     dims = tuple(range(1, changes.dim()))
     if norm == "l0":
-        return (changes != 0).sum(dim=dims).to(changes.dtype)
+        return changes.ne(0).sum(dim=dims).to(changes.dtype)
     if norm == "linf":
         return changes.abs().amax(dim=dims)
-    return torch.linalg.vector_norm(changes, 1 if norm == "l1" else 2, dim=dims)
+    order = 1.0 if norm == "l1" else 2.0
+    return cast("Tensor", torch.linalg.vector_norm(changes, order, dim=dims))
 
 
 def distances(points: Tensor, inputs: Tensor, norm: Norm) -> Tensor:

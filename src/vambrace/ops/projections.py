@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from vambrace.core.access import Bounds
-from vambrace.ops.norms import lengths
+from vambrace.ops.norms import distances, lengths
 from vambrace.ops.rows import spread
 
 if TYPE_CHECKING:
@@ -51,9 +51,8 @@ def ball_box(inputs: Tensor, eps: float, bounds: Bounds | None) -> tuple[Tensor,
         Where no number of the dtype is that near, both are the input itself.
     """
     floor, ceiling = inner_box(bounds, inputs)
-    low = -_reach(-inputs, eps)
-    low = torch.maximum(low, floor)
-    high = torch.minimum(_reach(inputs, eps), ceiling)
+    low = (-_reach(-inputs, eps)).clamp_(min=floor)
+    high = _reach(inputs, eps).clamp_(max=ceiling)
     empty = low > high
     if bool(empty.any()):
         low = torch.where(empty, inputs, low)
@@ -103,36 +102,56 @@ def project_l2(points: Tensor, inputs: Tensor, eps: float, low: Tensor, high: Te
     return (inputs + change * scale.sqrt()).clamp(low, high)
 
 
-def tighten(points: Tensor, inputs: Tensor, eps: float, norm: Literal["l2", "linf"], bounds: Bounds | None) -> Tensor:
-    """`points` (n, ...) moved inward as little as it takes: at most `eps` from `inputs` in float64, inside `bounds`.
+def tighten(
+    points: Tensor, inputs: Tensor, eps: float, norm: Literal["l2", "linf"], bounds: Bounds | None
+) -> tuple[Tensor, Tensor]:
+    """Move points inward as little as it takes for them to be allowed as saved.
 
-    Points that are so already come back unchanged, bit for bit. NaN becomes the input.
+    Points that are allowed already come back unchanged, bit for bit. NaN becomes the input.
+
+    Args:
+        points: (n, ...).
+        inputs: (n, ...), the centres.
+        eps: radius.
+        norm: of the ball.
+        bounds: the box; None: there is none.
+
+    Returns:
+        Points (n, ...) inside `bounds`, and their distances (n,) from `inputs` in float64, at most `eps`.
     """
-    points = torch.where(points.isnan(), inputs, points)
-    if norm == "linf":
-        low, high = ball_box(inputs, eps, bounds)
-        return points.clamp(low, high)
     low, high = inner_box(bounds, inputs)
     points = points.clamp(low, high)
+    distance = distances(points, inputs, norm)
+    if not bool((distance <= eps).all()):  # asked this way round so that NaN counts as too far
+        points = torch.where(points.isnan(), inputs, points)
+        if norm == "linf":
+            points = points.clamp(*ball_box(inputs, eps, bounds))
+        else:
+            points = _shrink(points, inputs, eps, low, high)
+        distance = distances(points, inputs, norm)
+    return points, distance
+
+
+def _shrink(points: Tensor, inputs: Tensor, eps: float, low: Tensor, high: Tensor) -> Tensor:
+    """Points inside the box, scaled into the l2 ball where they lie outside it, and rounded toward its centre."""
     centre = inputs.clamp(low, high)  # differs from the input by at most the rounding of an end of the box
     slack = eps - lengths(centre.double() - inputs.double(), "l2")
     change = points.double() - centre.double()
     size = lengths(change, "l2")
-    outside = size > slack
-    if not bool(outside.any()):
-        return points
-    scale = (slack.clamp(min=0.0) / size.clamp(min=torch.finfo(torch.float64).tiny)) * (1.0 - _KEEP_OFF)
+    tiny = torch.finfo(torch.float64).tiny
+    scale = (slack.clamp(min=0.0) / size.clamp(min=tiny)) * (1.0 - _KEEP_OFF)
     wanted = centre.double() + change * spread(scale, change)
     shrunk = wanted.to(points.dtype)
     beyond = (shrunk.double() - centre.double()).abs() > (wanted - centre.double()).abs()
     shrunk = torch.where(beyond, torch.nextafter(shrunk, centre), shrunk)
-    return torch.where(spread(outside, points), shrunk, points)
+    return torch.where(spread(size > slack, points), shrunk, points)
 
 
 def _reach(inputs: Tensor, eps: float) -> Tensor:
     """The largest number of the dtype that is at most `eps` above each input, as float64 measures it."""
-    top = (inputs.double() + eps).to(inputs.dtype)
-    beyond = top.double() - inputs.double() > eps
+    wide = inputs.double()
+    top = (wide + eps).to(inputs.dtype)
+    beyond = top.double() - wide > eps
     return torch.where(beyond, torch.nextafter(top, inputs), top)
 
 

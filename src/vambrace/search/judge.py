@@ -16,7 +16,6 @@ from vambrace.errors import ModelMisbehaved
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vambrace.core.goals import Goal
     from vambrace.models.contract import Model
 
 __all__ = ["CLEAR", "Oracle", "Verdicts", "judge"]
@@ -36,11 +35,10 @@ class Verdicts(NamedTuple):
     """Whether all logits are finite."""
 
 
-def judge(logits: Tensor, goal: Goal) -> Verdicts:
-    """Detached logits (m, k) against the goal of m samples."""
+def judge(logits: Tensor, margin: Tensor) -> Verdicts:
+    """Detached logits (m, k) and the margin (m,) of a goal at them."""
     scale = logits.abs().amax(dim=1)
-    margin = goal.margin(logits)
-    return Verdicts(margin, margin > scale * CLEAR, scale.isfinite())
+    return Verdicts(margin, margin > scale * CLEAR, scale < float("inf"))
 
 
 class Oracle:
@@ -73,16 +71,16 @@ class Oracle:
         _require_logits(logits, len(points))
         return logits if logits.dtype == torch.float64 else logits.float()
 
-    def gradient(self, values: Tensor, points: Tensor) -> Tensor:
-        """The derivative of each of `values` (m,), a row's own, with respect to that row of `points` (m, ...).
+    def pull_back(self, logits: Tensor, slope: Tensor, points: Tensor) -> Tensor:
+        """`slope` (m, k), a direction of the logits, as the gradient (m, ...) with respect to `points`.
 
         Raises:
             ModelMisbehaved: E405, when the logits do not depend on the points as far as autograd can see.
         """
         self.backwards += len(points)
         found = None
-        if values.requires_grad:
-            (found,) = torch.autograd.grad(values, points, torch.ones_like(values), allow_unused=True)
+        if logits.requires_grad:
+            (found,) = torch.autograd.grad(logits, points, slope, allow_unused=True)
         if found is None:
             raise ModelMisbehaved(
                 "E405",

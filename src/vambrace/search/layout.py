@@ -1,9 +1,10 @@
 """Which memory format a model computes in, found by asking it about one sample.
 
-Convolutions on CPU take channels-last images some 15 % faster (input gradients of ResNet-20 and smaller networks,
-batch 64 to 256, torch 2.13; nothing at batch 16). But `x.view(n, -1)` behind a convolution raises on them, and a
-network without convolutions only pays for the conversion. One sample settles both without a clock: the format is
-kept when the model accepts it and the gradient comes back in it, which is what convolutions do.
+Convolutions on CPU take channels-last images some 15 % faster (input gradients of ResNet-20, batch 64 to 256, torch
+2.13; nothing at batch 16). But `x.view(n, -1)` behind a convolution raises on them, a network without convolutions
+only pays for the conversion, and one with two loses at its linear head what it gains before. One sample settles all
+three without a clock: the format is kept when the model accepts it, the gradient comes back in it, which is what
+convolutions do, and the graph holds at least three of them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["choose_format"]
 
-_WORTHWHILE = 16
+_ENOUGH_ROWS = 16
+_ENOUGH_CONVOLUTIONS = 3
 
 
 def choose_format(oracle: Oracle, inputs: Tensor, rows: int) -> None:
@@ -28,16 +30,30 @@ def choose_format(oracle: Oracle, inputs: Tensor, rows: int) -> None:
     Asks about the first sample once, forward and backward, when it is an image on CPU and the batch is large
     enough to gain; the answer is a property of the model and the shape.
     """
-    if inputs.dim() != 4 or inputs.device.type != "cpu" or min(rows, len(inputs)) < _WORTHWHILE:
+    if inputs.dim() != 4 or inputs.device.type != "cpu" or min(rows, len(inputs)) < _ENOUGH_ROWS:
         return
     oracle.memory_format = torch.channels_last
     try:
         with torch.enable_grad():
             sample = inputs[:1].clone(memory_format=torch.channels_last).requires_grad_()
-            gradient = oracle.gradient(oracle.logits(sample).amax(dim=1), sample)
-        kept = gradient.stride()[1:] == sample.stride()[1:]
+            logits = oracle.logits(sample)
+            gradient = oracle.pull_back(logits, torch.ones_like(logits), sample)
+        kept = gradient.stride()[1:] == sample.stride()[1:] and _convolutions(logits) >= _ENOUGH_CONVOLUTIONS
     except RuntimeError:
         # What the model cannot do in this format it does in the other one; any other fault shows again there.
         kept = False
     if not kept:
         oracle.memory_format = torch.contiguous_format
+
+
+def _convolutions(logits: Tensor) -> int:
+    """How many convolutions lie between the inputs and `logits`, as far as autograd recorded them."""
+    waiting, seen, count = [logits.grad_fn], set[object](), 0
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        count += node.name().startswith("Convolution")
+        waiting.extend(each for each, _ in node.next_functions)
+    return count

@@ -12,14 +12,15 @@ When not: attacks that must look at several samples at once (universal perturbat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from vambrace.core.progress import silent
-from vambrace.ops.norms import distances, peaks
+from vambrace.ops.norms import lengths, peaks
 from vambrace.ops.projections import tighten
-from vambrace.search.judge import Oracle, judge
+from vambrace.search.judge import Oracle, Verdicts, judge
 from vambrace.search.layout import choose_format
 from vambrace.search.pace import bucket, choose_pace
 from vambrace.search.rule import Origin
@@ -84,14 +85,16 @@ class _Search:
             self._padding = [self._oracle.forwards, self._oracle.backwards]
         self.slots = self._filled(torch.arange(self._next, device=self._device))
         self._goal = problem.goal.take(self.slots.index)
-        self._left = rule.steps
+        self._watching = self._pace.look_every == 1  # the host may ask about rows at any time
+        self._lag = 0  # steps of all live rows that `slots.step` does not hold yet
+        self._look()
 
     def turn(self) -> int:
         """Step until the host looks, then settle what happened; how many samples are done with."""
-        looks = max(1, min(self._pace.look_every, self._left + 1))
-        for passed in range(looks):
-            self._advance(stepping=passed < self._left)
-        return self._settle()
+        calm = False
+        for _ in range(max(1, min(self._pace.look_every, self._left + 1))):
+            calm = self._advance()
+        return 0 if calm else self._settle()
 
     def outcome(self) -> Attacked:
         """What was found, once no row is left."""
@@ -103,40 +106,64 @@ class _Search:
             padding=(forward_pads, backward_pads),
         )
 
-    def _advance(self, *, stepping: bool) -> None:
-        """Evaluate every row once; step those that go on.
-
-        Args:
-            stepping: False where the host knows that no row has a step left.
-        """
+    def _advance(self) -> bool:
+        """Evaluate every row once and step those that go on; True where the host saw that nothing else happened."""
         slots, rule = self.slots, self._rule
-        wants = stepping and rule.gradient
-        with torch.set_grad_enabled(wants):
-            point = slots.state["point"].detach().requires_grad_(wants)
+        stepping = self._left > 0
+        with torch.set_grad_enabled(stepping and rule.gradient):
+            point = slots.state["point"].detach().requires_grad_(stepping and rule.gradient)
             logits = self._oracle.logits(point)
-            objective = rule.objective(logits, self._goal)
         self._padding[0] += self._pads
-        margin, won, finite = judge(logits.detach(), self._goal)
-        live = slots.status == LIVE
-        counted = live & ~slots.retry
-        slots.forwards += counted
-        slots.best = torch.where(live & finite, slots.best.fmax(margin), slots.best)
-        over = slots.step >= rule.steps
-        slots.status.masked_fill_(live & over, ENDED).masked_fill_(counted & won, CLAIMED)
-        slots.status.masked_fill_(live & ~finite, BROKEN)
-        moving = slots.status == LIVE
-        if not stepping or (self._pace.look_every == 1 and not bool(moving.any())):
-            return
+        known = logits.detach()
+        margin = self._goal.margin(known)
+        calm = self._watching and self._soon > 0 and self._is_calm(known, margin)
+        if calm:
+            torch.maximum(slots.best, margin, out=slots.best)
+            moving, still = self._open, self._still
+            self._lag += 1
+        else:
+            self._catch_up()
+            moving = self._note(judge(known, margin))
+            still = (~moving).nonzero().squeeze(1) if self._watching else None
+        self._left -= 1
+        self._soon -= 1
+        if not stepping or (still is not None and len(still) == len(slots)):
+            return False
         gradient = None
-        if wants:
-            gradient = self._oracle.gradient(objective, point)
+        if rule.gradient:
+            gradient = self._oracle.pull_back(logits, rule.slope(known, self._goal), point)
             self._padding[1] += self._pads
-            slots.backwards += moving
-            slots.zeros += moving & (peaks(gradient) == 0)
-        risen = objective.detach()
-        slots.hold(moving, lambda: rule.step(slots.anchor, slots.state, risen, gradient))
-        slots.step += moving
-        slots.retry &= ~moving
+            if not self._watching or not bool(lengths(gradient, "l2").all()):
+                slots.zeros += (peaks(gradient) == 0) & moving  # squares of small gradients can be zero as well
+        slots.hold(moving, still, lambda: rule.step(slots.anchor, slots.state, known, self._goal, gradient))
+        if not calm:
+            slots.step += moving
+            slots.retry &= ~moving
+        return calm
+
+    def _is_calm(self, logits: Tensor, margin: Tensor) -> bool:
+        """Whether no row that searches can have won or broken; cheap, for it is asked at every step."""
+        if not math.isfinite(logits.sum().item()):
+            return False
+        searching = margin[self._open] if len(self._still) else margin
+        return searching.amax().item() <= 0
+
+    def _note(self, verdicts: Verdicts) -> Tensor:
+        """Write down how every row stands after an evaluation; which rows go on."""
+        slots, (margin, won, finite) = self.slots, verdicts
+        live = slots.status == LIVE
+        slots.best = torch.where(live & finite, slots.best.maximum(margin), slots.best)
+        over = slots.step >= self._rule.steps
+        slots.status.masked_fill_(live & over, ENDED)
+        slots.status.masked_fill_(live & won & ~slots.retry, CLAIMED)
+        slots.status.masked_fill_(live & ~finite, BROKEN)
+        return slots.status == LIVE
+
+    def _catch_up(self) -> None:
+        """Add the steps that were taken without a note of them."""
+        if self._lag:
+            self.slots.step += self._open * self._lag
+            self._lag = 0
 
     def _settle(self) -> int:
         """Verify, restart, retire, refill and shrink, once enough rows wait for it; how many samples are done with."""
@@ -151,24 +178,31 @@ class _Search:
         done = self._confirm(self._rows(status, CLAIMED)) + self._end(self._rows(status, ENDED))
         # Verification can meet logits that are not finite, so the broken rows are asked for after it.
         broken = self._rows(self._look(), BROKEN)
-        done += self._retire(broken, self._tight(broken))
+        done += self._retire(broken, *self._tight(broken))
         self._refill()
+        self._look()
         return done
 
     def _look(self) -> list[int]:
         """The status of every row, on the host; where it waits for the device."""
         slots = self.slots
-        status, step = torch.stack((slots.status.long(), slots.step)).tolist()
-        pairs = zip(status, step, strict=True)
-        self._left = max((self._rule.steps - taken for state, taken in pairs if state == LIVE), default=0)
+        self._catch_up()
+        status, step = cast("list[list[int]]", torch.stack((slots.status.long(), slots.step)).tolist())
+        left = [self._rule.steps - taken for state, taken in zip(status, step, strict=True) if state == LIVE]
+        self._left, self._soon = max(left, default=0), min(left, default=0)
+        if self._watching:
+            self._open = slots.status == LIVE
+            self._still = (~self._open).nonzero().squeeze(1)
+            if bool((slots.retry & self._open).any()):
+                self._soon = 0  # such rows need a note
         return status
 
     def _rows(self, status: list[int], wanted: int) -> Tensor:
         rows = [row for row, state in enumerate(status) if state == wanted]
         return torch.tensor(rows, dtype=torch.int64, device=self._device)
 
-    def _tight(self, rows: Tensor) -> Tensor:
-        """The points of `rows` as they would be handed back."""
+    def _tight(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The points of `rows` as they would be handed back, and their distances."""
         given = self._problem.inputs[self.slots.index[rows]]
         points = self.slots.state["point"][rows]
         return tighten(points, given, self._rule.eps, self._rule.norm, self._problem.model.bounds)
@@ -178,21 +212,23 @@ class _Search:
         if not len(rows):
             return 0
         slots, problem = self.slots, self._problem
-        index, points = slots.index[rows], self._tight(rows)
+        index, (points, distance) = slots.index[rows], self._tight(rows)
         size = self._pace.confirm_rows
         answers: list[Tensor] = []
-        for part in points.split(size):
+        for first in range(0, len(points), size):
+            part = points[first : first + size]
             missing = size - len(part) if self._pace.padded else 0
             self._padding[0] += missing
             asked = torch.cat((part, part[-1:].expand(missing, *part.shape[1:])))
             answers.append(self._oracle.logits(asked)[: len(part)])
-        margin, won, finite = judge(torch.cat(answers), problem.goal.take(index))
-        passed = won & (distances(points, problem.inputs[index], self._rule.norm) <= self._rule.eps)
+        logits = torch.cat(answers)
+        margin, won, finite = judge(logits, problem.goal.take(index).margin(logits))
+        passed = won & (distance <= self._rule.eps)
         slots.checks[rows] += 1
         slots.retry[rows] = True
         slots.status[rows] = torch.where(finite, LIVE, BROKEN).to(torch.int8)
         slots.best[rows] = torch.where(passed, margin.float(), slots.best[rows])
-        return self._retire(rows[passed], points[passed], success=True)
+        return self._retire(rows[passed], points[passed], distance[passed], success=True)
 
     def _end(self, rows: Tensor) -> int:
         """Start again where a sample has restarts left, and let the others go."""
@@ -208,18 +244,20 @@ class _Search:
             fresh = rule.start(self._origin(slots.index[rows]), anchor, slots.restart[rows])
             for name, tensor in slots.state.items():
                 tensor[rows] = fresh[name]
-        return self._retire(over, self._tight(over))
+        return self._retire(over, *self._tight(over))
 
-    def _retire(self, rows: Tensor, points: Tensor, *, success: bool = False) -> int:
+    def _retire(self, rows: Tensor, points: Tensor, distance: Tensor, *, success: bool = False) -> int:
         """Write down what was found for the samples in `rows`, and free the rows."""
-        slots, tally = self.slots, self._tally
-        index = slots.index[rows]
+        slots, tally, rule = self.slots, self._tally, self._rule
+        index, restart, step = slots.index[rows], slots.restart[rows], slots.step[rows]
         tally.adversarial[index] = points
+        tally.distance[index] = distance
         tally.success[index] = success
         tally.finite[index] = slots.status[rows] != BROKEN
-        tally.margin[index] = slots.best[rows]
-        tally.forwards[index] = slots.forwards[rows]
-        tally.backwards[index] = slots.backwards[rows]
+        best = slots.best[rows]
+        tally.margin[index] = torch.where(best.isneginf(), float("nan"), best)
+        tally.forwards[index] = restart * (rule.steps + 1) + step + 1
+        tally.backwards[index] = restart * rule.steps + step
         tally.verifications[index] = slots.checks[rows]
         tally.zero_gradients[index] = slots.zeros[rows]
         slots.status[rows] = VACANT
@@ -236,7 +274,6 @@ class _Search:
             index = torch.arange(self._next, self._next + len(free), device=self._device)
             self._next += len(free)
             slots.put(free, self._filled(index))
-            self._left = self._rule.steps
         if not waiting:
             kept = self._rows(status, LIVE)
             size = bucket(len(kept), len(slots)) if self._pace.padded else len(kept)

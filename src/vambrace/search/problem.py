@@ -8,8 +8,8 @@ each otherwise gives a number that looks fine.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -163,9 +163,9 @@ def _named(ends: object) -> str:
 
 def _usable_goal(goal: Goal, inputs: Tensor, classes: int | None) -> Goal:
     if isinstance(goal, Untargeted):
-        goal = Untargeted(_usable_classes(goal.labels, "labels", inputs, classes))
+        goal = replace(goal, labels=_usable_classes(goal.labels, "labels", inputs, classes))
     elif isinstance(goal, Targeted):
-        goal = Targeted(_usable_classes(goal.classes, "target classes", inputs, classes))
+        goal = replace(goal, classes=_usable_classes(goal.classes, "target classes", inputs, classes))
     require(
         goal.size == inputs.shape[0],
         seen=f"a goal for {goal.size} samples and {inputs.shape[0]} inputs",
@@ -214,7 +214,7 @@ def _usable_ids(ids: Tensor | None, inputs: Tensor) -> Tensor:
         fix="give one id per input, or leave ids out to use positions",
         code="E136",
     )
-    repeated = len(ids) - len(ids.unique())
+    repeated = len(ids) - len(set(cast("list[int]", ids.tolist())))
     require(
         repeated == 0,
         seen=f"{repeated} ids that occur before",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,11 +45,14 @@ class Origin:
 class Rule(Protocol):
     """How one attack searches. Stateless: everything about a sample is in `anchor` and `state`.
 
-    The loop evaluates the model at `state["point"]`, asks `objective` what to raise, takes its gradient with respect
-    to the point, and hands both to `step`, which gives the next state. After `steps` steps it evaluates once more:
-    a restart that never succeeds costs `steps + 1` forwards and `steps` backwards. Nothing may depend on how many
-    samples there are, in which order, or on one another.
+    The loop evaluates the model at `state["point"]`, asks `slope` which way the logits should go, pulls that back to
+    a gradient with respect to the point, and hands both to `step`, which gives the next state. After `steps` steps
+    it evaluates once more: a restart that never succeeds costs `steps + 1` forwards and `steps` backwards. Nothing
+    may depend on how many samples there are, in which order, or on one another.
     """
+
+    gradient: ClassVar[bool]
+    """Whether `step` needs gradients; without, the model is only asked forward."""
 
     @property
     def norm(self) -> Literal["l2", "linf"]:
@@ -71,33 +74,29 @@ class Rule(Protocol):
         """Starts a sample gets at most, >= 1."""
         ...
 
-    @property
-    def gradient(self) -> bool:
-        """Whether `step` needs gradients; without, the model is only asked forward."""
-        ...
-
     def anchor(self, origin: Origin) -> Tensors:
         """What never changes for these samples."""
         ...
 
     def start(self, origin: Origin, anchor: Tensors, restart: Tensor) -> Tensors:
-        """The state before the first evaluation of restart number `restart`, int64 (m,). Fresh tensors; holds "point"."""
+        """The state before the first evaluation of restart `restart`, int64 (m,): fresh tensors, one named "point"."""
         ...
 
-    def objective(self, logits: Tensor, goal: Goal) -> Tensor:
-        """Logits (m, k) to what is raised, (m,), differentiable."""
+    def slope(self, logits: Tensor, goal: Goal) -> Tensor:
+        """The derivative of what is raised with respect to the logits (m, k), which carry no graph: (m, k)."""
         ...
 
-    def step(self, anchor: Tensors, state: Tensors, objective: Tensor, gradient: Tensor | None) -> Tensors:
+    def step(self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal, gradient: Tensor | None) -> Tensors:
         """The state with the next point.
 
-        May overwrite tensors of `state` and return them; never those of `anchor`, nor `gradient`, which can belong to
-        the model. Inside eps and bounds up to rounding: what is handed back is tightened by the loop.
+        May overwrite tensors of `state` and return them; must neither overwrite nor return those of `anchor`, nor
+        `gradient`, which can belong to the model. Inside eps and bounds up to rounding: the loop tightens the rest.
 
         Args:
             anchor: see there.
             state: at the point just evaluated.
-            objective: (m,), what `objective` gave there.
-            gradient: (m, ...), of the objective with respect to the point; None where `gradient` is False.
+            logits: (m, k), there.
+            goal: of the m samples.
+            gradient: (m, ...), `slope` pulled back to the point; None where `gradient` is False.
         """
         ...

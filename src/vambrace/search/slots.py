@@ -33,10 +33,8 @@ class Slots:
         status: int8 (m,).
         step: int64 (m,), steps taken in this restart.
         restart: int64 (m,), number of this restart.
-        retry: bool (m,), whether the point was claimed and refused, so that its next evaluation is neither logical nor a claim.
-        best: float32 (m,), the largest finite margin seen; NaN before.
-        forwards: int64 (m,), logical.
-        backwards: int64 (m,), logical.
+        retry: bool (m,), whether the point was claimed and refused: its next evaluation is no claim and not logical.
+        best: float32 (m,), the largest margin seen with finite logits; -inf before.
         checks: int64 (m,), verifications.
         zeros: int64 (m,), steps without any gradient.
     """
@@ -49,16 +47,14 @@ class Slots:
     restart: Tensor = field(init=False)
     retry: Tensor = field(init=False)
     best: Tensor = field(init=False)
-    forwards: Tensor = field(init=False)
-    backwards: Tensor = field(init=False)
     checks: Tensor = field(init=False)
     zeros: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.status = torch.full_like(self.index, LIVE, dtype=torch.int8)
         self.retry = torch.zeros_like(self.index, dtype=torch.bool)
-        self.best = torch.full_like(self.index, float("nan"), dtype=torch.float32)
-        for name in ("step", "restart", "forwards", "backwards", "checks", "zeros"):
+        self.best = torch.full_like(self.index, float("-inf"), dtype=torch.float32)
+        for name in ("step", "restart", "checks", "zeros"):
             setattr(self, name, torch.zeros_like(self.index))
 
     def __len__(self) -> int:
@@ -79,20 +75,26 @@ class Slots:
         self.anchor = {name: tensor[rows] for name, tensor in self.anchor.items()}
         self.state = {name: tensor[rows] for name, tensor in self.state.items()}
 
-    def hold(self, moving: Tensor, step: Callable[[], Tensors]) -> None:
-        """Take the state that `step` gives, but only for the rows `moving` (m,); the others keep theirs."""
+    def hold(self, moving: Tensor, still: Tensor | None, step: Callable[[], Tensors]) -> None:
+        """Take the state that `step` gives, but only for the rows that move; the others keep theirs.
+
+        Args:
+            moving: bool (m,).
+            still: int64, the rows that do not move; None where asking would make the host wait for the device.
+            step: may overwrite the tensors of the state.
+        """
         before = self.state
-        if moving.device.type == "cpu":
-            still = (~moving).nonzero().squeeze(1)
-            kept = {name: tensor[still] for name, tensor in before.items()} if len(still) else {}
-            self.state = dict(step())
-            for name, tensor in kept.items():
-                self.state[name][still] = tensor
+        if still is None:
+            kept = {name: tensor.clone() for name, tensor in before.items()}
+            after = step()
+            self.state = {
+                name: torch.where(spread(moving, tensor), after[name], tensor) for name, tensor in kept.items()
+            }
             return
-        # Asking which rows stand still would make the host wait for the device: all are copied instead.
-        kept = {name: tensor.clone() for name, tensor in before.items()}
-        after = step()
-        self.state = {name: torch.where(spread(moving, tensor), after[name], tensor) for name, tensor in kept.items()}
+        kept = {name: tensor[still] for name, tensor in before.items()} if len(still) else {}
+        self.state = dict(step())
+        for name, tensor in kept.items():
+            self.state[name][still] = tensor
 
 
 def _columns() -> list[str]:

@@ -8,12 +8,9 @@ import torch
 
 from vambrace.core.access import Access
 from vambrace.core.findings import Cost
-from vambrace.ops.norms import distances
 from vambrace.search.outcome import Attacked
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from vambrace.core.options import Norm
     from vambrace.search.problem import Problem
 
@@ -28,6 +25,7 @@ class Tally:
         count = len(inputs)
         self._problem = problem
         self.adversarial = torch.empty(inputs.shape, dtype=inputs.dtype, device=inputs.device)
+        self.distance = torch.zeros(count, dtype=torch.float64, device=inputs.device)
         self.success = torch.zeros(count, dtype=torch.bool, device=inputs.device)
         self.finite = torch.ones(count, dtype=torch.bool, device=inputs.device)
         self.margin = torch.full((count,), float("nan"), dtype=torch.float32, device=inputs.device)
@@ -61,7 +59,7 @@ class Tally:
             adversarial=self.adversarial,
             success=self.success,
             norm=norm,
-            distance=_distances(self.adversarial, self._problem.inputs, norm),
+            distance=self.distance,
             margin=self.margin,
             forwards=self.forwards,
             backwards=self.backwards,
@@ -72,9 +70,3 @@ class Tally:
             zero_gradients=self.zero_gradients,
             cost=cost,
         )
-
-
-def _distances(points: Tensor, inputs: Tensor, norm: Norm) -> Tensor:
-    # In parts, so that float64 copies of a whole data set never lie in memory at once.
-    parts = zip(points.split(256), inputs.split(256), strict=True)
-    return torch.cat([distances(point, given, norm) for point, given in parts])

@@ -1,0 +1,208 @@
+"""APGD, projected gradient descent with momentum that chooses its own step sizes.
+
+    >>> import torch
+    >>> from vambrace.attacks import APGD
+    >>> APGD(eps=8 / 255).steps
+    100
+
+The step starts at 2 eps and is halved at checkpoints, where too few steps raised the objective or the best value
+stands still; the search then goes on from the best point. Time is per sample, so samples that joined the batch
+later pass their checkpoints later. When not: with few steps (below about 20) PGD is as good.
+
+Reference: Croce & Hein 2020, arXiv 2003.01690, section 3 and algorithm 1. Where the paper and the authors' code
+differ by one iterate, this follows the code: a restart from the best point replaces the iterate that the checkpoint
+looked at, not the one after it, which saves a step. "ce" follows cross entropy through the log odds, which order
+points equally (`vambrace.ops.losses`).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+
+from vambrace.attacks.ball import Ball
+from vambrace.attacks.fixed import FixedRadius, require_option, require_restarts
+from vambrace.core.options import Ratio
+from vambrace.ops import losses
+from vambrace.ops.rows import assign, spread
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vambrace.core.goals import Goal
+    from vambrace.search.rule import Origin, Tensors
+
+__all__ = ["APGD", "AdaptiveAscent", "checkpoints"]
+
+
+def checkpoints(steps: int) -> tuple[int, ...]:
+    """The numbers of steps after which the step size is judged: w_j = ceil(p_j steps), below `steps`.
+
+    p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06), in whole hundredths so that no rounding
+    moves a checkpoint.
+
+        >>> checkpoints(100)
+        (22, 41, 57, 70, 80, 87, 93, 99)
+    """
+    before, now = 0, 22
+    found: list[int] = []
+    while now <= 100:
+        found.append(-(-now * steps // 100))
+        before, now = now, now + max(now - before - 3, 6)
+    return tuple(sorted({each for each in found if each < steps}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptiveAscent:
+    """The rule of APGD.
+
+    Attributes:
+        ball: where points may be.
+        loss: what is ascended.
+        steps: of one restart.
+        restarts: starts a sample gets at most.
+        random_start: whether starts are drawn.
+        rho: share of steps since the last checkpoint that must have raised the objective.
+        momentum: weight of the new step against the last move, 1 for none.
+    """
+
+    ball: Ball
+    loss: losses.Loss
+    steps: int
+    restarts: int
+    random_start: bool
+    rho: float
+    momentum: float
+    gradient: ClassVar[bool] = True
+
+    @property
+    def norm(self) -> Literal["l2", "linf"]:
+        return self.ball.norm
+
+    @property
+    def eps(self) -> float:
+        return self.ball.eps
+
+    def anchor(self, origin: Origin) -> dict[str, Tensor]:
+        return self.ball.anchor(origin)
+
+    def start(self, origin: Origin, anchor: Tensors, restart: Tensor) -> dict[str, Tensor]:
+        point = self.ball.start(origin, anchor, restart, random=self.random_start)
+        lowest = torch.full(restart.shape, float("-inf"), dtype=torch.float64, device=point.device)
+        return {
+            "point": point,
+            "previous": point.clone(),
+            "best": point.clone(),
+            "best_gradient": torch.zeros_like(point),
+            "time": torch.zeros_like(restart),
+            "size": torch.full_like(lowest, 2.0 * self.eps).to(point.dtype),
+            "value": lowest.clone(),
+            "best_value": lowest.clone(),
+            "checked_value": lowest,
+            "raised": torch.zeros_like(restart),
+            "halved": torch.ones_like(restart, dtype=torch.bool),
+        }
+
+    def slope(self, logits: Tensor, goal: Goal) -> Tensor:
+        return losses.slope(self.loss, logits, goal)
+
+    def step(
+        self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal, gradient: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Record the point just evaluated, judge the step size where due, and move on."""
+        if gradient is None:
+            raise ValueError("this rule steps along gradients")
+        after = dict(state)
+        first, value = state["time"] == 0, losses.value(self.loss, logits, goal).double()
+        better = value > state["best_value"]
+        assign(state["best"], better, state["point"])
+        assign(state["best_gradient"], better, gradient)
+        after["best_value"] = torch.where(better, value, state["best_value"])
+        after["raised"] = state["raised"] + ((value > state["value"]) & ~first)
+        after["value"] = value
+        gradient = self._check(after, gradient)
+        point = state["point"]
+        reached = self.ball.ascend(anchor, point, gradient, spread(after["size"], point))
+        move = (reached - point).mul_(self.momentum).add_(point)
+        move.add_(point - state["previous"], alpha=1.0 - self.momentum)
+        after["previous"] = point
+        after["point"] = self.ball.project(anchor, move)
+        assign(after["point"], first, reached)  # the first step has no move behind it
+        after["time"] = state["time"] + 1
+        return after
+
+    def _check(self, after: dict[str, Tensor], gradient: Tensor) -> Tensor:
+        """At its checkpoints, halve a sample's step and put it back on its best point; the gradients to go on with."""
+        span = _spans(self.steps, gradient.device)[after["time"]]
+        due = span > 0
+        watching = gradient.device.type == "cpu"  # elsewhere a look at the rows makes the host wait
+        if watching and not bool(due.any()):
+            return gradient
+        few = after["raised"] < self.rho * span
+        stuck = ~after["halved"] & (after["best_value"] <= after["checked_value"])
+        halve = due & (few | stuck)
+        after["size"] = torch.where(halve, after["size"] / 2, after["size"])
+        after["halved"] = torch.where(due, halve, after["halved"])
+        after["checked_value"] = torch.where(due, after["best_value"], after["checked_value"])
+        after["raised"] = torch.where(due, 0, after["raised"])
+        assign(after["point"], halve, after["best"])
+        if watching and not bool(halve.any()):
+            return gradient
+        return torch.where(spread(halve, gradient), after["best_gradient"], gradient)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class APGD(FixedRadius):
+    """Projected gradient descent with momentum and step sizes of its own.
+
+    A restart that never succeeds costs `steps + 1` forwards and `steps` backwards.
+
+    Attributes:
+        norm: "linf" or "l2".
+        eps: radius in the units of the inputs.
+        loss: what is ascended, "ce" or "margin".
+        steps: of one restart.
+        restarts: starts at most; a sample stops at its first success.
+        random_start: start at a point drawn from the ball; False: at the input.
+        rho: share of steps between checkpoints that must raise the objective, else the step is halved.
+        momentum: weight of the new step against the last move; 1 for none.
+    """
+
+    name: ClassVar[str] = "apgd"
+    steps: int = 100
+    restarts: int = 1
+    random_start: bool = True
+    rho: Ratio = 0.75
+    momentum: Ratio = 0.75
+
+    def __post_init__(self) -> None:
+        FixedRadius.__post_init__(self)
+        require_option(self.steps >= 1, "steps", self.steps, "1 or more")
+        require_restarts(self.restarts, random_start=self.random_start)
+        require_option(0 <= self.rho <= 1, "rho", self.rho, "a share, 0 to 1")
+        require_option(0 < self.momentum <= 1, "momentum", self.momentum, "more than 0, at most 1")
+
+    def rule(self) -> AdaptiveAscent:
+        """Steps of adaptive size."""
+        return AdaptiveAscent(
+            ball=Ball(norm=self.norm, eps=self.eps),
+            loss=self.loss,
+            steps=self.steps if self.eps else 0,
+            restarts=self.restarts if self.eps else 1,
+            random_start=self.random_start,
+            rho=self.rho,
+            momentum=self.momentum,
+        )
+
+
+@functools.lru_cache(maxsize=32)
+def _spans(steps: int, device: torch.device) -> Tensor:
+    """By number of steps taken, those since the checkpoint before where one is due, else 0: int64 (steps + 1,)."""
+    spans = [0] * (steps + 1)
+    before = 0
+    for now in checkpoints(steps):
+        spans[now], before = now - before, now
+    return torch.tensor(spans, device=device)
