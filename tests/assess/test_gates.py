@@ -208,6 +208,10 @@ class TestBaseline:
     def test_a_number_that_the_baseline_lacks(self):
         assert one(self.GATE, baseline=results()).status is Status.NOT_MEASURED
 
+    def test_a_pattern_that_neither_run_has(self):
+        result = one(NOT_FALLING, finding(), baseline=results(finding()))
+        assert (result.status, result.finding) == (Status.NOT_MEASURED, NOT_FALLING.metric)
+
     def test_a_number_that_only_the_baseline_has(self):
         """Leaving an attack out must not look like withstanding it."""
         gone = finding("pgd.robust_accuracy@0.3")
@@ -255,7 +259,19 @@ class TestBaseline:
         a, b = paired([True] * 30 + [False] * 70, [True] * 20 + [False] * 80, higher_is_better=False)
         result = one(GateSpec(metric="clean.accuracy", max_drop=0.0, use="value"), a, baseline=results(b), **self.SAME)
         assert (result.status, result.observed) == (Status.FAIL, pytest.approx(0.1))
-        assert f"{100 * bonett_price(10, 0, 100).low:.4g} %" in result.sentence
+        result = one(GateSpec(metric="clean.accuracy", max_drop=0.0), a, baseline=results(b), **self.SAME)
+        assert result.observed == pytest.approx(bonett_price(10, 0, 100).high)
+
+    @pytest.mark.parametrize("higher", [True, False])
+    def test_the_unpaired_loss_keeps_its_lopsided_ends(self, higher):
+        one_end, other_end = Interval(low=0.5, high=0.9, method="x"), Interval(low=0.78, high=0.85, method="x")
+        now = finding(value=0.6, low=one_end.low, high=one_end.high, higher_is_better=higher)
+        before = finding(value=0.8, low=other_end.low, high=other_end.high, higher_is_better=higher)
+        loss = mover(0.8, other_end, 0.6, one_end) if higher else mover(0.6, one_end, 0.8, other_end)
+        found = one(GateSpec(metric="clean.accuracy", max_drop=1), now, baseline=results(before))
+        assert found.observed == pytest.approx(loss.high)
+        lower = one(GateSpec(metric="clean.accuracy", max_drop=1, use="ci_low"), now, baseline=results(before))
+        assert lower.observed == pytest.approx(loss.low)
 
     @pytest.mark.parametrize("use", ["ci_low", "ci_high", "value", None])
     def test_which_end_of_the_loss(self, use):
@@ -289,11 +305,13 @@ class TestBaseline:
             assert one(NOT_FALLING, now, baseline=results(before)).status is Status(status)
 
     def test_the_default_gate_is_added_once(self):
-        gates, base = (GateSpec(metric="clean.accuracy", min=0.5),), results()
+        gates = (GateSpec(metric="clean.accuracy", min=0.5),)
+        base = results(finding("pgd.robust_accuracy@0.3", family="adversarial"))
         own = (GateSpec(metric="pgd.robust_accuracy@0.3", max_drop=0.01),)
         assert against_baseline(gates, base) == (*gates, NOT_FALLING)
         assert against_baseline(own, base) == own
         assert against_baseline(gates, None) == gates
+        assert against_baseline(gates, results(finding())) == gates, "nothing there that could fall"
         assert against_baseline(None, base) is None
 
 

@@ -55,14 +55,15 @@ def judge(
 
 
 def against_baseline(gates: tuple[GateSpec, ...] | None, baseline: Results | None) -> tuple[GateSpec, ...] | None:
-    """The gates of a plan when there is a baseline: `NOT_FALLING` is added unless a gate compares robust accuracy.
+    """The gates of a plan when there is a baseline: `NOT_FALLING` is added where the baseline has robust accuracy.
 
-    An explicit "none" (None) stays none.
+    Not where a gate of the plan compares robust accuracy itself. An explicit "none" (None) stays none.
     """
     if gates is None or baseline is None:
         return gates
     compared = any(gate.max_drop is not None and "robust_accuracy" in gate.metric for gate in gates)
-    return gates if compared else (*gates, NOT_FALLING)
+    robust = any(finding.metric.startswith("robust_accuracy@") for finding in baseline.findings)
+    return (*gates, NOT_FALLING) if robust and not compared else gates
 
 
 def apply(findings: Sequence[Finding], results: Sequence[GateResult]) -> tuple[Finding, ...]:
