@@ -67,7 +67,7 @@ def write(
             expected=" or ".join(FILES),
             fix="write --to html,json,junit or some of them",
         )
-    if isinstance(images, bool) or not (images in {"all", "none", "blur"} or (isinstance(images, int) and images >= 0)):
+    if not _possible(images):
         raise ConfigError(
             "E554",
             seen=f"images {images!r}",
@@ -80,6 +80,12 @@ def write(
         write_file(path, _content(name, results, run_dir, timings or {}, environment or {}, images))
         written.append(path)
     return written
+
+
+def _possible(images: object) -> bool:
+    if isinstance(images, str):
+        return images in {"all", "none", "blur"}
+    return isinstance(images, int) and not isinstance(images, bool) and images >= 0
 
 
 def _content(

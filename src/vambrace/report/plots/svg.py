@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ def element(tag: str, /, *children: str, **attributes: str | float) -> Markup:
     )
     if not children:
         return Markup("<{}{}/>").format(tag, pairs)
-    return Markup("<{}{}>{}</{}>").format(tag, pairs, Markup("").join(map(escape, children)), tag)
+    return Markup("<{}{}>{}</{}>").format(tag, pairs, Markup("").join(children), tag)
 
 
 def picture(
