@@ -1,6 +1,7 @@
 import hashlib
 import io
 import pickle
+import sys
 import warnings
 from pathlib import Path
 
@@ -117,6 +118,24 @@ def test_classes_of_trusted_roots(tmp_path: Path, inputs: torch.Tensor, monkeypa
     model = vambrace.load(file, trust_artifacts=[digest(file)], trust_code=["nets_that_are_trusted"])
     assert torch.equal(model(inputs), expected)
     assert nets.Net not in torch.serialization.get_safe_globals()
+
+
+def test_code_that_is_not_trusted_is_not_even_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "nets_of_a_stranger.py"
+    module.write_text(TRUSTED)
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        import nets_of_a_stranger
+
+        file = saved(nets_of_a_stranger.Net(), tmp_path / "net.pt")
+    del sys.modules["nets_of_a_stranger"]
+    module.write_text(f"open({str(tmp_path / 'canary')!r}, 'w').close()\n" + TRUSTED)
+    with pytest.raises(ModelRefused, match="it needs nets_of_a_stranger"):
+        vambrace.load("net.pt", trust_artifacts=[digest(file)])
+    assert not (tmp_path / "canary").exists()
+    vambrace.load("net.pt", trust_artifacts=[digest(file)], trust_code=["nets_of_a_stranger"])
+    assert (tmp_path / "canary").exists(), "the canary is live"
 
 
 @pytest.mark.parametrize("activation", [nn.functional.relu, torch.sigmoid])

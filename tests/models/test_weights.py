@@ -41,6 +41,13 @@ def test_what_counts(change: object) -> None:
     assert weights_sha256(net) != weights_sha256(network())
 
 
+def test_the_type_counts_even_where_the_bytes_agree() -> None:
+    nets = [nn.Module(), nn.Module()]
+    for net, dtype in zip(nets, (torch.float32, torch.int32), strict=True):
+        net.register_buffer("b", torch.zeros(3, dtype=dtype))
+    assert weights_sha256(nets[0]) != weights_sha256(nets[1])
+
+
 def test_every_kind_of_tensor() -> None:
     net = nn.Module()
     for number, dtype in enumerate((torch.bool, torch.int64, torch.float16, torch.bfloat16, torch.complex64)):

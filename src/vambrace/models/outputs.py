@@ -39,9 +39,10 @@ def checked_logits(
         source: the network, for the message.
 
     Raises:
-        ModelMisbehaved: E401 not a tensor, E402 not two-dimensional, E403 another number of rows, E404 not floating.
+        ModelMisbehaved: E401 not a dense tensor, E402 not two-dimensional or fewer than two columns, E403 another number
+            of rows, E404 not floating.
     """
-    if not isinstance(given, Tensor) or given.dim() != 2 or given.shape[0] != rows or not given.is_floating_point():
+    if not _is_form(given, rows):
         raise _wrong_form(given, rows, _name(source))
     if width is not None and given.shape[1] != width:
         raise ModelMisbehaved(
@@ -56,23 +57,30 @@ def checked_logits(
     return logits
 
 
+def _is_form(given: object, rows: int) -> TypeIs[Tensor]:
+    if not isinstance(given, Tensor) or given.layout != torch.strided or given.dim() != 2:
+        return False
+    return given.shape[0] == rows and given.shape[1] >= 2 and given.is_floating_point()
+
+
 def _wrong_form(given: object, rows: int, name: str) -> ModelMisbehaved:
-    if not isinstance(given, Tensor):
+    if not isinstance(given, Tensor) or given.layout != torch.strided:
+        layout = f"a {str(given.layout).removeprefix('torch.')} tensor" if isinstance(given, Tensor) else _described(given)
         return ModelMisbehaved(
             "E401",
-            seen=f"{name} returned {_described(given)}",
+            seen=f"{name} returned {layout}",
             expected="one tensor of logits (n, k)",
             fix="wrap the network in a module whose forward() returns only the logits, "
             "such as `return self.net(inputs)[0]` or `.logits`",
         )
     shape = tuple(given.shape)
-    if given.dim() != 2:
+    if given.dim() != 2 or given.shape[1] < 2:
         fix = (
             "return one column a class; for a single score s of a yes/no model: torch.stack([-s, s], dim=1)"
-            if given.dim() < 2
+            if given.dim() <= 2
             else "reduce the outputs to (n, k), such as outputs.flatten(1) or a mean over positions"
         )
-        return ModelMisbehaved("E402", seen=f"{name} returned shape {shape}", expected=f"({rows}, k)", fix=fix)
+        return ModelMisbehaved("E402", seen=f"{name} returned shape {shape}", expected=f"({rows}, k), k >= 2", fix=fix)
     if given.shape[0] != rows:
         return ModelMisbehaved(
             "E403",

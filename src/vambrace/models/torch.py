@@ -223,11 +223,9 @@ class TorchModel:
                 writes into its input.
         """
         shape = self._declared_shape
-        if (
-            not isinstance(inputs, Tensor)
-            or not inputs.is_floating_point()
-            or (shape is not None and inputs.shape[1:] != shape)
-        ):
+        # Arrays come here too, whatever the annotation says.
+        is_float = isinstance(inputs, Tensor) and inputs.is_floating_point()  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not is_float or (shape is not None and inputs.shape[1:] != shape):
             raise _bad_inputs(inputs, shape)
         self.calls += 1
         self.rows += inputs.shape[0]
