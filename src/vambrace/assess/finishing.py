@@ -92,7 +92,7 @@ def conclude(
         unfinished=_unfinished(plan, ended, reduced.unfinished, len(units)),
         starved=starved[0] if starved else "",
         interrupted=ended.reason == "interrupted",
-        bug="; ".join(dict.fromkeys(reduced.bugs)),
+        bug=quiet("; ".join(dict.fromkeys(reduced.bugs))),
     )
     results = Results(
         schema="vambrace/results/1",
@@ -111,9 +111,9 @@ def conclude(
         ending,
         findings=apply(results.findings, judged),
         gates=judged,
-        bug="; ".join(dict.fromkeys([*reduced.bugs, *unusable])),
+        bug=quiet("; ".join(dict.fromkeys([*reduced.bugs, *unusable]))),
     )
-    silent = dataclasses.replace(ending, starved=_without_space(ending.starved), bug=quiet(ending.bug))
+    silent = dataclasses.replace(ending, starved=_without_space(ending.starved))
     results = dataclasses.replace(results, findings=tuple(ending.findings), gates=judged, verdict=verdict(silent))
     return Concluded(results=results, ending=ending)
 
