@@ -71,6 +71,7 @@ def test_the_same_random_start_everywhere_and_no_trace_in_the_global_state(folde
         ("Net.missing", "E206", "nothing called missing"),
         ("fails", "E207", "raised KeyError: 'depth'"),
         ("weights", "E207", "returned a OrderedDict"),
+        ("leaves", "E207", "raised SystemExit: 3"),
     ],
 )
 def test_factories_that_fail(folder: Path, function: str, code: str, said: str) -> None:
@@ -118,6 +119,12 @@ def test_a_missing_dependency_is_named(folder: Path) -> None:
 def test_an_import_that_raises(folder: Path) -> None:
     (folder / f"{(folder / 'name').read_text()}.py").write_text("1 / 0")
     with pytest.raises(ModelRefused, match="importing it raised ZeroDivisionError"):
+        make(folder)
+
+
+def test_an_import_that_leaves_does_not_take_the_program_along(folder: Path) -> None:
+    (folder / f"{(folder / 'name').read_text()}.py").write_text("raise SystemExit(0)")
+    with pytest.raises(ModelRefused, match="importing it raised SystemExit"):
         make(folder)
 
 

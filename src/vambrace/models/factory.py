@@ -109,7 +109,7 @@ def _find(factory: str, base: Path) -> Callable[..., object]:
         found: object = importlib.import_module(name)
     except VambraceError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _unimportable(factory, error, base) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -124,7 +124,7 @@ def _find(factory: str, base: Path) -> Callable[..., object]:
     return cast("Callable[..., object]", found)
 
 
-def _unimportable(factory: str, error: Exception, base: Path) -> ModelRefused:
+def _unimportable(factory: str, error: BaseException, base: Path) -> ModelRefused:
     if isinstance(error, ModuleNotFoundError) and error.name:
         own = factory.partition(":")[0]
         fix = (
@@ -148,7 +148,7 @@ def _call(factory: Callable[..., object], arguments: Mapping[str, object], trust
         network = factory(**arguments)
     except VambraceError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise ModelRefused(
             "E207",
@@ -197,5 +197,5 @@ def _place(module: ModuleType) -> str:
     return str(getattr(module, "__file__", None) or "another place")
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

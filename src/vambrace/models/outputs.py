@@ -8,7 +8,7 @@ tensor([[0.5000, 0.5000]])
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor
@@ -39,8 +39,8 @@ def checked_logits(
         source: the network, for the message.
 
     Raises:
-        ModelMisbehaved: E401 not a dense tensor, E402 not two-dimensional or fewer than two columns, E403 another number
-            of rows, E404 not floating.
+        ModelMisbehaved: E401 not a dense tensor, E402 not two-dimensional or fewer than two columns, E403 another
+            number of rows, E404 not floating.
     """
     if not _is_form(given, rows):
         raise _wrong_form(given, rows, _name(source))
@@ -57,7 +57,7 @@ def checked_logits(
     return logits
 
 
-def _is_form(given: object, rows: int) -> TypeIs[Tensor]:
+def _is_form(given: object, rows: int) -> TypeGuard[Tensor]:
     if not isinstance(given, Tensor) or given.layout != torch.strided or given.dim() != 2:
         return False
     return given.shape[0] == rows and given.shape[1] >= 2 and given.is_floating_point()
@@ -65,7 +65,9 @@ def _is_form(given: object, rows: int) -> TypeIs[Tensor]:
 
 def _wrong_form(given: object, rows: int, name: str) -> ModelMisbehaved:
     if not isinstance(given, Tensor) or given.layout != torch.strided:
-        layout = f"a {str(given.layout).removeprefix('torch.')} tensor" if isinstance(given, Tensor) else _described(given)
+        layout = (
+            f"a {str(given.layout).removeprefix('torch.')} tensor" if isinstance(given, Tensor) else _described(given)
+        )
         return ModelMisbehaved(
             "E401",
             seen=f"{name} returned {layout}",
@@ -102,6 +104,8 @@ def _name(source: object) -> str:
 
 
 def _described(given: object) -> str:
+    if isinstance(given, Tensor):
+        return f"a {str(given.layout).removeprefix('torch.')} tensor"
     kind = type(given).__name__
     article = "an" if kind[:1].lower() in "aeiou" else "a"
     if isinstance(given, Mapping):

@@ -264,7 +264,10 @@ class TorchModel:
             return self.module(fed)
         except VambraceError:
             raise
-        except Exception as error:
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a model that calls sys.exit(0) must not end a run as if it had passed
             if _is_memory(error):
                 raise
             if _needs_contiguous(error) and not _is_plain(fed):
@@ -317,12 +320,12 @@ def _bad_inputs(inputs: object, shape: tuple[int, ...] | None) -> ConfigError:
     )
 
 
-def _is_memory(error: Exception) -> bool:
+def _is_memory(error: BaseException) -> bool:
     # Running out of memory says nothing about the model; whoever chose the batch must hear it as it is.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _needs_contiguous(error: Exception) -> bool:
+def _needs_contiguous(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "view size is not compatible" in str(error)
 
 
@@ -331,6 +334,6 @@ def _is_plain(tensor: Tensor) -> bool:
     return tensor.stride() == torch.empty(tensor.shape, device="meta").stride()
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else text[:200] + "..."
