@@ -233,7 +233,10 @@ class TestBaseline:
         result = one(self.GATE, a, baseline=results(b), **self.SAME)
         assert result.observed == pytest.approx(bonett_price(3, 0, 1000).high)
         assert result.status is Status.PASS
-        assert "became worse by 0.3 % (paired" in result.sentence
+        assert result.sentence == (
+            "clean.accuracy became worse by 0.3 points against the baseline (95 % interval of the loss, paired: "
+            "-0.138 points to 0.736 points); the upper end, 0.736 points, is within the allowed 2 points."
+        )
         other = one(self.GATE, a, baseline=results(b, sha="b"), **self.SAME)
         assert "unpaired" in other.sentence
         assert other.status is Status.FAIL

@@ -173,3 +173,19 @@ def test_one_package_met_twice_on_the_path_is_one_claim(plugin, tmp_path, monkey
     registry._table.cache_clear()
     assert registry.load(registry.ATTACKS, "patch")
     assert len([d for d in metadata.distributions() if d.name == "acme"]) == 2
+
+
+def test_what_a_built_in_attack_needs_is_read_from_its_base():
+    assert registry.describe(registry.ATTACKS, "pgd").endswith("(needs gradients)")
+
+
+def test_needs_is_found_in_a_base_of_the_same_file(plugin):
+    source = GOOD.replace("class Patch(Options)", "class Base(Options)") + "\nclass Patch(Base):\n    'A child.'\n"
+    plugin([("vambrace.attacks", "patch", "acme_plugin:Patch")], source=source)
+    assert registry.describe(registry.ATTACKS, "patch") == "A child. (needs gradients, from acme 1.2)"
+
+
+def test_a_loop_of_bases_ends(plugin):
+    source = "class Patch(Other):\n    'One.'\nclass Other(Patch):\n    'Two.'\n"
+    plugin([("vambrace.attacks", "patch", "acme_plugin:Patch")], source=source)
+    assert registry.describe(registry.ATTACKS, "patch") == "One. (from acme 1.2)"

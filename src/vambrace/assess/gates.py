@@ -179,6 +179,7 @@ def _drop(gate: GateSpec, finding: Finding, baseline: Results | None, same_sampl
         return _unmeasured(gate, finding.name, 'the loss has no interval; say use = "value" to judge the number alone')
     assert gate.max_drop is not None  # noqa: S101  the caller's branch
     holds = observed <= gate.max_drop
+    change, rule = _change(loss, finding.unit), _allowed(gate, observed, finding.unit, holds=holds)
     return GateResult(
         gate=_text(gate, use),
         finding=finding.name,
@@ -186,9 +187,7 @@ def _drop(gate: GateSpec, finding: Finding, baseline: Results | None, same_sampl
         observed=observed,
         threshold=gate.max_drop,
         required=gate.required,
-        sentence=f"{finding.name} {_change(loss, finding.unit)} against the baseline; "
-        f"{'the end judged' if use != 'value' else 'the loss'} is {shown(observed, finding.unit)}, "
-        f"allowed is {shown(gate.max_drop, finding.unit)}.",
+        sentence=f"{finding.name} {change}; {rule}.",
     )
 
 
@@ -206,11 +205,25 @@ def _change(loss: Loss, unit: str) -> str:
     if loss.value == 0:
         moved = "did not change"
     else:
-        moved = f"became {'worse' if loss.value > 0 else 'better'} by {shown(abs(loss.value), unit)}"
+        moved = f"became {'worse' if loss.value > 0 else 'better'} by {_difference(abs(loss.value), unit)}"
+    moved = f"{moved} against the baseline"
     if loss.interval is None:
         return moved
-    ends = f"{shown(loss.interval.low, unit)} to {shown(loss.interval.high, unit)}"
-    return f"{moved} ({'paired' if loss.paired else 'unpaired'} 95 % interval of the loss: {ends})"
+    ends = f"{_difference(loss.interval.low, unit)} to {_difference(loss.interval.high, unit)}"
+    return f"{moved} (95 % interval of the loss, {'paired' if loss.paired else 'unpaired'}: {ends})"
+
+
+def _allowed(gate: GateSpec, observed: float, unit: str, *, holds: bool) -> str:
+    most = _difference(gate.max_drop or 0.0, unit)
+    if gate.use == "value":
+        return f"a loss of {most} is allowed" if gate.max_drop else "no loss is allowed"
+    end = f"the {'lower' if gate.use == 'ci_low' else 'upper'} end, {_difference(observed, unit)},"
+    return f"{end} is {'within' if holds else 'above'} the allowed {most}"
+
+
+def _difference(value: float, unit: str) -> str:
+    """A difference in the unit of the numbers; between shares that is points, because per cent would be ambiguous."""
+    return f"{100 * value:.3g} points" if unit == "share" else shown(value, unit)
 
 
 def _unmeasured(gate: GateSpec, name: str, reason: str) -> GateResult:

@@ -160,10 +160,11 @@ def describe(group: str, name: str) -> str:
     """
     found = entry(group, name)
     module, _, attribute = found.target.partition(":")
-    node = _class_in(_source(module), attribute)
+    source = _parsed(module)
+    node = _class_in(source, attribute)
     summary = ((ast.get_docstring(node) or "") if node else "").strip().split("\n", 1)[0]
     parts = [summary or found.target]
-    if node and (needs := _needs(node)):
+    if node and (needs := _needs(source, node)):
         parts.append(f"needs {needs.lower()}")
     if found.distribution != "vambrace":
         parts.append(f"from {found.distribution} {found.version}")
@@ -217,17 +218,32 @@ def _source(module: str) -> str:
     return ""
 
 
-def _class_in(source: str, name: str) -> ast.ClassDef | None:
+def _parsed(module: str) -> ast.Module:
     try:
-        tree = ast.parse(source)
+        return ast.parse(_source(module))
     except (SyntaxError, ValueError, RecursionError):
-        return None
-    return next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+        return ast.Module(body=[], type_ignores=[])
 
 
-def _needs(node: ast.ClassDef) -> str:
-    """The value of `needs: ClassVar[Access] = Access.X`, or "" where it is not a constant."""
+def _class_in(source: ast.Module, name: str) -> ast.ClassDef | None:
+    return next((node for node in source.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+
+
+def _needs(source: ast.Module, node: ast.ClassDef, depth: int = 4) -> str:
+    """The value of `needs: ClassVar[Access] = Access.X` in a class or its bases, or "" where it is not a constant."""
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == "needs" and statement.value:
             return ast.unparse(statement.value).rpartition(".")[2]
+    for base in map(ast.unparse, node.bases if depth else ()):
+        home = next(
+            (each.module for each in source.body if isinstance(each, ast.ImportFrom) and base in _imports(each)), None
+        )
+        tree = _parsed(home) if home else source
+        parent = _class_in(tree, base)
+        if parent and parent is not node and (needs := _needs(tree, parent, depth - 1)):
+            return needs
     return ""
+
+
+def _imports(statement: ast.ImportFrom) -> set[str]:
+    return {alias.name for alias in statement.names if alias.asname is None}
