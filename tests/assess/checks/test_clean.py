@@ -147,3 +147,10 @@ def test_samples_outside_the_bounds_are_refused(world, value) -> None:
     with pytest.raises(DataRefused, match="sample-7") as caught:
         world.measured(CleanCheck())
     assert caught.value.code == "E351"
+
+
+def test_probabilities_that_are_called_logits_have_no_loss(world) -> None:
+    flag = Flag(code="E430", level="unreliable", text="like probabilities", families=("adversarial", "membership"))
+    findings = world.findings(CleanCheck(), flags=(flag,))
+    assert findings["loss"].status is Status.NOT_MEASURED
+    assert findings["accuracy"].status is Status.MEASURED

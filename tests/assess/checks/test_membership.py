@@ -9,10 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from vambrace.assess.checks.clean import CleanCheck
 from vambrace.assess.checks.membership import MembershipCheck
 from vambrace.core import canonical
 from vambrace.core.access import Access
 from vambrace.core.findings import Status
+from vambrace.core.goals import Untargeted
+from vambrace.models import from_torch
 from vambrace.privacy.membership import measure
 
 CHECK = MembershipCheck()
@@ -48,6 +51,29 @@ def test_numbers_are_those_of_the_losses(large) -> None:
     assert auc.parameters == {"members": 200, "nonmembers": 200, "score": "minus the loss"}
     assert len(auc.series["fpr"]) == len(auc.series["tpr"]) <= 200
     assert auc.series["fpr"][0] == 1 / 200
+
+
+class Louder(torch.nn.Module):
+    def __init__(self, network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return 4096 * self.network(x)
+
+
+def test_logits_that_saturate_the_loss_hide_nobody(large) -> None:
+    """Times 4096, most losses are zero in double precision as well; who leaks is told all the same, by the margins."""
+    logits = 4096 * large.model(large.inputs).double()
+    large.model = from_torch(Louder(large.model.module).eval())
+    losses = [record["loss"] for record in large.measured(CleanCheck(), range(400)).records]
+    assert losses.count(0) > 40
+    margins = -Untargeted(large.labels).margin(logits).detach().numpy()
+    expected = measure(margins[:200], margins[200:], rates=()).auc
+    tied = measure([-each for each in losses[:200]], [-each for each in losses[200:]], rates=()).auc
+    assert abs(tied - expected) > 0.02  # what the rounded losses would say
+    auc = found(large, sides(large, range(200), range(200, 400)))["auc"]
+    assert auc.value == pytest.approx(expected, abs=1e-3)
 
 
 def test_too_few_nonmembers_are_named(large) -> None:

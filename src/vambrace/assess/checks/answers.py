@@ -15,7 +15,7 @@ from vambrace.core.access import Access
 from vambrace.core.findings import Cost
 from vambrace.core.goals import Untargeted
 from vambrace.errors import DataRefused
-from vambrace.privacy.membership.threshold import per_sample_loss
+from vambrace.privacy.membership.threshold import per_sample_loss, per_sample_odds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +65,7 @@ class Answers:
         margins: the best other logit minus that of the label, > 0 where the model is wrong; 1 and -1 on models that
             give labels only.
         losses: cross entropy in nats; empty on models that give labels only.
+        odds: log odds of the label, which order samples as minus the loss and never tie by rounding; empty likewise.
         cost: what it took.
     """
 
@@ -72,6 +73,7 @@ class Answers:
     predictions: list[int]
     margins: list[float]
     losses: list[float]
+    odds: list[float]
     cost: Cost
 
 
@@ -111,7 +113,8 @@ def ask(model: Model, inputs: Tensor, labels: Tensor, *, batch_size: int) -> Ans
     n = len(labels)
     scored = model.access >= Access.SCORES
     finite, predictions = torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.int64)
-    margins, losses = torch.zeros(n), torch.zeros(n if scored else 0, dtype=torch.float64)
+    margins, odds = torch.zeros(n), torch.zeros(n if scored else 0, dtype=torch.float64)
+    losses = torch.zeros_like(odds)
     with torch.no_grad():
         for start in range(0, n, batch_size):
             part = slice(start, start + batch_size)
@@ -126,11 +129,13 @@ def ask(model: Model, inputs: Tensor, labels: Tensor, *, batch_size: int) -> Ans
             finite[part] = logits.isfinite().all(dim=1).cpu()
             predictions[part] = logits.argmax(dim=1).cpu()
             margins[part] = Untargeted(truths).margin(logits).float().cpu()
+            odds[part] = per_sample_odds(logits, truths).cpu()
             losses[part] = per_sample_loss(logits, truths).cpu()
     return Answers(
         finite=cast("list[bool]", finite.tolist()),
         predictions=cast("list[int]", predictions.tolist()),
         margins=cast("list[float]", margins.tolist()),
         losses=cast("list[float]", losses.tolist()),
+        odds=cast("list[float]", odds.tolist()),
         cost=Cost(forwards=n, queries=n if model.access < Access.GRADIENTS else 0),
     )

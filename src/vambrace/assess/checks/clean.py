@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vambrace.assess.checks.base import Context, Record, Reduction
-    from vambrace.core.findings import Finding
+    from vambrace.core.findings import Finding, Flag
     from vambrace.data.batches import Batch
 
 __all__ = ["CleanCheck"]
@@ -88,9 +88,16 @@ class CleanCheck(Options):
             interval=spread,
             higher_is_better=False,
             parameters={},
-            unmeasured="" if losses else "no sample has finite logits",
+            unmeasured=_no_loss(losses, reduction.flags),
         )
         return [accuracy, loss]
+
+
+def _no_loss(losses: Sequence[float], flags: Sequence[Flag]) -> str:
+    """Why the mean loss would mean nothing; "" where it means something."""
+    if any(flag.code == "E430" for flag in flags):
+        return "what the model calls logits look like probabilities, and their cross entropy is no loss"
+    return "" if losses else "no sample has finite logits"
 
 
 def _by_class(records: Sequence[Record]) -> dict[str, Any]:

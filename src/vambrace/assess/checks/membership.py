@@ -33,7 +33,8 @@ class MembershipCheck(Options):
     """Ask the model about every member and non-member once and compare their losses.
 
     Metrics: `auc`, and `tpr@0.1`, `tpr@0.01`, `tpr@0.001`: the share of members found at that false positive rate.
-    Records: id, label, finite, hash (the first 16 digits of the sample's own), and where finite the loss.
+    Records: id, label, finite, hash (the first 16 digits of the sample's own), and where finite the log odds of the
+    label, which order samples as minus the loss does, without the ties that rounding makes of small losses.
     """
 
     kind: ClassVar[str] = "membership"
@@ -52,7 +53,7 @@ class MembershipCheck(Options):
         records: list[Record] = []
         for place, finite in enumerate(answers.finite):
             record = chunk.record(place, finite=finite) | {"hash": batch.hashes[place][:16]}
-            records.append(record | ({"loss": answers.losses[place]} if finite else {}))
+            records.append(record | ({"odds": answers.odds[place]} if finite else {}))
         return Measured(records=records, cost=answers.cost)
 
     def reduce(self, reduction: Reduction) -> list[Finding]:
@@ -65,7 +66,7 @@ class MembershipCheck(Options):
             *_mixes(members, others),
         ]
         state = standing(reduction, family=self.kind, roles=self.roles, flags=flags)
-        yes, no = [[-record["loss"] for record in side if record["finite"]] for side in (members, others)]
+        yes, no = [[record["odds"] for record in side if record["finite"]] for side in (members, others)]
         parameters = {"members": len(members), "nonmembers": len(others), "score": "minus the loss"}
         if not (state.complete and yes and no):
             reason = "no sample of one side has finite logits"

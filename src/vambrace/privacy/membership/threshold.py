@@ -37,7 +37,16 @@ if TYPE_CHECKING:
     from vambrace.core.findings import Interval
     from vambrace.models.contract import Model
 
-__all__ = ["MembershipResult", "RATES", "TprPoint", "loss_scores", "measure", "per_sample_loss", "roc_points"]
+__all__ = [
+    "MembershipResult",
+    "RATES",
+    "TprPoint",
+    "loss_scores",
+    "measure",
+    "per_sample_loss",
+    "per_sample_odds",
+    "roc_points",
+]
 
 RATES = (0.1, 0.01, 0.001)
 """False positive rates at which the true positive rate is measured."""
@@ -81,7 +90,7 @@ class MembershipResult:
 
 
 def loss_scores(model: Model, inputs: Tensor, labels: Tensor, *, batch_size: int = 256) -> Tensor:
-    """Minus the cross entropy of every sample: higher means more like a member.
+    """The log odds of every sample's label, which order samples as minus their loss: higher means more like a member.
 
     Args:
         model: gives SCORES.
@@ -101,18 +110,27 @@ def loss_scores(model: Model, inputs: Tensor, labels: Tensor, *, batch_size: int
         for start in range(0, len(labels), batch_size):
             part = slice(start, start + batch_size)
             logits = model(inputs[part])
-            scores[part] = -per_sample_loss(logits, labels[part].to(logits.device))
+            scores[part] = per_sample_odds(logits, labels[part].to(logits.device))
     return scores
+
+
+def per_sample_odds(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log odds (n,) of the label in float64 from logits (n, k), k >= 2; NaN where a sample's logits are not all finite.
+
+    The loss is log(1 + exp(-odds)) and falls as they rise, so a threshold on one is a threshold on the other. But
+    losses below 1e-308 are all zero, tied, and the attack on a model with large logits weaker than it is; odds never
+    are.
+    """
+    return torch.where(logits.isfinite().all(dim=1), log_odds(logits.double(), labels), torch.nan)
 
 
 def per_sample_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy (n,) in float64 from logits (n, k), k >= 2; NaN for a sample whose logits are not all finite.
 
     Computed from the log odds, so that samples the model is sure of keep different losses (1e-30 and 1e-40, say)
-    where a softmax would make them all zero, tied, and the attack weaker than it is.
+    where a softmax would make them all zero.
     """
-    loss = -F.logsigmoid(log_odds(logits.double(), labels))
-    return torch.where(logits.isfinite().all(dim=1), loss, torch.nan)
+    return -F.logsigmoid(per_sample_odds(logits, labels))
 
 
 def measure(
