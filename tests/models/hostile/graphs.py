@@ -205,15 +205,15 @@ ROWS = [
     refused(27, "custom operator", lambda _: custom(), "E235", "custom operator mine:Run"),
     refused(28, "truncated", lambda _: custom().SerializeToString()[:-20], "E230", "no whole ONNX model"),
     refused(29, "50 MB of nesting", lambda _: nested(50_000_000), "E231", "nested more than 60 levels"),
-    refused(80, "50 MB of empty nodes", lambda _: wide(50_000_000), "E231", "more than 1000000 messages"),
-    refused(81, "in a subgraph", lambda _: by_subgraph("../secret.bin"), "E232", OUTSIDE),
-    refused(82, "in a function", lambda _: by_function("../secret.bin"), "E232", OUTSIDE),
-    refused(83, "in a sparse tensor", lambda _: by_sparse("../secret.bin"), "E232", OUTSIDE),
-    refused(84, "in two pieces", lambda _: split_in_two("../secret.bin"), "E232", OUTSIDE),
-    refused(85, "behind a linked folder", lambda _: by_initializer("sub/secret.bin"), "E233", "link", _linked_folder),
-    refused(86, "marker for raw memory", lambda _: by_initializer("*/_ORT_MEM_ADDR_/*"), "E232", OUTSIDE, _marker),
+    refused(121, "50 MB of empty nodes", lambda _: wide(50_000_000), "E231", "more than 1000000 messages"),
+    refused(122, "in a subgraph", lambda _: by_subgraph("../secret.bin"), "E232", OUTSIDE),
+    refused(123, "in a function", lambda _: by_function("../secret.bin"), "E232", OUTSIDE),
+    refused(124, "in a sparse tensor", lambda _: by_sparse("../secret.bin"), "E232", OUTSIDE),
+    refused(125, "in two pieces", lambda _: split_in_two("../secret.bin"), "E232", OUTSIDE),
+    refused(126, "behind a linked folder", lambda _: by_initializer("sub/secret.bin"), "E233", "link", _linked_folder),
+    refused(127, "marker for raw memory", lambda _: by_initializer("*/_ORT_MEM_ADDR_/*"), "E232", OUTSIDE, _marker),
     refused(
-        87,
+        128,
         "a device",
         lambda _: by_initializer("w.bin"),
         "E233",
@@ -221,7 +221,7 @@ ROWS = [
         lambda f: os.mkfifo(f / "in" / "w.bin"),
     ),
     refused(
-        88,
+        129,
         "offset behind the end",
         lambda _: by_initializer("w.bin", offset=16),
         "E234",
@@ -229,14 +229,18 @@ ROWS = [
         lambda f: (f / "in" / "w.bin").write_bytes(SECRET),
     ),
     refused(
-        89, "another length than the shape", lambda _: by_initializer("w.bin", length=40), "E234", "with 40 stored"
+        130, "another length than the shape", lambda _: by_initializer("w.bin", length=40), "E234", "with 40 stored"
     ),
-    refused(90, "missing file", lambda _: by_initializer("w.bin"), "E232", "cannot be read"),
-    refused(91, "no ONNX at all", lambda _: b"not a model\n", "E230", "no whole ONNX model"),
-    refused(92, "operator of one runtime", lambda _: contrib(), "E235", "com.microsoft:EPContext"),
-    refused(93, "valid form, invalid graph", lambda _: model([multiply()], []), "E236", "onnxruntime"),
-    refused(94, "empty graph", lambda _: bytes([0x08, 9, 0x3A, 0]), "E236", "onnxruntime"),
+    refused(131, "missing file", lambda _: by_initializer("w.bin"), "E232", "cannot be read"),
+    refused(132, "no ONNX at all", lambda _: b"not a model\n", "E230", "no whole ONNX model"),
+    refused(133, "operator of one runtime", lambda _: contrib(), "E235", "com.microsoft:EPContext"),
+    refused(134, "valid form, invalid graph", lambda _: model([multiply()], []), "E236", "onnxruntime"),
+    refused(135, "empty graph", lambda _: bytes([0x08, 9, 0x3A, 0]), "E236", "onnxruntime"),
     refused(
-        95, "flatbuffer mark inside", lambda _: bytes([0x08, 9, 0x12, 4]) + b"ORTM" + b"\x3a\x00", "E236", "onnxruntime"
+        136,
+        "flatbuffer mark inside",
+        lambda _: bytes([0x08, 9, 0x12, 4]) + b"ORTM" + b"\x3a\x00",
+        "E236",
+        "onnxruntime",
     ),
 ]

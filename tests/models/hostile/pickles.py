@@ -205,7 +205,7 @@ ROWS = [
         "would call builtins.exec",
     ),
     refused(
-        60,
+        101,
         "pickle that runs, then breaks off",
         write("net.pt", lambda f: checkpoint({}, data=without_stop(f))),
         "net.pt",
@@ -213,16 +213,16 @@ ROWS = [
         "broken pickle that would call builtins.exec",
     ),
     refused(
-        61,
+        102,
         "pickle called .safetensors",
         write("net.safetensors", lambda f: pickle.dumps(evil(f))),
         "net.safetensors",
         "E202",
         "net.safetensors is a pickle or joblib file",
     ),
-    refused(62, "checkpoint called .onnx", save("net.onnx", evil), "net.onnx", "E202", "is a PyTorch checkpoint"),
+    refused(103, "checkpoint called .onnx", save("net.onnx", evil), "net.onnx", "E202", "is a PyTorch checkpoint"),
     refused(
-        63,
+        104,
         "compressed members, 1000:1",
         write("net.pt", lambda _: checkpoint({"data/9": bytes(2**28)}, zipfile.ZIP_DEFLATED)),
         "net.pt",
@@ -230,10 +230,10 @@ ROWS = [
         "compressed member",
     ),
     refused(
-        64, "directory of 200,000 members", write("net.pt", lambda _: directory_bomb()), "net.pt", "E216", "directory"
+        105, "directory of 200,000 members", write("net.pt", lambda _: directory_bomb()), "net.pt", "E216", "directory"
     ),
     refused(
-        65,
+        106,
         "text of 2**60 bytes promised",
         write("net.pt", lambda _: checkpoint({}, data=b"\x80\x04\x8d" + struct.pack("<Q", 2**60) + b"x.")),
         "net.pt",
@@ -241,7 +241,7 @@ ROWS = [
         "cannot be read as a checkpoint",
     ),
     refused(
-        66,
+        107,
         "tensor of 8 TiB on one number",
         save("net.pt", lambda _: huge_view()),
         "net.pt",
@@ -249,7 +249,7 @@ ROWS = [
         "1.weight has shape",
     ),
     refused(
-        67,
+        108,
         "truncated zip",
         write("net.pt", lambda _: checkpoint({})[:-100]),
         "net.pt",
@@ -257,7 +257,7 @@ ROWS = [
         "cannot be read",
     ),
     refused(
-        68,
+        109,
         "two members of one name",
         write("net.pt", lambda _: _twice(checkpoint({}))),
         "net.pt",
@@ -265,7 +265,7 @@ ROWS = [
         "two members of one name",
     ),
     refused(
-        69,
+        110,
         "code in the second pickle of the older format",
         write("net.pt", lambda f: _legacy_with(pickle.dumps(evil(f), protocol=2))),
         "net.pt",

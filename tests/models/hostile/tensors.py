@@ -105,11 +105,11 @@ ROWS = [
         "E222",
         "1.weight",
     ),
-    refused(70, "bytes behind the last tensor", write(lambda: file(tensors(), 80)), "E223", "20 unused bytes"),
-    refused(71, "JSON nested 100,000 deep", write(lambda: file(b'{"a":' + b"[" * 100_000)), "E221", "no JSON"),
+    refused(111, "bytes behind the last tensor", write(lambda: file(tensors(), 80)), "E223", "20 unused bytes"),
+    refused(112, "JSON nested 100,000 deep", write(lambda: file(b'{"a":' + b"[" * 100_000)), "E221", "no JSON"),
     replace(
         refused(
-            72,
+            113,
             "8 MiB of empty lists",
             write(lambda: file(b'{"a":[' + b"[]," * (2**21 + 2**19) + b"[]]}")),
             "E221",
@@ -117,19 +117,21 @@ ROWS = [
         ),
         mebibytes=256,  # JSON takes 25 times its size: this is why headers have a cap
     ),
-    refused(73, "negative offset", write(lambda: file(tensors(weight={"data_offsets": [-8, 40]}))), "E223", "[-8, 40]"),
-    refused(74, "dtype of no kind", write(lambda: file(tensors(weight={"dtype": "PICKLE"}))), "E222", "'PICKLE'"),
     refused(
-        75,
+        114, "negative offset", write(lambda: file(tensors(weight={"data_offsets": [-8, 40]}))), "E223", "[-8, 40]"
+    ),
+    refused(115, "dtype of no kind", write(lambda: file(tensors(weight={"dtype": "PICKLE"}))), "E222", "'PICKLE'"),
+    refused(
+        116,
         "whole numbers where the network has floats",
         write(lambda: file(tensors(weight={"dtype": "I32"}))),
         "E208",
         "1.weight is torch.int32, the network needs torch.float32",
     ),
     refused(
-        76, "a number in place of a size", write(lambda: file(tensors(weight={"shape": [True, 12]}))), "E222", "True"
+        117, "a number in place of a size", write(lambda: file(tensors(weight={"shape": [True, 12]}))), "E222", "True"
     ),
-    refused(77, "empty file", write(lambda: b""), "E201", "is empty"),
-    refused(78, "NaN in the header", write(lambda: file(b'{"a":NaN}', 0)), "E221", "NaN"),
-    refused(79, "metadata that is no text", write(lambda: file({"__metadata__": {"a": 1}}, 0)), "E221", "metadata"),
+    refused(118, "empty file", write(lambda: b""), "E201", "is empty"),
+    refused(119, "NaN in the header", write(lambda: file(b'{"a":NaN}', 0)), "E221", "NaN"),
+    refused(120, "metadata that is no text", write(lambda: file({"__metadata__": {"a": 1}}, 0)), "E221", "metadata"),
 ]
