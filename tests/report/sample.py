@@ -160,8 +160,18 @@ def plan() -> dict[str, Any]:
     ids = ["clean", "pgd-linf", "apgd-linf", "pgd-l2", *(f"natural-{p}" for p in PERTURBATIONS), "loss", "fgsm-l1"]
     kinds = ["clean", *["adversarial"] * 3, *["natural"] * 5, "membership", "adversarial"]
     options: dict[str, dict[str, Any]] = {
-        "pgd-linf": {"attack": "pgd", "norm": "linf", "eps": list(EPS), "steps": 40, "restarts": 1, "quantised": False},
-        "natural-rotate": {"perturbation": "rotate", "severities": [1, 2, 3, 4, 5]},
+        "pgd-linf": {
+            "attack": {
+                "name": "pgd",
+                "norm": "linf",
+                "eps": 16 / 255,
+                "steps": 40,
+                "step_size": None,
+                "random_start": True,
+            },
+            "eps": list(EPS),
+        },
+        "natural-rotate": {"perturbation": {"name": "rotate", "degrees": None}, "severities": [1, 2, 3, 4, 5]},
         "loss": {"attack": "loss"},
     }
     checks = [

@@ -52,7 +52,7 @@ def write(
         formats: which reports.
         timings: `timings.json` as data; shown, never judged.
         environment: `environment.json` as data: the command line, the machine.
-        images: worst examples of a check on the page; "all" that are saved (48 a page at most), "none", or "blur"
+        images: worst examples of a check on the page; "all" that are saved (96 a page at most), "none", or "blur"
             for a few that nobody can recognise.
 
     Raises:

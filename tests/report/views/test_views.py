@@ -136,6 +136,24 @@ def test_facts_skip_what_is_not_known() -> None:
     assert names["Seed"] == "7"
 
 
+def test_options_of_checks_are_words() -> None:
+    told = {check.check: check.options for check in about.planned(WHOLE)}
+    assert told["pgd-linf"] == (
+        "attack pgd (norm linf, steps 40, random start yes); eps 1/255 2/255 4/255 8/255 16/255"
+    )
+    assert told["natural-rotate"] == "perturbation rotate; severities 1 2 3 4 5"
+    assert told["clean"] == ""
+    limited = replace(WHOLE, plan={"checks": [{"id": "a", "limit": 50, "options": {"eps": 0.5, "x": None, "y": []}}]})
+    assert about.planned(limited)[0].options == "eps 0.5; at most 50 samples"
+
+
+def test_many_checks_show_a_few_each(tmp_path: Path) -> None:
+    first = next(f for f in sample.results(tmp_path).findings if f.evidence)
+    many = replace(WHOLE, findings=tuple(replace(first, check=f"c{i}") for i in range(10)))
+    assert set(counts(examples(many, tmp_path, images=6, budget=10**7)).values()) == {3}
+    assert set(counts(examples(many, tmp_path, images="all", budget=10**7)).values()) == {6}
+
+
 def test_costs_add_up_once_a_check() -> None:
     rows, phases = about.cost_rows(WHOLE, sample.TIMINGS)
     assert rows[-1].total

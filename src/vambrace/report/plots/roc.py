@@ -50,9 +50,7 @@ def log_roc(
         parts.append(element("line", x1=x(rate), x2=x(rate), y1=_TOP, y2=bottom, class_="grid"))
         parts.append(element("text", label, x=x(rate), y=bottom + 18, text_anchor="middle", class_="tick"))
     parts.append(element("path", d=path([(_LEFT, bottom), (right, _TOP)]), class_="chance"))
-    parts.append(
-        element("text", "guessing", x=x(10 ** (-decades * 0.5)) + 10, y=y(10 ** (-decades * 0.5)) + 16, class_="tick")
-    )
+    parts.append(element("text", "dashed: guessing", x=right - 8, y=bottom - 10, text_anchor="end", class_="tick"))
     parts.append(element("path", d=path([(x(f), y(t)) for f, t in zip(fpr, tpr, strict=True)]), class_="line c1"))
     told: list[str] = []
     for rate, found in (marks or {}).items():

@@ -132,7 +132,7 @@ def commands(results: Results, environment: Mapping[str, Any], run: str) -> list
                 "The command line was not recorded. This resumes or repeats the run:", _line("assess", "--resume", run)
             )
         )
-    pinned = [f"{name}=={version}" for name, version in results.versions.items() if name != "python"]
+    pinned = [f"{name}=={version.partition('+')[0]}" for name, version in results.versions.items() if name != "python"]
     made.append(Command("With the same versions:", _pip(pinned)))
     shown = next((item.finding for finding in results.findings for item in finding.evidence), None)
     if shown:
@@ -189,20 +189,37 @@ def _data(role: str, data: Mapping[str, Any]) -> list[Fact]:
 
 def _options(check: Mapping[str, Any]) -> str:
     options = cast("Mapping[str, object]", check.get("options") or {})
-    parts = [f"{name} {_option(value)}" for name, value in options.items() if value not in (None, "", [], {})]
+    parts = [f"{_words(name)} {_option(value, options)}" for name, value in options.items() if _is_said(value)]
     if check.get("limit"):
         parts.append(f"at most {check['limit']} samples")
-    return ", ".join(parts)
+    return "; ".join(parts)
 
 
-def _option(value: object) -> str:
+def _option(value: object, outer: Mapping[str, object]) -> str:
+    """One value; of a method inside (`attack`, `perturbation`) its name and what the check does not say itself."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return eps_text(value)
     if isinstance(value, list | tuple):
-        return " ".join(map(_option, cast("list[object]", value)))
+        return " ".join(_option(item, outer) for item in cast("list[object]", value))
+    if isinstance(value, dict):
+        inner = cast("dict[str, object]", value)
+        own = [
+            f"{_words(key)} {_option(item, outer)}"
+            for key, item in inner.items()
+            if key != "name" and key not in outer and _is_said(item)
+        ]
+        return f"{inner.get('name', '')} ({', '.join(own)})" if own else str(inner.get("name", ""))
     return str(value)
+
+
+def _is_said(value: object) -> bool:
+    return value is not None and value not in ("", [], {})
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _cost_row(check: str, cost: Cost, seconds: float | None) -> CostRow:

@@ -23,7 +23,9 @@ Images = int | Literal["all", "none", "blur"]
 USUAL = 6
 """Strips of a check where nothing else is asked for."""
 
-_MOST = 48  # strips of one page
+_FEW = 3  # strips of a check that are shown whatever the others show
+_ROOM = 24  # strips of one page
+_MOST = 96  # strips of one page where more than the usual number is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def examples(results: Results, run: Path, *, images: Images, budget: int) -> lis
             saved.setdefault(finding.check, []).append(finding)
     if not saved or not most:
         return []
-    most = min(most, max(1, _MOST // len(saved)))
+    most = min(most, max(_FEW, (_ROOM if most <= USUAL else _MOST) // len(saved)))
     chosen = {check: _in_turn([finding.evidence for finding in found], most) for check, found in saved.items()}
     bounds, blur = results.model.get("bounds"), images == "blur"
     read = {
