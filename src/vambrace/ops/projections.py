@@ -128,6 +128,9 @@ def tighten(
             points = points.clamp(*ball_box(inputs, eps, bounds))
         else:
             points = _shrink(points, inputs, eps, low, high)
+        # A radius at the scale of rounding leaves nothing but the input.
+        near = distances(points, inputs, norm) <= eps
+        points = torch.where(spread(near, points), points, inputs)
         distance = distances(points, inputs, norm)
     return points, distance
 

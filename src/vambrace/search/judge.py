@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from vambrace.errors import ModelMisbehaved
+from vambrace.models.outputs import checked_logits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,13 +64,19 @@ class Oracle:
         """Points (m, ...) to logits (m, k) in float32 or wider, in the graph of `points`.
 
         Raises:
-            ModelMisbehaved: E406, when the answer is not one row of at least two scores per point.
+            ModelMisbehaved: E401 to E404, when the answer is not one row of at least two scores per point.
         """
         given = points.clone(memory_format=self.memory_format).to(self._model.dtype)
         self.forwards += len(points)
-        logits = self._model(given)
-        _require_logits(logits, len(points))
-        return logits if logits.dtype == torch.float64 else logits.float()
+        logits = checked_logits(self._model(given), len(points), "logits", source=self._model)
+        if logits.shape[1] < 2:
+            raise ModelMisbehaved(
+                "E402",
+                seen=f"logits of {logits.shape[1]} columns",
+                expected="at least two classes",
+                fix="for a single score s of a yes/no model return torch.stack([-s, s], dim=1)",
+            )
+        return logits
 
     def pull_back(self, logits: Tensor, slope: Tensor, points: Tensor) -> Tensor:
         """`slope` (m, k), a direction of the logits, as the gradient (m, ...) with respect to `points`.
@@ -90,16 +97,3 @@ class Oracle:
                 "or declare access SCORES and use an attack that needs no gradient",
             )
         return found
-
-
-def _require_logits(logits: object, rows: int) -> None:
-    good = isinstance(logits, torch.Tensor) and logits.dim() == 2 and logits.is_floating_point()
-    if isinstance(logits, torch.Tensor) and good and logits.shape[0] == rows and logits.shape[1] >= 2:
-        return
-    seen = f"shape {tuple(logits.shape)}, {logits.dtype}" if isinstance(logits, torch.Tensor) else type(logits).__name__
-    raise ModelMisbehaved(
-        "E406",
-        seen=f"an answer of {seen} to {rows} inputs",
-        expected=f"floating point logits of shape ({rows}, k) with k >= 2",
-        fix="return one row of class scores per input; a single score s is the two logits (-s / 2, s / 2)",
-    )

@@ -48,7 +48,7 @@ def search(problem: Problem, rule: Rule, *, name: str = "search", progress: Prog
         progress: told how many samples are done.
 
     Raises:
-        ModelMisbehaved: E405, E406, for a model without gradients or with answers of the wrong form.
+        ModelMisbehaved: E401 to E405, for answers of the wrong form or without gradients.
     """
     if not len(problem.inputs):
         return Tally(problem).outcome(rule.norm, forwards=0, backwards=0, padding=(0, 0))
@@ -227,7 +227,7 @@ class _Search:
         slots.checks[rows] += 1
         slots.retry[rows] = True
         slots.status[rows] = torch.where(finite, LIVE, BROKEN).to(torch.int8)
-        slots.best[rows] = torch.where(passed, margin.float(), slots.best[rows])
+        slots.best[rows] = torch.where(passed, margin.double(), slots.best[rows])
         return self._retire(rows[passed], points[passed], distance[passed], success=True)
 
     def _end(self, rows: Tensor) -> int:
@@ -254,7 +254,7 @@ class _Search:
         tally.distance[index] = distance
         tally.success[index] = success
         tally.finite[index] = slots.status[rows] != BROKEN
-        best = slots.best[rows]
+        best = slots.best[rows].float()
         tally.margin[index] = torch.where(best.isneginf(), float("nan"), best)
         tally.forwards[index] = restart * (rule.steps + 1) + step + 1
         tally.backwards[index] = restart * rule.steps + step
