@@ -28,6 +28,7 @@ from vambrace.core.access import Access
 from vambrace.core.findings import Cost, Flag
 from vambrace.core.intervals import wilson
 from vambrace.core.options import Options, Ratio, require
+from vambrace.core.outcomes import KEY, pack
 from vambrace.core.registry import ATTACKS, load
 from vambrace.ops.norms import distances
 
@@ -202,7 +203,7 @@ class AdversarialCheck(Options):
                 n=n,
                 interval=robust,
                 parameters=where,
-                series=series,
+                series={**series, KEY: pack([_robust(record, eps) for record in records])},
                 evidence=self._evidence(state.reduction, records, eps),
             ),
             state.finding(

@@ -15,6 +15,7 @@ from vambrace.assess.checks.words import between, number, share
 from vambrace.core.access import Access
 from vambrace.core.intervals import bootstrap, wilson
 from vambrace.core.options import Options
+from vambrace.core.outcomes import KEY, pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +73,7 @@ class CleanCheck(Options):
             n=n,
             interval=interval,
             parameters={},
-            series=_by_class(records),
+            series=_by_class(records) | {KEY: pack([bool(record.get("correct")) for record in records])},
         )
         losses = [record["loss"] for record in records if "loss" in record]
         if records and state.complete and not losses and all(record["finite"] for record in records):

@@ -20,6 +20,7 @@ from vambrace.core.access import Access
 from vambrace.core.findings import Interval
 from vambrace.core.intervals import bonett_price, wilson, wilson_clustered
 from vambrace.core.options import Options, require
+from vambrace.core.outcomes import KEY, pack
 from vambrace.core.registry import PERTURBATIONS, load
 from vambrace.errors import ConfigError
 
@@ -179,6 +180,7 @@ class NaturalCheck(Options):
                 n=n,
                 interval=interval,
                 parameters=where,
+                series={KEY: pack(right)},
                 evidence=self._evidence(state.reduction, records, severity),
             ),
             state.finding(
