@@ -133,8 +133,9 @@ class _Search:
         if rule.gradient:
             gradient = self._oracle.pull_back(logits, rule.slope(known, self._goal), point)
             self._padding[1] += self._pads
-            if not self._watching or not bool(lengths(gradient, "l2").all()):
-                slots.zeros += (peaks(gradient) == 0) & moving  # squares of small gradients can be zero as well
+            if not self._watching or not _is_plain(gradient):
+                gradient = gradient.nan_to_num(nan=0.0)
+                slots.zeros += (peaks(gradient) == 0) & moving
         slots.hold(moving, still, lambda: rule.step(slots.anchor, slots.state, known, self._goal, gradient))
         if not calm:
             slots.step += moving
@@ -257,7 +258,7 @@ class _Search:
         best = slots.best[rows].float()
         tally.margin[index] = torch.where(best.isneginf(), float("nan"), best)
         tally.forwards[index] = restart * (rule.steps + 1) + step + 1
-        tally.backwards[index] = restart * rule.steps + step
+        tally.backwards[index] = (restart * rule.steps + step) * rule.gradient
         tally.verifications[index] = slots.checks[rows]
         tally.zero_gradients[index] = slots.zeros[rows]
         slots.status[rows] = VACANT
@@ -307,3 +308,9 @@ class _Search:
             bounds=problem.model.bounds,
             rng=problem.rng,
         )
+
+
+def _is_plain(gradient: Tensor) -> bool:
+    """Whether every sample's gradient (m, ...) is surely finite and not all zero; squares may under- or overflow."""
+    least, most = lengths(gradient, "l2").aminmax()
+    return least.item() > 0 and most.item() < math.inf

@@ -34,7 +34,7 @@ class Attacked:
         queries: int64 (n,), what a query-counted model was asked: forwards + verifications on SCORES and LABELS access.
         first_success: int64 (n,), number of logical forwards when the verified success was first seen; -1 where none.
         finite: bool (n,), False where any logit seen was NaN or infinite: such a sample is unmeasured, never robust.
-        zero_gradients: int64 (n,), steps at which the whole input gradient was exactly zero.
+        zero_gradients: int64 (n,), steps at which the whole input gradient was exactly zero or not a number.
         cost: totals of the call, with the idle and padding rows that ran beside the logical ones.
     """
 

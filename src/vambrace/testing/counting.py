@@ -104,7 +104,7 @@ class CountingModel:
         self.forward_rows += rows
         self.calls.append(rows)
         logits = self._function(inputs)
-        if logits.requires_grad:
+        if isinstance(logits, torch.Tensor) and logits.requires_grad:  # pyright: ignore[reportUnnecessaryIsInstance]
             logits.register_hook(functools.partial(self._count_back, rows))
         return logits
 
