@@ -11,7 +11,7 @@ import pytest
 from vambrace import explain
 
 SOURCE = Path(explain.__file__).parents[1]
-CODE = re.compile(r"""["'](E\d{3})["']""")
+CODE = re.compile(r"""["'(](E\d{3})["')]""")
 CLI_ONLY = {"E900"}
 
 

@@ -275,16 +275,15 @@ class Results:
 
 
 def _finding(data: Mapping[str, Json]) -> Finding:
-    return Finding(
-        **{
-            **data,
-            "status": Status(data["status"]),
-            "interval": Interval(**data["interval"]) if data["interval"] else None,
-            "flags": tuple(Flag.from_json(flag) for flag in data["flags"]),
-            "cost": Cost(**data["cost"]),
-            "evidence": tuple(Evidence(**item) for item in data["evidence"]),
-        }
-    )
+    fields: dict[str, Json] = {
+        **data,
+        "status": Status(data["status"]),
+        "interval": Interval(**data["interval"]) if data["interval"] else None,
+        "flags": tuple(Flag.from_json(flag) for flag in data["flags"]),
+        "cost": Cost(**data["cost"]),
+        "evidence": tuple(Evidence(**item) for item in data["evidence"]),
+    }
+    return Finding(**fields)
 
 
 def _plain(value: object) -> Json:
