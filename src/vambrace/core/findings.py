@@ -108,7 +108,7 @@ class Flag:
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> Flag:
         """The inverse of the flag's JSON form."""
-        return cls(**{**data, "families": tuple(data.get("families", ()))})
+        return cls(**_with(data, families=tuple(data.get("families", ()))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,22 +268,27 @@ class Results:
             plan=data["plan"],
             versions=data["versions"],
             findings=tuple(_finding(item) for item in data["findings"]),
-            gates=tuple(GateResult(**{**item, "status": Status(item["status"])}) for item in data["gates"]),
+            gates=tuple(GateResult(**_with(item, status=Status(item["status"]))) for item in data["gates"]),
             left_out=tuple(Left(**item) for item in data["left_out"]),
-            verdict=Verdict(**{**data["verdict"], "sentences": tuple(data["verdict"]["sentences"])}),
+            verdict=Verdict(**_with(data["verdict"], sentences=tuple(data["verdict"]["sentences"]))),
         )
 
 
 def _finding(data: Mapping[str, Json]) -> Finding:
-    fields: dict[str, Json] = {
-        **data,
-        "status": Status(data["status"]),
-        "interval": Interval(**data["interval"]) if data["interval"] else None,
-        "flags": tuple(Flag.from_json(flag) for flag in data["flags"]),
-        "cost": Cost(**data["cost"]),
-        "evidence": tuple(Evidence(**item) for item in data["evidence"]),
-    }
-    return Finding(**fields)
+    return Finding(
+        **_with(
+            data,
+            status=Status(data["status"]),
+            interval=Interval(**data["interval"]) if data["interval"] else None,
+            flags=tuple(Flag.from_json(flag) for flag in data["flags"]),
+            cost=Cost(**data["cost"]),
+            evidence=tuple(Evidence(**item) for item in data["evidence"]),
+        )
+    )
+
+
+def _with(data: Mapping[str, Json], **values: Json) -> dict[str, Json]:
+    return {**data, **values}
 
 
 def _plain(value: object) -> Json:
