@@ -27,13 +27,13 @@ __all__ = ["rejudge", "rewrite"]
 Format = Literal["html", "json", "junit"]
 
 
-def rewrite(run: Path, formats: Sequence[Format], *, images: int | Literal["none", "blur"] = 6) -> list[Path]:
+def rewrite(run: Path, formats: Sequence[Format], *, images: int | Literal["all", "none", "blur"] = 6) -> list[Path]:
     """Write a run's reports again from its results.
 
     Args:
         run: a run directory with results.json.
         formats: which reports.
-        images: worst examples a check on the page; "none", or "blur" for unrecognisable ones.
+        images: worst examples a check on the page; "all", "none", or "blur" for unrecognisable ones.
 
     Raises:
         ConfigError: E550 to E554, for results that cannot be read or a format that is not known.

@@ -22,7 +22,7 @@ def report(
     run: Run,
     to: Annotated[str, typer.Option("--to", help="Formats, comma-separated: html, json, junit.")] = "html,json,junit",
     images: Annotated[
-        str, typer.Option("--images", help="Worst examples a check shows: a number, blur or none.")
+        str, typer.Option("--images", help="Worst examples a check shows: a number, all, blur or none.")
     ] = "6",
 ) -> None:
     """Write a run's reports again, from its results; nothing is measured."""
@@ -31,7 +31,7 @@ def report(
     formats = [name.strip() for name in to.split(",") if name.strip()]
     wanted = int(images) if images.isdigit() else images
     # Both are checked by `write`, which names what it knows.
-    for path in rewrite(run, cast("list[Format]", formats), images=cast("int | Literal['none', 'blur']", wanted)):
+    for path in rewrite(run, cast("list[Format]", formats), images=cast("int | Literal['all', 'none', 'blur']", wanted)):
         typer.echo(str(path))
 
 
