@@ -1,7 +1,7 @@
 """The page of every code, as data: Markdown files with one `## CODE title` section each.
 
-    >>> page("E900").splitlines()[0]
-    '## E900 a bug in vambrace'
+>>> page("E900").splitlines()[0]
+'## E900 a bug in vambrace'
 """
 
 from __future__ import annotations
@@ -25,10 +25,7 @@ def pages() -> dict[str, str]:
             starts = [*_HEADING.finditer(text)]
             ends = [*(match.start() for match in starts[1:]), len(text)]
             found.update(
-                {
-                    match.group(1): text[match.start() : end].strip()
-                    for match, end in zip(starts, ends, strict=True)
-                }
+                {match.group(1): text[match.start() : end].strip() for match, end in zip(starts, ends, strict=True)}
             )
     return found
 
