@@ -151,7 +151,7 @@ def _shrink(points: Tensor, inputs: Tensor, eps: float, low: Tensor, high: Tenso
 
 
 def _reach(inputs: Tensor, eps: float) -> Tensor:
-    """The largest number of the dtype that is at most `eps` above each input, as float64 measures it."""
+    """The largest number of the dtype at most `eps` above each input, up to the last digit of float64."""
     wide = inputs.double()
     top = (wide + eps).to(inputs.dtype)
     beyond = top.double() - wide > eps

@@ -1,0 +1,27 @@
+"""Values per sample beside tensors of samples."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vambrace.ops.rows import assign, spread
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 1, 2, 5), (3,)])
+def test_spread_broadcasts_along_samples(shape: tuple[int, ...]) -> None:
+    values = torch.tensor([1.0, 2.0, 3.0])
+    found = torch.zeros(shape) + spread(values, torch.zeros(shape))
+    for row in range(3):
+        assert (found[row] == row + 1).all()
+
+
+@pytest.mark.parametrize("chosen", [[True, False, True], [False] * 3, [True] * 3])
+def test_assign_touches_the_chosen_only(chosen: list[bool], device: torch.device) -> None:
+    target, values = torch.zeros(3, 2, 2, device=device), torch.full((3, 2, 2), 7.0, device=device)
+    values[1] = float("nan")
+    before = target.clone()
+    assign(target, torch.tensor(chosen, device=device), values)
+    for row, wanted in enumerate(chosen):
+        expected = values[row] if wanted else before[row]
+        torch.testing.assert_close(target[row], expected, equal_nan=True)
