@@ -4,8 +4,10 @@ It looks at a few samples and asks the model some questions twice. Unusable form
 outputs, an exception) ends the run before any unit, with exit 3. Bad behaviour (random, batch-dependent, not
 finite answers) becomes flags: the run goes on, and every finding they concern is unreliable.
 
-Thresholds are relative to the largest absolute logit seen: 1e-5 between two equal calls, 1e-3 between
-calls that differ in company or position, where kernels may round differently.
+Thresholds are relative to the spread of the logits: 1e-5 between two equal calls, 1e-3 between
+calls that differ in company or position, where kernels may round differently (`assess.constancy`).
+A model that raises on a few of the samples can be measured on the others: that is a warning here, and an
+error of the units that hold such samples.
 """
 
 from __future__ import annotations
@@ -17,7 +19,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vambrace.assess.probes import Probe, behaviour_flags, gradient_flags, score_flags
+from vambrace.assess.constancy import put
+from vambrace.assess.probes import Probe, behaviour_flags, late_flags, score_flags, warn
+from vambrace.assess.reduction import quiet
+from vambrace.assess.slopes import gradient_flags
+from vambrace.assess.worker import memory_error
 from vambrace.core.access import Access
 from vambrace.core.findings import Finding, Flag, Status
 from vambrace.errors import DataRefused, ModelMisbehaved, ModelRefused
@@ -74,6 +80,7 @@ def preflight(model: Model, batches: Mapping[str, Batches], plan: Plan) -> Prefl
 
     Raises:
         ModelRefused: E401..E407, when the model cannot be asked or answers in an unusable form.
+        ResourceError: E610, when memory runs out.
         DataRefused: E350 when a role is empty, E351 when values lie outside the bounds.
     """
     for role, source in batches.items():
@@ -87,35 +94,51 @@ def preflight(model: Model, batches: Mapping[str, Batches], plan: Plan) -> Prefl
     labels = batch.labels.to(model.device)
     _check_values(model, batch)
     width = plan.run.batch or _batch(inputs)
+    gradient_seconds = None
     try:
         probe = Probe.ask(model, inputs, labels, size=min(PROBES, len(batch)), batch=width)
+        known = _check_width(probe.logits.shape[1], batches)
+        flags = [*_refusal_flags(probe, batch), *behaviour_flags(probe)]
+        flags += score_flags(probe, class_names=source.class_names, known=known)
+        if model.access >= Access.GRADIENTS:
+            found, gradient_seconds = gradient_flags(model, probe)
+            flags += found
+        forward_seconds = _forward_seconds(model, probe.inputs[:width])
+        if not any(flag.code == "E420" for flag in flags):
+            flags += late_flags(probe)
     except ModelMisbehaved as error:
         raise ModelRefused(error.code, seen=error.seen, expected=error.expected, fix=error.fix) from error
-    known = _check_width(probe.logits.shape[1], batches)
-    flags = [*behaviour_flags(probe), *score_flags(probe, class_names=source.class_names, known=known)]
-    gradient_seconds = None
-    if model.access >= Access.GRADIENTS:
-        found, gradient_seconds = gradient_flags(model, probe)
-        flags += found
-    bad = [flag for flag in flags if flag.level == "unreliable"]
-    right = int((probe.logits.argmax(dim=1) == labels).sum())
+    except Exception as error:
+        if starved := memory_error(error):
+            raise starved from error
+        raise
+    right = int((probe.logits.argmax(dim=1) == probe.labels).sum())
     return Preflight(
         flags=tuple(flags),
-        finding=_finding(flags, n=len(batch), failed=bool(bad)),
+        finding=_finding(flags, n=len(batch)),
         batch=width,
         threads=plan.run.threads or torch.get_num_threads(),
         input_shape=tuple(inputs.shape[1:]),
         num_classes=probe.logits.shape[1],
         clean=right / len(batch),
         scored=len(batch),
-        forward_seconds=_forward_seconds(model, inputs[:width]),
+        forward_seconds=forward_seconds,
         gradient_seconds=gradient_seconds,
     )
 
 
-def _finding(flags: Sequence[Flag], *, n: int, failed: bool) -> Finding:
-    if failed:
-        worst = next(flag for flag in flags if flag.level == "unreliable")
+def _refusal_flags(probe: Probe, batch: Batch) -> list[Flag]:
+    places, why = probe.refused
+    if not places:
+        return []
+    names = ", ".join(batch.names[place] for place in places[:3])
+    return [warn("E406", f"on {len(places)} of {len(batch)} probed samples (such as {names}) {quiet(why)}.")]
+
+
+def _finding(flags: Sequence[Flag], *, n: int) -> Finding:
+    worst = next((flag for flag in flags if flag.level == "unreliable"), None)
+    failed = worst is not None
+    if worst is not None:
         sentence = f"The model's behaviour makes numbers about it meaningless: {worst.text}"
     elif flags:
         sentence = f"The model can be measured, with {len(flags)} remark(s)."
@@ -183,8 +206,7 @@ def _batch(inputs: torch.Tensor) -> int:
     return min(LARGEST_BATCH, 1 << (fit.bit_length() - 1))
 
 
-@torch.no_grad()
 def _forward_seconds(model: Model, inputs: torch.Tensor) -> float:
     began = time.perf_counter()
-    model(inputs)
+    put(model, inputs, len(inputs))
     return (time.perf_counter() - began) / len(inputs)

@@ -1,133 +1,164 @@
-"""The questions preflight asks a model, and what the answers mean.
+"""The questions preflight asks a model, and what the answers mean; those about gradients are in `assess.slopes`.
 
 code   level        what it says
-E405   unreliable   gradients promised, none given (detached graph)
+E406   warn         the model raises on some of the samples
 E410   unreliable   logits that are NaN or infinite
-E411   unreliable   the same answer for every input
+E411   unreliable   the same answer, or the same class, for every input
 E412   warn         a class that occurs in the data is never predicted
 E413   warn         more outputs than classes
 E420   unreliable   two equal calls give different answers
 E421   unreliable   an answer depends on the other samples in the batch
 E422   unreliable   an answer depends on the position in the batch
 E424   unreliable   the model changes its input in place
+E425   unreliable   the model changes an answer that it gave before
 E430   unreliable   declared logits look like probabilities
 E431   warn         logits so large that cross entropy is exactly zero
 E432   warn         the score is at chance, and a transformed input scores far better
-E433   unreliable   input gradients that are exactly zero
-E434   unreliable   input gradients that are NaN or infinite
+E436   unreliable   logits that share an offset in which their differences are lost
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
+from vambrace.assess.constancy import OTHER_CALL, SAME_CALL, gap, put
+from vambrace.core.access import Access
 from vambrace.core.findings import Flag
 from vambrace.core.intervals import wilson
+from vambrace.errors import ModelMisbehaved
+from vambrace.search.judge import CLEAR
 
 if TYPE_CHECKING:
     from vambrace.models.contract import Model
 
-__all__ = ["Probe", "behaviour_flags", "gradient_flags", "score_flags"]
+__all__ = ["Probe", "bad", "behaviour_flags", "late_flags", "score_flags", "warn"]
 
-SAME_CALL = 1e-5
-OTHER_CALL = 1e-3
-ZERO_GRADIENTS = 0.1
-PROBE_BATCH = 64
 SATURATED = 0.5
-_GRADIENT = ("adversarial",)
+LOST = 0.01
+_PATIENCE = 8  # samples refused in a row, from the first one, after which the model is not asked for more
 _LOGITS = ("adversarial", "membership")
+_ADVERSARIAL = ("adversarial",)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Probe:
-    """The model's answers to the probing questions.
+    """The model's answers to the probing questions, all float64 and copies.
 
     Attributes:
         model: who was asked.
-        inputs, labels: the scored samples (n, ...), (n,).
+        inputs, labels: the scored samples that the model answered, (n, ...), (n,).
         size: how many of them, from the front, the behaviour questions use.
+        width: rows a call.
         logits: (n, k) of all scored samples.
-        first, again: (size, k), two equal calls.
-        reversed_order: (size, k), a call in reversed order, put back in order.
-        split: (size, k), two calls on halves of different company, put together.
+        refused: positions among the samples given that make the model raise, and what it said about the first.
+        first, again: (size, k), two equal questions.
+        reversed_order: (size, k), asked in reversed order, put back in order.
+        split: (size, k), in two parts of different company, put together.
+        alone: (1, k), the first sample asked by itself.
         changed_input: whether the input tensor came back changed.
+        changed_answer: whether a later question changed the tensor that an earlier one was answered with.
     """
 
     model: Model
     inputs: Tensor
     labels: Tensor
     size: int
+    width: int
     logits: Tensor
+    refused: tuple[tuple[int, ...], str]
     first: Tensor
     again: Tensor
     reversed_order: Tensor
     split: Tensor
+    alone: Tensor
     changed_input: bool
+    changed_answer: bool
 
     @classmethod
     @torch.no_grad()
     def ask(cls, model: Model, inputs: Tensor, labels: Tensor, *, size: int, batch: int) -> Probe:
-        """Ask all questions that need no gradient; `inputs` are never handed out, only copies."""
+        """Ask all questions that need no gradient, at most `batch` rows a call; `inputs` are never handed out.
+
+        Raises:
+            ModelMisbehaved: for a model that cannot be asked, or only in smaller batches.
+        """
+        refused = _Refusals()
+        logits = _scored(model, inputs, batch, refused)
+        if refused.places:
+            kept = [place for place in range(len(inputs)) if place not in refused.places]
+            inputs, labels = inputs[kept], labels[kept]
         few = inputs[:size]
-        handed = few.clone()
-        first = model(handed)
-        changed = not torch.equal(handed, few)
-        again = model(few.clone())
-        back = model(few.flip(0).clone()).flip(0)
+        size = len(few)
+        handed = few[:batch].clone()
+        given = model(handed) if model.access >= Access.SCORES else model.predict(handed)
+        kept_answer = given.clone()
+        changed = not torch.equal(handed, few[:batch])
+        first, again = put(model, few, batch), put(model, few, batch)
         cut = max(1, size // 3)
-        split = torch.cat([model(part.clone()) for part in (few[:cut], few[cut:]) if len(part)])
-        logits = torch.cat([model(part.clone()) for part in torch.split(inputs, batch)])
         return cls(
             model=model,
             inputs=inputs,
             labels=labels,
             size=size,
-            logits=logits.double(),
-            first=first.double(),
-            again=again.double(),
-            reversed_order=back.double(),
-            split=split.double(),
+            width=batch,
+            logits=logits,
+            refused=(tuple(refused.places), refused.why),
+            first=first,
+            again=again,
+            reversed_order=put(model, few.flip(0), batch).flip(0),
+            split=torch.cat([put(model, part, batch) for part in (few[:cut], few[cut:]) if len(part)]),
+            alone=put(model, few[:1], 1),
             changed_input=changed,
+            changed_answer=not torch.equal(given.nan_to_num(), kept_answer.nan_to_num()),
         )
 
 
 def behaviour_flags(probe: Probe) -> list[Flag]:
     """Flags about determinism, company, position, finiteness and side effects."""
     flags: list[Flag] = []
-    bad = ~probe.logits.isfinite().all(dim=1)
-    if bool(bad.any()):
-        share = float(bad.double().mean())
-        hint = " The model computes in half precision, which overflows at 65504." if _is_half(probe.model) else ""
-        flags.append(_bad("E410", f"{share:.0%} of the probed samples get logits that are NaN or infinite.{hint}"))
+    model = probe.model
+    wrong = ~probe.logits.isfinite().all(dim=1)
+    if bool(wrong.any()):
+        share = float(wrong.double().mean())
+        hint = " The model computes in half precision, which overflows at 65504." if _is_half(model) else ""
+        flags.append(bad("E410", f"{share:.0%} of the probed samples get logits that are NaN or infinite.{hint}"))
     if probe.changed_input:
-        flags.append(_bad("E424", "the model changes the tensor it is given; clone the input first in forward()."))
-    repeat = _gap(probe.first, probe.again)
+        flags.append(bad("E424", "the model changes the tensor it is given; clone the input first in forward()."))
+    if probe.changed_answer:
+        flags.append(bad("E425", "an answer changes after it was given: the model writes the next one into it."))
+    repeat = gap(probe.first, probe.again, model.dtype)
     if repeat > SAME_CALL:
-        flags.append(
-            _bad(
-                "E420",
-                f"two equal calls differ by {repeat:.2g} of the largest logit: the model draws numbers or keeps state.",
-            )
-        )
-        return flags
-    company, position = _gap(probe.first, probe.split), _gap(probe.first, probe.reversed_order)
+        text = f"two equal calls differ by {repeat:.2g} of the spread of the logits"
+        return [*flags, bad("E420", f"{text}: the model draws numbers or keeps state.")]
+    position = gap(probe.first, probe.reversed_order, model.dtype)
     if position > OTHER_CALL:
-        flags.append(_bad("E422", f"reversing the batch changes logits by {position:.2g} of the largest one."))
+        flags.append(bad("E422", f"reversing the batch changes logits by {position:.2g} of their spread."))
+    others = (
+        (probe.first, probe.split),
+        (probe.first, probe.logits[: probe.size]),
+        (probe.first[:1], probe.alone),
+    )
+    company = max(gap(one, other, model.dtype) for one, other in others)
     if company > OTHER_CALL and position <= OTHER_CALL:
-        flags.append(
-            _bad(
-                "E421",
-                f"an answer changes by {company:.2g} of the largest logit with the other samples in the batch, "
-                "as batch normalisation does outside eval().",
-            )
+        text = (
+            f"an answer changes by {company:.2g} of the spread of the logits with the other samples in the batch, "
+            "as batch normalisation does outside eval()."
         )
+        flags.append(bad("E421", text))
     return flags
+
+
+def late_flags(probe: Probe) -> list[Flag]:
+    """E420 where the answer to the first question is another one by now; the last question that preflight asks."""
+    late = gap(probe.first, put(probe.model, probe.inputs[: probe.size], probe.width), probe.model.dtype)
+    if late <= SAME_CALL:
+        return []
+    return [bad("E420", f"asked again later, the model's answers differ by {late:.2g} of the spread of the logits.")]
 
 
 def score_flags(probe: Probe, *, class_names: tuple[str, ...], known: int) -> list[Flag]:
@@ -142,51 +173,82 @@ def score_flags(probe: Probe, *, class_names: tuple[str, ...], known: int) -> li
     finite = logits[logits.isfinite().all(dim=1)]
     if len(finite) < 2:
         return []
-    flags: list[Flag] = []
-    scale = float(finite.abs().max())
     better = _better_input(probe)
-    alike = float((finite - finite[0]).abs().max()) <= 1e-6 * max(scale, 1e-30)
-    if alike and bool((probe.inputs != probe.inputs[0]).any()):
-        flags.append(_bad("E411", f"all {len(finite)} probed samples get the same logits."))
-        return [*flags, better] if better else flags
-    flags += _class_flags(probe, class_names, known)
+    ends = [better] if better else []
+    if found := _constant(probe, finite):
+        return [found, *ends]
+    flags = _class_flags(probe, class_names, known)
+    scale = float(finite.abs().max())
     sums = finite.sum(dim=1)
     if probe.model.outputs == "logits" and bool((finite >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
-        flags.append(
-            _bad(
-                "E430",
-                'rows are non-negative and sum to 1: these look like probabilities. State outputs = "probabilities".',
-                _LOGITS,
-            )
-        )
+        text = 'rows are non-negative and sum to 1: these look like probabilities. State outputs = "probabilities".'
+        flags.append(bad("E430", text, _LOGITS))
     elif float((_cross_entropy(logits, probe.labels) == 0).double().mean()) > SATURATED:
-        flags.append(
-            _warn("E431", f"logits reach {scale:.3g}: cross entropy is exactly zero in single precision.", _LOGITS)
-        )
-    return [*flags, better] if better else flags
+        text = f"logits reach {scale:.3g}: cross entropy is exactly zero in single precision."
+        flags.append(warn("E431", text, _LOGITS))
+    if probe.model.access >= Access.SCORES:
+        lost = float((CLEAR * finite.abs().amax(dim=1) / _spread(finite)).median())
+        if lost > LOST:
+            text = (
+                f"logits near {scale:.3g} differ by {float(_spread(finite).median()):.3g}: "
+                "margins this small beside their offset prove nothing, and attacks find nothing."
+            )
+            flags.append(bad("E436", text, _ADVERSARIAL))
+    return [*flags, *ends]
 
 
-def gradient_flags(model: Model, probe: Probe) -> tuple[list[Flag], float]:
-    """Flags about input gradients, and the seconds that one forward and backward row took."""
-    inputs = probe.inputs[: probe.size].clone().requires_grad_(True)  # noqa: FBT003
-    began = time.perf_counter()
-    with torch.enable_grad():
-        logits = model(inputs)
-        if not logits.requires_grad:
-            text = "the logits do not depend on the input for autograd (detach(), no_grad() or NumPy inside forward())."
-            return [_bad("E405", text, _GRADIENT)], 0.0
-        top = logits.topk(min(2, logits.shape[1]), dim=1).values
-        (gradient,) = torch.autograd.grad((top[:, 0] - top[:, -1]).sum(), inputs, materialize_grads=True)
-    seconds = (time.perf_counter() - began) / len(inputs)
-    rows = gradient.flatten(1)
-    flags: list[Flag] = []
-    if bool((~rows.isfinite()).any()):
-        flags.append(_bad("E434", "input gradients are NaN or infinite.", _GRADIENT))
-    dead = float((rows == 0).all(dim=1).double().mean())
-    if dead > ZERO_GRADIENTS:
-        text = f"{dead:.0%} of the probed samples have an input gradient of exactly zero: gradient attacks are blind."
-        flags.append(_bad("E433", text, _GRADIENT))
-    return flags, seconds
+def bad(code: str, text: str, families: tuple[str, ...] = ()) -> Flag:
+    """A flag that takes the meaning from the numbers of `families`; empty: of all."""
+    return Flag(code=code, level="unreliable", text=text[0].upper() + text[1:], families=families)
+
+
+def warn(code: str, text: str, families: tuple[str, ...] = ()) -> Flag:
+    """A flag that qualifies them."""
+    return Flag(code=code, level="warn", text=text[0].upper() + text[1:], families=families)
+
+
+class _Refusals:
+    """Which of the samples make the model raise, and what it said first."""
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+        self.why = ""
+
+
+def _scored(model: Model, inputs: Tensor, batch: int, refused: _Refusals) -> Tensor:
+    """Answers (n - refused, k), each part that raises cut in halves until the samples at fault stand alone."""
+    answers: list[Tensor] = []
+    waiting = [list(range(start, min(start + batch, len(inputs)))) for start in range(0, len(inputs), batch)][::-1]
+    last: ModelMisbehaved | None = None
+    while waiting:
+        places = waiting.pop()
+        try:
+            answers.append(put(model, inputs[places], batch))
+        except ModelMisbehaved as error:
+            last = error
+            hopeless = len(refused.places) > len(inputs) // 2 or (not answers and len(refused.places) >= _PATIENCE)
+            if error.code != "E406" or hopeless:
+                raise
+            if len(places) == 1:
+                refused.places += places
+                refused.why = refused.why or error.seen
+            else:
+                waiting += [places[len(places) // 2 :], places[: len(places) // 2]]
+    if last is not None and (not refused.places or not answers):
+        raise last
+    return torch.cat(answers)
+
+
+def _constant(probe: Probe, finite: Tensor) -> Flag | None:
+    """E411: the same logits for inputs that differ, or the same class for data of several."""
+    alike = float((finite - finite[0]).abs().max()) <= 1e-6 * max(float(_spread(finite).max()), 1e-30)
+    if alike and bool((probe.inputs != probe.inputs[0]).any()):
+        return bad("E411", f"all {len(finite)} probed samples get the same logits.")
+    classes = finite.argmax(dim=1)
+    several = int((torch.bincount(probe.labels) >= 5).sum()) >= 2
+    if several and len(finite) == len(probe.labels) and bool((classes == classes[0]).all()):
+        return bad("E411", f"all {len(finite)} probed samples, of several classes, are given class {int(classes[0])}.")
+    return None
 
 
 def _class_flags(probe: Probe, class_names: tuple[str, ...], known: int) -> list[Flag]:
@@ -197,9 +259,9 @@ def _class_flags(probe: Probe, class_names: tuple[str, ...], known: int) -> list
     never = cast("list[int]", ((present >= 5) & (predicted == 0)).nonzero().flatten().tolist())
     if never:
         names = ", ".join(class_names[c] if c < len(class_names) else str(c) for c in never[:5])
-        flags.append(_warn("E412", f"never predicted on {len(probe.labels)} samples that contain them: {names}."))
+        flags.append(warn("E412", f"never predicted on {len(probe.labels)} samples that contain them: {names}."))
     if width > known:
-        flags.append(_warn("E413", f"the model has {width} outputs for {known} classes."))
+        flags.append(warn("E413", f"the model has {width} outputs for {known} classes."))
     return flags
 
 
@@ -212,14 +274,16 @@ def _better_input(probe: Probe) -> Flag | None:
         return None
     best: tuple[float, str] | None = None
     for name, change in _mistakes(probe.inputs).items():
-        with torch.no_grad():
-            again = torch.cat([probe.model(change(part)) for part in torch.split(probe.inputs, PROBE_BATCH)]).argmax(dim=1)
+        try:
+            again = put(probe.model, change(probe.inputs), probe.width).argmax(dim=1)
+        except ModelMisbehaved:
+            continue  # such inputs are outside the bounds: the model need not answer them
         then = wilson(int((again == probe.labels).sum()), n)
         if then is not None and then.low > now.high + 0.1 and (best is None or then.low > best[0]):
             best = (then.low, name)
     if best is None:
         return None
-    return _warn("E432", f"the model is right on {right} of {n} samples, but on at least {best[0]:.0%} {best[1]}.")
+    return warn("E432", f"the model is right on {right} of {n} samples, but on at least {best[0]:.0%} {best[1]}.")
 
 
 def _mistakes(inputs: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -229,8 +293,7 @@ def _mistakes(inputs: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
         "when black and white are swapped": lambda part: part.amax() + part.amin() - part,
     }
     if inputs.dim() == 4 and inputs.shape[1] == 3:
-        mean = torch.tensor([0.485, 0.456, 0.406], device=inputs.device, dtype=inputs.dtype)[:, None, None]
-        std = torch.tensor([0.229, 0.224, 0.225], device=inputs.device, dtype=inputs.dtype)[:, None, None]
+        mean, std = _channels((0.485, 0.456, 0.406), inputs), _channels((0.229, 0.224, 0.225), inputs)
         found["with red and blue swapped (BGR)"] = lambda part: part.flip(1)
         found["when normalised: use --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"] = lambda part: (
             (part - mean) / std
@@ -241,27 +304,18 @@ def _mistakes(inputs: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
     return found
 
 
+def _channels(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
+
+
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
 
 
-def _gap(one: Tensor, other: Tensor) -> float:
-    """Largest difference relative to the largest absolute logit; a NaN on one side only counts as infinite."""
-    if one.shape != other.shape or not torch.equal(one.isnan(), other.isnan()):
-        return float("inf")
-    scale = float(one[one.isfinite()].abs().max()) if bool(one.isfinite().any()) else 1.0
-    difference = (one - other).abs()
-    difference = difference[difference.isfinite()]
-    return float(difference.max()) / max(scale, 1e-30) if difference.numel() else 0.0
+def _spread(logits: Tensor) -> Tensor:
+    """Logits (n, k) to the distance (n,) of the largest from the smallest, never zero."""
+    return (logits.amax(dim=1) - logits.amin(dim=1)).clamp(min=1e-30)
 
 
 def _is_half(model: Model) -> bool:
     return model.dtype in {torch.float16, torch.bfloat16}
-
-
-def _bad(code: str, text: str, families: tuple[str, ...] = ()) -> Flag:
-    return Flag(code=code, level="unreliable", text=text[0].upper() + text[1:], families=families)
-
-
-def _warn(code: str, text: str, families: tuple[str, ...] = ()) -> Flag:
-    return Flag(code=code, level="warn", text=text[0].upper() + text[1:], families=families)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from vambrace.assess.checks.base import Context
+from vambrace.assess.constancy import Constancy
 from vambrace.assess.facts import (
     Samples,
     check_same_data,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from vambrace.data.batches import Batches
     from vambrace.models.contract import Model
 
-__all__ = ["BUG", "Worker", "arithmetic", "build", "explain_failure"]
+__all__ = ["BUG", "Worker", "arithmetic", "build", "explain_failure", "memory_error"]
 
 Json = Any
 
@@ -90,6 +91,7 @@ class Worker:
         self._model = model
         self._batches = batches
         self._evidence = evidence
+        self._constancy = Constancy(model, batch=plan.run.batch or 1)
 
     def run(self, unit: Json) -> Json:
         """Measure `Unit.as_json()`: {"result", "error", "log", "seconds"}, of which result or error is None."""
@@ -131,8 +133,10 @@ class Worker:
             class_names=tuple(source.class_names),
         )
         moved = Batch(batch.inputs.to(device), batch.labels.to(device), batch.ids.to(device), batch.hashes, batch.names)
+        self._constancy.begin(moved.inputs)
         measured = planned.check.measure(context, moved)
-        return _as_json(measured, [str(each) for each in ids])
+        changed = self._constancy.end()
+        return _as_json(dataclasses.replace(measured, flags=(*measured.flags, *changed)), [str(each) for each in ids])
 
 
 @contextlib.contextmanager
@@ -150,8 +154,8 @@ def arithmetic(plan: Plan) -> Generator[None]:
 
 def explain_failure(raised: BaseException) -> tuple[dict[str, str], str]:
     """An exception as an error record, and the traceback where it is a bug, else ""."""
-    if _is_memory(raised):
-        return _memory_error(raised).as_json(), ""
+    if starved := memory_error(raised):
+        return starved.as_json(), ""
     if isinstance(raised, SystemExit):
         misbehaved = ModelMisbehaved(
             "E406",
@@ -173,6 +177,18 @@ def explain_failure(raised: BaseException) -> tuple[dict[str, str], str]:
         "expected": "a method that ends, or an error of vambrace",
         "fix": f"report it to whoever maintains {module.split('.')[0]}; the traceback is in timings.json",
     }, log
+
+
+def memory_error(raised: BaseException) -> ResourceError | None:
+    """E610 where memory ran out, here or in what this was raised from; None for everything else."""
+    if not _is_memory(raised):
+        return None
+    return ResourceError(
+        "E610",
+        seen=f"memory ran out ({type(raised).__name__})",
+        expected="room for a unit at the plan's batch",
+        fix="start a new run with a smaller --batch",
+    )
 
 
 def _set_arithmetic(plan: Plan) -> Callable[[], None]:
@@ -248,15 +264,6 @@ def _is_memory(raised: BaseException | None) -> bool:
             return True
         raised = raised.__cause__
     return False
-
-
-def _memory_error(raised: BaseException) -> ResourceError:
-    return ResourceError(
-        "E610",
-        seen=f"memory ran out ({type(raised).__name__})",
-        expected="room for a unit at the plan's batch",
-        fix="start a new run with a smaller --batch",
-    )
 
 
 def _module(raised: BaseException) -> str:

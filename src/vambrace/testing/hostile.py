@@ -12,7 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MODELS", "Misbehaving", "build"]
+__all__ = ["LATE", "MODELS", "Misbehaving", "build"]
+
+LATE = 30
+"""Calls that models which change late answer well: more than preflight makes."""
 
 
 class Misbehaving(nn.Module):
@@ -32,6 +35,7 @@ class Misbehaving(nn.Module):
         self.marker = marker
         self._fault = fault
         self.count = 0
+        self.store: Tensor | None = None
 
     def forward(self, inputs: Tensor) -> object:
         """Inputs (n, ...) to whatever the fault makes of them."""
@@ -166,8 +170,106 @@ def _huge_logits(model: Misbehaving, inputs: Tensor) -> Tensor:
 
 
 def _sleeps(model: Misbehaving, inputs: Tensor) -> Tensor:
-    time.sleep(0.4)
+    time.sleep(0.1)
     return model.base(inputs)
+
+
+def _changes_late(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    return logits if model.count <= LATE else logits.roll(1, dims=1)
+
+
+def _drifts(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    return torch.cat([logits[:, :1] + 1e-4 * max(0, model.count - LATE), logits[:, 1:]], dim=1)
+
+
+def _surer_with_gradients(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    if not torch.is_grad_enabled():
+        return logits
+    coarse = model.base((inputs * 4).round() / 4).argmax(dim=1)
+    return logits + 50.0 * nn.functional.one_hot(coarse, logits.shape[1])
+
+
+def _raises_with_gradients(model: Misbehaving, inputs: Tensor) -> Tensor:
+    if torch.is_grad_enabled():
+        raise RuntimeError("built for inference only")
+    return model.base(inputs)
+
+
+def _reuses_its_output(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    if logits.requires_grad:
+        return logits
+    store = model.store
+    if store is None or len(store) < len(logits):
+        model.store = store = logits.clone()
+    return store[: len(logits)].copy_(logits)
+
+
+def _wrong_gradients(model: Misbehaving, inputs: Tensor) -> Tensor:
+    # The right answer to every question, and the slope of another sample's.
+    slope = model.base(inputs.flip(-1, -2))
+    return model.base(inputs).detach() + slope - slope.detach()
+
+
+def _nan_off_the_grid(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return torch.where(_off_the_grid(inputs)[:, None], float("nan"), model.base(inputs))
+
+
+def _raises_off_the_grid(model: Misbehaving, inputs: Tensor) -> Tensor:
+    if bool(_off_the_grid(inputs).any()):
+        raise ValueError("pixel values must be multiples of 1/16")
+    return model.base(inputs)
+
+
+def _off_the_grid(inputs: Tensor) -> Tensor:
+    steps = inputs.detach().flatten(1) * 16
+    return ((steps - steps.round()).abs() > 1e-3).any(dim=1)
+
+
+def _squeezes(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(inputs).squeeze()
+
+
+def _other_path_for_large_batches(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    return logits if len(inputs) <= 32 else logits.roll(1, dims=1)
+
+
+def _exits(model: Misbehaving, inputs: Tensor) -> Tensor:
+    raise SystemExit(0)
+
+
+def _out_of_memory(model: Misbehaving, inputs: Tensor) -> Tensor:
+    raise MemoryError("weights")
+
+
+def _one_column(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(inputs)[:, :1]
+
+
+def _no_columns(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(inputs)[:, :0]
+
+
+def _sparse(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(inputs).to_sparse()
+
+
+def _one_class_always(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    return torch.cat([logits[:, :3], logits[:, 3:4] + 1e3, logits[:, 4:]], dim=1)
+
+
+def _noise_under_an_offset(model: Misbehaving, inputs: Tensor) -> Tensor:
+    logits = model.base(inputs)
+    return logits + 3.0 * torch.randn_like(logits) + 1e6
+
+
+def _margins_lost_in_an_offset(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(inputs) + 1e6
 
 
 MODELS: dict[str, Callable[[Misbehaving, Tensor], object]] = {
@@ -197,4 +299,22 @@ MODELS: dict[str, Callable[[Misbehaving, Tensor], object]] = {
     "detached": _detached,
     "huge_logits": _huge_logits,
     "sleeps": _sleeps,
+    "changes_late": _changes_late,
+    "drifts": _drifts,
+    "surer_with_gradients": _surer_with_gradients,
+    "raises_with_gradients": _raises_with_gradients,
+    "reuses_its_output": _reuses_its_output,
+    "wrong_gradients": _wrong_gradients,
+    "nan_off_the_grid": _nan_off_the_grid,
+    "raises_off_the_grid": _raises_off_the_grid,
+    "squeezes": _squeezes,
+    "other_path_for_large_batches": _other_path_for_large_batches,
+    "exits": _exits,
+    "out_of_memory": _out_of_memory,
+    "one_column": _one_column,
+    "no_columns": _no_columns,
+    "sparse": _sparse,
+    "one_class_always": _one_class_always,
+    "noise_under_an_offset": _noise_under_an_offset,
+    "margins_lost_in_an_offset": _margins_lost_in_an_offset,
 }

@@ -1,0 +1,189 @@
+"""Models just under and just over each threshold of the behaviour questions, and what must not be flagged."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from vambrace import models
+from vambrace.assess.constancy import OTHER_CALL, SAME_CALL
+from vambrace.assess.probes import LOST, SATURATED, Probe, behaviour_flags, late_flags, score_flags
+from vambrace.errors import ModelMisbehaved
+from vambrace.search.judge import CLEAR
+from vambrace.testing.hostile import build
+
+
+def asked(module, batch, *, size=32, width=32, **options):
+    model = models.from_torch(module.eval(), **options)
+    return Probe.ask(model, batch.inputs, batch.labels, size=size, batch=width)
+
+
+def codes(flags):
+    return {flag.code for flag in flags}
+
+
+class Nudged(nn.Module):
+    """Moves all logits by `size` times their spread in one way: per call, by company, or by position."""
+
+    def __init__(self, base: nn.Module, way: str, size: float) -> None:
+        super().__init__()
+        self.base, self.way, self.size, self.calls = base, way, size, 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        scale = 20.0
+        logits = self.base(inputs).clamp(-scale, scale)
+        logits = torch.cat([logits[:, :5] * 0 + scale, logits[:, 5:] * 0 - scale], dim=1)
+        self.calls += 1
+        if self.way == "call":
+            return logits - self.size * scale * (self.calls % 2)
+        if self.way == "company":
+            return logits - self.size * scale * (len(inputs) < 32)
+        if self.way == "alone":
+            return logits - self.size * scale * (len(inputs) == 1)
+        if self.way == "full batch":
+            return logits - self.size * scale * (len(inputs) > 32)
+        return logits - self.size * scale * (torch.arange(len(inputs))[:, None] == 0)
+
+
+@pytest.mark.parametrize(
+    ("way", "threshold", "code"),
+    [
+        ("call", SAME_CALL, "E420"),
+        ("company", OTHER_CALL, "E421"),
+        ("alone", OTHER_CALL, "E421"),
+        ("full batch", OTHER_CALL, "E421"),
+        ("position", OTHER_CALL, "E422"),
+    ],
+)
+def test_thresholds_just_under_and_just_over(way, threshold, code, net, digits):
+    batch = digits.read(range(64))
+    # 8 units in the last place of the largest logit are rounding and no difference.
+    for factor, flagged in ((0.9, False), (1.2, True)):
+        size = factor * threshold + 8 * torch.finfo(torch.float32).eps
+        probe = asked(Nudged(net, way, size), batch, width=64)
+        assert (code in codes(behaviour_flags(probe))) is flagged
+
+
+def test_the_same_difference_is_found_under_an_offset(net, digits):
+    """Logits that share an offset mean the same; noise must not hide behind it."""
+
+    class Raised(nn.Module):
+        calls = 0
+
+        def forward(self, inputs):
+            self.calls += 1
+            return net(inputs) + 1e6 + 3.0 * (self.calls % 2)
+
+    probe = asked(Raised(), digits.read(range(40)))
+    assert "E420" in codes(behaviour_flags(probe))
+
+
+def test_the_last_question_is_the_first_one(net, digits):
+    class Late(nn.Module):
+        late = False
+
+        def forward(self, inputs):
+            return net(inputs) + self.late * torch.eye(10)[0]
+
+    module = Late()
+    probe = asked(module, digits.read(range(40)))
+    assert behaviour_flags(probe) == []
+    assert late_flags(probe) == []
+    module.late = True
+    assert codes(late_flags(probe)) == {"E420"}
+
+
+def test_a_small_batch_is_not_asked_for_a_large_one(net, digits):
+    """A model that takes one row only can be measured at batch 1."""
+
+    class OneRow(nn.Module):
+        def forward(self, inputs):
+            assert len(inputs) == 1
+            return net(inputs)
+
+    batch = digits.read(range(40))
+    probe = asked(OneRow(), batch, width=1)
+    assert behaviour_flags(probe) == []
+    with pytest.raises(ModelMisbehaved, match="AssertionError"):
+        asked(OneRow(), batch, width=16)
+
+
+@pytest.mark.parametrize("places", [[0], [31], [5, 6, 39], list(range(10, 20))])
+def test_samples_at_fault_are_found_one_by_one(net, digits, places):
+    batch = digits.read(range(40))
+
+    class Raises(nn.Module):
+        def forward(self, inputs):
+            if any(torch.equal(row, batch.inputs[place]) for row in inputs for place in places):
+                raise ValueError("not this one")
+            return net(inputs)
+
+    probe = asked(Raises(), batch)
+    assert probe.refused[0] == tuple(places)
+    assert "not this one" in probe.refused[1]
+    kept = [place for place in range(40) if place not in places]
+    assert torch.equal(probe.inputs, batch.inputs[kept])
+    assert torch.equal(probe.labels, batch.labels[kept])
+    torch.testing.assert_close(probe.logits, net(batch.inputs[kept]).detach().double(), rtol=0, atol=1e-4)
+
+
+def test_a_model_that_always_raises_is_not_asked_for_long(digits):
+    class Raises(nn.Module):
+        calls = 0
+
+        def forward(self, inputs):
+            self.calls += 1
+            raise ValueError("never")
+
+    module = Raises()
+    with pytest.raises(ModelMisbehaved, match="never"):
+        asked(module, digits.read(range(200)), width=128)
+    assert module.calls < 40
+
+
+def test_one_class_for_data_of_several(net, digits):
+    """E411 for data of several classes only: where all labels agree, one class for all may be right."""
+    module = build("one_class_always", net)
+    several = asked(module, digits.read(range(100)))
+    assert codes(score_flags(several, class_names=(), known=10)) == {"E411", "E432"}
+    alike = [place for place, label in enumerate(digits.labels) if label == 3]
+    one = asked(module, digits.read(alike))
+    assert "E411" not in codes(score_flags(one, class_names=(), known=10))
+
+
+class Shifted(nn.Module):
+    """Logits that share an offset."""
+
+    def __init__(self, base: nn.Module, offset: float) -> None:
+        super().__init__()
+        self.base, self.offset = base, offset
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.base(inputs) + self.offset
+
+
+@pytest.mark.parametrize(("factor", "flagged"), [(0.8, False), (1.25, True)])
+def test_offsets_just_under_and_just_over(net, digits, factor, flagged):
+    batch = digits.read(range(60))
+    logits = net(batch.inputs).detach()
+    spread = float((logits.amax(1) - logits.amin(1)).median())
+    probe = asked(Shifted(net, factor * LOST * spread / CLEAR), batch)
+    found = [flag for flag in score_flags(probe, class_names=(), known=10) if flag.code == "E436"]
+    assert bool(found) is flagged
+    assert all(flag.families == ("adversarial",) for flag in found)
+
+
+@pytest.mark.parametrize(("share", "flagged"), [(0.5, False), (0.55, True)])
+def test_saturation_just_under_and_just_over(net, digits, share, flagged):
+    batch = digits.read(range(100))
+    many = round(share * 100)
+    assert SATURATED == 0.5
+
+    class Sure(nn.Module):
+        def forward(self, inputs):
+            sure = 200.0 * nn.functional.one_hot(batch.labels, 10)[: len(inputs)]
+            return torch.where(torch.arange(len(inputs))[:, None] < many, sure, net(inputs) * 0.1)
+
+    probe = asked(Sure(), batch, width=100)
+    assert ("E431" in codes(score_flags(probe, class_names=(), known=10))) is flagged
