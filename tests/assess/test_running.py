@@ -177,7 +177,7 @@ def test_the_disk_of_a_worker_fills_up(base: Path, tmp_path: Path, workers: int)
     mark = tmp_path / "mark"
     mark.touch()
     report = assess.execute(
-        toy_plan(base, *one("disk", mark=str(mark)), run={"out": str(tmp_path / "a"), "workers": 2})
+        toy_plan(base, *one("disk", mark=str(mark)), run={"out": str(tmp_path / "a"), "workers": workers})
     )
     assert (report.exit_code, report.results.verdict.word) == (6, "RESOURCES")
     mark.unlink()
