@@ -91,7 +91,7 @@ class FixedRadius(Options):
 
         Raises:
             AccessError: E110, for a model that gives less than gradients.
-            ConfigError: E131 to E139, for arguments that cannot be used.
+            ConfigError: E108, E131 to E139, for arguments that cannot be used.
             ModelMisbehaved: E401 to E405, for a model that breaks its contract.
         """
         problem = self._posed(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)

@@ -13,6 +13,7 @@ import torch
 
 from vambrace.errors import ModelMisbehaved
 from vambrace.models.outputs import checked_logits
+from vambrace.search.problem import require_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,9 +53,14 @@ class Oracle:
         forwards: rows asked forward so far.
         backwards: rows asked backward so far.
         memory_format: of the images that the model is given.
+
+    Args:
+        model: what is asked.
+        most_class: the largest class that anyone will look for in the logits; -1 for none.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, most_class: int) -> None:
+        self._most_class = most_class
         self.forwards = 0
         self.backwards = 0
         self.memory_format = torch.contiguous_format
@@ -64,6 +70,7 @@ class Oracle:
         """Points (m, ...) to logits (m, k) in float32 or wider, in the graph of `points`.
 
         Raises:
+            ConfigError: E133, when the goal names a class that the logits do not have.
             ModelMisbehaved: E401 to E404, when the answer is not one row of at least two scores per point.
         """
         given = points.clone(memory_format=self.memory_format).to(self._model.dtype)
@@ -76,6 +83,8 @@ class Oracle:
                 expected="at least two classes",
                 fix="for a single score s of a yes/no model return torch.stack([-s, s], dim=1)",
             )
+        if self._most_class >= logits.shape[1]:
+            require_classes(least=0, most=self._most_class, classes=logits.shape[1])
         return logits
 
     def pull_back(self, logits: Tensor, slope: Tensor, points: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class _Search:
     def __init__(self, problem: Problem, rule: Rule) -> None:
         self._problem = problem
         self._rule = rule
-        self._oracle = Oracle(problem.model)
+        self._oracle = Oracle(problem.model, problem.most_class)
         self._tally = Tally(problem)
         self._device = problem.inputs.device
         self._pace = choose_pace(problem.model, self._device.type, problem.batch_size)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vambrace.core.rng import Streams
     from vambrace.models.contract import Model
 
-__all__ = ["Problem", "batch_rows", "pose", "require_radius"]
+__all__ = ["Problem", "batch_rows", "pose", "require_classes", "require_radius"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -49,6 +49,12 @@ class Problem:
     start: Tensor | None
     batch_size: int
 
+    @property
+    def most_class(self) -> int:
+        """The largest class that the goal names; -1 where it names none."""
+        named = _named_classes(self.goal)
+        return -1 if named is None else int(named.max())
+
 
 def pose(
     model: Model,
@@ -63,7 +69,7 @@ def pose(
     """Check and normalise a caller's arguments; the data itself is not copied.
 
     Raises:
-        ConfigError: E131 to E134, E136 to E138; their pages say what each means.
+        ConfigError: E108, E131 to E134, E136 to E138; their pages say what each means.
     """
     inputs = inputs.detach()
     _require_inputs(model, inputs)
@@ -104,6 +110,17 @@ def require_radius(eps: float, norm: Norm, model: Model, inputs: Tensor) -> None
         expected="a radius in the units of the inputs",
         fix=f"write eps={eps:g}/255 if you meant grey levels of images in (0, 1)",
         code="E139",
+    )
+
+
+def require_classes(*, least: int, most: int, classes: int | None) -> None:
+    """Raise `ConfigError` E133 unless classes from `least` to `most` exist among `classes` (None: not known yet)."""
+    require(
+        least >= 0 and (classes is None or most < classes),
+        seen=f"classes from {least} to {most}",
+        expected="0 or more" if classes is None else f"0 to {classes - 1}, the model's classes",
+        fix="check that labels start at 0 and belong to this model",
+        code="E133",
     )
 
 
@@ -162,10 +179,6 @@ def _named(ends: object) -> str:
 
 
 def _usable_goal(goal: Goal, inputs: Tensor, classes: int | None) -> Goal:
-    if isinstance(goal, Untargeted):
-        goal = replace(goal, labels=_usable_classes(goal.labels, "labels", inputs, classes))
-    elif isinstance(goal, Targeted):
-        goal = replace(goal, classes=_usable_classes(goal.classes, "target classes", inputs, classes))
     require(
         goal.size == inputs.shape[0],
         seen=f"a goal for {goal.size} samples and {inputs.shape[0]} inputs",
@@ -173,35 +186,20 @@ def _usable_goal(goal: Goal, inputs: Tensor, classes: int | None) -> Goal:
         fix="give as many labels as inputs",
         code="E134",
     )
-    return goal
+    named = _named_classes(goal)
+    if named is None or not len(named):
+        return goal
+    require_classes(least=int(named.min()), most=int(named.max()), classes=classes)
+    if named.device == inputs.device:
+        return goal
+    moved = named.to(inputs.device)
+    return (
+        replace(goal, labels=moved) if isinstance(goal, Untargeted) else replace(cast("Targeted", goal), classes=moved)
+    )
 
 
-def _usable_classes(values: Tensor, word: str, inputs: Tensor, classes: int | None) -> Tensor:
-    require(
-        not values.is_floating_point() and not values.is_complex() and values.dtype != torch.bool,
-        seen=f"{word} of dtype {values.dtype}",
-        expected="class numbers as integers",
-        fix="use argmax(dim=1) on one-hot labels, or .long()",
-        code="E133",
-    )
-    require(
-        values.dim() == 1,
-        seen=f"{word} of shape {tuple(values.shape)}",
-        expected="shape (n,)",
-        fix="use argmax(dim=1) on one-hot labels, or squeeze",
-        code="E133",
-    )
-    values = values.to(device=inputs.device, dtype=torch.int64)
-    if len(values):
-        least, most = int(values.min()), int(values.max())
-        require(
-            least >= 0 and (classes is None or most < classes),
-            seen=f"{word} from {least} to {most}",
-            expected="0 or more" if classes is None else f"0 to {classes - 1}, the model's classes",
-            fix="check that labels start at 0 and belong to this model",
-            code="E133",
-        )
-    return values
+def _named_classes(goal: Goal) -> Tensor | None:
+    return goal.labels if isinstance(goal, Untargeted) else goal.classes if isinstance(goal, Targeted) else None
 
 
 def _usable_ids(ids: Tensor | None, inputs: Tensor) -> Tensor:
