@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from assess.toy import install, toy_plan
 from vambrace import assess, data
@@ -94,3 +96,52 @@ def test_only(base: Path) -> None:
     assert any("--only" in left.reason for left in found.left_out)
     with pytest.raises(ConfigError, match="E170"):
         assess.rehearse(toy_plan(base), only=("nothing",))
+
+
+def test_a_run_announces_what_its_rehearsal_says(base: Path, tmp_path: Path) -> None:
+    plan = toy_plan(base, run={"out": str(tmp_path / "runs")})
+    heard: list[assess.Rehearsal] = []
+
+    def hear(rehearsal: assess.Rehearsal) -> None:
+        assert not (tmp_path / "runs").exists()
+        heard.append(rehearsal)
+
+    assess.execute(plan, announce=hear)
+    [told] = heard
+    foreseen = assess.rehearse(plan)
+    assert told.subject() == foreseen.subject()
+    assert told.samples == foreseen.samples
+    assert told.units == foreseen.units
+
+
+def test_a_resumed_run_may_take_other_time_and_workers(base: Path, tmp_path: Path) -> None:
+    plan = toy_plan(base, run={"out": str(tmp_path / "runs")})
+    whole = assess.execute(plan)
+    cut = assess.execute(dataclasses.replace(plan, run=dataclasses.replace(plan.run, budget=1e-9)))
+    assert cut.exit_code == 4
+    again = assess.resume(cut.path)
+    assert again.exit_code == 4  # the same budget once more
+    done = assess.resume(cut.path, budget=600.0, workers=2)
+    assert done.exit_code == whole.exit_code
+    assert (done.path / "results.json").read_bytes() == (whole.path / "results.json").read_bytes()
+
+
+def test_what_is_odd_about_the_data_is_said_and_kept(base: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    for name in ("3", "4", "7"):
+        (pictures / name).mkdir(parents=True)
+    for at in range(150):
+        Image.new("L", (8, 8), at).save(pictures / ("3" if at % 2 else "4") / f"{at}.png")
+    (pictures / "3" / "broken.png").write_bytes(b"no image")
+    (pictures / "notes.txt").write_text("hello")
+    plan = toy_plan(base, run={"out": str(tmp_path / "runs")})
+    found = assess.rehearse(dataclasses.replace(plan, data={"eval": assess.DataSpec(source=str(pictures))}))
+    remarks = "\n".join(found.remarks["eval"])
+    for words in ("numbers with gaps", "no images of", "left out as unusable: 3/broken.png", "passed over: 1"):
+        assert words in remarks
+        assert words in "\n".join(found.lines())
+    assert "numbers with gaps" in found.notes()["data.eval"]
+    left = {each.name: each.reason for each in found.left_out}
+    assert left["1 unusable file in eval"].startswith("3/broken.png: ")
+    assert "numbers with gaps" in " ".join(each.reason for each in found.left_out if each.name == "eval data")
+    assert f"{found.right} of {found.probed} probed samples are right" in "\n".join(found.lines())

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vambrace.data.batches import Batches
     from vambrace.models.contract import Model
 
-__all__ = ["CHUNK_BATCHES", "Job", "Opened", "check_workers", "open_job", "prepare", "units_of"]
+__all__ = ["CHUNK_BATCHES", "Job", "Opened", "check_workers", "open_job", "prepare", "remarks_on", "units_of"]
 
 CHUNK_BATCHES = 4
 """Physical batches in a unit where the plan does not say: enough for a search to refill freed slots."""
@@ -177,13 +177,31 @@ def check_workers(plan: Plan, *, in_memory: bool) -> None:
         )
 
 
+def remarks_on(source: Batches) -> tuple[str, ...]:
+    """What is odd about one role's data, and what of it was passed over; sentences for people."""
+    warnings: Sequence[str] = getattr(source, "warnings", ())
+    skipped: Sequence[tuple[str, str]] = getattr(source, "skipped", ())
+    ignored: int = getattr(source, "ignored", 0)
+    return (
+        *warnings,
+        *([f"left out as unusable: {_listed(skipped)}"] if skipped else []),
+        *([f"passed over: {ignored} hidden or other file{'' if ignored == 1 else 's'}"] if ignored else []),
+    )
+
+
 def _skipped(batches: Mapping[str, Batches]) -> list[Left]:
-    """Files of the data that could not be used: they were not tested."""
+    """Files of the data that could not be used, and what is odd about the rest: it bounds what was tested."""
     left: list[Left] = []
     for role, source in batches.items():
         skipped: Sequence[tuple[str, str]] = getattr(source, "skipped", ())
+        warnings: Sequence[str] = getattr(source, "warnings", ())
         if skipped:
-            name, why = skipped[0]
-            more = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
-            left.append(Left(name=f"{len(skipped)} unusable files in {role}", reason=f"{name}: {why}{more}"))
+            files = f"{len(skipped)} unusable file{'' if len(skipped) == 1 else 's'}"
+            left.append(Left(name=f"{files} in {role}", reason=_listed(skipped)))
+        left += [Left(name=f"{role} data", reason=warning) for warning in warnings]
     return left
+
+
+def _listed(skipped: Sequence[tuple[str, str]]) -> str:
+    name, why = skipped[0]
+    return f"{name}: {why}" + (f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else "")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vambrace.assess.preparing import open_job, prepare, units_of
+from vambrace.assess.preparing import Job, open_job, prepare, remarks_on, units_of
 from vambrace.core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from vambrace.data.batches import Batches
     from vambrace.models.contract import Model
 
-__all__ = ["Rehearsal", "rehearse"]
+__all__ = ["Rehearsal", "rehearsal_of", "rehearse"]
 
 Json = Any
 
 UNRELIABLE = 5
+
+_MOST_CLASSES = 20
+_ACCESS = {"labels": "labels only", "scores": "scores", "gradients": "gradients", "internals": "gradients"}
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -38,6 +41,9 @@ class Rehearsal:
         units: check id to how many units that is.
         seconds: check id to the time it may take, a rough guess from preflight's timing.
         left_out: what would not be tested.
+        remarks: per role, what is odd about its data and what was passed over.
+        right: how many of the probed samples the model gets right.
+        probed: how many samples preflight looked at.
     """
 
     plan: Plan
@@ -48,6 +54,9 @@ class Rehearsal:
     units: Mapping[str, int]
     seconds: Mapping[str, float]
     left_out: tuple[Left, ...]
+    remarks: Mapping[str, tuple[str, ...]]
+    right: int
+    probed: int
 
     @property
     def exit_code(self) -> int:
@@ -59,26 +68,38 @@ class Rehearsal:
         run = self.resolved.run
         width = max([12, *(len(planned.id) for planned in self.resolved.checks)])
         return [
-            f"model        {_model(self.facts['model'])}",
-            *(f"{role:<12} {_data(facts)}" for role, facts in self.facts["data"].items()),
-            f"classes      {self._classes()}",
+            *self.subject(),
             f"run          {run.device}, batch {run.batch}, chunk {run.chunk}, "
             f"threads {run.threads}, workers {run.workers}",
-            f"preflight    {self.finding.sentence}",
-            *(f"  {flag.level:<10} {flag.code} {flag.text}" for flag in self.finding.flags),
             *(
-                f"check        {planned.id:<{width}} {self.samples[planned.id]} samples, "
-                f"{self.units[planned.id]} units, about {_time(self.seconds[planned.id])}"
+                f"check        {planned.id:<{width}} {_count(self.samples[planned.id], 'sample')}, "
+                f"{_count(self.units[planned.id], 'unit')}, about {_time(self.seconds[planned.id])}"
                 for planned in self.resolved.checks
             ),
             f"in all       about {_time(sum(self.seconds.values()) / run.workers)}",
             *(f"left out     {left.name}: {left.reason}" for left in self.left_out),
         ]
 
+    def subject(self) -> list[str]:
+        """The model, the data, the order of classes, and what preflight thinks of them, one fact a line."""
+        share = f"{self.right} of {self.probed} probed samples are right"
+        lines = [f"model        {_model(self.facts['model'])}"]
+        for role, facts in self.facts["data"].items():
+            lines.append(f"{role:<12} {_data(facts)}")
+            lines += [f"  note       {remark}" for remark in self.remarks.get(role, ())]
+        return [
+            *lines,
+            f"classes      {self._classes()}",
+            f"preflight    {self.finding.sentence} {share}.",
+            *(f"  {flag.level:<10} {flag.code} {flag.text}" for flag in self.finding.flags),
+        ]
+
     def notes(self) -> dict[str, str]:
         """What was seen, as comments for a plan file: place to text."""
         found = {"model": _model(self.facts["model"]), "contract": f"class order: {self._classes()}"}
         found |= {f"data.{role}": _data(facts) for role, facts in self.facts["data"].items()}
+        for role, remarks in self.remarks.items():
+            found[f"data.{role}"] = "\n".join([found[f"data.{role}"], *remarks])
         found["run"] = f"about {_time(sum(self.seconds.values()))} on this machine with one worker"
         return found
 
@@ -102,14 +123,19 @@ class Rehearsal:
             ],
             "gates": None if self.resolved.gates is None else [gate.as_json() for gate in self.resolved.gates],
             "left_out": [{"name": left.name, "reason": left.reason} for left in self.left_out],
+            "remarks": {role: list(remarks) for role, remarks in self.remarks.items()},
+            "probed": {"right": self.right, "n": self.probed},
             "run": self.resolved.run.as_json(),
         }
 
     def _classes(self) -> str:
         data = self.facts["data"]
-        names = (data.get("eval") or next(iter(data.values())))["class_names"]
-        shown = ", ".join(f"{place} {name}" for place, name in enumerate(names[:20]))
-        return (shown + (f", ... {len(names)} in all" if len(names) > 20 else "")) or "not named"
+        first = data.get("eval") or next(iter(data.values()))
+        names = first["class_names"]
+        if not names:
+            return f"labels 0 to {len(first['counts']) - 1}, without names"
+        shown = ", ".join(f"{place} {name}" for place, name in enumerate(names[:_MOST_CLASSES]))
+        return shown + (f", ... {len(names)} in all" if len(names) > _MOST_CLASSES else "")
 
 
 def rehearse(
@@ -133,9 +159,18 @@ def rehearse(
         ConfigError, AccessError, ModelRefused, DataRefused: as `execute`.
     """
     opened = open_job(plan, model=model, batches=batches, declared="", progress=progress)
-    job = prepare(plan, opened, only=only, progress=progress)
+    return rehearsal_of(plan, prepare(plan, opened, only=only, progress=progress))
+
+
+def rehearsal_of(plan: Plan, job: Job) -> Rehearsal:
+    """What a prepared job would do.
+
+    Args:
+        plan: as it was given.
+        job: what `prepare` made of it.
+    """
     facts = job.facts()
-    units = units_of(job.plan, opened, facts)
+    units = units_of(job.plan, job.opened, facts)
     samples = {planned.id: 0 for planned in job.plan.checks}
     counts = dict.fromkeys(samples, 0)
     for unit in units:
@@ -150,6 +185,9 @@ def rehearse(
         units=counts,
         seconds={planned.id: _seconds(planned, samples[planned.id], job.checked) for planned in job.plan.checks},
         left_out=job.left_out,
+        remarks={role: remarks_on(source) for role, source in job.opened.batches.items()},
+        right=round(job.checked.clean * job.checked.scored),
+        probed=job.checked.scored,
     )
 
 
@@ -167,13 +205,24 @@ def _seconds(planned: PlannedCheck, samples: int, checked: Preflight) -> float:
 
 def _model(facts: Mapping[str, Json]) -> str:
     shape = "x".join(str(size) for size in facts["input_shape"])
-    return (
-        f"{facts['name']}: gives {facts['access']}, inputs {shape} in {facts['bounds']}, {facts['num_classes']} outputs"
-    )
+    bounds = facts["bounds"]
+    box = "without bounds" if bounds is None else "in [" + ", ".join(map(_end, bounds)) + "]"
+    return f"{facts['name']}: gives {_ACCESS[facts['access']]}, inputs {shape} {box}, {facts['num_classes']} outputs"
+
+
+def _end(bound: Json) -> str:
+    """One end of the bounds: a number, or a table of numbers that is not shown."""
+    return f"{bound:g}" if isinstance(bound, int | float) else "..."
 
 
 def _data(facts: Mapping[str, Json]) -> str:
-    return f"{facts['name']}: {facts['n']} samples in {sum(count > 0 for count in facts['counts'])} classes"
+    there = sum(count > 0 for count in facts["counts"])
+    of = f"{there} of {len(facts['counts'])}" if there < len(facts["counts"]) else f"{there}"
+    return f"{facts['name']}: {_count(facts['n'], 'sample')} in {of} class{'es' if len(facts['counts']) != 1 else ''}"
+
+
+def _count(number: int, of: str) -> str:
+    return f"{number:,} {of}{'' if number == 1 else 's'}"
 
 
 def _time(seconds: float) -> str:

@@ -27,7 +27,7 @@ from vambrace.assess.journal import Journal
 from vambrace.assess.plan import DataSpec, GateSpec, ModelSpec, Plan, PlannedCheck, RunSpec, TrustSpec
 from vambrace.assess.planfile import plan_as_json, plan_from_json
 from vambrace.assess.preparing import Opened, check_workers, open_job, prepare, units_of
-from vambrace.assess.rehearsing import Rehearsal, rehearse
+from vambrace.assess.rehearsing import Rehearsal, rehearsal_of, rehearse
 from vambrace.assess.report import Report
 from vambrace.assess.rundir import RunDirectory
 from vambrace.assess.stopping import Stop
@@ -40,7 +40,7 @@ from vambrace.executors import ProcessExecutor, SerialExecutor
 from vambrace.report.reading import read_results
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vambrace.assess.checks.base import Check
     from vambrace.assess.engine import Ended
@@ -68,6 +68,7 @@ def execute(
     baseline: Path | None = None,
     name: str | None = None,
     formats: Sequence[Format] = _FORMATS,
+    announce: Callable[[Rehearsal], None] | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Carry out a plan in a new run directory below `plan.run.out`.
@@ -81,6 +82,7 @@ def execute(
         baseline: a finished run directory that this run may not fall below.
         name: of the run directory; None: time and random id.
         formats: which reports are written beside results.json.
+        announce: told what will run, once it is known and before anything is written.
         progress: who listens.
 
     Raises:
@@ -91,6 +93,8 @@ def execute(
     kept = None if baseline is None else canonical.dumps(read_results(baseline / "results.json").as_json())
     opened = open_job(plan, model=model, batches=batches, declared=identity, progress=progress)
     job = prepare(plan, opened, only=only, progress=progress)
+    if announce:
+        announce(rehearsal_of(plan, job))
     facts = {
         **job.facts(),
         "preflight": job.checked.finding.as_json(),
@@ -120,6 +124,8 @@ def resume(
     batches: Mapping[str, Batches] | None = None,
     identity: str = "",
     retry_errors: bool = False,
+    budget: float | None = None,
+    workers: int | None = None,
     baseline: Path | None = None,
     formats: Sequence[Format] = _FORMATS,
     progress: Progress = silent,
@@ -132,6 +138,8 @@ def resume(
         batches: the same.
         identity: the same; "" where none was given.
         retry_errors: run units again that ended in an error.
+        budget: wall seconds for this part of the run; None: what the plan says.
+        workers: processes for this part of the run; None: what the plan says.
         baseline: another finished run to compare with; None: the one that the run began with, if any.
         formats: which reports are written beside results.json.
         progress: who listens.
@@ -142,6 +150,12 @@ def resume(
     """
     with Stop() as stop, RunDirectory.open(path) as directory:
         plan = plan_from_json(directory.file.plan)
+        here = dataclasses.replace(
+            plan.run,
+            budget=plan.run.budget if budget is None else budget,
+            workers=plan.run.workers if workers is None else workers,
+        )
+        plan = dataclasses.replace(plan, run=here)
         stop.budget = plan.run.budget
         check_workers(plan, in_memory=model is not None or batches is not None)
         with stop.interruptible():
