@@ -1,0 +1,71 @@
+"""Flags, just under and just over their thresholds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from vambrace.attacks import PGD
+from vambrace.attacks.flags import blind_flag, flags, not_finite_flag
+from vambrace.core.intervals import wilson
+from vambrace.explain import page
+from vambrace.testing.attacks import curved_problem
+from vambrace.testing.counting import CountingModel
+
+
+@pytest.mark.parametrize("survivors", [10, 300, 829, 10_000])
+def test_blind_just_under_and_just_over(survivors: int) -> None:
+    over = next(blind for blind in range(survivors + 1) if wilson(blind, survivors).low > 0.01)
+    assert over >= 1
+    assert blind_flag(over - 1, survivors) is None
+    raised = blind_flag(over, survivors)
+    assert raised.level == "unreliable"
+    assert f"{over:,} of {survivors:,}" in raised.text
+    assert raised.concerns("adversarial")
+    assert not raised.concerns("clean")
+
+
+def test_nothing_to_say_about_no_one() -> None:
+    assert blind_flag(0, 0) is None
+    assert not_finite_flag(0, 0) is None
+    assert not_finite_flag(0, 5) is None
+    assert not_finite_flag(1, 10_000).code == "E410"
+
+
+@pytest.mark.parametrize(("dead_steps", "raised"), [(4, False), (5, True), (10, True)])
+def test_half_of_the_steps_make_a_sample_blind(dead_steps: int, raised: bool) -> None:
+    function, bounds, inputs, labels = curved_problem(0.1, 40)
+    calls = []
+
+    def fading(points: Tensor) -> Tensor:
+        calls.append(len(points))
+        dead = len(calls) > 11 - dead_steps  # the first call asks for the memory format
+        seen = points.detach() + 0.0 * points if dead else points
+        return function(seen)
+
+    model = CountingModel(fading, bounds=bounds, dtype=torch.float64)
+    out = PGD(eps=1e-4, steps=10)(model, inputs, labels)
+    assert not out.success.any()
+    assert out.zero_gradients.tolist() == [dead_steps] * 40
+    assert [flag.code for flag in flags(out)] == (["E464"] if raised else [])
+
+
+def test_logits_without_numbers_are_flagged() -> None:
+    function, bounds, inputs, labels = curved_problem(0.1, 40)
+
+    def broken(points: Tensor) -> Tensor:
+        near = ((points - inputs[3]).abs().flatten(1) <= 0.2).all(dim=1, keepdim=True)
+        return torch.where(near, float("inf"), function(points))
+
+    model = CountingModel(broken, bounds=bounds, dtype=torch.float64)
+    raised = flags(PGD(eps=0.1, steps=3)(model, inputs, labels))
+    assert [flag.code for flag in raised] == ["E410"]
+    assert "1 of 40" in raised[0].text
+    assert all(page(flag.code) for flag in raised)
+
+
+def test_an_honest_outcome_has_no_flags() -> None:
+    function, bounds, inputs, labels = curved_problem(0.1, 40)
+    model = CountingModel(function, bounds=bounds, dtype=torch.float64)
+    assert flags(PGD(eps=0.1, steps=10)(model, inputs, labels)) == ()
