@@ -107,3 +107,14 @@ def test_put_copies_both_ways():
 def test_gaps(one, other, same):
     found = gap(torch.tensor(one).double(), torch.tensor(other).double())
     assert (found <= SAME_CALL) is same
+
+
+@pytest.mark.parametrize("mask", [-1e4, -1e9])
+def test_a_masked_class_hides_no_difference(mask):
+    """A column held at a huge negative constant decides nothing, and must not set the scale of what does."""
+    rows = torch.randn(16, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    masked = torch.cat((rows, torch.full((16, 1), mask, dtype=torch.float64)), dim=1)
+    changed = masked.clone()
+    changed[:, :4] += 0.1 * rows.flip(0)
+    assert gap(masked, changed) == pytest.approx(gap(rows, rows + 0.1 * rows.flip(0)), rel=1e-6)
+    assert gap(masked, masked) == 0.0

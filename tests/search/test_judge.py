@@ -43,3 +43,13 @@ def test_a_search_does_not_end_within_rounding_of_the_decision() -> None:
     out = PGD(eps=200.0, steps=5, random_start=False)(target, inputs, labels)
     assert out.success.all()
     assert (out.margin > CLEAR).all()
+
+
+@pytest.mark.parametrize("mask", [-65504.0, -1e7, -1e9])
+def test_a_masked_class_raises_no_bar(mask):
+    """What is compared are the contenders: a class masked away has no part in how clear a margin is."""
+    logits = torch.tensor([[3.0, 2.0, 0.0], [3.0, 2.99999, 0.0]])
+    masked = torch.cat((logits, torch.full((2, 1), mask)), dim=1)
+    margin = logits[:, 0] - logits[:, 1]
+    assert judge(masked, margin).won.tolist() == judge(logits, margin).won.tolist() == [True, False]
+    assert judge(masked, margin).finite.tolist() == [True, True]

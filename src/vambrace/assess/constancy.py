@@ -23,7 +23,7 @@ from vambrace.errors import ModelMisbehaved
 if TYPE_CHECKING:
     from vambrace.models.contract import Model
 
-__all__ = ["Constancy", "OTHER_CALL", "SAME_CALL", "gap", "put"]
+__all__ = ["Constancy", "OTHER_CALL", "SAME_CALL", "contenders", "gap", "put"]
 
 SAME_CALL = 1e-5
 """Equal calls may differ by this share of the spread of the logits."""
@@ -83,8 +83,18 @@ def put(model: Model, rows: Tensor, width: int) -> Tensor:
     return torch.cat(parts)
 
 
+def contenders(logits: Tensor) -> Tensor:
+    """The columns (m,) of answers (n, k) that come first or second for some sample.
+
+    The others decide nothing, and one that is masked with -1e9 would drown every difference between those that do.
+    """
+    return logits.topk(min(2, logits.shape[1]), dim=1).indices.unique()
+
+
 def gap(one: Tensor, other: Tensor, dtype: torch.dtype = torch.float32) -> float:
     """Largest difference of answers (n, k), relative to their spread; infinite where one side only is not finite.
+
+    Differences and spread are those of the contenders.
 
     Args:
         one: float64 (n, k), which also gives the spread.
@@ -93,14 +103,27 @@ def gap(one: Tensor, other: Tensor, dtype: torch.dtype = torch.float32) -> float
     """
     if one.shape != other.shape or not torch.equal(one.isfinite(), other.isfinite()):
         return float("inf")
+    whole = one
+    columns = torch.cat((contenders(one), contenders(other))).unique()
+    one, other = one[:, columns], other[:, columns]
     held = one.isfinite()
     if not bool(held.any()):
         return 0.0
     largest = float(one[held].abs().max())
-    rows = one[held.all(dim=1)]
-    spread = float((rows - rows.mean(dim=1, keepdim=True)).abs().max()) if rows.numel() else largest
+    spread = _spread(one)
+    if spread <= SAME_CALL * largest:  # contenders that tie say nothing about how far apart answers are
+        spread = _spread(whole)
     rounding = _ROUNDING * torch.finfo(dtype).eps * largest
     return max(0.0, float((one - other)[held].abs().max()) - rounding) / max(spread, 1e-30)
+
+
+def _spread(answers: Tensor) -> float:
+    """The largest distance of an answer from the mean of its row, over rows that are finite."""
+    held = answers.isfinite()
+    rows = answers[held.all(dim=1)]
+    return (
+        float((rows - rows.mean(dim=1, keepdim=True)).abs().max()) if rows.numel() else float(answers[held].abs().max())
+    )
 
 
 def _one_hot(guesses: Tensor, classes: int | None) -> Tensor:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from vambrace.assess.constancy import OTHER_CALL, SAME_CALL, gap, put
+from vambrace.assess.constancy import OTHER_CALL, SAME_CALL, contenders, gap, put
 from vambrace.core.access import Access
 from vambrace.core.findings import Flag
 from vambrace.core.intervals import wilson
@@ -187,10 +187,11 @@ def score_flags(probe: Probe, *, class_names: tuple[str, ...], known: int) -> li
         text = f"logits reach {scale:.3g}: cross entropy is exactly zero in single precision."
         flags.append(warn("E431", text, _LOGITS))
     if probe.model.access >= Access.SCORES:
-        lost = float((CLEAR * finite.abs().amax(dim=1) / _spread(finite)).median())
+        rivals = finite[:, contenders(finite)]
+        lost = float((CLEAR * rivals.abs().amax(dim=1) / _spread(rivals)).median())
         if lost > LOST:
             text = (
-                f"logits near {scale:.3g} differ by {float(_spread(finite).median()):.3g}: "
+                f"logits near {float(rivals.abs().max()):.3g} differ by {float(_spread(rivals).median()):.3g}: "
                 "margins this small beside their offset prove nothing, and attacks find nothing."
             )
             flags.append(bad("E436", text, _ADVERSARIAL))
@@ -241,7 +242,8 @@ def _scored(model: Model, inputs: Tensor, batch: int, refused: _Refusals) -> Ten
 
 def _constant(probe: Probe, finite: Tensor) -> Flag | None:
     """E411: the same logits for inputs that differ, or the same class for data of several."""
-    alike = float((finite - finite[0]).abs().max()) <= 1e-6 * max(float(_spread(finite).max()), 1e-30)
+    rivals = finite[:, contenders(finite)]
+    alike = float((rivals - rivals[0]).abs().max()) <= 1e-6 * max(float(_spread(rivals).max()), 1e-30)
     if alike and bool((probe.inputs != probe.inputs[0]).any()):
         return bad("E411", f"all {len(finite)} probed samples get the same logits.")
     classes = finite.argmax(dim=1)

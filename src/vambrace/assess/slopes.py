@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vambrace.assess.constancy import OTHER_CALL, gap, put
+from vambrace.assess.constancy import OTHER_CALL, contenders, gap, put
 from vambrace.assess.probes import Probe, bad
 from vambrace.core.intervals import wilson
 from vambrace.errors import ModelMisbehaved
@@ -93,7 +93,8 @@ def gradient_flags(model: Model, probe: Probe) -> tuple[list[Flag], float | None
 
 def _direction_flags(model: Model, probe: Probe, gradient: Tensor) -> list[Flag]:
     few = probe.inputs[: probe.size]
-    spread = probe.first.amax(dim=1) - probe.first.amin(dim=1)
+    rivals = probe.first[:, contenders(probe.first)]
+    spread = rivals.amax(dim=1) - rivals.amin(dim=1)
     rows = gradient.flatten(1).double()
     steep = lengths(rows, "l2").clamp(min=1e-300)
     unit = rows / steep[:, None]

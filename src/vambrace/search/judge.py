@@ -1,8 +1,9 @@
 """When logits count as success, and the one place that asks the model.
 
 A margin above zero by less than rounding proves nothing: the same point in another batch may fall on the other
-side. So a success needs a margin above 1e-5 of the largest logit of its row, in the search and again in a
-verification forward of fixed shape, at the point as it will be saved.
+side. So a success needs a margin above 1e-5 of the two highest logits of its row, in the search and again in a
+verification forward of fixed shape, at the point as it will be saved. Only the two highest: a margin compares
+contenders, and the rounding of a class that is masked with -1e9 has no part in it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["CLEAR", "Oracle", "Verdicts", "judge"]
 
 CLEAR = 1e-5
-"""A margin counts above this share of the row's largest absolute logit."""
+"""A margin counts above this share of the size of the row's two highest logits."""
 
 
 class Verdicts(NamedTuple):
@@ -39,8 +40,9 @@ class Verdicts(NamedTuple):
 
 def judge(logits: Tensor, margin: Tensor) -> Verdicts:
     """Detached logits (m, k) and the margin (m,) of a goal at them."""
-    scale = logits.abs().amax(dim=1)
-    return Verdicts(margin, margin > scale * CLEAR, scale < float("inf"))
+    scale = logits.topk(2, dim=1).values.abs().amax(dim=1)
+    finite = logits.abs().amax(dim=1) < float("inf")
+    return Verdicts(margin, (margin > scale * CLEAR) & finite, finite)
 
 
 class Oracle:
