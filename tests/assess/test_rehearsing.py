@@ -53,9 +53,9 @@ def test_lines_and_notes_for_people(base: Path) -> None:
         "1x8x8",
         "10 outputs",
         "60 samples in 10 classes",
-        "0 0, 1 1",
+        "0 to 9, in this order",
         "batch 10, chunk 20",
-        "about",
+        "up to",
     ):
         assert word in text
     assert all(len(line) < 400 for line in found.lines())

@@ -14,21 +14,26 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save
 
 from vambrace import data
-from vambrace.assess.reading import parse_plan
+from vambrace.assess.reading import parse_plan, write_commented_toml
 from vambrace.assess.running import execute
+from vambrace.assess.worker import arithmetic
 from vambrace.core.files import make_folder, write_file
 from vambrace.core.progress import silent
 from vambrace.errors import ConfigError
 from vambrace.testing.digits import train
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vambrace.assess.rehearsing import Rehearsal
     from vambrace.assess.report import Report
     from vambrace.core.progress import Progress
 
-__all__ = ["demo_table", "demonstrate"]
+__all__ = ["FACTORY", "PLAN", "WEIGHTS", "demo_table", "demonstrate"]
 
 FACTORY = "vambrace.testing.digits:network"
 WEIGHTS = "demo-digits.safetensors"
+PLAN = "demo.toml"
 
 
 def demo_table(weights: str, out: str = "runs") -> dict[str, Any]:
@@ -46,12 +51,13 @@ def demo_table(weights: str, out: str = "runs") -> dict[str, Any]:
         "model": {"source": weights, "factory": FACTORY},
         "contract": {"bounds": [0, 1]},
         "data": {
-            "eval": {"source": "digits:test", "limit": 500},
+            "eval": {"source": "digits:test"},
             "members": {"source": "digits:train"},
             "nonmembers": {"source": "digits:test"},
         },
         "trust": {"code": ["vambrace"]},
-        "run": {"out": out},
+        # The network is so small that a second thread costs more than it does.
+        "run": {"out": out, "threads": 1},
         "check": [
             {"check": "clean"},
             {"attack": "fgsm", "eps": [0.05, 0.1, 0.2]},
@@ -64,25 +70,31 @@ def demo_table(weights: str, out: str = "runs") -> dict[str, Any]:
     }
 
 
-def demonstrate(out: Path, *, progress: Progress = silent) -> Report:
-    """Train, save, and assess as `vambrace assess` would; the run lies in `out/demo`.
+def demonstrate(
+    out: Path, *, announce: Callable[[Rehearsal], None] | None = None, progress: Progress = silent
+) -> Report:
+    """Train, save, and assess as `vambrace assess` would.
 
-    A demo that lies there already is replaced.
+    Args:
+        out: folder that receives the weights, the plan (`PLAN`, which `vambrace assess` takes) and the run, as `demo`;
+            an earlier demo there is replaced.
+        announce: told what will run.
+        progress: who listens.
 
     Raises:
         ConfigError: E578, when `out/demo` is something else than an earlier demo.
-        ResourceError: E601, when it cannot be written.
+        ResourceError: E601, when something cannot be written.
     """
-    out = out.resolve()
     _clear(out / "demo")
     make_folder(out)
+    plan = parse_plan(demo_table(WEIGHTS, str(out)), base=out.resolve(), where="the demo")
     members = data.load("digits:train")
     batch = members.read(range(len(members)))
-    module = train(batch.inputs, batch.labels, progress=progress)
-    weights = out / WEIGHTS
-    write_file(weights, save(module.state_dict()))
-    plan = parse_plan(demo_table(weights.name, str(out)), base=out, where="the demo")
-    return execute(plan, name="demo", progress=progress)
+    with arithmetic(plan):
+        module = train(batch.inputs, batch.labels, progress=progress)
+    write_file(out / WEIGHTS, save(module.state_dict()))
+    write_file(out / PLAN, write_commented_toml(plan, {"": "What `vambrace demo` ran."}).encode())
+    return execute(plan, name="demo", announce=announce, progress=progress)
 
 
 def _clear(run: Path) -> None:

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from vambrace.data.batches import Batches
     from vambrace.models.contract import Model
 
-__all__ = ["Rehearsal", "rehearsal_of", "rehearse"]
+__all__ = ["Rehearsal", "described", "rehearsal_of", "rehearse"]
 
 Json = Any
 
 UNRELIABLE = 5
 
 _MOST_CLASSES = 20
+_BACKWARD = 3  # forwards that one forward and backward cost together
 _ACCESS = {"labels": "labels only", "scores": "scores", "gradients": "gradients", "internals": "gradients"}
 
 
@@ -73,34 +74,44 @@ class Rehearsal:
             f"threads {run.threads}, workers {run.workers}",
             *(
                 f"check        {planned.id:<{width}} {_count(self.samples[planned.id], 'sample')}, "
-                f"{_count(self.units[planned.id], 'unit')}, about {_time(self.seconds[planned.id])}"
+                f"{_count(self.units[planned.id], 'unit')}, up to {_time(self.seconds[planned.id])}"
                 for planned in self.resolved.checks
             ),
-            f"in all       about {_time(sum(self.seconds.values()) / run.workers)}",
+            f"in all       up to {_time(sum(self.seconds.values()) / run.workers)}",
             *(f"left out     {left.name}: {left.reason}" for left in self.left_out),
         ]
 
     def subject(self) -> list[str]:
         """The model, the data, the order of classes, and what preflight thinks of them, one fact a line."""
-        share = f"{self.right} of {self.probed} probed samples are right"
-        lines = [f"model        {_model(self.facts['model'])}"]
-        for role, facts in self.facts["data"].items():
-            lines.append(f"{role:<12} {_data(facts)}")
-            lines += [f"  note       {remark}" for remark in self.remarks.get(role, ())]
+        model, *data, classes = described(self.facts)
+        lines = [model]
+        for role, line in zip(self.facts["data"], data, strict=True):
+            lines += [line, *(f"  note       {remark}" for remark in self.remarks.get(role, ()))]
+        # Answers that mean nothing are not scored.
+        score = "" if self.exit_code else f" {self.right} of {self.probed} probed samples are right."
         return [
             *lines,
-            f"classes      {self._classes()}",
-            f"preflight    {self.finding.sentence} {share}.",
+            classes,
+            f"preflight    {self.finding.sentence}{score}",
             *(f"  {flag.level:<10} {flag.code} {flag.text}" for flag in self.finding.flags),
         ]
 
+    def outline(self) -> str:
+        """How much there is to do, in one line."""
+        run = self.resolved.run
+        checks, units = len(self.resolved.checks), sum(self.units.values())
+        return (
+            f"to do        {_count(checks, 'check')} in {_count(units, 'unit')}, up to "
+            f"{_time(sum(self.seconds.values()) / run.workers)} on {run.device} with {_count(run.workers, 'worker')}"
+        )
+
     def notes(self) -> dict[str, str]:
         """What was seen, as comments for a plan file: place to text."""
-        found = {"model": _model(self.facts["model"]), "contract": f"class order: {self._classes()}"}
+        found = {"model": _model(self.facts["model"]), "contract": f"class order: {_classes(self.facts['data'])}"}
         found |= {f"data.{role}": _data(facts) for role, facts in self.facts["data"].items()}
         for role, remarks in self.remarks.items():
             found[f"data.{role}"] = "\n".join([found[f"data.{role}"], *remarks])
-        found["run"] = f"about {_time(sum(self.seconds.values()))} on this machine with one worker"
+        found["run"] = f"up to {_time(sum(self.seconds.values()))} on this machine with one worker"
         return found
 
     def as_json(self) -> dict[str, Json]:
@@ -128,14 +139,18 @@ class Rehearsal:
             "run": self.resolved.run.as_json(),
         }
 
-    def _classes(self) -> str:
-        data = self.facts["data"]
-        first = data.get("eval") or next(iter(data.values()))
-        names = first["class_names"]
-        if not names:
-            return f"labels 0 to {len(first['counts']) - 1}, without names"
-        shown = ", ".join(f"{place} {name}" for place, name in enumerate(names[:_MOST_CLASSES]))
-        return shown + (f", ... {len(names)} in all" if len(names) > _MOST_CLASSES else "")
+
+def described(facts: Mapping[str, Json]) -> list[str]:
+    """The model, the data of every role, and the order of classes, one line each.
+
+    Args:
+        facts: "model" and "data", see `vambrace.assess.facts`.
+    """
+    return [
+        f"model        {_model(facts['model'])}",
+        *(f"{role:<12} {_data(each)}" for role, each in facts["data"].items()),
+        f"classes      {_classes(facts['data'])}",
+    ]
 
 
 def rehearse(
@@ -199,7 +214,10 @@ def _seconds(planned: PlannedCheck, samples: int, checked: Preflight) -> float:
         forwards = 1 + len(getattr(check, "severities", ()))
         return samples * forwards * checked.forward_seconds
     steps = (getattr(attack, "steps", 1) + 1) * max(1, getattr(attack, "restarts", 1))
-    row = checked.gradient_seconds or checked.forward_seconds
+    row = checked.forward_seconds
+    if checked.gradient_seconds is not None:
+        # A backward costs about two forwards; the first one, which preflight timed on a few rows, far more.
+        row = min(checked.gradient_seconds, _BACKWARD * row)
     return samples * len(getattr(check, "eps", (0,))) * steps * row
 
 
@@ -213,6 +231,17 @@ def _model(facts: Mapping[str, Json]) -> str:
 def _end(bound: Json) -> str:
     """One end of the bounds: a number, or a table of numbers that is not shown."""
     return f"{bound:g}" if isinstance(bound, int | float) else "..."
+
+
+def _classes(data: Mapping[str, Json]) -> str:
+    first = data.get("eval") or next(iter(data.values()))
+    names = first["class_names"]
+    if not names:
+        return f"labels 0 to {len(first['counts']) - 1}, without names"
+    if names == [str(label) for label in range(len(names))]:
+        return f"0 to {len(names) - 1}, in this order"
+    shown = ", ".join(f"{place} {name}" for place, name in enumerate(names[:_MOST_CLASSES]))
+    return shown + (f", ... {len(names)} in all" if len(names) > _MOST_CLASSES else "")
 
 
 def _data(facts: Mapping[str, Json]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vambrace.cli.speaking import say
+from vambrace.cli.speaking import say, tell
 from vambrace.errors import ConfigError
 
 __all__ = ["Group", "doctor", "explain", "listing"]
@@ -24,10 +24,13 @@ class Group(StrEnum):
 
 
 def listing(
-    group: Annotated[Group | None, typer.Argument(help="One group; all of them when left out.")] = None,
+    group: Annotated[Group | None, typer.Argument(metavar="[GROUP]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")] = False,
 ) -> None:
-    """List attacks, perturbations and checks, built-in and from plug-ins."""
+    """List attacks, perturbations and checks, built-in and from plug-ins.
+
+    GROUP is attacks, perturbations or checks; all of them when left out.
+    """
     from vambrace.core import registry
 
     groups = [group] if group else [*Group]
@@ -36,35 +39,38 @@ def listing(
         for each in groups
     }
     if as_json:
-        typer.echo(json.dumps(table, indent=2, ensure_ascii=False))
+        tell(json.dumps(table, indent=2, ensure_ascii=False))
         return
     for name, entries in table.items():
-        typer.echo(name)
+        tell(name)
         width = max((len(entry) for entry in entries), default=0)
         for entry, text in entries.items():
-            typer.echo(f"  {entry:<{width}}  {text}")
+            tell(f"  {entry:<{width}}  {text}")
 
 
 def explain(
-    code: Annotated[str | None, typer.Argument(help="A code such as E201; all titles when left out.")] = None,
+    code: Annotated[str | None, typer.Argument(metavar="[CODE]")] = None,
 ) -> None:
-    """Say what a code means, why it happens and what to do."""
+    """Say what a code means, why it happens and what to do.
+
+    CODE is what an error or a flag begins with, such as E201; all titles when left out.
+    """
     from vambrace import explain as book
 
     if code is None:
         for known, title in book.codes().items():
-            typer.echo(f"{known}  {title}")
+            tell(f"{known}  {title}")
         return
     text = book.page(code)
     if text is None:
-        close = difflib.get_close_matches(code.upper(), book.codes(), n=1)
+        close = difflib.get_close_matches(code.strip().upper(), book.codes(), n=1, cutoff=0.7)
         raise ConfigError(
             "E570",
             seen=f"the code {code!r}",
             expected="a code that vambrace prints",
             fix=f"vambrace explain {close[0]}" if close else "vambrace explain, without a code, lists all of them",
         )
-    typer.echo(text)
+    tell(text)
 
 
 def doctor(
@@ -75,10 +81,10 @@ def doctor(
 
     found = diagnose()
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2))
+        tell(json.dumps(found.as_json(), indent=2))
     else:
         for line in found.lines():
-            typer.echo(line)
+            tell(line)
     if found.problems:
-        say(f"{len(found.problems)} problem(s) to mend")
+        say(f"{len(found.problems)} problem{'' if len(found.problems) == 1 else 's'} to mend")
         raise typer.Exit(6)

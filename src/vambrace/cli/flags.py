@@ -1,32 +1,28 @@
-"""Flags that several commands share, as dataclasses; `flagged` spreads their fields over a command's parameters.
+"""Flags that several commands share, as dataclasses that become tables of the plan dialect.
 
-A flag that was not given is left out of the plan's table, so the dialect's own default and the plan file stay in force.
+A flag that was not given is left out of the table, so the dialect's own default and the plan file stay in force. How
+tables are laid over a plan file is the business of `vambrace.cli.planning`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 from vambrace.errors import ConfigError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["ContractFlags", "RunFlags", "SourceFlags", "flagged", "numbers"]
-
-Outcome = TypeVar("Outcome")
+__all__ = ["ContractFlags", "RunFlags", "SourceFlags", "is_code", "numbers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFlags:
     """What is assessed and on what."""
+
+    TITLE: ClassVar[str] = "Model and data"
 
     model: Annotated[str | None, typer.Option(help="Weights (.safetensors, .pt) or an ONNX file.")] = None
     factory: Annotated[
@@ -40,22 +36,25 @@ class SourceFlags:
     limit: Annotated[int | None, typer.Option(help="At most this many samples a role, stratified by class.")] = None
 
     def table(self) -> dict[str, Any]:
-        """The flags as tables of the plan dialect."""
+        """The flags as tables of the plan dialect; `limit` and `labels` stand apart, because they concern given roles.
+
+        Returns:
+            "model", "data" and "trust" as in a plan, and beside them "limit" and "labels", where they were given.
+        """
         roles = {"eval": self.data, "members": self.members, "nonmembers": self.nonmembers}
-        data = {role: _given(source=source, limit=self.limit) for role, source in roles.items() if source}
-        if self.labels and "eval" in data:
-            data["eval"]["labels"] = self.labels
+        data = {role: {"source": source} for role, source in roles.items() if source is not None}
         model = _given(source=self.model, factory=self.factory, outputs=self.outputs)
-        roots = {
-            name.split(":")[0].split(".")[0] for name in (self.factory, *roles.values()) if name and _is_code(name)
-        }
-        trust = {"code": sorted(roots)} if roots else {}
-        return {name: part for name, part in (("model", model), ("data", data), ("trust", trust)) if part}
+        named = (self.factory, *roles.values())
+        roots = sorted({name.split(":")[0].split(".")[0] for name in named if name and is_code(name)})
+        parts = _given(model=model or None, data=data or None, trust={"code": roots} if roots else None)
+        return {**parts, **_given(limit=self.limit, labels=self.labels)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractFlags:
     """How stored samples become inputs; see `vambrace.core.contract.InputContract`."""
+
+    TITLE: ClassVar[str] = "Input contract: how stored samples become inputs (docs/inputs.md)"
 
     bounds: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Range of the inputs, such as 0,1.")] = None
     mean: Annotated[str | None, typer.Option(metavar="M,...", help="Per-channel mean the model subtracts.")] = None
@@ -89,6 +88,8 @@ class ContractFlags:
 class RunFlags:
     """How the run is carried out."""
 
+    TITLE: ClassVar[str] = "Run"
+
     profile: Annotated[str | None, typer.Option(help="smoke (a minute), ci (a quarter of an hour) or full.")] = None
     seed: Annotated[int | None, typer.Option(help="Root of all randomness.")] = None
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None
@@ -101,18 +102,15 @@ class RunFlags:
     images: Annotated[int | None, typer.Option(help="Worst examples to save a check; 0 saves none.")] = None
     out: Annotated[str | None, typer.Option(help="Folder for run directories (default: runs).")] = None
 
+    def given(self) -> dict[str, Any]:
+        """The flags that were given, by name."""
+        return _given(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+
     def table(self) -> dict[str, Any]:
         """The flags as tables of the plan dialect."""
-        run = _given(
-            device=self.device,
-            budget=self.budget,
-            workers=self.workers,
-            threads=self.threads,
-            batch=self.batch,
-            images=self.images,
-            out=self.out,
-        )
-        return _given(profile=self.profile, seed=self.seed, run=run or None)
+        run = self.given()
+        top = {name: run.pop(name) for name in ("profile", "seed") if name in run}
+        return {**top, "run": run} if run else top
 
 
 def numbers(text: str | None, flag: str, *, whole: bool = False) -> list[str] | list[int] | None:
@@ -134,43 +132,7 @@ def numbers(text: str | None, flag: str, *, whole: bool = False) -> list[str] | 
     return [int(part) for part in parts]
 
 
-def flagged(command: Callable[..., Outcome]) -> Callable[..., Outcome]:
-    """Let a command take flag dataclasses: their fields become its parameters, and it gets the dataclass."""
-    hints = get_type_hints(command, include_extras=True)
-    own = inspect.signature(command).parameters
-    groups = {name: hints[name] for name in own if dataclasses.is_dataclass(hints[name])}
-    parameters: list[inspect.Parameter] = [
-        parameter.replace(annotation=hints[name]) for name, parameter in own.items() if name not in groups
-    ]
-    spread_over: dict[str, list[str]] = {}
-    for group, kind in groups.items():
-        types = get_type_hints(kind, include_extras=True)
-        # A field that the command takes itself (as an argument, say) is the command's.
-        fields = [field for field in dataclasses.fields(kind) if field.name not in own]
-        spread_over[group] = [field.name for field in fields]
-        parameters += [
-            inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=types[field.name]
-            )
-            for field in fields
-        ]
-
-    @functools.wraps(command)
-    def spread(**given: Any) -> Outcome:
-        for group, names in spread_over.items():
-            given[group] = groups[group](**{name: given.pop(name) for name in names})
-        return command(**given)
-
-    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    spread.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return spread
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _is_code(source: str) -> bool:
+def is_code(source: str) -> bool:
     """Whether a source is "pkg.mod:fn" rather than a path or the embedded digits."""
     module, separator, name = source.partition(":")
     return (
@@ -181,6 +143,10 @@ def _is_code(source: str) -> bool:
     )
 
 
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _lines(path: Path | None) -> list[str] | None:
     if path is None:
         return None
@@ -189,8 +155,8 @@ def _lines(path: Path | None) -> list[str] | None:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             "E572",
-            seen=f"{path}: {error}",
+            seen=f"{path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}",
             expected="a UTF-8 text file, one class name a line",
-            fix="correct --classes",
+            fix="check the path of --classes, and save the file as UTF-8",
         ) from error
     return [name for name in names if name]

@@ -14,9 +14,10 @@ from vambrace import __version__
 from vambrace.cli.assessing import assess, check, init
 from vambrace.cli.catalogue import doctor, explain, listing
 from vambrace.cli.demo import demo
+from vambrace.cli.helping import Command, Group
 from vambrace.cli.runs import gate, replay, report
-from vambrace.cli.speaking import say_error
-from vambrace.errors import VambraceError
+from vambrace.cli.speaking import say, say_error, tell
+from vambrace.errors import ResourceError, VambraceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,28 +26,30 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="vambrace",
+    cls=Group,
     help="Measure whether a model can be trusted: point it at a model and data, get a report and an exit code.",
-    no_args_is_help=True,
+    epilog="Start with: vambrace demo. Then: vambrace assess --model net.onnx --data val/",
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-app.command("assess")(assess)
-app.command("init")(init)
-app.command("check")(check)
-app.command("report")(report)
-app.command("gate")(gate)
-app.command("replay")(replay)
-app.command("list")(listing)
-app.command("explain")(explain)
-app.command("doctor")(doctor)
-app.command("demo")(demo)
+app.command("demo", cls=Command, short_help="Train a small network, assess it, show the report.")(demo)
+app.command("assess", cls=Command, short_help="Assess a model: report, results and an exit code.")(assess)
+app.command("check", cls=Command, short_help="Preflight only: say what would go wrong.")(check)
+app.command("init", cls=Command, short_help="Write a commented vambrace.toml.")(init)
+app.command("report", cls=Command, short_help="Write a run's reports again.")(report)
+app.command("gate", cls=Command, short_help="Judge a finished run again.")(gate)
+app.command("replay", cls=Command, short_help="Run one saved example again.")(replay)
+app.command("list", cls=Command, short_help="List attacks, perturbations and checks.")(listing)
+app.command("explain", cls=Command, short_help="Say what a code means and what to do.")(explain)
+app.command("doctor", cls=Command, short_help="Check versions, devices and bad combinations.")(doctor)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"vambrace {__version__}")
+        tell(f"vambrace {__version__}")
         raise typer.Exit
 
 
@@ -56,7 +59,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    """Measure whether a model can be trusted: point it at a model and data, get a report and an exit code."""
+    pass
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,35 +69,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     import click
 
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        outcome = app(args=None if arguments is None else list(arguments), standalone_mode=False)
-        return outcome if isinstance(outcome, int) else 0
+        return _run(given)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
-        return 2
+        from vambrace.cli.usage import usage_error
+
+        return _refused(usage_error(error))
     except (click.Abort, KeyboardInterrupt):
-        typer.echo("interrupted", err=True)
+        say("interrupted")
         return 130
     except VambraceError as error:
-        say_error(error)
-        return error.exit_code
-    except BrokenPipeError:
-        # The reader of our output left; that is its choice and no failure of ours.
-        sys.stderr.close()
-        return 0
+        return _refused(error)
+    except MemoryError:
+        return _refused(_out_of_memory())
     except Exception as error:  # noqa: BLE001  the last line of defence: a bug must end as exit 70 with its traceback
         return _bug(error)
+
+
+def _run(given: list[str]) -> int:
+    # The parser's own `main` answers a closed pipe with exit 1, whatever the command found.
+    command = typer.main.get_command(app)
+    with command.make_context("vambrace", given or ["--help"]) as context:
+        outcome = command.invoke(context)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _refused(error: VambraceError) -> int:
+    say_error(error)
+    return error.exit_code
+
+
+def _out_of_memory() -> ResourceError:
+    return ResourceError(
+        "E581",
+        seen="memory ran out before the run began",
+        expected="memory for the model and the data",
+        fix="take part of the data with --limit, or give the run more memory",
+    )
 
 
 def _bug(error: Exception) -> int:
     import traceback
 
-    typer.echo("".join(traceback.format_exception(error)), err=True)
-    typer.echo(
-        f"E900: a bug in vambrace {__version__}; please report the lines above (vambrace explain E900)", err=True
-    )
+    say("".join(traceback.format_exception(error)))
+    say(f"E900 a bug in vambrace {__version__}: please report the lines above (vambrace explain E900)")
     return 70
 
 

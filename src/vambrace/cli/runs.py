@@ -8,58 +8,78 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from vambrace.cli.speaking import say, wants_colour
+from vambrace.cli.speaking import columns, say, tell, wants_colour
 
 if TYPE_CHECKING:
     from vambrace.assess.reporting import Format
 
 __all__ = ["gate", "replay", "report"]
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, such as runs/demo.")]
+Run = Annotated[Path, typer.Argument()]
 
 
 def report(
     run: Run,
-    to: Annotated[str, typer.Option("--to", help="Formats, comma-separated: html, json, junit.")] = "html,json,junit",
+    to: Annotated[
+        str, typer.Option("--to", help="html, json, junit, comma-separated (default: all).", show_default=False)
+    ] = "html,json,junit",
     images: Annotated[
-        str, typer.Option("--images", help="Worst examples a check shows: a number, all, blur or none.")
+        str,
+        typer.Option(
+            help="Worst examples a check shows: a number, all, blur or none (default: 6).", show_default=False
+        ),
     ] = "6",
 ) -> None:
-    """Write a run's reports again, from its results; nothing is measured."""
+    """Write a run's reports again, from its results; nothing is measured.
+
+    RUN is a run directory, such as runs/demo. The paths that were written go to stdout.
+    """
     from vambrace.assess.reporting import rewrite
 
     formats = [name.strip() for name in to.split(",") if name.strip()]
-    wanted = int(images) if images.isdigit() else images
+    wanted = int(images) if images.isascii() and images.isdigit() else images
     # Both are checked by `write`, which names what it knows.
-    for path in rewrite(run, cast("list[Format]", formats), images=cast("int | Literal['all', 'none', 'blur']", wanted)):
-        typer.echo(str(path))
+    for path in rewrite(run, cast("list[Format]", formats), images=cast("int | Literal['none', 'blur']", wanted)):
+        tell(str(path))
 
 
 def gate(
     run: Run,
-    baseline: Annotated[Path | None, typer.Option(help="A finished run that this one may not fall below.")] = None,
-    plan: Annotated[Path | None, typer.Option(help="Take the gates from this plan instead of the run's own.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="A finished run that this one may not fall below.")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(metavar="PLAN", help="Take the gates from this plan instead of the run's own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The results as judged now, on stdout.")] = False,
 ) -> None:
-    """Judge a finished run again, by its own gates or by a plan's; nothing is measured and nothing is written."""
+    """Judge a finished run again, by its own gates or a plan's; nothing is measured, nothing is written.
+
+    RUN is a run directory, such as runs/demo. The exit code is the one that `assess` would have given.
+    """
     from vambrace.assess.reporting import rejudge
+    from vambrace.core.canonical import dumps
     from vambrace.report.terminal import summary
 
     results = rejudge(run, baseline=baseline, plan=plan)
-    say(summary(results, width=100, colour=wants_colour(sys.stderr)))
+    say(summary(results, width=columns(sys.stderr), colour=wants_colour(sys.stderr)))
+    if as_json:
+        tell(dumps(results.as_json()).decode())
     raise typer.Exit(results.verdict.exit_code)
 
 
 def replay(
     run: Run,
-    finding: Annotated[str, typer.Argument(help="The finding's id, as the report shows it.")],
+    finding: Annotated[str, typer.Argument()],
 ) -> None:
     """Run one saved example through the model again; exits 5 when it does not hold.
 
-    The prediction must be the recorded one, and the saved change must lie inside its radius and the bounds.
+    RUN is a run directory, FINDING the example's name, as the report shows it. The prediction must be the recorded
+    one, and the saved change must lie inside its radius and the bounds.
     """
     from vambrace.assess.replaying import replay as again
 
     outcome = again(run, finding)
     for line in outcome.lines():
-        typer.echo(line)
+        tell(line)
     raise typer.Exit(outcome.exit_code)

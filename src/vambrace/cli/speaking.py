@@ -1,94 +1,128 @@
-"""How the command line speaks: data on stdout, everything else on stderr; colour only for a terminal that wants it."""
+"""How the command line speaks: data on stdout, everything else on stderr; colour only for a terminal that wants it.
+
+A reader that leaves (`vambrace explain | head`) is no failure: what it does not want is dropped, and the command ends
+as it would have. What a terminal or an old locale cannot show is shown escaped. Text of strangers steers no terminal.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
+import textwrap
 from typing import TYPE_CHECKING, TextIO
 
-import typer
+from vambrace.errors import ResourceError
 
 if TYPE_CHECKING:
-    from vambrace.core.progress import Progress
+    from collections.abc import Iterable
+
     from vambrace.errors import VambraceError
 
-__all__ = ["Bar", "progress", "say", "say_error", "wants_colour"]
+__all__ = ["columns", "discard", "is_terminal", "say", "say_error", "say_lines", "tell", "wants_colour"]
+
+_PIPED = 100  # columns of text for people that no terminal shows
+_NARROWEST = 40
+
+
+def discard(stream: TextIO | None) -> None:
+    """From now on what goes to `stream` goes nowhere, also what Python still wants to flush at the end."""
+    if stream is None:
+        return
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):  # it has no file: there is nothing to flush either
+        return
+
+
+def tell(text: str) -> None:
+    """Data, on stdout.
+
+    Raises:
+        ResourceError: E579, when it cannot be written.
+    """
+    try:
+        _write(sys.stdout, text)
+    except BrokenPipeError:
+        discard(sys.stdout)
+    except (OSError, ValueError) as error:  # ValueError: the stream is closed
+        discard(sys.stdout)
+        raise ResourceError(
+            "E579",
+            seen=f"standard output cannot be written: {getattr(error, 'strerror', None) or error}",
+            expected="a place for what the command prints",
+            fix="free space where the output goes, or leave the redirection out",
+        ) from error
 
 
 def say(text: str) -> None:
-    """One line for people, on stderr."""
-    typer.echo(text, err=True)
+    """Text for people, on stderr. Where it cannot be said, the command goes on without."""
+    try:
+        _write(sys.stderr, text)
+    except (OSError, ValueError):
+        discard(sys.stderr)
+
+
+def say_lines(lines: Iterable[str], *, indent: int = 13) -> None:
+    """Lines for people, on stderr; on a terminal folded to its width, with what goes over indented."""
+    for line in lines:
+        say(_folded(line, indent))
 
 
 def say_error(error: VambraceError) -> None:
     """The whole error: code, seen, expected, fix, and where to read more."""
     bold, plain = ("\033[1m", "\033[0m") if wants_colour(sys.stderr) else ("", "")
-    say(f"{bold}{error.code}{plain} {error.seen}")
-    say(f"     expected {error.expected}")
-    say(f"     fix      {error.fix}")
+    say(_folded(f"{error.code} {error.seen}", 5).replace(error.code, f"{bold}{error.code}{plain}", 1))
+    say(_folded(f"     expected {error.expected}", 14))
+    say(_folded(f"     fix      {error.fix}", 14))
     say(f"     more     vambrace explain {error.code}")
 
 
-def wants_colour(stream: TextIO) -> bool:
+def columns(stream: TextIO | None) -> int:
+    """How wide text on `stream` may be: the terminal's width, else COLUMNS, else 100; at least 40."""
+    wide = int(os.environ["COLUMNS"]) if os.environ.get("COLUMNS", "").isdigit() else _PIPED
+    if stream is not None and is_terminal(stream):
+        wide = os.get_terminal_size(stream.fileno()).columns or wide
+    return max(wide, _NARROWEST)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody watches `stream`."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # it is closed
+        return False
+
+
+def wants_colour(stream: TextIO | None) -> bool:
     """Colour only on a terminal, and never when NO_COLOR is set to anything (no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def progress(budget: float | None = None) -> Progress:
-    """A bar on a terminal; on anything else silence, so that logs hold results and not frames."""
-    from vambrace.core.progress import silent
+def _folded(line: str, indent: int) -> str:
+    from vambrace.report.text import visible
 
-    return Bar(sys.stderr, budget) if sys.stderr.isatty() else silent
-
-
-class Bar:
-    """One line that is rewritten in place: what runs, how far, time left, budget left.
-
-    Args:
-        stream: a terminal.
-        budget: wall seconds the whole run may take, or None.
-    """
-
-    def __init__(self, stream: TextIO, budget: float | None = None) -> None:
-        self._stream = stream
-        self._budget = budget
-        self._began = time.monotonic()
-        self._work: dict[str, tuple[int, int, float]] = {}
-
-    def start(self, name: str, total: int) -> None:
-        """A piece of work begins."""
-        self._work[name] = (0, total, time.monotonic())
-        self._draw(name, "")
-
-    def advance(self, name: str, steps: int = 1, note: str = "") -> None:
-        """Some of it is done."""
-        done, total, began = self._work.get(name, (0, 0, time.monotonic()))
-        self._work[name] = (done + steps, total, began)
-        self._draw(name, note)
-
-    def finish(self, name: str, note: str = "") -> None:
-        """It ended; its line stays."""
-        done, total, began = self._work.pop(name, (0, 0, time.monotonic()))
-        took = time.monotonic() - began
-        self._stream.write(f"\r\033[2K{name:<12} {done}/{total} in {took:.1f} s {note}\n")
-        self._stream.flush()
-
-    def _draw(self, name: str, note: str) -> None:
-        done, total, began = self._work[name]
-        now = time.monotonic()
-        filled = 24 * done // total if total else 0
-        parts = [f"{name:<12} {'#' * filled}{'-' * (24 - filled)} {done}/{total}"]
-        if done:
-            parts.append(f"{_clock((now - began) / done * (total - done))} left")
-        if self._budget is not None:
-            parts.append(f"budget {_clock(self._budget - (now - self._began))}")
-        parts.append(note)
-        width = os.get_terminal_size(self._stream.fileno()).columns if self._stream.isatty() else 100
-        self._stream.write("\r\033[2K" + "  ".join(part for part in parts if part)[: width - 1])
-        self._stream.flush()
+    text = visible(line, 20_000)
+    if not is_terminal(sys.stderr):
+        return text
+    folded = textwrap.wrap(
+        text,
+        columns(sys.stderr),
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+        replace_whitespace=True,
+    )
+    return "\n".join(folded or [""])
 
 
-def _clock(seconds: float) -> str:
-    whole = max(0, round(seconds))
-    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:
+        raise ValueError("it is closed")
+    try:
+        stream.write(f"{text}\n")
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        stream.write(f"{text}\n".encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()

@@ -230,8 +230,13 @@ def _explained(path: Path) -> Generator[None]:
             "E601",
             seen=f"{_name(error)} writing {path} ({_free(path)} free)",
             expected="a writable place with room",
-            fix="free some space or choose another folder with --out, then resume with --resume",
+            fix="free some space, then go on with --resume"
+            if error.errno in _FULL
+            else "check the path and its permissions, or choose another folder with --out",
         ) from error
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def _name(error: OSError) -> str:

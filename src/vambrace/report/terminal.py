@@ -68,7 +68,8 @@ def summary(results: Results, *, width: int = 100, colour: bool = False, run: st
             page.text(f"{left.name}: {left.reason}", first="  ", rest="    ")
     page.gap()
     _pointers(page, results, run)
-    page.line(f"exit code {verdict.exit_code}: {EXIT_CODES.get(verdict.exit_code, 'see vambrace explain')}", bold=True)
+    meaning = EXIT_CODES.get(verdict.exit_code, "see vambrace explain")
+    page.text(f"exit code {verdict.exit_code}: {meaning}", rest="  ")
     return "\n".join(page.lines)
 
 
@@ -183,7 +184,12 @@ def _pad(text: str, width: int, *, left: bool = False) -> str:
 
 
 def _folded(text: str, width: int) -> list[str]:
-    return [piece for line in textwrap.wrap(visible(text), width) or [""] for piece in _columns(line, width)]
+    return [piece for line in _wrapped(text, width) or [""] for piece in _columns(line, width)]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    # Names of checks hold hyphens, and half a name is none.
+    return textwrap.wrap(visible(text), width, break_on_hyphens=False)
 
 
 def _columns(line: str, width: int) -> list[str]:
