@@ -239,6 +239,46 @@ def test_logits_that_are_not_finite_stop_a_sample_only() -> None:
         rows_add_up(out, model)
 
 
+def test_a_logit_that_never_mattered_must_be_finite_too() -> None:
+    """Minus infinity at a class that is neither the label nor near it leaves every margin as it was."""
+    function, bounds, inputs, labels = curved_problem(0.1, 30)
+
+    def broken(points: Tensor) -> Tensor:
+        logits = function(points)
+        far = ((points - inputs[3]).abs().flatten(1) <= 0.2).all(dim=1, keepdim=True)
+        least = logits.argmin(1, keepdim=True) == torch.arange(3)
+        return torch.where(far & least, -float("inf"), logits)
+
+    for batch_size in (1, 8, 30):
+        out = PGD(eps=0.01, steps=10)(model_of(broken, bounds), inputs, labels, batch_size=batch_size)
+        assert out.finite.tolist() == [row != 3 for row in range(30)]
+        assert out.forwards[3] == 1, "it stops where it is seen"
+
+
+@pytest.mark.parametrize("look", [1, 8])
+def test_padding_rows_are_those_that_stand_for_no_sample(look: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sample carries its number in a feature that nothing changes: the model sees whose rows it is asked."""
+    function, bounds, inputs, labels = curved_problem(0.1, 40)
+    numbers = torch.arange(40, dtype=torch.float64)
+    carried = torch.cat((inputs.flatten(1), numbers.unsqueeze(1) / 128), dim=1)
+    seen = {"rows": 0, "strangers": 0}
+
+    def model(points: Tensor) -> Tensor:
+        own = (points[:, -1] * 128).long()
+        assert (own.double() / 128 == points[:, -1]).all()
+        seen["rows"] += len(points)
+        seen["strangers"] += len(points) - len(own.unique())
+        return function(points[:, :-1])
+
+    chosen = loop.choose_pace
+    monkeypatch.setattr(loop, "choose_pace", lambda *how: dataclasses.replace(chosen(*how), look_every=look))
+    out = PGD(eps=0.1, steps=12, random_start=False)(model_of(model, bounds), carried, labels, batch_size=31)
+    assert out.cost.padding_forwards == seen["strangers"] > 0
+    assert out.cost.idle_forwards > 0
+    logical = out.cost.forwards + out.cost.verifications
+    assert seen["rows"] == logical + out.cost.idle_forwards + seen["strangers"]
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_gradient_that_is_not_a_number_is_none(norm: str) -> None:
     function, bounds, inputs, labels = curved_problem(0.1, 10)
