@@ -165,10 +165,30 @@ def zero_width_intervals() -> None:
 
 @mutant
 def journal_never_synced() -> None:
-    """Nothing is forced to the disk."""
-    from vambrace.core.files import System
+    """Records are written and not forced to the disk."""
+    from vambrace.core import files
 
-    System.fsync = lambda self, fd: None
+    class Lazy:
+        def __init__(self, system):
+            self._system = system
+
+        def __getattr__(self, name):
+            return getattr(self._system, name)
+
+        def fsync(self, fd):
+            pass
+
+    true = files.Appender.append
+
+    def append(self, data):
+        system = files.system
+        files.system = Lazy(system)
+        try:
+            true(self, data)
+        finally:
+            files.system = system
+
+    files.Appender.append = append
 
 
 @mutant
@@ -213,6 +233,23 @@ def loader_skips_the_scan() -> None:
         return blind
 
     swap("vambrace.models.pickles", "scan_pickle", make)
+
+
+@mutant
+def loader_opens_everything() -> None:
+    """Programs are not found in pickles, and PyTorch does not refuse them either."""
+    import torch
+
+    def make(scan_pickle):
+        def blind(stream):
+            scan = scan_pickle(stream)
+            return dataclasses.replace(scan, names=tuple(name for name in scan.names if name not in scan.dangerous))
+
+        return blind
+
+    swap("vambrace.models.pickles", "scan_pickle", make)
+    true = torch.load
+    torch.load = lambda *arguments, **options: true(*arguments, **{**options, "weights_only": False})
 
 
 @mutant

@@ -259,6 +259,8 @@ def test_the_ledger_of_the_main_job_is_what_the_model_saw(net, tmp_path, batch):
         assert len(own) == 1, "all findings of a check cost what the check cost"
         cost += own.pop()
     assert min(cost.forwards, cost.backwards, cost.verifications) > 0
+    broken = sum("broken" in record for record in ran.records.values())
+    assert cost.verifications >= 2 * broken, "the attack confirms what it claims, and the check asks again"
     units = len(parse((ran.report.path / "journal").read_bytes(), read_run_file(ran.report.path).run).units)
     watch = max(1, min(8, batch // 4)) * (units + 1)
     forward = cost.forwards + cost.verifications + cost.idle_forwards + cost.padding_forwards
