@@ -254,9 +254,16 @@ class TestBaseline:
         now = finding("r.drop@1", 6.0, low=5.0, high=7.0, **points)
         before = finding("r.drop@1", 4.0, low=3.0, high=5.0, **points)
         gate = GateSpec(metric="r.drop@1", max_drop=2.0, use="value")
-        assert one(gate, now, baseline=results(before)).observed == pytest.approx(2.0)
-        assert one(gate, now, baseline=results(before)).status is Status.PASS
-        assert one(gate, before, baseline=results(now)).observed == pytest.approx(-2.0)
+        assert one(gate, now, baseline=results(before), **self.SAME).observed == pytest.approx(2.0)
+        assert one(gate, now, baseline=results(before), **self.SAME).status is Status.PASS
+        assert one(gate, before, baseline=results(now), **self.SAME).observed == pytest.approx(-2.0)
+
+    def test_a_bare_loss_on_other_samples_says_nothing(self):
+        """A worse model on easier samples must not look better than its baseline."""
+        gate = GateSpec(metric="clean.accuracy", max_drop=0.0, use="value")
+        result = one(gate, finding(value=0.99), baseline=results(finding(), sha="b"), **self.SAME)
+        assert result.status is Status.NOT_MEASURED
+        assert "other samples" in result.sentence
 
     def test_a_paired_rate_where_lower_is_better(self):
         a, b = paired([True] * 30 + [False] * 70, [True] * 20 + [False] * 80, higher_is_better=False)
@@ -299,13 +306,13 @@ class TestBaseline:
         bare = finding(low=None)
         assert one(self.GATE, bare, baseline=results(bare)).status is Status.NOT_MEASURED
         value = GateSpec(metric="clean.accuracy", max_drop=0.0, use="value")
-        assert one(value, bare, baseline=results(bare)).status is Status.PASS
+        assert one(value, bare, baseline=results(bare), **self.SAME).status is Status.PASS
 
     def test_robust_accuracy_may_not_fall(self):
         before = finding("pgd.robust_accuracy@0.3", 0.5, family="adversarial")
         for value, status in ((0.5, "pass"), (0.51, "pass"), (0.499, "fail")):
             now = dataclasses.replace(before, value=value)
-            assert one(NOT_FALLING, now, baseline=results(before)).status is Status(status)
+            assert one(NOT_FALLING, now, baseline=results(before), **self.SAME).status is Status(status)
 
     def test_the_default_gate_is_added_once(self):
         gates = (GateSpec(metric="clean.accuracy", min=0.5),)

@@ -15,7 +15,7 @@ from vambrace.assess.preflight import preflight
 from vambrace.core.access import Access
 from vambrace.core.contract import InputContract
 from vambrace.core.findings import Status
-from vambrace.data import subset
+from vambrace.data import from_arrays, subset
 from vambrace.errors import DataRefused, VambraceError
 from vambrace.testing.hostile import MODELS, build
 
@@ -184,3 +184,19 @@ def test_labels_without_a_number_of_classes_are_refused(net, digits, plan, class
     with pytest.raises(VambraceError, match="num_classes") as caught:
         preflight(LabelsOnly(net, classes), {"eval": digits}, plan)
     assert (caught.value.code, caught.value.exit_code) == ("E402", 3)
+
+
+def test_data_of_one_class_is_unreliable(net, digits, plan):
+    """A model that always gives the one label would pass every gate."""
+    one = subset(digits, [at for at, label in enumerate(digits.labels) if label == 3])
+    found = preflight(models.from_torch(net), {"eval": one}, plan)
+    assert "E414" in {flag.code for flag in found.flags}
+    assert found.finding.value == 0.0
+
+
+def test_copies_are_remarked(net, digits, plan):
+    few = digits.read(range(40))
+    copies = from_arrays(few.inputs.repeat(3, 1, 1, 1), few.labels.repeat(3), contract=InputContract(bounds=(0.0, 1.0)))
+    found = preflight(models.from_torch(net), {"eval": copies}, plan)
+    assert {flag.code for flag in found.flags if flag.code == "E415"}
+    assert found.finding.value == 1.0

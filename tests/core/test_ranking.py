@@ -79,8 +79,8 @@ def naive_delong(members, nonmembers):
 @pytest.mark.parametrize("seed", range(5))
 def test_delong_against_the_definition(seed):
     rng = np.random.default_rng(seed)
-    members = rng.integers(0, 9, size=23) + 1.0 * (seed % 2)
-    nonmembers = rng.integers(0, 9, size=41).astype(float)
+    members = rng.integers(0, 9, size=63) + 1.0 * (seed % 2)
+    nonmembers = rng.integers(0, 9, size=81).astype(float)
     found = delong_auc(members, nonmembers)
     assert (found.low, found.high) == pytest.approx(naive_delong(members, nonmembers))
     assert found.method == "delong-logit"
@@ -99,6 +99,26 @@ def test_perfect_ranking_is_not_certainty(members, nonmembers, low, high):
     found = delong_auc(members, nonmembers)
     assert (found.low, found.high) == pytest.approx((low, high))
     assert found.method == "wilson-auc"
+
+
+@pytest.mark.parametrize(
+    ("members", "nonmembers"),
+    [([1.0] * 3, [1.0] * 2), ([1.0] * 400, [1.0] * 400), ([2.0, 1.0, 1.0], [2.0, 1.0, 1.0])],
+)
+def test_scores_that_tie_are_no_certainty(members, nonmembers):
+    """All tied: the area is 0.5 and the variance 0; five samples must not pass a gate of 0.6 by that."""
+    found = delong_auc(members, nonmembers)
+    assert found.low < 0.5 < found.high
+    assert found.high > 0.6 or len(members) > 100
+
+
+def test_small_groups_cover_what_a_share_of_their_size_would():
+    rng = np.random.default_rng(0)
+    few, many = rng.normal(2, 1, 5), rng.normal(0, 1, 1000)
+    found = delong_auc(few, many)
+    share = wilson(5, 5)
+    assert found.low <= share.low
+    assert found.high - found.low >= 0.3
 
 
 def test_one_member_says_little():

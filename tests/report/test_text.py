@@ -79,7 +79,7 @@ def test_shorten_keeps_both_ends() -> None:
         (0.98501, 10_000, "98.50 %"),
         (1.0, 5, "100.0 %"),
         (0, 5, "0.0 %"),
-        (0.00049, 100, "0.0 %"),
+        (0.00049, 100, "0.05 %"),
     ],
 )
 def test_share(value: float, n: int, expected: str) -> None:

@@ -11,7 +11,7 @@ the same as without it; what rounding alone explains is no difference.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -88,7 +88,7 @@ def contenders(logits: Tensor) -> Tensor:
 
     The others decide nothing, and one that is masked with -1e9 would drown every difference between those that do.
     """
-    return logits.topk(min(2, logits.shape[1]), dim=1).indices.unique()
+    return cast("Tensor", torch.unique(logits.topk(min(2, logits.shape[1]), dim=1).indices))
 
 
 def gap(one: Tensor, other: Tensor, dtype: torch.dtype = torch.float32) -> float:
@@ -104,7 +104,7 @@ def gap(one: Tensor, other: Tensor, dtype: torch.dtype = torch.float32) -> float
     if one.shape != other.shape or not torch.equal(one.isfinite(), other.isfinite()):
         return float("inf")
     whole = one
-    columns = torch.cat((contenders(one), contenders(other))).unique()
+    columns = cast("Tensor", torch.unique(torch.cat((contenders(one), contenders(other)))))
     one, other = one[:, columns], other[:, columns]
     held = one.isfinite()
     if not bool(held.any()):

@@ -114,7 +114,13 @@ def conclude(
         bug=quiet("; ".join(dict.fromkeys([*reduced.bugs, *unusable]))),
     )
     silent = dataclasses.replace(ending, starved=_without_space(ending.starved))
-    results = dataclasses.replace(results, findings=tuple(ending.findings), gates=judged, verdict=verdict(silent))
+    results = dataclasses.replace(
+        results,
+        plan={**results.plan, "ending": _how_it_ended(silent)},
+        findings=tuple(ending.findings),
+        gates=judged,
+        verdict=verdict(silent),
+    )
     return Concluded(results=results, ending=ending)
 
 
@@ -187,6 +193,16 @@ def _data(facts: Mapping[str, Json]) -> dict[str, Json]:
         "classes": sum(count > 0 for count in facts["counts"]),
         "counts": list(facts["counts"]),
         "sha256": facts["sha256"],
+    }
+
+
+def _how_it_ended(ending: Ending) -> dict[str, Json]:
+    """What cut the run short, for whoever judges it again."""
+    return {
+        "unfinished": ending.unfinished,
+        "starved": ending.starved,
+        "interrupted": ending.interrupted,
+        "bug": ending.bug,
     }
 
 

@@ -27,6 +27,7 @@ class Subject:
         input_shape: of one sample.
         span: widest distance between the bounds, in input units; None for a model without bounds.
         num_classes: width of the logits.
+        majority: share of the commonest class in the data, what always guessing it would get right.
     """
 
     access: Access
@@ -34,6 +35,7 @@ class Subject:
     input_shape: Sequence[int]
     span: float | None
     num_classes: int
+    majority: float = 0.0
 
 
 def why_not(planned: PlannedCheck, subject: Subject) -> ConfigError | AccessError | None:

@@ -170,6 +170,11 @@ def _drop(gate: GateSpec, finding: Finding, baseline: Results | None, same_sampl
     status, reason = standing_of(before)
     if status is not Status.MEASURED:
         return _unmeasured(gate, finding.name, f"in the baseline {reason}")
+    if gate.use == "value" and not same_samples:
+        reason = (
+            'the baseline measured other samples; use = "ci_high" judges the interval of such a loss'
+        )
+        return _unmeasured(gate, finding.name, reason)
     loss = loss_between(finding, before, same_samples=same_samples)
     if isinstance(loss, str):
         return _unmeasured(gate, finding.name, loss)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vambrace.assess.constancy import put
-from vambrace.assess.probes import Probe, behaviour_flags, late_flags, score_flags, warn
+from vambrace.assess.probes import Probe, bad, behaviour_flags, late_flags, score_flags, warn
 from vambrace.assess.reduction import quiet
 from vambrace.assess.slopes import gradient_flags
 from vambrace.assess.worker import memory_error
@@ -38,6 +38,7 @@ __all__ = ["Preflight", "preflight"]
 PROBES = 32
 SCORED = 256
 LARGEST_BATCH = 256
+REPEATED = 0.01
 VALUES_A_BATCH = 2**24
 
 
@@ -98,7 +99,7 @@ def preflight(model: Model, batches: Mapping[str, Batches], plan: Plan) -> Prefl
     try:
         probe = Probe.ask(model, inputs, labels, size=min(PROBES, len(batch)), batch=width)
         known = _check_width(probe.logits.shape[1], batches)
-        flags = [*_refusal_flags(probe, batch), *behaviour_flags(probe)]
+        flags = [*_data_flags(source), *_refusal_flags(probe, batch), *behaviour_flags(probe)]
         flags += score_flags(probe, class_names=source.class_names, known=known)
         if model.access >= Access.GRADIENTS:
             found, gradient_seconds = gradient_flags(model, probe)
@@ -125,6 +126,23 @@ def preflight(model: Model, batches: Mapping[str, Batches], plan: Plan) -> Prefl
         forward_seconds=forward_seconds,
         gradient_seconds=gradient_seconds,
     )
+
+
+def _data_flags(source: Batches) -> list[Flag]:
+    """Data that cannot tell a model from a guess: one class only, or the same few samples again and again."""
+    flags: list[Flag] = []
+    classes = set(source.labels)
+    if len(classes) == 1:
+        text = (
+            f"all {len(source)} samples have label {min(classes)}: a model that always says so is never wrong."
+        )
+        flags.append(bad("E414", text))
+    hashes: Sequence[str] = getattr(source, "hashes", ())
+    copies = len(hashes) - len(set(hashes))
+    if copies > REPEATED * len(source):
+        text = f"{copies} of {len(source)} samples are copies of others, so intervals are narrower than they should be."
+        flags.append(warn("E415", text))
+    return flags
 
 
 def _refusal_flags(probe: Probe, batch: Batch) -> list[Flag]:

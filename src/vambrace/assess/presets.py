@@ -104,14 +104,15 @@ def select(
 def shipped_gates(profile: Profile, checks: Sequence[PlannedCheck], subject: Subject) -> tuple[GateSpec, ...]:
     """What a profile demands when the plan does not say: each line only for checks that are planned.
 
-    smoke: preflight is content, and clean accuracy is surely above 1.5 times chance. ci: also, no perturbation at its
+    smoke: preflight is content, and clean accuracy is surely above 1.5 times chance and above what always guessing the
+    commonest class would get. ci: also, no perturbation at its
     lowest severity surely costs at most 10 points. full: also, members are told from others with an AUC of surely at
     most 0.6. That every required check was measured and is reliable is demanded of all runs, by the exit code.
     """
     gates = [
         GateSpec(metric="preflight.ok", min=1.0, use="value"),
         *(
-            GateSpec(metric=f"{planned.id}.accuracy", min=min(1.5 / subject.num_classes, 1.0))
+            GateSpec(metric=f"{planned.id}.accuracy", min=min(max(1.5 / subject.num_classes, subject.majority), 1.0))
             for planned in checks
             if planned.check.kind == "clean"
         ),

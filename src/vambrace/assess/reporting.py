@@ -1,4 +1,4 @@
-"""What can be done with a finished run from its files alone: its reports again, and its judgement again. Needs no torch."""
+"""What can be done with a finished run from its files alone: its reports and its judgement again. Needs no torch."""
 
 from __future__ import annotations
 
@@ -55,15 +55,16 @@ def rejudge(run: Path, *, baseline: Path | None = None, plan: Path | None = None
 
     Args:
         run: a run directory with results.json.
-        baseline: another run that this one may not fall below.
+        baseline: another run that this one may not fall below; None: the one it was compared with, if any.
         plan: a plan file whose gates stand in place of the run's own; one without gates changes nothing.
 
     Returns:
-        The results with new gates, statuses and verdict. What stopped the run early still shows: checks that it did
-        not finish have no numbers, and what is not measured never passes.
+        The results with new gates, statuses and verdict. What cut the run short still counts.
     """
     results = _results(run)
-    before = _results(baseline) if baseline else None
+    kept = run / "baseline.json"
+    before = _results(baseline) if baseline else (read_results(kept) if kept.is_file() else None)
+    ended = cast("dict[str, Any]", results.plan.get("ending") or {})
     planned = _planned(results)
     if plan is not None:
         named = read_gates(read_table(plan), where=plan.name)
@@ -76,6 +77,10 @@ def rejudge(run: Path, *, baseline: Path | None = None, plan: Path | None = None
         gates=judged,
         judged=wanted is not None,
         required=[check["id"] for check in results.plan["checks"] if check["required"]],
+        unfinished=str(ended.get("unfinished", "")),
+        starved=str(ended.get("starved", "")),
+        interrupted=bool(ended.get("interrupted", False)),
+        bug=str(ended.get("bug", "")),
     )
     return dataclasses.replace(results, findings=findings, gates=judged, verdict=verdict(ending))
 

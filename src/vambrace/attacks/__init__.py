@@ -9,4 +9,4 @@ from vambrace.attacks.apgd import APGD
 from vambrace.attacks.curve import Curve
 from vambrace.attacks.gradient import FGSM, PGD
 
-__all__ = ["APGD", "FGSM", "PGD", "Curve"]
+__all__ = ["APGD", "Curve", "FGSM", "PGD"]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vambrace.core.goals import Goal
     from vambrace.search.rule import Origin, Tensors
 
-__all__ = ["FGSM", "PGD", "Ascent"]
+__all__ = ["Ascent", "FGSM", "PGD"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

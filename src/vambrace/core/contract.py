@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from vambrace.core.options import Options, Ratio, require
 
@@ -47,6 +47,13 @@ class InputContract(Options):
     state_key: str = ""
 
     def __post_init__(self) -> None:
+        for name, known in (("layout", (None, *get_args(Layout))), ("resize", get_args(Resize))):
+            require(
+                getattr(self, name) in known,
+                seen=f"{name} {getattr(self, name)!r}",
+                expected=" or ".join(map(str, known)),
+                fix=f"correct --{name}",
+            )
         require(
             self.bounds is None or -math.inf < self.bounds[0] < self.bounds[1] < math.inf,
             seen=f"bounds {self.bounds}",

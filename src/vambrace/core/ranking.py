@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["auc", "delong_auc", "roc_tpr", "tpr_at_fpr"]
 
+FEW = 50
+"""Groups smaller than this have a variance too uncertain to rest an interval on alone."""
+
 
 def auc(members: ArrayLike, nonmembers: ArrayLike) -> float:
     """Share of pairs in which the member scores higher, ties counting one half; 0.5 is chance.
@@ -42,24 +45,31 @@ def auc(members: ArrayLike, nonmembers: ArrayLike) -> float:
 def delong_auc(members: ArrayLike, nonmembers: ArrayLike, *, confidence: float = 0.95) -> Interval:
     """Interval of `auc` from DeLong's variance on the logit scale (DeLong et al., Biometrics 44, 1988).
 
-    Where every pair is ranked the same way the variance is zero and says nothing; the end that is left open
-    is then Wilson's for the smaller group, which is wider than needed. Simulated coverage is 94 to 97 % for
-    areas up to 0.96, and 92 % at 0.98 with 100 members.
+    Where the variance is zero (all pairs ranked alike, or all tied) it says nothing: the interval is then Wilson's for
+    a share of the smaller group, which is wider than needed. Below 50 samples in a group the variance is itself
+    uncertain, and the interval covers both. With 100 and more, simulated coverage is 94 to 97 % for areas up to
+    0.96, 92 % at 0.98, and 87 % where nearly all scores tie.
     """
     placed_members, placed_nonmembers = _placements(members, nonmembers)
     many, few = placed_members.size, placed_nonmembers.size
     area = float(placed_members.mean())
     smaller = min(many, few)
+    widest = wilson_clustered([area] * smaller, 1, confidence=confidence)
+    assert widest is not None  # both sides have a sample
+    widest = dataclasses.replace(widest, method="wilson-auc")
     if area in (0.0, 1.0) or smaller < 2:
-        widest = wilson_clustered([area] * smaller, 1, confidence=confidence)
-        assert widest is not None  # noqa: S101  both sides have a sample
-        return dataclasses.replace(widest, method="wilson-auc")
+        return widest
     variance = float(placed_members.var(ddof=1)) / many + float(placed_nonmembers.var(ddof=1)) / few
+    if variance <= 0:
+        return widest
     centre = math.log(area / (1 - area))
     half = two_sided(confidence) * math.sqrt(variance) / (area * (1 - area))
+    low, high = _sigmoid(centre - half), _sigmoid(centre + half)
+    if smaller < FEW:
+        return dataclasses.replace(widest, low=min(low, widest.low), high=max(high, widest.high))
     return Interval(
-        low=_sigmoid(centre - half),
-        high=_sigmoid(centre + half),
+        low=low,
+        high=high,
         method="delong-logit",
         confidence=confidence,
     )

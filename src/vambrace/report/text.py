@@ -56,8 +56,14 @@ def shorten(text: str, width: int) -> str:
 
 
 def share(value: float, n: int = 0) -> str:
-    """A share 0..1 as per cent, with one digit, or two where at least 10,000 samples carry it."""
-    return f"{value * 100:.{2 if n >= 10_000 else 1}f} %"
+    """A share 0..1 as per cent, with one digit, or two where at least 10,000 samples carry it.
+
+    More digits where fewer would say "all" or "none" of what is neither.
+    """
+    digits = 2 if n >= 10_000 else 1
+    while digits < 6 and 0 < value < 1 and float(f"{value * 100:.{digits}f}") in {0.0, 100.0}:
+        digits += 1
+    return f"{value * 100:.{digits}f} %"
 
 
 def number(value: float) -> str:

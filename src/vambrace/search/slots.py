@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from vambrace.search.rule import Tensors
 
-__all__ = ["BROKEN", "CLAIMED", "ENDED", "LIVE", "VACANT", "Slots"]
+__all__ = ["BROKEN", "CLAIMED", "ENDED", "LIVE", "Slots", "VACANT"]
 
 VACANT, LIVE, CLAIMED, ENDED, BROKEN = range(5)
 """Status of a row: no sample; searching; a success waits for verification; a restart is over; logits not finite."""

@@ -14,7 +14,7 @@ from vambrace.core.intervals import wilson
     [
         (431, 1000, "about 43 of 100 samples (40 to 46)"),
         (983, 1000, "about 98.3 of 100 samples (97.3 to 98.9)"),
-        (9999, 10000, "about 100 of 100 samples (99.9 to 100)"),
+        (9999, 10000, "about 99.99 of 100 samples (99.9 to 99.998)"),
         (8, 1000, "about 0.8 of 100 samples (0.4 to 1.6)"),
         (0, 60, "none of 60 samples (0 to 6 of 100)"),
         (1200, 1200, "all 1,200 samples (99.7 to 100 of 100)"),

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AdversarialCheck", "Attack"]
 
+TINY = 1e-3
+"""A linf radius below this share of the range of the inputs was most likely meant for inputs of another range."""
+
 _BLIND = 0.01  # of the survivors, at the lower end of the interval
 
 
@@ -95,9 +98,11 @@ class AdversarialCheck(Options):
     def __post_init__(self) -> None:
         radii = tuple(sorted(self.eps))
         require(
-            bool(radii) and all(math.isfinite(each) and each > 0 for each in radii) and len(set(radii)) == len(radii),
+            bool(radii)
+            and all(math.isfinite(each) and each > 0 for each in radii)
+            and len({f"{each:.6g}" for each in radii}) == len(radii),
             seen=f"radii {list(self.eps)}",
-            expected="one or more distinct positive numbers in the units of the inputs",
+            expected="one or more positive numbers in the units of the inputs, distinct in six digits",
             fix='write eps = ["2/255", "8/255"]; accuracy at radius 0 is what the clean check measures',
             code="E197",
         )
@@ -172,7 +177,7 @@ class AdversarialCheck(Options):
             record |= {"prediction": clean.predictions[place]} if finite else {}
             record |= {"blind": True} if place in blind and place not in found else {}
             records.append(record | found.get(place, {}))
-        return Measured(records=records, cost=cost)
+        return Measured(records=records, cost=cost, flags=self._doubts(context))
 
     def reduce(self, reduction: Reduction) -> list[Finding]:
         """Robust accuracy and success at every radius over all planned samples."""
@@ -185,6 +190,22 @@ class AdversarialCheck(Options):
             for eps in self.eps
             for finding in self._at(state, records, eps, curve if eps == self.eps[-1] else {})
         ]
+
+    def _doubts(self, context: Context) -> list[Flag]:
+        """What about the radii or the steps says that a failed attack proves nothing."""
+        flags: list[Flag] = []
+        bounds = context.model.bounds
+        if self.norm == "linf" and bounds is not None and self.eps[-1] < TINY * bounds.span:
+            text = (
+                f"The largest radius, {self.eps[-1]:.3g}, is under a thousandth of the inputs' range of "
+                f"{bounds.span:.4g}: was it meant for inputs between 0 and 1?"
+            )
+            flags.append(Flag(code="E465", level="unreliable", text=text, families=(self.kind,)))
+        size, steps = getattr(self.attack, "step_size", None), int(getattr(self.attack, "steps", 0))
+        if size is not None and steps * size < self.eps[0]:
+            text = f"{steps} steps of {size:.3g} do not reach the edge of the smallest radius, {radius(self.eps[0])}."
+            flags.append(Flag(code="E466", level="unreliable", text=text, families=(self.kind,)))
+        return flags
 
     def _at(self, state: Standing, records: Sequence[Record], eps: float, series: Mapping[str, Any]) -> list[Finding]:
         n, attacked = len(records), [record for record in records if _correct(record)]

@@ -28,7 +28,7 @@ def share(value: float, n: int, what: str, interval: Interval | None) -> str:
     """
     parts = [100 * each for each in ((value,) if interval is None else (value, interval.low, interval.high))]
     digits = 0 if all(10 <= part <= 90 for part in parts) else 1
-    middle, *ends = [f"{part:.{digits}f}".removesuffix(".0") for part in parts]
+    middle, *ends = [_part(part, digits) for part in parts]
     if value in (0.0, 1.0):
         said, unit = f"{'all' if value else 'none of'} {n:,} {what}", " of 100"
     elif n >= _MANY:
@@ -36,6 +36,14 @@ def share(value: float, n: int, what: str, interval: Interval | None) -> str:
     else:
         said, unit = f"{round(value * n)} of {n} {what}", " of 100"
     return f"{said} ({ends[0]} to {ends[1]}{unit})" if ends else said
+
+
+def _part(part: float, digits: int) -> str:
+    """A part of 100 in words; "100" and "0" are said only of all and of none."""
+    said = f"{part:.{digits}f}".removesuffix(".0")
+    if float(said) in {0.0, 100.0} and part not in {0.0, 100.0} and digits < 6:
+        return _part(part, digits + 1)
+    return said.rstrip("0").rstrip(".") if "." in said and digits > 1 else said
 
 
 def between(interval: Interval | None) -> str:
