@@ -133,9 +133,7 @@ def _data_flags(source: Batches) -> list[Flag]:
     flags: list[Flag] = []
     classes = set(source.labels)
     if len(classes) == 1:
-        text = (
-            f"all {len(source)} samples have label {min(classes)}: a model that always says so is never wrong."
-        )
+        text = f"all {len(source)} samples have label {min(classes)}: a model that always says so is never wrong."
         flags.append(bad("E414", text))
     hashes: Sequence[str] = getattr(source, "hashes", ())
     copies = len(hashes) - len(set(hashes))
