@@ -9,6 +9,12 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vambrace.core import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["Diagnosis", "FLOORS", "diagnose"]
 
@@ -31,6 +37,7 @@ _SHOWN = (
     "onnx",
     "onnxruntime",
 )
+_ABSENT = "not installed"
 _OPTIONAL = frozenset({"onnx", "onnxruntime"})
 
 
@@ -67,9 +74,13 @@ class Diagnosis:
         return [*facts, *marks] if marks else [*facts, "ok       nothing to mend"]
 
 
-def diagnose() -> Diagnosis:
-    """Look at the installed versions and the machine; imports torch, changes nothing."""
-    versions = {name: _version(name) for name in _SHOWN}
+def diagnose(versions: Mapping[str, str] | None = None) -> Diagnosis:
+    """Look at the installed versions and the machine; imports torch, changes nothing.
+
+    Args:
+        versions: package to version, in place of what is installed.
+    """
+    versions = {name: _version(name) for name in _SHOWN} if versions is None else dict(versions)
     problems = [
         f"{name} {versions[name]} is below {'.'.join(map(str, floor))}: {why}. Fix: pip install -U {name}"
         for name, (floor, why) in FLOORS.items()
@@ -78,18 +89,37 @@ def diagnose() -> Diagnosis:
     problems += [
         f"{name} is not installed. Fix: pip install vambrace"
         for name in _SHOWN
-        if versions[name] == "not installed" and name not in _OPTIONAL
+        if versions.get(name, _ABSENT) == _ABSENT and name not in _OPTIONAL
     ]
-    notes = [
-        "ONNX models need the extra: pip install 'vambrace[onnx]'"
-        for name in ("onnxruntime",)
-        if versions[name] == "not installed"
-    ]
-    machine, torch_notes = _machine()
-    return Diagnosis(versions=versions, machine=machine, problems=tuple(problems), notes=tuple(notes + torch_notes))
+    absent = [name for name in ("onnx", "onnxruntime") if versions.get(name, _ABSENT) == _ABSENT]
+    notes = [f"{' and '.join(absent)} missing: ONNX models need pip install 'vambrace[onnx]'"] if absent else []
+    machine, more_problems, more_notes = _machine()
+    methods, lost = _methods()
+    return Diagnosis(
+        versions=versions,
+        machine=machine | methods,
+        problems=(*problems, *more_problems, *lost),
+        notes=(*notes, *more_notes),
+    )
 
 
-def _machine() -> tuple[dict[str, str], list[str]]:
+def _methods() -> tuple[dict[str, str], list[str]]:
+    """What is registered, and what is wrong with that: an installation that knows no methods is stale."""
+    counts: dict[str, str] = {}
+    lost: list[str] = []
+    for group in (registry.ATTACKS, registry.PERTURBATIONS, registry.CHECKS):
+        word = group.rpartition(".")[2]
+        names = registry.names(group)
+        counts[word] = f"{len(names)}: {', '.join(names)}" if names else "none"
+        if not names:
+            lost.append(
+                f"no {word} are registered: the installation is stale. Fix: pip install --force-reinstall vambrace"
+            )
+    return counts, lost
+
+
+def _machine() -> tuple[dict[str, str], list[str], list[str]]:
+    """Facts, problems and notes."""
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     facts = {
         "python": sys.version.split()[0],
@@ -100,21 +130,27 @@ def _machine() -> tuple[dict[str, str], list[str]]:
     notes = [f"only {free:.1f} GiB of disk are free here; a run with saved images may need more"] if free < 1 else []
     try:
         import torch
-    except ImportError:
-        return facts, notes
+    except Exception as error:  # noqa: BLE001  a broken installation raises what it likes, and that is the finding
+        text = f"torch does not import ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+        return facts, [f"{text}. Fix: install it again, as pytorch.org says for this system"], notes
     facts["torch threads"] = str(torch.get_num_threads())
     if torch.cuda.is_available():
         facts["cuda"] = f"{torch.version.cuda}, {torch.cuda.get_device_name(0)}"
+    elif torch.version.cuda:
+        facts["cuda"] = "not available"
+        notes.append(
+            f"torch is built for CUDA {torch.version.cuda} and finds no usable GPU: see the driver (nvidia-smi)"
+        )
     else:
-        facts["cuda"] = "not available: models run on the CPU"
-    return facts, notes
+        facts["cuda"] = "not available: this torch is built for the CPU"
+    return facts, [], notes
 
 
 def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return _ABSENT
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -125,7 +125,7 @@ def numbers(text: str | None, flag: str, *, whole: bool = False) -> list[str] | 
     parts = [part.strip() for part in parts]
     if not whole:
         return parts
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isascii() and part.isdigit() for part in parts):
         raise ConfigError(
             "E571", seen=f"{flag} {text}", expected="whole numbers, such as 224,224", fix=f"correct {flag}"
         )

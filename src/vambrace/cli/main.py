@@ -17,7 +17,7 @@ from vambrace.cli.demo import demo
 from vambrace.cli.helping import Command, Group
 from vambrace.cli.runs import gate, replay, report
 from vambrace.cli.speaking import say, say_error, tell
-from vambrace.errors import ResourceError, VambraceError
+from vambrace.errors import ConfigError, ResourceError, VambraceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,13 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(given)
+        return _run([*given])
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
         from vambrace.cli.usage import usage_error
 
-        return _refused(usage_error(error))
+        known = {command.name for command in app.registered_commands}
+        return _refused(usage_error(error, " ".join(["vambrace", *(word for word in given[:1] if word in known)])))
     except (click.Abort, KeyboardInterrupt):
         say("interrupted")
         return 130
@@ -85,6 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refused(error)
     except MemoryError:
         return _refused(_out_of_memory())
+    except ImportError as error:
+        # A broken or missing package of somebody else; ours are a bug like any other.
+        missing = (error.name or "a package").partition(".")[0]
+        return _bug(error) if missing == "vambrace" else _refused(_not_importable(missing, error))
     except Exception as error:  # noqa: BLE001  the last line of defence: a bug must end as exit 70 with its traceback
         return _bug(error)
 
@@ -108,6 +113,15 @@ def _out_of_memory() -> ResourceError:
         seen="memory ran out before the run began",
         expected="memory for the model and the data",
         fix="take part of the data with --limit, or give the run more memory",
+    )
+
+
+def _not_importable(name: str, error: ImportError) -> ConfigError:
+    return ConfigError(
+        "E583",
+        seen=f"{name} cannot be imported: {error}",
+        expected="a complete installation",
+        fix="vambrace doctor",
     )
 
 

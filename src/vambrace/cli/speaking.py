@@ -6,6 +6,7 @@ as it would have. What a terminal or an old locale cannot show is shown escaped.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import textwrap
@@ -81,9 +82,11 @@ def say_error(error: VambraceError) -> None:
 
 def columns(stream: TextIO | None) -> int:
     """How wide text on `stream` may be: the terminal's width, else COLUMNS, else 100; at least 40."""
-    wide = int(os.environ["COLUMNS"]) if os.environ.get("COLUMNS", "").isdigit() else _PIPED
+    wished = os.environ.get("COLUMNS", "")
+    wide = int(wished) if wished.isascii() and wished.isdigit() else _PIPED
     if stream is not None and is_terminal(stream):
-        wide = os.get_terminal_size(stream.fileno()).columns or wide
+        with contextlib.suppress(OSError, ValueError):  # it says it is a terminal, and has no size
+            wide = os.get_terminal_size(stream.fileno()).columns or wide
     return max(wide, _NARROWEST)
 
 

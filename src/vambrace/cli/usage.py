@@ -15,14 +15,15 @@ __all__ = ["usage_error"]
 _HINT = re.compile(r"\s*\(?(Did you mean|\(?Possible options).*$", re.DOTALL)
 
 
-def usage_error(error: ClickException) -> ConfigError:
+def usage_error(error: ClickException, called: str = "vambrace") -> ConfigError:
     """E576, with what was seen, what the command takes, and the nearest thing it knows.
 
     Args:
         error: what the parser raised.
+        called: the command, such as "vambrace check"; some complaints do not know it.
     """
     context = cast("Context | None", getattr(error, "ctx", None))
-    called = context.command_path if context is not None else "vambrace"
+    called = context.command_path if context is not None else called
     seen = _HINT.sub("", error.format_message()).strip().rstrip(".")
     meant = _meant(seen, context)
     return ConfigError(
@@ -38,7 +39,7 @@ def _expected(error: ClickException, context: Context | None, called: str) -> st
     if parameter is not None and parameter.param_type_name == "option":
         return f"{parameter.opts[0]} {parameter.make_metavar(ctx=context)}: {parameter.help}"
     if context is None:
-        return "a command line such as vambrace assess vambrace.toml"
+        return f"a command line as `{called} --help` shows it"
     if commands := _commands(context):
         return f"one of {', '.join(commands)}"
     return " ".join([called, *context.command.collect_usage_pieces(context)])
