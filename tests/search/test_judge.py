@@ -15,8 +15,7 @@ from vambrace.testing.counting import CountingModel
 def test_a_margin_counts_from_a_share_of_the_largest_logit(lead: float, won: bool) -> None:
     for top in (1e-3, 1.0, 1e6):
         logits = torch.tensor([[top, top + lead * CLEAR * top, -top]], dtype=torch.float64)
-        margin = Untargeted(torch.tensor([0])).margin(logits)
-        assert bool(judge(logits, margin).won) is won
+        assert bool(judge(logits, Untargeted(torch.tensor([0])).margin(logits)).won) is won
 
 
 def test_no_number_is_no_success() -> None:

@@ -47,12 +47,15 @@ def ball_box(inputs: Tensor, eps: float, bounds: Bounds | None) -> tuple[Tensor,
         bounds: the box; None: there is none.
 
     Returns:
-        Two tensors like `inputs`. Any point between them is, in float64, at most `eps` away and inside the box.
-        Where no number of the dtype is that near, both are the input itself.
+        Two tensors like `inputs`, the outermost ones (up to the last digit of float64) such that any point between
+        them is at most `eps` away, measured in float64, and inside the box. Where no number of the dtype is that near,
+        both are the input itself.
     """
     floor, ceiling = inner_box(bounds, inputs)
-    low = (-_reach(-inputs, eps)).clamp_(min=floor)
-    high = _reach(inputs, eps).clamp_(max=ceiling)
+    wide = inputs.double()
+    low, high = (wide - eps).to(inputs.dtype), (wide + eps).to(inputs.dtype)
+    low = torch.where(torch.sub(wide, low) > eps, torch.nextafter(low, inputs), low).clamp_(min=floor)
+    high = torch.where(torch.sub(high, wide) > eps, torch.nextafter(high, inputs), high).clamp_(max=ceiling)
     empty = low > high
     if bool(empty.any()):
         low = torch.where(empty, inputs, low)
@@ -148,14 +151,6 @@ def _shrink(points: Tensor, inputs: Tensor, eps: float, low: Tensor, high: Tenso
     beyond = (shrunk.double() - centre.double()).abs() > (wanted - centre.double()).abs()
     shrunk = torch.where(beyond, torch.nextafter(shrunk, centre), shrunk)
     return torch.where(spread(size > slack, points), shrunk, points)
-
-
-def _reach(inputs: Tensor, eps: float) -> Tensor:
-    """The largest number of the dtype at most `eps` above each input, up to the last digit of float64."""
-    wide = inputs.double()
-    top = (wide + eps).to(inputs.dtype)
-    beyond = top.double() - wide > eps
-    return torch.where(beyond, torch.nextafter(top, inputs), top)
 
 
 def _round_up(values: Tensor, dtype: torch.dtype) -> Tensor:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from vambrace.core.goals import Targeted, Untargeted
 from vambrace.core.progress import silent
 from vambrace.ops.norms import lengths, peaks
 from vambrace.ops.projections import tighten
@@ -85,6 +86,8 @@ class _Search:
             self._padding = [self._oracle.forwards, self._oracle.backwards]
         self.slots = self._filled(torch.arange(self._next, device=self._device))
         self._goal = problem.goal.take(self.slots.index)
+        # Where a goal is about the predicted class alone, the class shows sooner than the margin that nothing is won.
+        self._labelled = type(problem.goal).margin in (Untargeted.margin, Targeted.margin)
         self._watching = self._pace.look_every == 1  # the host may ask about rows at any time
         self._lag = 0  # steps of all live rows that `slots.step` does not hold yet
         self._look()
@@ -115,15 +118,13 @@ class _Search:
             logits = self._oracle.logits(point)
         self._padding[0] += self._pads
         known = logits.detach()
-        margin = self._goal.margin(known)
-        calm = self._watching and self._soon > 0 and self._is_calm(known, margin)
+        calm = self._watching and self._soon > 0 and self._is_calm(known)
         if calm:
-            torch.maximum(slots.best, margin, out=slots.best)
             moving, still = self._open, self._still
             self._lag += 1
         else:
             self._catch_up()
-            moving = self._note(judge(known, margin))
+            moving = self._note(judge(known, self._goal.margin(known)))
             still = (~moving).nonzero().squeeze(1) if self._watching else None
         self._left -= 1
         self._soon -= 1
@@ -142,18 +143,18 @@ class _Search:
             slots.retry &= ~moving
         return calm
 
-    def _is_calm(self, logits: Tensor, margin: Tensor) -> bool:
+    def _is_calm(self, logits: Tensor) -> bool:
         """Whether no row that searches can have won or broken; cheap, for it is asked at every step."""
         if not math.isfinite(logits.sum().item()):
             return False
-        searching = margin[self._open] if len(self._still) else margin
-        return searching.amax().item() <= 0
+        near = self._goal.reached(logits.argmax(dim=1)) if self._labelled else self._goal.margin(logits) > 0
+        return not bool((near & self._open if len(self._still) else near).any())
 
     def _note(self, verdicts: Verdicts) -> Tensor:
         """Write down how every row stands after an evaluation; which rows go on."""
         slots, (margin, won, finite) = self.slots, verdicts
         live = slots.status == LIVE
-        slots.best = torch.where(live & finite, slots.best.maximum(margin), slots.best)
+        slots.margin = torch.where(live & finite, margin.double(), slots.margin)
         over = slots.step >= self._rule.steps
         slots.status.masked_fill_(live & over, ENDED)
         slots.status.masked_fill_(live & won & ~slots.retry, CLAIMED)
@@ -228,7 +229,7 @@ class _Search:
         slots.checks[rows] += 1
         slots.retry[rows] = True
         slots.status[rows] = torch.where(finite, LIVE, BROKEN).to(torch.int8)
-        slots.best[rows] = torch.where(passed, margin.double(), slots.best[rows])
+        slots.margin[rows] = torch.where(finite, margin.double(), slots.margin[rows])
         return self._retire(rows[passed], points[passed], distance[passed], success=True)
 
     def _end(self, rows: Tensor) -> int:
@@ -255,8 +256,7 @@ class _Search:
         tally.distance[index] = distance
         tally.success[index] = success
         tally.finite[index] = slots.status[rows] != BROKEN
-        best = slots.best[rows].float()
-        tally.margin[index] = torch.where(best.isneginf(), float("nan"), best)
+        tally.margin[index] = slots.margin[rows].float()
         tally.forwards[index] = restart * (rule.steps + 1) + step + 1
         tally.backwards[index] = (restart * rule.steps + step) * rule.gradient
         tally.verifications[index] = slots.checks[rows]

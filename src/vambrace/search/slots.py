@@ -34,7 +34,7 @@ class Slots:
         step: int64 (m,), steps taken in this restart.
         restart: int64 (m,), number of this restart.
         retry: bool (m,), whether the point was claimed and refused: its next evaluation is no claim and not logical.
-        best: float64 (m,), the largest margin seen with finite logits; -inf before.
+        margin: float64 (m,), the goal's margin where the row was last noted with finite logits; NaN before.
         checks: int64 (m,), verifications.
         zeros: int64 (m,), steps without any gradient.
     """
@@ -46,14 +46,14 @@ class Slots:
     step: Tensor = field(init=False)
     restart: Tensor = field(init=False)
     retry: Tensor = field(init=False)
-    best: Tensor = field(init=False)
+    margin: Tensor = field(init=False)
     checks: Tensor = field(init=False)
     zeros: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.status = torch.full_like(self.index, LIVE, dtype=torch.int8)
         self.retry = torch.zeros_like(self.index, dtype=torch.bool)
-        self.best = torch.full_like(self.index, float("-inf"), dtype=torch.float64)
+        self.margin = torch.full_like(self.index, float("nan"), dtype=torch.float64)
         for name in ("step", "restart", "checks", "zeros"):
             setattr(self, name, torch.zeros_like(self.index))
 
