@@ -51,7 +51,7 @@ def scan_checkpoint(path: Path, form: Format) -> Scan:
         if error.scan.dangerous:
             raise _runs_code(f"{path.name} holds a broken pickle", error.scan) from error
         raise _unreadable(path, str(error)) from error
-    except (zipfile.BadZipFile, zlib.error, struct.error, OSError, RuntimeError, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, OSError, RuntimeError, UnicodeError, EOFError) as error:
         raise _unreadable(path, str(error)) from error
     return Scan(names=tuple(dict.fromkeys(name for scan in scans for name in scan.names)))
 
