@@ -14,6 +14,7 @@ from vambrace.assess.environment import versions
 from vambrace.assess.gates import against_baseline, apply, judge
 from vambrace.assess.reduction import keep_valid, quiet, reduce_units
 from vambrace.assess.verdict import Ending, verdict
+from vambrace.core import canonical
 from vambrace.core.findings import Results
 from vambrace.errors import ResourceError
 from vambrace.report import write as write_reports
@@ -146,10 +147,18 @@ def deliver(
     try:
         directory.write_json("timings.json", timings)
         others: list[Format] = [name for name in formats if name != "json"]
-        written += write_reports(results, directory.path, others, timings=timings, environment=environment)
+        # As everybody else will read them: a report that is written again comes out byte for byte the same.
+        told = Results.from_json(_as_stored(results.as_json()))
+        written += write_reports(
+            told, directory.path, others, timings=_as_stored(timings), environment=_as_stored(environment)
+        )
     except ResourceError as error:
         ending = dataclasses.replace(ending, starved=ending.starved or f"{error.code}: {error.seen}")
     return dataclasses.replace(results, verdict=verdict(ending)), tuple(written)
+
+
+def _as_stored(data: Json) -> Json:
+    return canonical.loads(canonical.dumps(data))
 
 
 def _class_names(facts: Mapping[str, Json]) -> tuple[str, ...]:
