@@ -71,15 +71,11 @@ def _call_problems(node: ast.Call, *, may_print: bool) -> list[str]:
 def problems(source: str, path: str = "core/module.py") -> list[str]:
     """What is wrong with one file of the package, in words; `path` is relative to the package."""
     where = PurePosixPath(path)
-    found = [
-        f"is called {part}: say what is in it" for part in where.with_suffix("").parts if part in DRAWERS
-    ]
+    found = [f"is called {part}: say what is in it" for part in where.with_suffix("").parts if part in DRAWERS]
     if (lines := len(source.splitlines())) > MOST_LINES:
         found.append(f"has {lines} lines, more than {MOST_LINES}")
     for node in ast.walk(ast.parse(source)):
-        here: list[str] = [
-            f"uses the banned word {word}" for word in _bound_words(node) if word in BANNED_WORDS
-        ]
+        here: list[str] = [f"uses the banned word {word}" for word in _bound_words(node) if word in BANNED_WORDS]
         if isinstance(node, ast.Import | ast.ImportFrom):
             here += _import_problems(node)
         if isinstance(node, ast.Call):

@@ -171,9 +171,7 @@ def _drop(gate: GateSpec, finding: Finding, baseline: Results | None, same_sampl
     if status is not Status.MEASURED:
         return _unmeasured(gate, finding.name, f"in the baseline {reason}")
     if gate.use == "value" and not same_samples:
-        reason = (
-            'the baseline measured other samples; use = "ci_high" judges the interval of such a loss'
-        )
+        reason = 'the baseline measured other samples; use = "ci_high" judges the interval of such a loss'
         return _unmeasured(gate, finding.name, reason)
     loss = loss_between(finding, before, same_samples=same_samples)
     if isinstance(loss, str):
