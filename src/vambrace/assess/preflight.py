@@ -116,7 +116,7 @@ def preflight(model: Model, batches: Mapping[str, Batches], plan: Plan) -> Prefl
     right = int((probe.logits.argmax(dim=1) == probe.labels).sum())
     return Preflight(
         flags=tuple(flags),
-        finding=_finding(flags, n=len(batch)),
+        finding=_finding(flags, n=len(batch), gradients=model.access >= Access.GRADIENTS),
         batch=width,
         threads=plan.run.threads or torch.get_num_threads(),
         input_shape=tuple(inputs.shape[1:]),
@@ -151,7 +151,7 @@ def _refusal_flags(probe: Probe, batch: Batch) -> list[Flag]:
     return [warn("E406", f"on {len(places)} of {len(batch)} probed samples (such as {names}) {quiet(why)}.")]
 
 
-def _finding(flags: Sequence[Flag], *, n: int) -> Finding:
+def _finding(flags: Sequence[Flag], *, n: int, gradients: bool) -> Finding:
     worst = next((flag for flag in flags if flag.level == "unreliable"), None)
     failed = worst is not None
     if worst is not None:
@@ -159,7 +159,8 @@ def _finding(flags: Sequence[Flag], *, n: int) -> Finding:
     elif flags:
         sentence = f"The model can be measured, with {len(flags)} remark(s)."
     else:
-        sentence = f"Form, range, determinism and gradients hold on {n} probed samples."
+        held = "Form, range, determinism and gradients" if gradients else "Form, range and determinism"
+        sentence = f"{held} hold on {n} probed samples."
     return Finding(
         check="preflight",
         family="preflight",
