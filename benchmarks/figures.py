@@ -1,0 +1,127 @@
+"""The figures of README.md, from the JSON below results/: nothing there is typed by hand.
+
+    python benchmarks/figures.py            # rewrite the block between the markers
+    python benchmarks/figures.py --check    # exit 1 when it is not what the JSON says
+
+A file that is not there is said to be missing; a figure that a file does not hold is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- figures: written by benchmarks/figures.py, do not edit -->", "<!-- end of figures -->"
+
+Json = dict[str, object]
+
+
+def block(results: Path = HERE / "results") -> str:
+    """The Markdown between the markers."""
+    parts: list[str] = []
+    missing: list[str] = []
+    for name, rows in SECTIONS.items():
+        file = results / f"{name}.json"
+        if not file.is_file():
+            missing.append(f"`benchmarks/bench_{name}.py`")
+            continue
+        data = json.loads(file.read_text())
+        found = list(rows(data))
+        if found:
+            parts.append(
+                "\n".join(["| what | figure |", "|---|---|", *(f"| {what} | {figure} |" for what, figure in found)])
+            )
+            parts.append(_where(data, name))
+    if missing:
+        parts.append(f"Not measured yet: {', '.join(missing)}.")
+    return "\n\n".join(parts)
+
+
+def rewritten(text: str, inside: str) -> str:
+    """`text` with `inside` between the markers."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise SystemExit(f"README.md needs one {BEGIN} and one {END} after it")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{inside}\n\n{END}{rest.split(END)[1]}"
+
+
+def _start(data: Json) -> Iterator[tuple[str, str]]:
+    if (wall := _at(data, "help", "wall", "median")) is not None:
+        bare = _at(data, "python", "wall", "median")
+        beside = "" if bare is None else f" (an empty Python: {bare:.2f} s)"
+        yield "`vambrace --help`", f"{wall:.2f} s{beside}, median of {_at(data, 'help', 'n'):.0f}"
+    if (wall := _at(data, "demo", "wall", "median")) is not None:
+        least, most = _at(data, "demo", "wall", "least"), _at(data, "demo", "wall", "most")
+        yield (
+            "`vambrace demo`: train, measure, report",
+            (
+                f"{wall:.0f} s ({least:.0f} to {most:.0f} s in {_at(data, 'demo', 'n'):.0f} runs), "
+                f"{_at(data, 'demo', 'cpu', 'median'):.0f} s of CPU"
+            ),
+        )
+    if (size := _at(data, "demo", "html_bytes")) is not None:
+        yield "its report, one HTML file", f"{size / 1e6:.2f} MB"
+
+
+def _pgd(data: Json) -> Iterator[tuple[str, str]]:
+    count = _at(data, "strength", "images")
+    if (ours := _at(data, "strength", "left_by_ours")) is not None:
+        loop = _at(data, "strength", "left_by_loop_last_iterate")
+        yield (
+            f"PGD-40, linf 0.3, {count:.0f} MNIST images, CNN-A: images left standing",
+            (f"{ours:.0f} (a loop that judges its last iterate: {loop:.0f})"),
+        )
+    for batch in (64, 250):
+        if (ratio := _at(data, "overhead", f"batch_{batch}", "ours_over_loop", "wall", "fastest")) is not None:
+            yield f"the same steps, nothing stops early, batch {batch}: time over a hand-written loop", f"{ratio:.2f}"
+    if (ratio := _at(data, "speed", "torchattacks_over_ours", "wall", "fastest")) is not None:
+        yield "PGD-40 on a standard network, batches as each is fastest: torchattacks' time over ours", f"{ratio:.1f}"
+
+
+SECTIONS: dict[str, Callable[[Json], Iterator[tuple[str, str]]]] = {"start": _start, "pgd": _pgd}
+
+
+def _at(data: Json, *path: str) -> float | None:
+    """The number at a path, or None."""
+    found: object = data
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return float(found) if isinstance(found, int | float) else None
+
+
+def _where(data: Json, name: str) -> str:
+    there = data.get("surroundings")
+    known = there if isinstance(there, dict) else {}
+    versions = known.get("versions")
+    torch = versions.get("torch") if isinstance(versions, dict) else None
+    facts = [
+        str(known.get("cpu", "unknown processor")),
+        f"{known.get('cores', '?')} cores, {known.get('threads', '?')} in use",
+        f"Python {known.get('python', '?')}",
+        f"torch {torch}",
+        f"commit {str(known.get('commit', '?'))[:12]}",
+    ]
+    return f"({'; '.join(facts)}; `benchmarks/results/{name}.json`)"
+
+
+def main() -> int:
+    """Rewrite, or say that it is due."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    text = README.read_text(encoding="utf-8")
+    new = rewritten(text, block())
+    if parser.parse_args().check:
+        if new != text:
+            sys.stderr.write("README.md is not what benchmarks/results say: run python benchmarks/figures.py\n")
+        return int(new != text)
+    README.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

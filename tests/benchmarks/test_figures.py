@@ -1,0 +1,76 @@
+"""The figures of the README are what the JSON says, and nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def figures() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("figures", ROOT / "benchmarks" / "figures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+START = {
+    "surroundings": {"cpu": "Some CPU", "cores": 2, "threads": 1, "python": "3.11.7", "commit": "abc" * 14},
+    "help": {"n": 20, "wall": {"median": 0.1234}},
+    "python": {"n": 20, "wall": {"median": 0.0123}},
+    "demo": {
+        "n": 3,
+        "wall": {"median": 13.2, "least": 12.6, "most": 14.4},
+        "cpu": {"median": 12.5},
+        "html_bytes": 1_234_567,
+    },
+}
+
+
+def test_the_readme_is_up_to_date(figures: ModuleType) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text == figures.rewritten(text, figures.block()), "run python benchmarks/figures.py"
+
+
+def test_every_figure_comes_from_a_file(figures: ModuleType, tmp_path: Path) -> None:
+    said = figures.block(tmp_path)
+    assert said == "Not measured yet: `benchmarks/bench_start.py`, `benchmarks/bench_pgd.py`."
+    (tmp_path / "start.json").write_text(json.dumps(START))
+    said = figures.block(tmp_path)
+    for words in (
+        "| `vambrace --help` | 0.12 s (an empty Python: 0.01 s), median of 20 |",
+        "13 s (13 to 14 s in 3 runs), 12 s of CPU",
+        "1.23 MB",
+        "Some CPU; 2 cores, 1 in use; Python 3.11.7",
+        "commit abcabcabcabc;",
+        "benchmarks/results/start.json",
+        "Not measured yet: `benchmarks/bench_pgd.py`",
+    ):
+        assert words in said
+
+
+def test_what_a_file_does_not_hold_is_left_out(figures: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "start.json").write_text("{}")
+    (tmp_path / "pgd.json").write_text(json.dumps({"speed": {"torchattacks_over_ours": {"wall": {"fastest": 6.54}}}}))
+    said = figures.block(tmp_path)
+    assert "--help" not in said
+    assert "torchattacks' time over ours | 6.5 |" in said
+    assert "Not measured" not in said
+
+
+def test_only_the_block_changes_and_markers_are_needed(figures: ModuleType) -> None:
+    text = f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n"
+    new = figures.rewritten(text, "new")
+    assert new == f"before\n{figures.BEGIN}\n\nnew\n\n{figures.END}\nafter\n"
+    assert figures.rewritten(new, "new") == new
+    for wrong in ("none", f"{figures.END}{figures.BEGIN}", f"{figures.BEGIN}{figures.BEGIN}{figures.END}"):
+        with pytest.raises(SystemExit):
+            figures.rewritten(wrong, "new")
