@@ -250,9 +250,9 @@ def main() -> None:
     result: dict[str, object] = {"surroundings": interleave.surroundings(SEED, given.threads)}
     result["strength"] = strength(given.images)
     interleave.say(f"strength: {result['strength']}")
-    result["overhead"] = overhead(given.images, given.rounds, (64, 250))
+    result["overhead"] = overhead(given.images, given.rounds, (64, 128, 250))
     interleave.say(f"overhead: {result['overhead']}")
-    result["speed"] = speed(given.images, max(1, given.rounds // 2), (64, 250))
+    result["speed"] = speed(given.images, max(2, given.rounds // 2), (64, 128, 250))
     interleave.say(f"speed: {result['speed']}")
     full = given.images == 1000
     interleave.say(f"written to {interleave.write('pgd' if full else 'pgd-quick', result)}")

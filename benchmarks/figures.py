@@ -76,7 +76,7 @@ def _pgd(data: Json) -> Iterator[tuple[str, str]]:
             f"PGD-40, linf 0.3, {count:.0f} MNIST images, CNN-A: images left standing",
             (f"{ours:.0f} (a loop that judges its last iterate: {loop:.0f})"),
         )
-    for batch in (64, 250):
+    for batch in (64, 128, 250):
         if (ratio := _at(data, "overhead", f"batch_{batch}", "ours_over_loop", "wall", "fastest")) is not None:
             yield f"the same steps, nothing stops early, batch {batch}: time over a hand-written loop", f"{ratio:.2f}"
     if (ratio := _at(data, "speed", "torchattacks_over_ours", "wall", "fastest")) is not None:

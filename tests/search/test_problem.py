@@ -105,7 +105,7 @@ def test_start_points() -> None:
 def test_batch_size() -> None:
     refused("E138", batch_size=0)
     refused("E138", batch_size=-3)
-    assert batch_rows(None, torch.device("cpu")) == 64
+    assert batch_rows(None, torch.device("cpu")) == 128
     assert batch_rows(7, torch.device("cpu")) == 7
 
 

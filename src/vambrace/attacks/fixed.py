@@ -83,7 +83,7 @@ class FixedRadius(Options):
             rng: seed or stream of all draws; global random state is neither read nor advanced.
             ids: int64 (n,), distinct, whose draws are whose; None: positions.
             start: first points like `inputs`, projected into the ball; None: as the attack's options say.
-            batch_size: physical rows a forward; None: 64 on CPU, 512 elsewhere. Cost may depend on it, outcomes not.
+            batch_size: physical rows a forward; None: 128 on CPU, 512 elsewhere. Cost may depend on it, outcomes not.
             progress: told how many samples are done.
 
         Returns:

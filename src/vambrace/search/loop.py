@@ -12,6 +12,7 @@ When not: attacks that must look at several samples at once (universal perturbat
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, cast
 
@@ -19,7 +20,7 @@ import torch
 
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.core.progress import silent
-from vambrace.ops.norms import lengths, peaks
+from vambrace.ops.norms import peaks
 from vambrace.ops.projections import tighten
 from vambrace.search.judge import Oracle, Verdicts, judge
 from vambrace.search.layout import choose_format
@@ -311,6 +312,16 @@ class _Search:
 
 
 def _is_plain(gradient: Tensor) -> bool:
-    """Whether every sample's gradient (m, ...) is surely finite and not all zero; squares may under- or overflow."""
-    least, most = lengths(gradient, "l2").aminmax()
+    """Whether every sample's gradient (m, ...) is surely finite and not zero; where one product cannot tell, False.
+
+    A sum that weighs the elements differently is zero for a zero gradient and no number for one that has any; the
+    weights keep opposite elements from cancelling.
+    """
+    rows = gradient.reshape(len(gradient), -1)
+    least, most = (rows @ _weights(rows.shape[1], rows.dtype, rows.device)).abs_().aminmax()
     return least.item() > 0 and most.item() < math.inf
+
+
+@functools.lru_cache(maxsize=8)
+def _weights(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.linspace(0.5, 1.5, length, dtype=dtype, device=device)

@@ -85,9 +85,9 @@ def pose(
 
 
 def batch_rows(batch_size: int | None, device: torch.device) -> int:
-    """The physical batch: the caller's, else 64 on CPU, where larger ones leave the cache, and 512 elsewhere."""
+    """The physical batch: the caller's, else 128 on CPU, where larger ones leave the cache and smaller ones wait for Python, and 512 elsewhere."""
     if batch_size is None:
-        return 64 if device.type == "cpu" else 512
+        return 128 if device.type == "cpu" else 512
     require(
         batch_size >= 1,
         seen=f"batch_size {batch_size}",
