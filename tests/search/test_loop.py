@@ -19,6 +19,7 @@ from vambrace.search import loop
 from vambrace.search.loop import search
 from vambrace.search.pace import Pace
 from vambrace.search.problem import pose
+from vambrace.search.rule import Plain
 from vambrace.testing.attacks import curved_problem
 from vambrace.testing.counting import CountingModel
 
@@ -163,7 +164,7 @@ def test_a_refused_claim_goes_on_searching(watching: bool, monkeypatch: pytest.M
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomSearch:
+class RandomSearch(Plain):
     """A rule without gradients: jump to random points of the box around the input."""
 
     eps: float
@@ -175,14 +176,14 @@ class RandomSearch:
     def anchor(self, origin):
         return {"centre": origin.inputs, "ids": origin.ids}
 
-    def start(self, origin, anchor, restart):
+    def start(self, origin, anchor, restart, before):
         return {"point": origin.inputs.clone(), "time": torch.zeros_like(restart)}
 
-    def slope(self, logits, goal):
+    def slope(self, anchor, state, logits, goal):
         raise AssertionError("no gradient is asked for")
 
-    def step(self, anchor, state, logits, goal, gradient):
-        assert gradient is None
+    def step(self, anchor, state, answer):
+        assert answer.gradient is None
         shape = tuple(anchor["centre"].shape[1:])
         from vambrace.core.rng import Streams
 

@@ -14,12 +14,12 @@ from vambrace.testing.counting import CountingModel
 def test_buckets_hold_the_rows_and_little_more(rows: int, most: int) -> None:
     size = bucket(min(rows, most), most)
     assert min(rows, most) <= size <= most
-    assert size <= min(rows, most) * 1.125 + 1
+    assert size <= min(rows, most) * 1.0625 + 1
 
 
 def test_buckets_are_few() -> None:
     sizes = {bucket(rows, 4096) for rows in range(1, 4097)}
-    assert len(sizes) <= 8 * 12
+    assert len(sizes) <= 16 * 12
     assert bucket(0, 64) == 0
 
 

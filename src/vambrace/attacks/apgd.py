@@ -28,12 +28,13 @@ from vambrace.attacks.fixed import FixedRadius, require_option, require_restarts
 from vambrace.core.options import Ratio
 from vambrace.ops import losses
 from vambrace.ops.rows import assign, spread
+from vambrace.search.rule import Plain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vambrace.core.goals import Goal
-    from vambrace.search.rule import Origin, Tensors
+    from vambrace.search.rule import Answer, Origin, Tensors
 
 __all__ = ["APGD", "AdaptiveAscent", "checkpoints"]
 
@@ -56,7 +57,7 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdaptiveAscent:
+class AdaptiveAscent(Plain):
     """The rule of APGD.
 
     Attributes:
@@ -76,7 +77,6 @@ class AdaptiveAscent:
     random_start: bool
     rho: float
     momentum: float
-    gradient: ClassVar[bool] = True
 
     @property
     def norm(self) -> Literal["l2", "linf"]:
@@ -89,7 +89,7 @@ class AdaptiveAscent:
     def anchor(self, origin: Origin) -> dict[str, Tensor]:
         return self.ball.anchor(origin)
 
-    def start(self, origin: Origin, anchor: Tensors, restart: Tensor) -> dict[str, Tensor]:
+    def start(self, origin: Origin, anchor: Tensors, restart: Tensor, before: Tensors | None) -> dict[str, Tensor]:
         point = self.ball.start(origin, anchor, restart, random=self.random_start)
         lowest = torch.full(restart.shape, float("-inf"), dtype=torch.float64, device=point.device)
         return {
@@ -106,17 +106,13 @@ class AdaptiveAscent:
             "halved": torch.ones_like(restart, dtype=torch.bool),
         }
 
-    def slope(self, logits: Tensor, goal: Goal) -> Tensor:
+    def slope(self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal) -> Tensor:
         return losses.slope(self.loss, logits, goal)
 
-    def step(
-        self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal, gradient: Tensor | None
-    ) -> dict[str, Tensor]:
+    def step(self, anchor: Tensors, state: Tensors, answer: Answer) -> dict[str, Tensor]:
         """Record the point just evaluated, judge the step size where due, and move on."""
-        if gradient is None:
-            raise ValueError("this rule steps along gradients")
-        after = dict(state)
-        first, value = state["time"] == 0, losses.value(self.loss, logits, goal).double()
+        after, gradient = dict(state), answer.slope
+        first, value = state["time"] == 0, losses.value(self.loss, answer.logits, answer.goal).double()
         better = value > state["best_value"]
         assign(state["best"], better, state["point"])
         assign(state["best_gradient"], better, gradient)

@@ -21,18 +21,19 @@ from vambrace.attacks.ball import Ball
 from vambrace.attacks.fixed import FixedRadius, require_option, require_restarts
 from vambrace.core.options import Ratio
 from vambrace.ops import losses
+from vambrace.search.rule import Plain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vambrace.core.goals import Goal
-    from vambrace.search.rule import Origin, Tensors
+    from vambrace.search.rule import Answer, Origin, Tensors
 
 __all__ = ["Ascent", "FGSM", "PGD"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ascent:
+class Ascent(Plain):
     """Steps of one size up the gradient, each projected back: the rule of FGSM and PGD.
 
     Attributes:
@@ -50,7 +51,6 @@ class Ascent:
     step_size: float
     restarts: int
     random_start: bool
-    gradient: ClassVar[bool] = True
 
     @property
     def norm(self) -> Literal["l2", "linf"]:
@@ -63,18 +63,14 @@ class Ascent:
     def anchor(self, origin: Origin) -> dict[str, Tensor]:
         return self.ball.anchor(origin)
 
-    def start(self, origin: Origin, anchor: Tensors, restart: Tensor) -> dict[str, Tensor]:
+    def start(self, origin: Origin, anchor: Tensors, restart: Tensor, before: Tensors | None) -> dict[str, Tensor]:
         return {"point": self.ball.start(origin, anchor, restart, random=self.random_start)}
 
-    def slope(self, logits: Tensor, goal: Goal) -> Tensor:
+    def slope(self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal) -> Tensor:
         return losses.slope(self.loss, logits, goal)
 
-    def step(
-        self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal, gradient: Tensor | None
-    ) -> dict[str, Tensor]:
-        if gradient is None:
-            raise ValueError("this rule steps along gradients")
-        return {"point": self.ball.ascend(anchor, state["point"], gradient, self.step_size)}
+    def step(self, anchor: Tensors, state: Tensors, answer: Answer) -> dict[str, Tensor]:
+        return {"point": self.ball.ascend(anchor, state["point"], answer.slope, self.step_size)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

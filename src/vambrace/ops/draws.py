@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
     from vambrace.core.rng import Streams
 
-__all__ = ["integers", "normal", "signs", "uniform"]
+__all__ = ["BELL_SIZE", "bell", "integers", "normal", "signs", "uniform"]
+
+BELL_SIZE = math.sqrt(2 * (256**2 - 1) / 12)
+"""Standard deviation of `bell`."""
+
+_EVEN_BYTES = 0x00FF00FF00FF00FF
 
 
 def uniform(
@@ -79,6 +84,29 @@ def normal(
     # 53 signed bits plus one half: odd multiples of 2**-53 inside (-1, 1), symmetric, never 0 or 1.
     centred = (words >> 11).to(torch.float64).add_(0.5).mul_(2.0**-52)
     return centred.erfinv_().mul_(math.sqrt(2.0)).to(dtype)
+
+
+def bell(
+    stream: Streams,
+    ids: Tensor,
+    *,
+    shape: tuple[int, ...],
+    step: int | Tensor = 0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Whole numbers (n, *shape) from -255 to 255, each the difference of two random bytes; arguments as `uniform`.
+
+    A fifth of the price of `normal`, for searches that need many random directions: one hashed word gives four
+    numbers. Mean 0, standard deviation `BELL_SIZE`, excess kurtosis -0.6 (normal: 0), none beyond 2.45 deviations. Up
+    to 65,793 of them, with signs or not, add up exactly in float32, whatever the order of summation: so a mean over
+    draws does not depend on how they were split into batches.
+    """
+    size = math.prod(shape)
+    words = _words(stream, ids, step, (-(-size // 4),), device)
+    odd = (words >> 8).bitwise_and_(_EVEN_BYTES)
+    lanes = words.bitwise_and_(_EVEN_BYTES).view(torch.int16).sub_(odd.view(torch.int16))
+    return lanes[:, :size].to(dtype).reshape(ids.shape[0], *shape)
 
 
 def integers(

@@ -13,7 +13,7 @@ moves what is handed back inward until its size, measured in float64, is at most
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,6 +23,8 @@ from vambrace.ops.rows import spread
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from vambrace.core.options import Norm
 
 __all__ = ["ball_box", "inner_box", "project_l2", "tighten"]
 
@@ -105,9 +107,7 @@ def project_l2(points: Tensor, inputs: Tensor, eps: float, low: Tensor, high: Te
     return (inputs + change * scale.sqrt()).clamp(low, high)
 
 
-def tighten(
-    points: Tensor, inputs: Tensor, eps: float, norm: Literal["l2", "linf"], bounds: Bounds | None
-) -> tuple[Tensor, Tensor]:
+def tighten(points: Tensor, inputs: Tensor, eps: float, norm: Norm, bounds: Bounds | None) -> tuple[Tensor, Tensor]:
     """Move points inward as little as it takes for them to be allowed as saved.
 
     Points that are allowed already come back unchanged, bit for bit. NaN becomes the input.
@@ -115,8 +115,8 @@ def tighten(
     Args:
         points: (n, ...).
         inputs: (n, ...), the centres.
-        eps: radius.
-        norm: of the ball.
+        eps: radius; may be infinite.
+        norm: of the ball; a point that is too far in l0 becomes the input, for there is no little inward there.
         bounds: the box; None: there is none.
 
     Returns:
@@ -129,8 +129,8 @@ def tighten(
         points = torch.where(points.isnan(), inputs, points)
         if norm == "linf":
             points = points.clamp(*ball_box(inputs, eps, bounds))
-        else:
-            points = _shrink(points, inputs, eps, low, high)
+        elif norm != "l0":
+            points = _shrink(points, inputs, eps, norm, low, high)
         # A radius at the scale of rounding leaves nothing but the input.
         near = distances(points, inputs, norm) <= eps
         points = torch.where(spread(near, points), points, inputs)
@@ -138,12 +138,12 @@ def tighten(
     return points, distance
 
 
-def _shrink(points: Tensor, inputs: Tensor, eps: float, low: Tensor, high: Tensor) -> Tensor:
-    """Points inside the box, scaled into the l2 ball where they lie outside it, and rounded toward its centre."""
+def _shrink(points: Tensor, inputs: Tensor, eps: float, norm: Norm, low: Tensor, high: Tensor) -> Tensor:
+    """Points inside the box, scaled into the l1 or l2 ball where they lie outside it, and rounded toward its centre."""
     centre = inputs.clamp(low, high)  # differs from the input by at most the rounding of an end of the box
-    slack = eps - lengths(centre.double() - inputs.double(), "l2")
+    slack = eps - lengths(centre.double() - inputs.double(), norm)
     change = points.double() - centre.double()
-    size = lengths(change, "l2")
+    size = lengths(change, norm)
     tiny = torch.finfo(torch.float64).tiny
     scale = (slack.clamp(min=0.0) / size.clamp(min=tiny)) * (1.0 - _KEEP_OFF)
     wanted = centre.double() + change * spread(scale, change)

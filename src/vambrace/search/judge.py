@@ -54,6 +54,8 @@ class Oracle:
     Attributes:
         forwards: rows asked forward so far.
         backwards: rows asked backward so far.
+        forward_pads: those among `forwards` that belong to no sample.
+        backward_pads: those among `backwards` that belong to no sample.
         memory_format: of the images that the model is given.
 
     Args:
@@ -65,11 +67,13 @@ class Oracle:
         self._most_class = most_class
         self.forwards = 0
         self.backwards = 0
+        self.forward_pads = 0
+        self.backward_pads = 0
         self.memory_format = torch.contiguous_format
         self._model = model
 
-    def logits(self, points: Tensor) -> Tensor:
-        """Points (m, ...) to logits (m, k) in float32 or wider, in the graph of `points`.
+    def logits(self, points: Tensor, *, pads: int = 0) -> Tensor:
+        """Points (m, ...), `pads` of them nobody's, to logits (m, k) in float32 or wider, in the graph of `points`.
 
         Raises:
             ConfigError: E133, when the goal names a class that the logits do not have.
@@ -77,6 +81,7 @@ class Oracle:
         """
         given = points.clone(memory_format=self.memory_format).to(self._model.dtype)
         self.forwards += len(points)
+        self.forward_pads += pads
         logits = checked_logits(self._model(given), len(points), "logits", source=self._model)
         if logits.shape[1] < 2:
             raise ModelMisbehaved(
@@ -89,16 +94,19 @@ class Oracle:
             require_classes(least=0, most=self._most_class, classes=logits.shape[1])
         return logits
 
-    def pull_back(self, logits: Tensor, slope: Tensor, points: Tensor) -> Tensor:
+    def pull_back(self, logits: Tensor, slope: Tensor, points: Tensor, *, pads: int = 0, keep: bool = False) -> Tensor:
         """`slope` (m, k), a direction of the logits, as the gradient (m, ...) with respect to `points`.
+
+        `keep` leaves the graph for another direction; `pads` of the points are nobody's.
 
         Raises:
             ModelMisbehaved: E405, when the logits do not depend on the points as far as autograd can see.
         """
         self.backwards += len(points)
+        self.backward_pads += pads
         found = None
         if logits.requires_grad:
-            (found,) = torch.autograd.grad(logits, points, slope, allow_unused=True)
+            (found,) = torch.autograd.grad(logits, points, slope, allow_unused=True, retain_graph=keep)
         if found is None:
             raise ModelMisbehaved(
                 "E405",

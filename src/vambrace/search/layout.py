@@ -36,8 +36,8 @@ def choose_format(oracle: Oracle, inputs: Tensor, rows: int) -> None:
     try:
         with torch.enable_grad():
             sample = inputs[:1].clone(memory_format=torch.channels_last).requires_grad_()
-            logits = oracle.logits(sample)
-            gradient = oracle.pull_back(logits, torch.ones_like(logits), sample)
+            logits = oracle.logits(sample, pads=1)
+            gradient = oracle.pull_back(logits, torch.ones_like(logits), sample, pads=1)
         kept = gradient.stride()[1:] == sample.stride()[1:] and _convolutions(logits) >= _ENOUGH_CONVOLUTIONS
     except RuntimeError:
         # What the model cannot do in this format it does in the other one; any other fault shows again there.

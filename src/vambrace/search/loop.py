@@ -12,22 +12,24 @@ When not: attacks that must look at several samples at once (universal perturbat
 
 from __future__ import annotations
 
-import functools
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
 
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.core.progress import silent
-from vambrace.ops.norms import peaks
+from vambrace.ops.norms import lengths
 from vambrace.ops.projections import tighten
+from vambrace.ops.rows import spread
 from vambrace.search.judge import Oracle, Verdicts, judge
 from vambrace.search.layout import choose_format
 from vambrace.search.pace import bucket, choose_pace
 from vambrace.search.rule import Origin
 from vambrace.search.slots import BROKEN, CLAIMED, ENDED, LIVE, VACANT, Slots
 from vambrace.search.tally import Tally
+from vambrace.search.views import Views
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
     from vambrace.search.rule import Rule, Tensors
 
 __all__ = ["search"]
+
+_PUSHES = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
+"""How much further from its input than it was found a nearest success may be put, to be one again when verified."""
 
 
 def search(problem: Problem, rule: Rule, *, name: str = "search", progress: Progress = silent) -> Attacked:
@@ -79,17 +84,16 @@ class _Search:
         self._tally = Tally(problem)
         self._device = problem.inputs.device
         self._pace = choose_pace(problem.model, self._device.type, problem.batch_size)
-        self._padding = [0, 0]
         self._pads = 0
         self._next = min(problem.batch_size, len(problem.inputs))
+        self._watching = self._pace.look_every == 1  # the host may ask about rows at any time
+        self._views = Views(self._oracle, rule, problem.rng, watching=self._watching)
         if rule.gradient:
             choose_format(self._oracle, problem.inputs, self._next)
-            self._padding = [self._oracle.forwards, self._oracle.backwards]
         self.slots = self._filled(torch.arange(self._next, device=self._device))
         self._goal = problem.goal.take(self.slots.index)
         # Where a goal is about the predicted class alone, the class shows sooner than the margin that nothing is won.
         self._labelled = type(problem.goal).margin in (Untargeted.margin, Targeted.margin)
-        self._watching = self._pace.look_every == 1  # the host may ask about rows at any time
         self._lag = 0  # steps of all live rows that `slots.step` does not hold yet
         self._look()
 
@@ -102,24 +106,24 @@ class _Search:
 
     def outcome(self) -> Attacked:
         """What was found, once no row is left."""
-        oracle, (forward_pads, backward_pads) = self._oracle, self._padding
+        oracle = self._oracle
         return self._tally.outcome(
             self._rule.norm,
             forwards=oracle.forwards,
             backwards=oracle.backwards,
-            padding=(forward_pads, backward_pads),
+            padding=(oracle.forward_pads, oracle.backward_pads),
         )
 
     def _advance(self) -> bool:
         """Evaluate every row once and step those that go on; True where the host saw that nothing else happened."""
         slots, rule = self.slots, self._rule
         stepping = self._left > 0
-        with torch.set_grad_enabled(stepping and rule.gradient):
-            point = slots.state["point"].detach().requires_grad_(stepping and rule.gradient)
-            logits = self._oracle.logits(point)
-        self._padding[0] += self._pads
+        joined = stepping and rule.gradient and rule.sighted  # the forward that judges also gives a gradient
+        with torch.set_grad_enabled(joined):
+            point = slots.state["point"].detach().requires_grad_(joined)
+            logits = self._oracle.logits(point, pads=self._pads)
         known = logits.detach()
-        calm = self._watching and self._soon > 0 and self._is_calm(known)
+        calm = self._watching and self._soon > 0 and rule.keeps == "last" and self._is_calm(known)
         if calm:
             moving, still = self._open, self._still
             self._lag += 1
@@ -131,14 +135,8 @@ class _Search:
         self._soon -= 1
         if not stepping or (still is not None and len(still) == len(slots)):
             return False
-        gradient = None
-        if rule.gradient:
-            gradient = self._oracle.pull_back(logits, rule.slope(known, self._goal), point)
-            self._padding[1] += self._pads
-            if not self._watching or not _is_plain(gradient):
-                gradient = gradient.nan_to_num(nan=0.0)
-                slots.zeros += (peaks(gradient) == 0) & moving
-        slots.hold(moving, still, lambda: rule.step(slots.anchor, slots.state, known, self._goal, gradient))
+        answer = self._views.answer(slots, self._goal, logits, point, moving, self._pads)
+        slots.hold(moving, still, lambda: rule.step(slots.anchor, slots.state, answer))
         if not calm:
             slots.step += moving
             slots.retry &= ~moving
@@ -155,12 +153,32 @@ class _Search:
         """Write down how every row stands after an evaluation; which rows go on."""
         slots, (margin, won, finite) = self.slots, verdicts
         live = slots.status == LIVE
-        slots.margin = torch.where(live & finite, margin.double(), slots.margin)
+        known = live & finite
+        slots.margin = torch.where(known, margin.double(), slots.margin)
         over = slots.step >= self._rule.steps
         slots.status.masked_fill_(live & over, ENDED)
-        slots.status.masked_fill_(live & won & ~slots.retry, CLAIMED)
+        claimed = live & won & ~slots.retry
+        if self._rule.keeps != "last":
+            claimed = self._keep(known, claimed, margin)
+        slots.status.masked_fill_(claimed, CLAIMED)
         slots.status.masked_fill_(live & ~finite, BROKEN)
         return slots.status == LIVE
+
+    def _keep(self, known: Tensor, claimed: Tensor, margin: Tensor) -> Tensor:
+        """Remember the points that are better than any before; which of the claims end a search."""
+        slots, rule = self.slots, self._rule
+        point = slots.state["point"]
+        if rule.keeps == "margin":
+            slots.better(known & (margin > slots.score), margin.double(), self._spent(slots.restart, slots.step))
+            return claimed
+        distance = lengths(point - slots.anchor["inputs"], rule.norm).double()
+        slots.better(claimed & (-distance > slots.score), -distance, self._spent(slots.restart, slots.step))
+        return claimed & (distance <= rule.enough)
+
+    def _spent(self, restart: Tensor, step: Tensor) -> Tensor:
+        """Logical forwards up to and with the evaluation after `step` steps of a restart."""
+        forwards = self._views.forwards
+        return restart * (self._rule.steps * forwards + 1) + step * forwards + 1 + self._rule.clean
 
     def _catch_up(self) -> None:
         """Add the steps that were taken without a note of them."""
@@ -181,7 +199,7 @@ class _Search:
         done = self._confirm(self._rows(status, CLAIMED)) + self._end(self._rows(status, ENDED))
         # Verification can meet logits that are not finite, so the broken rows are asked for after it.
         broken = self._rows(self._look(), BROKEN)
-        done += self._retire(broken, *self._tight(broken))
+        done += self._retire(broken, *self._tight(broken, self.slots.state["point"][broken]))
         self._refill()
         self._look()
         return done
@@ -204,34 +222,54 @@ class _Search:
         rows = [row for row, state in enumerate(status) if state == wanted]
         return torch.tensor(rows, dtype=torch.int64, device=self._device)
 
-    def _tight(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The points of `rows` as they would be handed back, and their distances."""
+    def _tight(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Points of the samples in `rows` as they would be handed back, and their distances."""
         given = self._problem.inputs[self.slots.index[rows]]
-        points = self.slots.state["point"][rows]
         return tighten(points, given, self._rule.eps, self._rule.norm, self._problem.model.bounds)
 
     def _confirm(self, rows: Tensor) -> int:
         """Judge claims at the points as they would be saved; a refused one goes on from where it stood."""
         if not len(rows):
             return 0
-        slots, problem = self.slots, self._problem
-        index, (points, distance) = slots.index[rows], self._tight(rows)
-        size = self._pace.confirm_rows
+        slots = self.slots
+        points, distance = self._tight(rows, slots.state["point"][rows])
+        won, finite = self._verified(rows, points)
+        passed = won & (distance <= self._rule.eps)
+        slots.retry[rows] = True
+        slots.status[rows] = torch.where(finite, LIVE, BROKEN).to(torch.int8)
+        passed_rows = rows[passed]
+        slots.met[passed_rows] = self._spent(slots.restart[passed_rows], slots.step[passed_rows])
+        return self._retire(passed_rows, points[passed], distance[passed], success=True)
+
+    def _crown(self, rows: Tensor) -> int:
+        """Verify the nearest successes; a point that fails moves away from its input, further each time."""
+        slots, done = self.slots, 0
+        inputs, best = slots.anchor["inputs"][rows], slots.best[rows]
+        for push in _PUSHES:
+            points, distance = self._tight(rows, inputs + (best - inputs) * (1.0 + push))
+            won, finite = self._verified(rows, points)
+            done += self._retire(rows[won], points[won], distance[won], success=True)
+            left = ~won & finite
+            slots.status[rows[~finite]] = BROKEN
+            rows, inputs, best = rows[left], inputs[left], best[left]
+            if not len(rows):
+                return done
+        return done + self._retire(rows, *self._tight(rows, best))
+
+    def _verified(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Ask about points as they would be saved, in forwards of fixed shape: which are successes, which finite."""
+        slots, size = self.slots, self._pace.confirm_rows
         answers: list[Tensor] = []
         for first in range(0, len(points), size):
             part = points[first : first + size]
             missing = size - len(part) if self._pace.padded else 0
-            self._padding[0] += missing
             asked = torch.cat((part, part[-1:].expand(missing, *part.shape[1:])))
-            answers.append(self._oracle.logits(asked)[: len(part)])
+            answers.append(self._oracle.logits(asked, pads=missing)[: len(part)])
         logits = torch.cat(answers)
-        margin, won, finite = judge(logits, problem.goal.take(index).margin(logits))
-        passed = won & (distance <= self._rule.eps)
+        margin, won, finite = judge(logits, self._problem.goal.take(slots.index[rows]).margin(logits))
         slots.checks[rows] += 1
-        slots.retry[rows] = True
-        slots.status[rows] = torch.where(finite, LIVE, BROKEN).to(torch.int8)
         slots.margin[rows] = torch.where(finite, margin.double(), slots.margin[rows])
-        return self._retire(rows[passed], points[passed], distance[passed], success=True)
+        return won, finite
 
     def _end(self, rows: Tensor) -> int:
         """Start again where a sample has restarts left, and let the others go."""
@@ -243,11 +281,26 @@ class _Search:
             slots.step[rows] = 0
             slots.retry[rows] = False
             slots.status[rows] = LIVE
-            anchor = {name: tensor[rows] for name, tensor in slots.anchor.items()}
-            fresh = rule.start(self._origin(slots.index[rows]), anchor, slots.restart[rows])
+            anchor, before = slots.taken(rows)
+            fresh = rule.start(self._origin(slots.index[rows]), anchor, slots.restart[rows], before)
             for name, tensor in slots.state.items():
                 tensor[rows] = fresh[name]
-        return self._retire(over, *self._tight(over))
+        crowned = over[:0]
+        if rule.keeps == "nearest":
+            found = slots.score[over] > -math.inf
+            crowned, over = over[found], over[~found]
+        done = self._crown(crowned) if len(crowned) else 0
+        return done + self._retire(over, *self._tight(over, self._left_with(over)))
+
+    def _left_with(self, rows: Tensor) -> Tensor:
+        """What samples that were not broken are handed back."""
+        slots = self.slots
+        point = slots.state["point"][rows]
+        if self._rule.keeps != "margin":
+            return point
+        seen = slots.score[rows] > -math.inf
+        slots.margin[rows] = torch.where(seen, slots.score[rows], slots.margin[rows])
+        return torch.where(spread(seen, point), slots.best[rows], point)
 
     def _retire(self, rows: Tensor, points: Tensor, distance: Tensor, *, success: bool = False) -> int:
         """Write down what was found for the samples in `rows`, and free the rows."""
@@ -258,8 +311,9 @@ class _Search:
         tally.success[index] = success
         tally.finite[index] = slots.status[rows] != BROKEN
         tally.margin[index] = slots.margin[rows].float()
-        tally.forwards[index] = restart * (rule.steps + 1) + step + 1
-        tally.backwards[index] = (restart * rule.steps + step) * rule.gradient
+        tally.forwards[index] = self._spent(restart, step)
+        tally.backwards[index] = (restart * rule.steps + step) * self._views.backwards
+        tally.first_success[index] = torch.where(tally.success[index], slots.met[rows], -1)
         tally.verifications[index] = slots.checks[rows]
         tally.zero_gradients[index] = slots.zeros[rows]
         slots.status[rows] = VACANT
@@ -276,8 +330,8 @@ class _Search:
             index = torch.arange(self._next, self._next + len(free), device=self._device)
             self._next += len(free)
             slots.put(free, self._filled(index))
-        if not waiting:
-            kept = self._rows(status, LIVE)
+        if self._next == len(self._problem.inputs):
+            kept = self._rows(self._look(), LIVE)
             size = bucket(len(kept), len(slots)) if self._pace.padded else len(kept)
             if size < len(slots):
                 self._pads = size - len(kept)
@@ -288,9 +342,11 @@ class _Search:
     def _filled(self, index: Tensor) -> Slots:
         """Rows that hold the samples at `index` at their first start."""
         origin = self._origin(index)
+        if self._rule.clean:
+            origin = replace(origin, logits=self._oracle.logits(origin.inputs).detach())
         anchor = self._laid(self._rule.anchor(origin))
-        state = self._rule.start(origin, anchor, torch.zeros_like(index))
-        return Slots(index=index, anchor=anchor, state=self._laid(state))
+        state = self._laid(self._rule.start(origin, anchor, torch.zeros_like(index), None))
+        return Slots(index=index, anchor=anchor, state=state, keeping=self._rule.keeps != "last")
 
     def _laid(self, tensors: Tensors) -> dict[str, Tensor]:
         """Tensors of the shape of images in the memory format that the model computes in."""
@@ -308,20 +364,6 @@ class _Search:
             start=None if problem.start is None else problem.start[index],
             bounds=problem.model.bounds,
             rng=problem.rng,
+            goal=problem.goal.take(index),
+            logits=None,
         )
-
-
-def _is_plain(gradient: Tensor) -> bool:
-    """Whether every sample's gradient (m, ...) is surely finite and not zero; where one product cannot tell, False.
-
-    A sum that weighs the elements differently is zero for a zero gradient and no number for one that has any; the
-    weights keep opposite elements from cancelling.
-    """
-    rows = gradient.reshape(len(gradient), -1)
-    least, most = (rows @ _weights(rows.shape[1], rows.dtype, rows.device)).abs_().aminmax()
-    return least.item() > 0 and most.item() < math.inf
-
-
-@functools.lru_cache(maxsize=8)
-def _weights(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.linspace(0.5, 1.5, length, dtype=dtype, device=device)

@@ -52,10 +52,10 @@ def choose_pace(model: Model, device_type: str, batch_size: int) -> Pace:
 
 
 def bucket(rows: int, most: int) -> int:
-    """The shape that a batch of `rows` shrinks to: eight sizes an octave, so that few shapes occur, at most `most`.
+    """The shape that a batch of `rows` shrinks to: sixteen sizes an octave, so that few shapes occur, at most `most`.
 
     >>> [bucket(rows, 64) for rows in (1, 15, 17, 33, 63, 64)]
-    [1, 15, 18, 36, 64, 64]
+    [1, 15, 17, 34, 64, 64]
     """
-    grain = 1 << max(0, rows.bit_length() - 4)
+    grain = 1 << max(0, rows.bit_length() - 5)
     return min(most, -(-rows // grain) * grain)

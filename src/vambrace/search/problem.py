@@ -85,7 +85,7 @@ def pose(
 
 
 def batch_rows(batch_size: int | None, device: torch.device) -> int:
-    """The physical batch: the caller's, else 128 on CPU, where larger ones leave the cache and smaller ones wait for Python, and 512 elsewhere."""
+    """The physical batch: the caller's, else 512, or 128 on CPU: larger leaves the cache, smaller waits for Python."""
     if batch_size is None:
         return 128 if device.type == "cpu" else 512
     require(

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
     from vambrace.core.access import Bounds
     from vambrace.core.goals import Goal
+    from vambrace.core.options import Norm
     from vambrace.core.rng import Streams
 
-__all__ = ["Origin", "Rule", "Tensors"]
+__all__ = ["Answer", "Keeps", "Origin", "Plain", "Rule", "Tensors"]
 
 Tensors = Mapping[str, "Tensor"]
+
+Keeps = Literal["last", "margin", "nearest"]
+"""Which point a sample is left with: the last one, the one of the highest margin, or the nearest that was a success."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -33,6 +37,8 @@ class Origin:
         start: (m, ...), the caller's start points, or None.
         bounds: the model's box, or None.
         rng: the stream of this search.
+        goal: of the m samples.
+        logits: (m, k) at the inputs, for rules that are `clean`; else None.
     """
 
     inputs: Tensor
@@ -40,6 +46,34 @@ class Origin:
     start: Tensor | None
     bounds: Bounds | None
     rng: Streams
+    goal: Goal
+    logits: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What the model said at the points of m rows.
+
+    Attributes:
+        logits: (m, k), without graph.
+        goal: of the m samples.
+        gradient: (m, ...) of the first view, or (s, m, ...) where the rule has s `slopes`; None for rules without.
+        others: (m, ...), the sum of the gradients of all other views; None where there is one view.
+        rng: the stream of this search.
+    """
+
+    logits: Tensor
+    goal: Goal
+    gradient: Tensor | None
+    others: Tensor | None
+    rng: Streams
+
+    @property
+    def slope(self) -> Tensor:
+        """The gradient, for rules that always get one."""
+        if self.gradient is None:
+            raise ValueError("this rule steps along gradients")
+        return self.gradient
 
 
 class Rule(Protocol):
@@ -47,21 +81,24 @@ class Rule(Protocol):
 
     The loop evaluates the model at `state["point"]`, asks `slope` which way the logits should go, pulls that back to
     a gradient with respect to the point, and hands both to `step`, which gives the next state. After `steps` steps
-    it evaluates once more: a restart that never succeeds costs `steps + 1` forwards and `steps` backwards. Nothing
-    may depend on how many samples there are, in which order, or on one another.
+    it evaluates once more: a restart that never succeeds costs `steps + 1` forwards and `steps` backwards, and more
+    where a step looks at several `views` or slopes. Nothing may depend on how many samples there are, in which
+    order, or on one another. `Plain` answers all that most rules answer alike.
     """
 
     gradient: ClassVar[bool]
     """Whether `step` needs gradients; without, the model is only asked forward."""
+    clean: ClassVar[bool]
+    """Whether starts need the logits of the inputs themselves: one more forward a sample."""
 
     @property
-    def norm(self) -> Literal["l2", "linf"]:
+    def norm(self) -> Norm:
         """What `eps` and distances are measured in."""
         ...
 
     @property
     def eps(self) -> float:
-        """No point further away is a success."""
+        """No point further away is a success; inf: the nearest success is wanted, however far."""
         ...
 
     @property
@@ -74,29 +111,97 @@ class Rule(Protocol):
         """Starts a sample gets at most, >= 1."""
         ...
 
+    @property
+    def keeps(self) -> Keeps:
+        """What a sample is left with. "nearest" searches on after a success, until one is near `enough`."""
+        ...
+
+    @property
+    def enough(self) -> float:
+        """For rules that keep the nearest: a success this near ends the search; 0: only one at the input itself."""
+        ...
+
+    @property
+    def views(self) -> int:
+        """Places around a point at which a step takes gradients, >= 1."""
+        ...
+
+    @property
+    def sighted(self) -> bool:
+        """Whether the first view is the point itself, so that the forward that judges it also gives a gradient."""
+        ...
+
+    @property
+    def slopes(self) -> int:
+        """Gradients that a step takes at the first view, >= 1; more than one only with a single view."""
+        ...
+
     def anchor(self, origin: Origin) -> Tensors:
-        """What never changes for these samples."""
+        """What never changes for these samples; for rules that keep the nearest, "inputs" among it."""
         ...
 
-    def start(self, origin: Origin, anchor: Tensors, restart: Tensor) -> Tensors:
-        """The state before the first evaluation of restart `restart`, int64 (m,): fresh tensors, one named "point"."""
+    def start(self, origin: Origin, anchor: Tensors, restart: Tensor, before: Tensors | None) -> Tensors:
+        """The state before the first evaluation of a restart: fresh tensors, one of them named "point".
+
+        Args:
+            origin: the samples.
+            anchor: see there.
+            restart: int64 (m,), from 0.
+            before: the state at the end of the restart before; None at the first one.
+        """
         ...
 
-    def slope(self, logits: Tensor, goal: Goal) -> Tensor:
-        """The derivative of what is raised with respect to the logits (m, k), which carry no graph: (m, k)."""
+    def look(self, anchor: Tensors, state: Tensors, point: Tensor, view: int, rng: Streams) -> Tensor:
+        """Where view number `view` takes its gradient: `point` (m, ...) to (m, ...), differentiable; 0 is the first."""
         ...
 
-    def step(self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal, gradient: Tensor | None) -> Tensors:
+    def slope(self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal) -> Tensor:
+        """What is raised, differentiated by the logits (m, k), which carry no graph: (m, k), or (s, m, k)."""
+        ...
+
+    def step(self, anchor: Tensors, state: Tensors, answer: Answer) -> Tensors:
         """The state with the next point.
 
         May overwrite tensors of `state` and return them; must neither overwrite nor return those of `anchor`, nor
-        `gradient`, which can belong to the model. Inside eps and bounds up to rounding: the loop tightens the rest.
-
-        Args:
-            anchor: see there.
-            state: at the point just evaluated.
-            logits: (m, k), there.
-            goal: of the m samples.
-            gradient: (m, ...), `slope` pulled back to the point; None where `gradient` is False.
+        gradients, which can belong to the model. Inside eps and bounds up to rounding: the loop tightens the rest.
         """
         ...
+
+
+class Plain:
+    """Base of a rule: one gradient at the point itself, the last point kept. Override what differs."""
+
+    __slots__ = ()
+
+    gradient: ClassVar[bool] = True
+    clean: ClassVar[bool] = False
+
+    @property
+    def keeps(self) -> Keeps:
+        """The last point."""
+        return "last"
+
+    @property
+    def enough(self) -> float:
+        """Only the input itself."""
+        return 0.0
+
+    @property
+    def views(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def sighted(self) -> bool:
+        """The point itself is looked at."""
+        return True
+
+    @property
+    def slopes(self) -> int:
+        """One."""
+        return 1
+
+    def look(self, anchor: Tensors, state: Tensors, point: Tensor, view: int, rng: Streams) -> Tensor:
+        """The point itself."""
+        del anchor, state, view, rng
+        return point

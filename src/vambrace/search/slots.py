@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import InitVar, dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import torch
 
-from vambrace.ops.rows import spread
+from vambrace.ops.rows import assign, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,9 @@ class Slots:
         restart: int64 (m,), number of this restart.
         retry: bool (m,), whether the point was claimed and refused: its next evaluation is no claim and not logical.
         margin: float64 (m,), the goal's margin where the row was last noted with finite logits; NaN before.
+        score: float64 (m,), how good the kept point is (its margin, or its negative distance); -inf: none yet.
+        best: (m, ...), the kept point; empty where the rule keeps the last one.
+        met: int64 (m,), logical forwards when the kept point, or the verified success, was seen.
         checks: int64 (m,), verifications.
         zeros: int64 (m,), steps without any gradient.
     """
@@ -42,19 +45,26 @@ class Slots:
     index: Tensor
     anchor: dict[str, Tensor]
     state: dict[str, Tensor]
+    keeping: InitVar[bool] = False
     status: Tensor = field(init=False)
     step: Tensor = field(init=False)
     restart: Tensor = field(init=False)
     retry: Tensor = field(init=False)
     margin: Tensor = field(init=False)
+    score: Tensor = field(init=False)
+    best: Tensor = field(init=False)
+    met: Tensor = field(init=False)
     checks: Tensor = field(init=False)
     zeros: Tensor = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, keeping: bool) -> None:
         self.status = torch.full_like(self.index, LIVE, dtype=torch.int8)
         self.retry = torch.zeros_like(self.index, dtype=torch.bool)
         self.margin = torch.full_like(self.index, float("nan"), dtype=torch.float64)
-        for name in ("step", "restart", "checks", "zeros"):
+        self.score = torch.full_like(self.margin, float("-inf"))
+        point = self.state["point"]
+        self.best = point.clone() if keeping else point.new_empty(len(point), 0)
+        for name in ("step", "restart", "checks", "zeros", "met"):
             setattr(self, name, torch.zeros_like(self.index))
 
     def __len__(self) -> int:
@@ -67,6 +77,17 @@ class Slots:
         for mine, theirs in ((self.anchor, other.anchor), (self.state, other.state)):
             for name, tensor in mine.items():
                 tensor[rows] = theirs[name]
+
+    def taken(self, rows: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Anchors and states of some rows, as copies."""
+        anchor = {name: tensor[rows] for name, tensor in self.anchor.items()}
+        return anchor, {name: tensor[rows] for name, tensor in self.state.items()}
+
+    def better(self, chosen: Tensor, score: Tensor, met: Tensor) -> None:
+        """Keep the present points of the rows `chosen`, bool (m,), with their scores and when they were seen."""
+        assign(self.best, chosen, self.state["point"])
+        self.score = torch.where(chosen, score, self.score)
+        self.met = torch.where(chosen, met, self.met)
 
     def shrink(self, rows: Tensor) -> None:
         """Keep only the rows `rows`, in that order."""

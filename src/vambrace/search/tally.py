@@ -29,6 +29,7 @@ class Tally:
         self.success = torch.zeros(count, dtype=torch.bool, device=inputs.device)
         self.finite = torch.ones(count, dtype=torch.bool, device=inputs.device)
         self.margin = torch.full((count,), float("nan"), dtype=torch.float32, device=inputs.device)
+        self.first_success = torch.full((count,), -1, dtype=torch.int64, device=inputs.device)
         whole = torch.zeros((4, count), dtype=torch.int64, device=inputs.device)
         self.forwards, self.backwards, self.verifications, self.zero_gradients = whole
 
@@ -65,7 +66,7 @@ class Tally:
             backwards=self.backwards,
             verifications=self.verifications,
             queries=queries,
-            first_success=torch.where(self.success, self.forwards, -1),
+            first_success=self.first_success,
             finite=self.finite,
             zero_gradients=self.zero_gradients,
             cost=cost,

@@ -97,7 +97,9 @@ def linear_problem(norm: Norm, eps: float) -> tuple[Function, Bounds, Tensor, Te
         the decision lies, (n,).
     """
     weight = torch.linspace(-1.0, 1.5, 16, dtype=torch.float64)
-    per_radius = weight.abs().sum() if norm == "linf" else weight.square().sum().sqrt()
+    # What one radius is worth along the weight: its norm in the dual of the norm that changes are measured in.
+    dual = {"linf": weight.abs().sum(), "l2": weight.square().sum().sqrt(), "l1": weight.abs().max()}
+    per_radius = dual[norm]
     radii = torch.tensor([0.1, 0.4, 0.6, 0.75, 0.89, 0.9, 1.01, 1.1, 2.0], dtype=torch.float64).repeat(2)
     labels = torch.tensor([0, 1]).repeat_interleave(9)
     centre = 8.0 * eps
