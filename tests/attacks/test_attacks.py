@@ -66,7 +66,7 @@ def test_fractions_are_read() -> None:
         (FGSM, {"eps": float("nan")}),
         (FGSM, {"eps": float("inf")}),
         (FGSM, {"eps": 0.1, "norm": "l1"}),
-        (FGSM, {"eps": 0.1, "loss": "dlr"}),
+        (FGSM, {"eps": 0.1, "loss": "hinge"}),
         (PGD, {"eps": 0.1, "steps": 0}),
         (PGD, {"eps": 0.1, "step_size": 0.0}),
         (PGD, {"eps": 0.1, "step_size": float("inf")}),

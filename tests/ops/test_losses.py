@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.errors import ConfigError
-from vambrace.ops.losses import log_odds, require_loss, slope, value
+from vambrace.ops.losses import log_odds, require_loss, slope, toward_slope, toward_value, value
 
 
 @given(st.integers(0, 2**31), st.floats(0.01, 20), st.integers(2, 12))
@@ -36,10 +36,11 @@ def test_value_orders_points_as_cross_entropy_does(seed: int, scale: float) -> N
     torch.testing.assert_close(F.softplus(-value("ce", logits, Targeted(labels))), loss, rtol=1e-7, atol=1e-12)
 
 
-@pytest.mark.parametrize("loss", ["ce", "margin"])
+@pytest.mark.parametrize("loss", ["ce", "margin", "dlr"])
 @pytest.mark.parametrize("kind", [Untargeted, Targeted])
 def test_slope_is_the_derivative_of_value(loss: str, kind: type) -> None:
-    logits = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(5, 4, dtype=torch.float64, generator=generator).requires_grad_()
     goal = kind(torch.tensor([0, 1, 2, 3, 0]))
     (expected,) = torch.autograd.grad(value(loss, logits, goal).sum(), logits)
     torch.testing.assert_close(slope(loss, logits, goal), expected)
@@ -72,6 +73,12 @@ def test_losses_that_do_not_fit_a_goal_are_refused() -> None:
     require_loss("ce", Targeted(labels))
     with pytest.raises(ConfigError, match="E135.*margin"):
         require_loss("ce", both)
+    with pytest.raises(ConfigError, match="E135.*dlr.*margin"):
+        require_loss("dlr", both)
+    with pytest.raises(ConfigError, match="E135"):
+        value("dlr", torch.randn(2, 5), both)
+    with pytest.raises(ConfigError, match="E135.*leave out targets"):
+        require_loss("margin", Targeted(labels), toward=True)
 
     class Flat(Untargeted):
         def margin(self, logits: torch.Tensor) -> torch.Tensor:
@@ -79,3 +86,89 @@ def test_losses_that_do_not_fit_a_goal_are_refused() -> None:
 
     with pytest.raises(ConfigError, match="E134"):
         slope("margin", torch.randn(2, 3), Flat(labels))
+
+
+def ratio_by_sorting(logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
+    """Equations 6 and 7 as the paper writes them, one sample at a time."""
+    found = []
+    for row, label in enumerate(labels.tolist()):
+        z, high = logits[row], logits[row].sort(descending=True).values
+        if targets is None:
+            other = max(z[place] for place in range(len(z)) if place != label)
+            found.append(-(z[label] - other) / (high[0] - high[2]))
+        else:
+            found.append(-(z[label] - z[targets[row]]) / (high[0] - (high[2] + high[3]) / 2))
+    return torch.stack(found)
+
+
+@given(st.integers(0, 2**31), st.floats(1e-3, 1e4), st.integers(4, 12))
+def test_dlr_is_the_ratio_of_the_paper(seed: int, scale: float, classes: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = (torch.randn(6, classes, generator=generator, dtype=torch.float64) * scale).requires_grad_()
+    labels = torch.randint(classes, (6,), generator=generator)
+    targets = (labels + torch.randint(1, classes, (6,), generator=generator)) % classes
+    for found, derivative, expected in (
+        (value("dlr", logits, Untargeted(labels)), slope("dlr", logits, Untargeted(labels)), (labels,)),
+        (toward_value("dlr", logits, labels, targets), toward_slope("dlr", logits, labels, targets), (labels, targets)),
+    ):
+        reference = ratio_by_sorting(logits, *expected)
+        torch.testing.assert_close(found, reference)
+        (slopes,) = torch.autograd.grad(reference.sum(), logits)
+        torch.testing.assert_close(derivative, slopes, rtol=1e-9, atol=1e-9 / scale)
+    torch.testing.assert_close(
+        value("dlr", 7 * logits + 3, Untargeted(labels)), value("dlr", logits, Untargeted(labels))
+    )
+
+
+def test_a_target_names_no_label_so_its_best_rival_stands_for_it() -> None:
+    logits, targets = torch.randn(8, 6, dtype=torch.float64), torch.arange(8) % 6
+    rivals = logits.scatter(1, targets.unsqueeze(1), float("-inf")).argmax(1)
+    torch.testing.assert_close(
+        value("dlr", logits, Targeted(targets)), toward_value("dlr", logits, rivals, targets), rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize("loss", ["ce", "margin", "dlr"])
+def test_toward_a_class_the_slope_is_the_derivative_and_the_label_is_what_yields(loss: str) -> None:
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(7, 5, dtype=torch.float64, generator=generator).requires_grad_()
+    labels = torch.arange(7) % 5
+    targets = (labels + 2) % 5
+    found = toward_value(loss, logits, labels, targets)
+    (expected,) = torch.autograd.grad(found.sum(), logits)
+    derivative = toward_slope(loss, logits, labels, targets)
+    torch.testing.assert_close(derivative, expected)
+    assert not derivative.requires_grad
+    if loss == "margin":
+        assert torch.equal(
+            found > 0, logits.gather(1, targets[:, None])[:, 0] > logits.gather(1, labels[:, None])[:, 0]
+        )
+
+
+def test_equal_logits_give_a_finite_ratio() -> None:
+    """Where all high logits tie the spread is zero; the ratio is zero there and its slope still points away."""
+    logits = torch.zeros(1, 5)
+    for found in (
+        slope("dlr", logits, Untargeted(torch.tensor([2]))),
+        toward_slope("dlr", logits, torch.tensor([2]), torch.tensor([3])),
+    ):
+        assert found.isfinite().all()
+        assert found[0, 2] < 0
+    assert float(value("dlr", logits, Untargeted(torch.tensor([2])))) == 0
+
+
+def test_dlr_says_how_many_classes_it_needs() -> None:
+    one = torch.tensor([0])
+    for least, named in ((3, False), (4, True)):
+        goal = Targeted(one) if named else Untargeted(one)
+        require_loss("dlr", goal, least)
+        slope("dlr", torch.randn(1, least), goal)
+        with pytest.raises(ConfigError, match=f'E135.*{least - 1} classes.*at least {least}.*"ce"'):
+            require_loss("dlr", goal, least - 1)
+        with pytest.raises(ConfigError, match=f"E135.*at least {least}"):
+            slope("dlr", torch.randn(1, least - 1), goal)
+    with pytest.raises(ConfigError, match="E135.*toward a class.*3 classes.*at least 4"):
+        require_loss("dlr", Untargeted(one), 3, toward=True)
+    with pytest.raises(ConfigError, match="E135.*at least 4"):
+        toward_value("dlr", torch.randn(1, 3), one, one + 1)
+    require_loss("ce", Untargeted(one), 2, toward=True)

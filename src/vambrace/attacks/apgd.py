@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vambrace.core.goals import Goal
+    from vambrace.search.problem import Problem
     from vambrace.search.rule import Answer, Origin, Tensors
 
 __all__ = ["APGD", "AdaptiveAscent", "checkpoints"]
@@ -159,7 +160,8 @@ class APGD(FixedRadius):
     Attributes:
         norm: "linf" or "l2".
         eps: radius in the units of the inputs.
-        loss: what is ascended, "ce" or "margin".
+        loss: what is ascended: "ce" follows cross entropy and never saturates; "margin" works for every goal; "dlr" is
+            the difference of logits ratio.
         steps: of one restart.
         restarts: starts at most; a sample stops at its first success.
         random_start: start at a point drawn from the ball; False: at the input.
@@ -168,6 +170,7 @@ class APGD(FixedRadius):
     """
 
     name: ClassVar[str] = "apgd"
+    loss: losses.Loss = "ce"
     steps: int = 100
     restarts: int = 1
     random_start: bool = True
@@ -176,10 +179,14 @@ class APGD(FixedRadius):
 
     def __post_init__(self) -> None:
         FixedRadius.__post_init__(self)
+        require_option(self.loss in ("ce", "margin"), "loss", self.loss, '"ce" or "margin"')
         require_option(self.steps >= 1, "steps", self.steps, "1 or more")
         require_restarts(self.restarts, random_start=self.random_start)
         require_option(0 <= self.rho <= 1, "rho", self.rho, "a share, 0 to 1")
         require_option(0 < self.momentum <= 1, "momentum", self.momentum, "more than 0, at most 1")
+
+    def require(self, problem: Problem) -> None:
+        losses.require_loss(self.loss, problem.goal)
 
     def rule(self) -> AdaptiveAscent:
         """Steps of adaptive size."""

@@ -11,7 +11,6 @@ from vambrace.attacks.curve import Curve, radii, trace
 from vambrace.core.access import Access, require_access
 from vambrace.core.options import Options, Ratio, require
 from vambrace.core.progress import silent
-from vambrace.ops.losses import Loss, require_loss
 from vambrace.search.loop import search
 from vambrace.search.problem import pose, require_radius
 
@@ -38,7 +37,8 @@ class FixedRadius(Options):
     Attributes:
         norm: "linf" or "l2".
         eps: radius in the units of the inputs; 0 asks about the inputs themselves.
-        loss: what is ascended: "ce" follows cross entropy and never saturates; "margin" works for every goal.
+        loss: what is ascended: "ce" follows cross entropy and never saturates; "margin" works for every goal; "dlr",
+            the difference of logits ratio, needs three classes, or four on the way to a class.
     """
 
     name: ClassVar[str]
@@ -50,16 +50,19 @@ class FixedRadius(Options):
 
     norm: Literal["l2", "linf"] = "linf"
     eps: Ratio
-    loss: Loss = "ce"
 
     def __post_init__(self) -> None:
         require_option(self.norm in ("l2", "linf"), "norm", self.norm, '"l2" or "linf"')
         require_option(math.isfinite(self.eps) and self.eps >= 0, "eps", self.eps, "a finite radius, 0 or more")
-        require_option(self.loss in ("ce", "margin"), "loss", self.loss, '"ce" or "margin"')
+        require_option(self.loss in ("ce", "margin", "dlr"), "loss", self.loss, '"ce", "margin" or "dlr"')
 
     def rule(self) -> Rule:
         """What this attack adds to the search loop."""
         raise NotImplementedError
+
+    def require_fit(self, problem: Problem) -> None:
+        """Raise `ConfigError` E135 unless the options fit the goal and the model's classes, as far as they are known."""
+        require_loss(self.loss, problem.goal, problem.model.num_classes)
 
     def __call__(
         self,
@@ -96,7 +99,7 @@ class FixedRadius(Options):
         """
         problem = self._posed(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)
         require_radius(self.eps, self.norm, model, problem.inputs)
-        return search(problem, self.rule(), name=self.name, progress=progress)
+        return self.run(problem, progress=progress)
 
     def curve(
         self,
@@ -129,7 +132,7 @@ class FixedRadius(Options):
         require_radius(wanted[-1], self.norm, model, problem.inputs)
 
         def attack(part: Problem, radius: float) -> Attacked:
-            return search(part, dataclasses.replace(self, eps=radius).rule(), name=self.name, progress=progress)
+            return dataclasses.replace(self, eps=radius).run(part, progress=progress)
 
         return trace(problem, wanted, self.norm, attack)
 
@@ -146,7 +149,7 @@ class FixedRadius(Options):
     ) -> Problem:
         require_access(model, self.needs, method=self.name)
         problem = pose(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)
-        require_loss(self.loss, problem.goal)
+        self.require_fit(problem)
         return problem
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vambrace.core.goals import Goal
+    from vambrace.search.problem import Problem
     from vambrace.search.rule import Answer, Origin, Tensors
 
 __all__ = ["Ascent", "FGSM", "PGD"]
@@ -83,10 +84,18 @@ class FGSM(FixedRadius):
     Attributes:
         norm: "linf" or "l2".
         eps: radius in the units of the inputs.
-        loss: "ce" follows cross entropy and never saturates; "margin" works for every goal.
+        loss: "ce" follows cross entropy and never saturates; "margin" works for every goal; "dlr" is scale free.
     """
 
     name: ClassVar[str] = "fgsm"
+    loss: losses.Loss = "ce"
+
+    def __post_init__(self) -> None:
+        FixedRadius.__post_init__(self)
+        require_option(self.loss in ("ce", "margin"), "loss", self.loss, '"ce" or "margin"')
+
+    def require(self, problem: Problem) -> None:
+        losses.require_loss(self.loss, problem.goal)
 
     def rule(self) -> Ascent:
         """One step from the input."""
@@ -109,7 +118,7 @@ class PGD(FixedRadius):
     Attributes:
         norm: "linf" or "l2".
         eps: radius in the units of the inputs.
-        loss: "ce" follows cross entropy and never saturates; "margin" works for every goal.
+        loss: "ce" follows cross entropy and never saturates; "margin" works for every goal; "dlr" is scale free.
         steps: of one restart.
         step_size: in the units of the inputs; None: 2.5 * eps / steps, which can cross the ball and come back.
         restarts: starts at most; a sample stops at its first success.
@@ -117,6 +126,7 @@ class PGD(FixedRadius):
     """
 
     name: ClassVar[str] = "pgd"
+    loss: losses.Loss = "ce"
     steps: int = 40
     step_size: Ratio | None = None
     restarts: int = 1
@@ -124,11 +134,15 @@ class PGD(FixedRadius):
 
     def __post_init__(self) -> None:
         FixedRadius.__post_init__(self)
+        require_option(self.loss in ("ce", "margin"), "loss", self.loss, '"ce" or "margin"')
         require_option(self.steps >= 1, "steps", self.steps, "1 or more")
         require_option(
             self.step_size is None or 0 < self.step_size < float("inf"), "step_size", self.step_size, "more than 0"
         )
         require_restarts(self.restarts, random_start=self.random_start)
+
+    def require(self, problem: Problem) -> None:
+        losses.require_loss(self.loss, problem.goal)
 
     def rule(self) -> Ascent:
         """Steps of a fixed size."""

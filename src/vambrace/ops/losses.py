@@ -6,6 +6,9 @@ the two differ by the factor 1 - p_y, which attacks that use only the direction 
 that factor, and with it the gradient, rounds to zero once the model is sure of itself (a gap of about 17
 between float32 logits, 104 for all of them), and the model looks robust. The log odds do not saturate.
 
+The difference of logits ratio ("dlr") divides a margin by the spread of the highest logits, so that neither scale nor
+shift of the logits changes it. Its slope is in closed form, and the highest logits are selected, not sorted.
+
     >>> import torch
     >>> logits = torch.tensor([[200.0, 0.0, 50.0]])
     >>> log_odds(logits, torch.tensor([0])).tolist()
@@ -14,7 +17,7 @@ between float32 logits, 104 for all of them), and the model looks robust. The lo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
@@ -24,9 +27,12 @@ from vambrace.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Loss", "log_odds", "require_loss", "slope", "value"]
+__all__ = ["Loss", "log_odds", "require_loss", "slope", "toward_slope", "toward_value", "value"]
 
-Loss = Literal["ce", "margin"]
+Loss = Literal["ce", "margin", "dlr"]
+
+_LEAST_SPREAD = 1e-12
+"""What a difference of logits is divided by at least, as in the authors' code."""
 
 
 def log_odds(logits: Tensor, classes: Tensor) -> Tensor:
@@ -49,23 +55,33 @@ def value(loss: Loss, logits: Tensor, goal: Goal) -> Tensor:
 
     "ce": the log odds of the target class, or the negative log odds of the true one: ordered as cross entropy.
     "margin": the goal's own margin (Carlini & Wagner 2017, arXiv 1608.04644, loss f6), for any goal.
+    "dlr": the goal's margin over the difference of the first and the third highest logit (Croce & Hein 2020,
+    arXiv 2003.01690, equation 6); for a target, over the first less the mean of the third and fourth (equation 7,
+    where the best other class stands for the true one, which a target does not name).
+
+    Raises:
+        ConfigError: E135, for "dlr" on fewer than three classes, four for a target.
     """
     if loss == "ce" and isinstance(goal, Untargeted):
         return -log_odds(logits, goal.labels)
     if loss == "ce" and isinstance(goal, Targeted):
         return log_odds(logits, goal.classes)
+    if loss == "dlr":
+        return _ratio(logits, *_contenders(logits, goal), named=isinstance(goal, Targeted))[0]
     return goal.margin(logits)
 
 
 def slope(loss: Loss, logits: Tensor, goal: Goal) -> Tensor:
     """The derivative of `value` with respect to the logits: (n, k) to (n, k).
 
-    For "ce" in closed form: the softmax over the other classes, minus one at the class itself.
+    For "ce" in closed form: the softmax over the other classes, minus one at the class itself. For "dlr" too.
     """
     if loss == "ce" and isinstance(goal, Untargeted | Targeted):
         column = (goal.labels if isinstance(goal, Untargeted) else goal.classes).unsqueeze(1)
         away = logits.detach().scatter(1, column, float("-inf")).softmax(dim=1).scatter_(1, column, -1.0)
         return away if isinstance(goal, Untargeted) else away.neg_()
+    if loss == "dlr":
+        return _ratio_slope(logits.detach(), *_contenders(logits, goal), named=isinstance(goal, Targeted))
     with torch.enable_grad():
         free = logits.detach().requires_grad_()
         raised = value(loss, free, goal)
@@ -79,12 +95,109 @@ def slope(loss: Loss, logits: Tensor, goal: Goal) -> Tensor:
     )
 
 
-def require_loss(loss: Loss, goal: Goal) -> None:
-    """Raise `ConfigError` E135 unless `loss` is defined for `goal`."""
-    if loss == "ce" and not isinstance(goal, Untargeted | Targeted):
+def toward_value(loss: Loss, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """What to raise so that each sample's class `targets` overtakes its class `labels`: logits (n, k) to (n,).
+
+    For searches that flee the label by way of one class after the other, while any class but the label is a success.
+    "ce": the log odds of the target. "margin": its logit less that of the label. "dlr": that difference over the
+    first highest logit less the mean of the third and fourth (Croce & Hein 2020, arXiv 2003.01690, equation 7).
+
+    Args:
+        loss: which.
+        logits: (n, k).
+        labels: int64 (n,).
+        targets: int64 (n,), other classes than the labels.
+
+    Raises:
+        ConfigError: E135, for "dlr" on fewer than four classes.
+    """
+    if loss == "ce":
+        return log_odds(logits, targets)
+    if loss == "dlr":
+        return _ratio(logits, targets, labels, named=True)[0]
+    return _picked(logits, targets) - _picked(logits, labels)
+
+
+def toward_slope(loss: Loss, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """The derivative of `toward_value` with respect to the logits: (n, k) to (n, k), in closed form."""
+    if loss == "ce":
+        return slope("ce", logits, Targeted(targets))
+    if loss == "dlr":
+        return _ratio_slope(logits.detach(), targets, labels, named=True)
+    return _between(logits, targets, labels)
+
+
+def require_loss(loss: Loss, goal: Goal, classes: int | None = None, *, toward: bool = False) -> None:
+    """Raise `ConfigError` E135 unless `loss` is defined for `goal`.
+
+    Args:
+        loss: what is to be raised.
+        goal: what counts as a success.
+        classes: of the model; None: not known yet.
+        toward: whether `toward_value` is what is raised, which flees a label.
+    """
+    if toward and not isinstance(goal, Untargeted):
         raise ConfigError(
             "E135",
-            seen=f'loss "ce" with a goal of type {type(goal).__name__}',
+            seen=f"targets chosen for a goal of type {type(goal).__name__}",
+            expected="labels to get away from, by way of the classes that are nearest",
+            fix="leave out targets, or give labels in place of the goal",
+        )
+    if loss != "margin" and not isinstance(goal, Untargeted | Targeted):
+        raise ConfigError(
+            "E135",
+            seen=f'loss "{loss}" with a goal of type {type(goal).__name__}',
             expected="a goal that names one class a sample: Untargeted or Targeted",
             fix='use loss="margin", which works for every goal',
         )
+    if loss == "dlr" and classes is not None:
+        _require_spread(classes, named=toward or isinstance(goal, Targeted))
+
+
+def _require_spread(classes: int, *, named: bool) -> None:
+    least = 4 if named else 3
+    if classes < least:
+        raise ConfigError(
+            "E135",
+            seen=f'loss "dlr"{" toward a class" if named else ""} on a model of {classes} classes',
+            expected=f"at least {least} classes, because the loss compares the {least} highest logits",
+            fix='use loss="ce" or loss="margin", which work from two classes on',
+        )
+
+
+def _contenders(logits: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
+    """The class to raise and the class to lower, each int64 (n,)."""
+    require_loss("dlr", goal)
+    named = goal.labels if isinstance(goal, Untargeted) else cast("Targeted", goal).classes
+    first, second = logits.detach().topk(2, dim=1).indices.unbind(dim=1)
+    rival = torch.where(first == named, second, first)
+    return (rival, named) if isinstance(goal, Untargeted) else (named, rival)
+
+
+def _ratio(logits: Tensor, up: Tensor, down: Tensor, *, named: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The ratio (n,), what it was divided by (n,), and the classes of the three or four highest logits (n, 3 or 4)."""
+    _require_spread(logits.shape[1], named=named)
+    highest, classes = logits.topk(4 if named else 3, dim=1)
+    below = highest[:, 2:].mean(dim=1)
+    spread = (highest[:, 0] - below).clamp(min=_LEAST_SPREAD)
+    return (_picked(logits, up) - _picked(logits, down)) / spread, spread, classes
+
+
+def _ratio_slope(logits: Tensor, up: Tensor, down: Tensor, *, named: bool) -> Tensor:
+    ratio, spread, classes = _ratio(logits, up, down, named=named)
+    moved = torch.where(spread > _LEAST_SPREAD, ratio, 0.0).unsqueeze(1)
+    share = 1.0 / (classes.shape[1] - 2)
+    found = _between(logits, up, down)
+    found.scatter_add_(1, classes[:, :1], -moved)
+    found.scatter_add_(1, classes[:, 2:], (share * moved).expand(-1, classes.shape[1] - 2))
+    return found.div_(spread.unsqueeze(1))
+
+
+def _between(logits: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """The derivative of the logit of one class less that of another: (n, k)."""
+    found = torch.zeros_like(logits).scatter_(1, up.unsqueeze(1), 1.0)
+    return found.scatter_(1, down.unsqueeze(1), -1.0)
+
+
+def _picked(logits: Tensor, classes: Tensor) -> Tensor:
+    return logits.gather(1, classes.unsqueeze(1)).squeeze(1)
