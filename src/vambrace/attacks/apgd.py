@@ -19,14 +19,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
 
+from vambrace.attacks.aim import Aim
 from vambrace.attacks.ball import Ball
 from vambrace.attacks.fixed import FixedRadius, require_option, require_restarts
 from vambrace.core.options import Ratio
-from vambrace.ops import losses
+from vambrace.ops.losses import require_loss
 from vambrace.ops.rows import assign, spread
 from vambrace.search.rule import Plain
 
@@ -63,18 +64,16 @@ class AdaptiveAscent(Plain):
 
     Attributes:
         ball: where points may be.
-        loss: what is ascended.
+        aim: what is ascended, and how often.
         steps: of one restart.
-        restarts: starts a sample gets at most.
         random_start: whether starts are drawn.
         rho: share of steps since the last checkpoint that must have raised the objective.
         momentum: weight of the new step against the last move, 1 for none.
     """
 
     ball: Ball
-    loss: losses.Loss
+    aim: Aim
     steps: int
-    restarts: int
     random_start: bool
     rho: float
     momentum: float
@@ -87,8 +86,19 @@ class AdaptiveAscent(Plain):
     def eps(self) -> float:
         return self.ball.eps
 
+    @property
+    def restarts(self) -> int:
+        return self.aim.starts
+
+    @property
+    def clean(self) -> bool:
+        return self.aim.targets is not None
+
     def anchor(self, origin: Origin) -> dict[str, Tensor]:
-        return self.ball.anchor(origin)
+        return self.ball.anchor(origin) | self.aim.anchor(origin)
+
+    def again(self, anchor: Tensors, restart: Tensor) -> Tensor:
+        return self.aim.again(anchor, restart)
 
     def start(self, origin: Origin, anchor: Tensors, restart: Tensor, before: Tensors | None) -> dict[str, Tensor]:
         point = self.ball.start(origin, anchor, restart, random=self.random_start)
@@ -105,15 +115,15 @@ class AdaptiveAscent(Plain):
             "checked_value": lowest,
             "raised": torch.zeros_like(restart),
             "halved": torch.ones_like(restart, dtype=torch.bool),
-        }
+        } | self.aim.start(anchor, restart)
 
     def slope(self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal) -> Tensor:
-        return losses.slope(self.loss, logits, goal)
+        return self.aim.slope(state, logits, goal)
 
     def step(self, anchor: Tensors, state: Tensors, answer: Answer) -> dict[str, Tensor]:
         """Record the point just evaluated, judge the step size where due, and move on."""
         after, gradient = dict(state), answer.slope
-        first, value = state["time"] == 0, losses.value(self.loss, answer.logits, answer.goal).double()
+        first, value = state["time"] == 0, self.aim.value(state, answer.logits, answer.goal).double()
         better = value > state["best_value"]
         assign(state["best"], better, state["point"])
         assign(state["best_gradient"], better, gradient)
@@ -179,14 +189,14 @@ class APGD(FixedRadius):
 
     def __post_init__(self) -> None:
         FixedRadius.__post_init__(self)
-        require_option(self.loss in ("ce", "margin"), "loss", self.loss, '"ce" or "margin"')
+        require_option(self.loss in get_args(losses.Loss), "loss", self.loss, '"ce", "margin" or "dlr"')
         require_option(self.steps >= 1, "steps", self.steps, "1 or more")
         require_restarts(self.restarts, random_start=self.random_start)
         require_option(0 <= self.rho <= 1, "rho", self.rho, "a share, 0 to 1")
         require_option(0 < self.momentum <= 1, "momentum", self.momentum, "more than 0, at most 1")
 
-    def require(self, problem: Problem) -> None:
-        losses.require_loss(self.loss, problem.goal)
+    def require_fit(self, problem: Problem) -> None:
+        losses.require_loss(self.loss, problem.goal, problem.model.num_classes)
 
     def rule(self) -> AdaptiveAscent:
         """Steps of adaptive size."""

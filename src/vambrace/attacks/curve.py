@@ -87,14 +87,7 @@ def trace(problem: Problem, eps: tuple[float, ...], norm: Norm, attack: Callable
             continue
         before = outcomes[-1]
         left = (~before.success & before.finite).nonzero().squeeze(1)
-        part = dataclasses.replace(
-            problem,
-            inputs=problem.inputs[left],
-            goal=problem.goal.take(left),
-            ids=problem.ids[left],
-            start=None if problem.start is None else problem.start[left],
-        )
-        outcomes.append(_merged(before, left, attack(part, radius)))
+        outcomes.append(_merged(before, left, attack(problem.take(left), radius)))
     return Curve(norm=norm, eps=eps, outcomes=tuple(outcomes))
 
 

@@ -54,15 +54,17 @@ class FixedRadius(Options):
     def __post_init__(self) -> None:
         require_option(self.norm in ("l2", "linf"), "norm", self.norm, '"l2" or "linf"')
         require_option(math.isfinite(self.eps) and self.eps >= 0, "eps", self.eps, "a finite radius, 0 or more")
-        require_option(self.loss in ("ce", "margin", "dlr"), "loss", self.loss, '"ce", "margin" or "dlr"')
 
     def rule(self) -> Rule:
         """What this attack adds to the search loop."""
         raise NotImplementedError
 
     def require_fit(self, problem: Problem) -> None:
-        """Raise `ConfigError` E135 unless the options fit the goal and the model's classes, as far as they are known."""
-        require_loss(self.loss, problem.goal, problem.model.num_classes)
+        """Raise `ConfigError` where the options do not fit the goal, or the model as far as it is known."""
+
+    def run(self, problem: Problem, *, progress: Progress = silent) -> Attacked:
+        """Attack the samples of a checked problem; by its rule on the search loop, unless an attack does otherwise."""
+        return search(problem, self.rule(), name=self.name, progress=progress)
 
     def __call__(
         self,

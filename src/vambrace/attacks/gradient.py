@@ -15,7 +15,7 @@ section 2.1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from vambrace.attacks.ball import Ball
 from vambrace.attacks.fixed import FixedRadius, require_option, require_restarts
@@ -92,10 +92,10 @@ class FGSM(FixedRadius):
 
     def __post_init__(self) -> None:
         FixedRadius.__post_init__(self)
-        require_option(self.loss in ("ce", "margin"), "loss", self.loss, '"ce" or "margin"')
+        require_option(self.loss in get_args(losses.Loss), "loss", self.loss, '"ce", "margin" or "dlr"')
 
-    def require(self, problem: Problem) -> None:
-        losses.require_loss(self.loss, problem.goal)
+    def require_fit(self, problem: Problem) -> None:
+        losses.require_loss(self.loss, problem.goal, problem.model.num_classes)
 
     def rule(self) -> Ascent:
         """One step from the input."""
@@ -134,15 +134,15 @@ class PGD(FixedRadius):
 
     def __post_init__(self) -> None:
         FixedRadius.__post_init__(self)
-        require_option(self.loss in ("ce", "margin"), "loss", self.loss, '"ce" or "margin"')
+        require_option(self.loss in get_args(losses.Loss), "loss", self.loss, '"ce", "margin" or "dlr"')
         require_option(self.steps >= 1, "steps", self.steps, "1 or more")
         require_option(
             self.step_size is None or 0 < self.step_size < float("inf"), "step_size", self.step_size, "more than 0"
         )
         require_restarts(self.restarts, random_start=self.random_start)
 
-    def require(self, problem: Problem) -> None:
-        losses.require_loss(self.loss, problem.goal)
+    def require_fit(self, problem: Problem) -> None:
+        losses.require_loss(self.loss, problem.goal, problem.model.num_classes)
 
     def rule(self) -> Ascent:
         """Steps of a fixed size."""

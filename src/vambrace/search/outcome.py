@@ -11,7 +11,24 @@ if TYPE_CHECKING:
     from vambrace.core.findings import Cost
     from vambrace.core.options import Norm
 
-__all__ = ["Attacked"]
+__all__ = ["Attacked", "Part"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one attack of an ensemble did.
+
+    Attributes:
+        name: of the attack, distinct within an outcome.
+        attacked: samples that it was run on, counted again each time.
+        broken: samples that it broke.
+        cost: what it spent.
+    """
+
+    name: str
+    attacked: int
+    broken: int
+    cost: Cost
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -36,6 +53,9 @@ class Attacked:
         finite: bool (n,), False where any logit seen was NaN or infinite: such a sample is unmeasured, never robust.
         zero_gradients: int64 (n,), steps at which the whole input gradient was exactly zero or not a number.
         cost: totals of the call, with the idle and padding rows that ran beside the logical ones.
+        parts: of an ensemble, what each of its attacks did, in the order of their first turns; else empty.
+        by: of an ensemble, int64 (n,), which of `parts` broke a sample, -1 where none did; else None.
+        allowance: forwards, backwards and verifications that the call was allowed in all; None: no such limit.
     """
 
     adversarial: Tensor
@@ -51,3 +71,13 @@ class Attacked:
     finite: Tensor
     zero_gradients: Tensor
     cost: Cost
+    parts: tuple[Part, ...] = ()
+    by: Tensor | None = None
+    allowance: int | None = None
+
+    @property
+    def unspent(self) -> int | None:
+        """What is left of the allowance; None without one."""
+        if self.allowance is None:
+            return None
+        return self.allowance - self.cost.forwards - self.cost.backwards - self.cost.verifications

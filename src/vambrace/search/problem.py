@@ -55,6 +55,16 @@ class Problem:
         named = _named_classes(self.goal)
         return -1 if named is None else int(named.max())
 
+    def take(self, index: Tensor) -> Problem:
+        """The problem of the samples at `index`, int64 (m,), in that order."""
+        return replace(
+            self,
+            inputs=self.inputs[index],
+            goal=self.goal.take(index),
+            ids=self.ids[index],
+            start=None if self.start is None else self.start[index],
+        )
+
 
 def pose(
     model: Model,

@@ -1,0 +1,121 @@
+"""What several searches over the same samples have found together: the ledger, the broken, the best points so far."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import torch
+
+from vambrace.core.findings import Cost
+from vambrace.ops.norms import distances
+from vambrace.search.outcome import Attacked, Part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from vambrace.core.options import Norm
+    from vambrace.search.problem import Problem
+
+__all__ = ["Board"]
+
+_SUMMED = ("forwards", "backwards", "verifications", "queries", "zero_gradients")
+
+
+class Board:
+    """Columns over the n samples of a problem, filled in search by search.
+
+    Attributes:
+        problem: the samples.
+        best: (n, ...), the adversarial point where broken, else the allowed point of the highest margin so far.
+        margin: float32 (n,), at `best`; NaN where no search has looked yet.
+        success: bool (n,).
+        finite: bool (n,).
+        tries: int64 (n,), searches that a sample took part in.
+
+    Args:
+        problem: checked arguments.
+        norm: what the searches measure distances in.
+    """
+
+    def __init__(self, problem: Problem, norm: Norm) -> None:
+        count, device = len(problem.inputs), problem.inputs.device
+        self.problem = problem
+        self._norm: Norm = norm
+        self.best = problem.inputs.clone()
+        self.margin = torch.full((count,), float("nan"), device=device)
+        self.success = torch.zeros(count, dtype=torch.bool, device=device)
+        self.finite = torch.ones_like(self.success)
+        self._first = torch.full((count,), -1, dtype=torch.int64, device=device)
+        self._by = self._first.clone()
+        self._spent = {name: torch.zeros_like(self._first) for name in _SUMMED}
+        self.tries = torch.zeros_like(self._first)
+        self._parts: dict[str, Part] = {}
+
+    @property
+    def alive(self) -> Tensor:
+        """int64, positions of the samples that are neither broken nor unmeasured."""
+        return (~self.success & self.finite).nonzero().squeeze(1)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What each search did, in the order of their first turns."""
+        return tuple(self._parts.values())
+
+    @property
+    def spent(self) -> int:
+        """Forwards, backwards and verifications so far."""
+        return sum(part.cost.forwards + part.cost.backwards + part.cost.verifications for part in self.parts)
+
+    def go(self, name: str, index: Tensor, attack: Callable[[Problem], Attacked], start: Tensor | None = None) -> int:
+        """Run a search on the samples at `index` and keep what it finds; how many it broke.
+
+        Args:
+            name: whose part of the ledger it belongs to.
+            index: int64 (m,), distinct positions of samples that are alive.
+            attack: the search, within the radius; a sample's own successes end it.
+            start: (m, ...), points to start from.
+        """
+        part = self.problem.take(index)
+        return self.add(name, index, attack(part if start is None else dataclasses.replace(part, start=start)))
+
+    def add(self, name: str, index: Tensor, found: Attacked) -> int:
+        """Keep what a search over the samples at `index` found; how many it broke."""
+        before = self._spent["forwards"][index]
+        for column, total in self._spent.items():
+            total[index] += getattr(found, column)
+        self.tries[index] += 1
+        self.finite[index] &= found.finite
+        better = found.success | ~(found.margin <= self.margin[index])
+        rows, places = better.nonzero().squeeze(1), index[better]
+        self.best[places] = found.adversarial[rows]
+        self.margin[places] = found.margin[rows]
+        won = index[found.success]
+        self.success[won] = True
+        self._first[won] = (before + found.first_success)[found.success]
+        old = self._parts.get(name, Part(name=name, attacked=0, broken=0, cost=Cost()))
+        broken = len(won)
+        self._parts[name] = Part(
+            name=name, attacked=old.attacked + len(index), broken=old.broken + broken, cost=old.cost + found.cost
+        )
+        self._by[won] = list(self._parts).index(name)
+        return broken
+
+    def outcome(self, allowance: int | None = None) -> Attacked:
+        """Everything as the caller gets it."""
+        return Attacked(
+            adversarial=self.best,
+            success=self.success,
+            norm=self._norm,
+            distance=distances(self.best, self.problem.inputs, self._norm),
+            margin=self.margin,
+            first_success=self._first,
+            finite=self.finite,
+            cost=sum((part.cost for part in self.parts), Cost()),
+            parts=self.parts,
+            by=self._by,
+            allowance=allowance,
+            **self._spent,
+        )
