@@ -7,7 +7,8 @@
 
 The step starts at 2 eps and is halved at checkpoints, where too few steps raised the objective or the best value
 stands still; the search then goes on from the best point. Time is per sample, so samples that joined the batch
-later pass their checkpoints later. When not: with few steps (below about 20) PGD is as good.
+later pass their checkpoints later. `APGD(eps=8 / 255, loss="dlr", targets=9)` is the targeted attack of AutoAttack:
+it flees the label by way of one class after the other. When not: with few steps (below about 20) PGD is as good.
 
 Reference: Croce & Hein 2020, arXiv 2003.01690, section 3 and algorithm 1. Where the paper and the authors' code
 differ by one iterate, this follows the code: a restart from the best point replaces the iterate that the checkpoint
@@ -27,7 +28,7 @@ from vambrace.attacks.aim import Aim
 from vambrace.attacks.ball import Ball
 from vambrace.attacks.fixed import FixedRadius, require_option, require_restarts
 from vambrace.core.options import Ratio
-from vambrace.ops.losses import require_loss
+from vambrace.ops import losses
 from vambrace.ops.rows import assign, spread
 from vambrace.search.rule import Plain
 
@@ -173,8 +174,11 @@ class APGD(FixedRadius):
         loss: what is ascended: "ce" follows cross entropy and never saturates; "margin" works for every goal; "dlr" is
             the difference of logits ratio.
         steps: of one restart.
-        restarts: starts at most; a sample stops at its first success.
+        restarts: starts at most, for each of the targets if there are; a sample stops at its first success.
         random_start: start at a point drawn from the ball; False: at the input.
+        targets: how many classes to aim at in turn, the nearest first, each from a start of its own (9: the targeted
+            APGD of AutoAttack); at most all other classes are used. Any class but the label is a success. One more
+            forward a sample ranks the classes. None: the goal's own loss is raised.
         rho: share of steps between checkpoints that must raise the objective, else the step is halved.
         momentum: weight of the new step against the last move; 1 for none.
     """
@@ -184,6 +188,7 @@ class APGD(FixedRadius):
     steps: int = 100
     restarts: int = 1
     random_start: bool = True
+    targets: int | None = None
     rho: Ratio = 0.75
     momentum: Ratio = 0.75
 
@@ -192,19 +197,20 @@ class APGD(FixedRadius):
         require_option(self.loss in get_args(losses.Loss), "loss", self.loss, '"ce", "margin" or "dlr"')
         require_option(self.steps >= 1, "steps", self.steps, "1 or more")
         require_restarts(self.restarts, random_start=self.random_start)
+        require_option(self.targets is None or self.targets >= 1, "targets", self.targets, "1 or more, or nothing")
         require_option(0 <= self.rho <= 1, "rho", self.rho, "a share, 0 to 1")
         require_option(0 < self.momentum <= 1, "momentum", self.momentum, "more than 0, at most 1")
 
     def require_fit(self, problem: Problem) -> None:
-        losses.require_loss(self.loss, problem.goal, problem.model.num_classes)
+        """Raise `ConfigError` E135 unless loss and targets fit the goal and, as far as they are known, the classes."""
+        losses.require_loss(self.loss, problem.goal, problem.model.num_classes, toward=self.targets is not None)
 
     def rule(self) -> AdaptiveAscent:
         """Steps of adaptive size."""
         return AdaptiveAscent(
             ball=Ball(norm=self.norm, eps=self.eps),
-            loss=self.loss,
+            aim=Aim(loss=self.loss, restarts=self.restarts, targets=self.targets) if self.eps else Aim(loss=self.loss),
             steps=self.steps if self.eps else 0,
-            restarts=self.restarts if self.eps else 1,
             random_start=self.random_start,
             rho=self.rho,
             momentum=self.momentum,

@@ -274,7 +274,7 @@ class _Search:
     def _end(self, rows: Tensor) -> int:
         """Start again where a sample has restarts left, and let the others go."""
         slots, rule = self.slots, self._rule
-        again = slots.restart[rows] + 1 < rule.restarts
+        again = rule.again({name: tensor[rows] for name, tensor in slots.anchor.items()}, slots.restart[rows])
         over, rows = rows[~again], rows[again]
         if len(rows):
             slots.restart[rows] += 1

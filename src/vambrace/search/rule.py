@@ -88,8 +88,10 @@ class Rule(Protocol):
 
     gradient: ClassVar[bool]
     """Whether `step` needs gradients; without, the model is only asked forward."""
-    clean: ClassVar[bool]
-    """Whether starts need the logits of the inputs themselves: one more forward a sample."""
+    @property
+    def clean(self) -> bool:
+        """Whether starts need the logits of the inputs themselves: one more forward a sample."""
+        ...
 
     @property
     def norm(self) -> Norm:
@@ -151,6 +153,10 @@ class Rule(Protocol):
         """
         ...
 
+    def again(self, anchor: Tensors, restart: Tensor) -> Tensor:
+        """Whether samples get one more start after restart number `restart`, int64 (m,): bool (m,)."""
+        ...
+
     def look(self, anchor: Tensors, state: Tensors, point: Tensor, view: int, rng: Streams) -> Tensor:
         """Where view number `view` takes its gradient: `point` (m, ...) to (m, ...), differentiable; 0 is the first."""
         ...
@@ -174,7 +180,11 @@ class Plain:
     __slots__ = ()
 
     gradient: ClassVar[bool] = True
-    clean: ClassVar[bool] = False
+
+    @property
+    def clean(self) -> bool:
+        """No."""
+        return False
 
     @property
     def keeps(self) -> Keeps:
@@ -200,6 +210,11 @@ class Plain:
     def slopes(self) -> int:
         """One."""
         return 1
+
+    def again(self: Rule, anchor: Tensors, restart: Tensor) -> Tensor:
+        """Up to `restarts` starts."""
+        del anchor
+        return restart + 1 < self.restarts
 
     def look(self, anchor: Tensors, state: Tensors, point: Tensor, view: int, rng: Streams) -> Tensor:
         """The point itself."""
