@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,8 +11,6 @@ from vambrace.ops.norms import distances
 from vambrace.search.outcome import Attacked, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
     from vambrace.core.options import Norm
@@ -33,7 +30,6 @@ class Board:
         margin: float32 (n,), at `best`; NaN where no search has looked yet.
         success: bool (n,).
         finite: bool (n,).
-        tries: int64 (n,), searches that a sample took part in.
 
     Args:
         problem: checked arguments.
@@ -51,7 +47,6 @@ class Board:
         self._first = torch.full((count,), -1, dtype=torch.int64, device=device)
         self._by = self._first.clone()
         self._spent = {name: torch.zeros_like(self._first) for name in _SUMMED}
-        self.tries = torch.zeros_like(self._first)
         self._parts: dict[str, Part] = {}
 
     @property
@@ -69,24 +64,19 @@ class Board:
         """Forwards, backwards and verifications so far."""
         return sum(part.cost.forwards + part.cost.backwards + part.cost.verifications for part in self.parts)
 
-    def go(self, name: str, index: Tensor, attack: Callable[[Problem], Attacked], start: Tensor | None = None) -> int:
-        """Run a search on the samples at `index` and keep what it finds; how many it broke.
-
-        Args:
-            name: whose part of the ledger it belongs to.
-            index: int64 (m,), distinct positions of samples that are alive.
-            attack: the search, within the radius; a sample's own successes end it.
-            start: (m, ...), points to start from.
-        """
-        part = self.problem.take(index)
-        return self.add(name, index, attack(part if start is None else dataclasses.replace(part, start=start)))
+    def clean(self, margin: Tensor, finite: Tensor) -> None:
+        """Note one forward of every input: the margins (n,) there, and whether all logits were finite, bool (n,)."""
+        count = len(margin)
+        self.margin = torch.where(finite, margin.float(), self.margin)
+        self.finite &= finite
+        self._spent["forwards"] += 1
+        self._parts["clean"] = Part(name="clean", attacked=count, broken=0, cost=Cost(forwards=count))
 
     def add(self, name: str, index: Tensor, found: Attacked) -> int:
         """Keep what a search over the samples at `index` found; how many it broke."""
         before = self._spent["forwards"][index]
         for column, total in self._spent.items():
             total[index] += getattr(found, column)
-        self.tries[index] += 1
         self.finite[index] &= found.finite
         better = found.success | ~(found.margin <= self.margin[index])
         rows, places = better.nonzero().squeeze(1), index[better]

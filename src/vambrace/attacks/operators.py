@@ -79,7 +79,10 @@ class Burst(Plain):
     spreading: int = 0
     classes: int = 0
     noise: bool = False
-    restarts: ClassVar[int] = 1
+
+    @property
+    def restarts(self) -> int:
+        return 1
 
     @property
     def norm(self) -> Norm:
@@ -146,8 +149,11 @@ class Windows(Plain):
 
     ball: Ball
     steps: int
-    restarts: ClassVar[int] = 1
     gradient: ClassVar[bool] = False
+
+    @property
+    def restarts(self) -> int:
+        return 1
 
     @property
     def norm(self) -> Norm:
