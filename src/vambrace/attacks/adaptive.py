@@ -2,14 +2,15 @@
 
     >>> from vambrace.attacks.adaptive import Adaptive
     >>> Adaptive(norm="linf", eps=8 / 255).budget
-    400
+    350
 
 A fixed ensemble spends most of its calls on samples that nobody breaks. This one starts with a short burst on every
 sample, and then moves its budget to where samples break: rounds of short moves on the few of the highest margin, with
 moves chosen by what they broke for what they cost (`vambrace.attacks.shares`). It stops by rule:
 
-1. Rounds end when the last `patience` rows an input broke nothing, so that as many again are expected to break less
-   than one sample; or when the budget, less what is set aside for the rest, is spent.
+1. Rounds end when the last `patience` rows a survivor broke nothing: with half a success as the estimate of what such
+   a stretch breaks, as many again are expected to break less than one sample. Or when the budget, less what is set
+   aside for the rest, is spent.
 2. Verification: one cross entropy burst on every survivor, those included that no round looked at.
 3. Tail: long searches with windows, from the best point and from stripes, on the survivors of the highest margin; on
    twice as many when that broke any, as it does where gradients are masked.
@@ -60,6 +61,7 @@ _SHARE, _LEAST = 0.04, 8
 """Of the survivors, how many a round looks at, and at least how many."""
 _TRIED = 0.003
 """How far down the ranking, as a share of the survivors, a try moves a sample."""
+_FEW = 20
 _TAIL_SHARE, _TAIL_STEPS = 0.15, 200
 
 
@@ -71,18 +73,18 @@ class Adaptive(FixedRadius):
         norm: what `eps` is measured in.
         eps: radius in the units of the inputs.
         budget: forwards, backwards and verifications that an input may cost, on the average over all inputs.
-        patience: rows an input without a success that end the rounds; None: a tenth of the budget.
+        patience: rows a survivor, of whom at least 20 are counted, without any success, that end the rounds.
     """
 
     name: ClassVar[str] = "adaptive"
     joint: ClassVar[bool] = True
-    budget: int = 400
-    patience: int | None = None
+    budget: int = 350
+    patience: int = 50
 
     def __post_init__(self) -> None:
         FixedRadius.__post_init__(self)
         require_option(self.budget >= 2, "budget", self.budget, "2 or more: less does not pay for one step")
-        require_option(self.patience is None or self.patience >= 1, "patience", self.patience, "1 or more, or nothing")
+        require_option(self.patience >= 1, "patience", self.patience, "1 or more")
 
     def run(self, problem: Problem, *, progress: Progress = silent) -> Attacked:
         """Clean pass, burst, rounds, verification, tail."""
@@ -160,9 +162,8 @@ class _Run:
     def _rounds(self, shares: Shares) -> int:
         """Moves on the samples of the highest margin until nothing more is expected; how many samples they broke."""
         board, moves = self._board, self._moves()
-        patience = self._options.patience or math.ceil(self._options.budget / 10)
         dry, broken = 0, 0
-        while len(board.alive) and dry < patience * len(self._problem.inputs):
+        while len(board.alive) and dry < self._options.patience * max(_FEW, len(board.alive)):
             chosen = self._chosen()
             if not self._affords(2 * (_STEPS + _SPREADING) + 2, len(chosen), reserve=self._reserve()):
                 break
