@@ -151,8 +151,8 @@ def estimate(desk: Desk, owner: Tensor, points: Tensor, count: Tensor, size: Ten
         rows, step = place[first : first + desk.rows], number[first : first + desk.rows]
         who = owner[rows]
         noise = draws.bell(stream, desk.problem.ids[who], step=step, shape=tuple(shape[1:]))
-        noise.clamp_(floor[rows], ceiling[rows])
-        asked = (noise * spread(scale[rows], noise)).add_(points[rows])
+        noise.clamp_(floor.index_select(0, rows), ceiling.index_select(0, rows))
+        asked = (noise * spread(scale[rows], noise)).add_(points.index_select(0, rows))
         sign = desk.reached(asked, who).float().mul_(2.0).sub_(1.0)
         low, high = int(rows[0]), int(rows[-1]) + 1
         own = (rows == torch.arange(low, high, device=rows.device).unsqueeze(1)).float()

@@ -29,7 +29,7 @@ from torch import Tensor
 from vambrace.core.access import Access
 from vambrace.core.findings import Cost
 from vambrace.core.progress import silent
-from vambrace.ops.norms import distances
+from vambrace.ops.norms import distances, lengths
 from vambrace.ops.projections import inner_box
 from vambrace.search.judge import Oracle, judge
 from vambrace.search.outcome import Attacked
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from vambrace.search.problem import Problem
 
 __all__ = ["PUSHES", "Desk", "serve"]
+
+_BATCHES, _ELEMENTS = 4, 1 << 20  # of one request at most
+_SLACK = 1e-5  # relative, of sizes in single precision
 
 PUSHES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
 """How much further from its input a point is tried, one after the other, until its success is verified."""
@@ -126,6 +129,7 @@ class Desk:
         # The first point that reached the goal lies deepest behind the decision: what verification falls back on.
         self._first = inputs.clone()
         self._seen = torch.full((2, count), -1, dtype=torch.int64, device=inputs.device)  # of the first, of the closest
+        self._unopened = True  # whether any sample has no first point yet
         self._done = torch.zeros(count, dtype=torch.bool, device=inputs.device)
 
     @property
@@ -135,8 +139,12 @@ class Desk:
 
     @property
     def rows(self) -> int:
-        """How many rows a call to the model has at most; larger requests are split."""
-        return self.problem.batch_size
+        """How many rows an attack should make and ask about at once.
+
+        More than a physical batch where samples are small, since each request has a price of its own beside the model.
+        """
+        batch = self.problem.batch_size
+        return max(batch, min(_BATCHES * batch, _ELEMENTS // max(1, self.inputs[:1].numel())))
 
     def live(self) -> Tensor:
         """The samples that may still ask: int64 (m,), ascending."""
@@ -164,13 +172,12 @@ class Desk:
         Raises:
             ModelMisbehaved: E401 to E404, for answers of the wrong form.
         """
-        return self._ask(points, owner, None)
+        return self._ask(points, owner)[0]
 
     def logits(self, points: Tensor, owner: Tensor) -> Tensor:
         """The model's logits (q, k) at each point; arguments as `reached`. Needs SCORES."""
-        answers: list[Tensor] = []
-        self._ask(points, owner, answers)
-        return torch.cat(answers) if answers else points.new_zeros((0, 2))
+        logits = self._ask(points, owner)[1]
+        return points.new_zeros((0, 2)) if logits is None else logits
 
     def settle(self) -> None:
         """Verify the samples whose closest success is close enough; a verified one is done, a refused one goes on.
@@ -197,63 +204,78 @@ class Desk:
         """Samples with a success no further away than `within` that is not verified: int64 (m,)."""
         return ((self.distance <= within) & ~self._done & self.finite).nonzero().squeeze(1)
 
-    def _ask(self, points: Tensor, owner: Tensor, answers: list[Tensor] | None) -> Tensor:
+    def _ask(self, points: Tensor, owner: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Which points reach their goals, and the logits where there are any; all is charged and the closest kept."""
         counts = torch.bincount(owner, minlength=len(self.left))
         if bool((counts > self.left).any()):
             raise RuntimeError("a sample was asked about beyond its budget")
         points.clamp_(self.low, self.high)
-        won = torch.empty(len(points), dtype=torch.bool, device=points.device)
-        for first in range(0, len(points), self.rows):
-            part = slice(first, first + self.rows)
-            won[part] = self._call(points[part], owner[part], answers)
-        self.left -= counts
-        self.left.masked_fill_(~self.finite, 0)
-        return won
-
-    def _call(self, points: Tensor, owner: Tensor, answers: list[Tensor] | None) -> Tensor:
-        """One physical call: which points reached their goal; charged, and the closest of them kept."""
-        goal = self.problem.goal.take(owner)
+        goal, logits = self.problem.goal.take(owner), None
+        parts = _split(points, self.problem.batch_size)
+        if not parts:
+            return torch.zeros(0, dtype=torch.bool, device=owner.device), None
         if self._scored:
-            logits = self._oracle.logits(points)
-            if answers is not None:
-                answers.append(logits)
-            verdicts = judge(logits, goal.margin(logits))
-            won = verdicts.won
-            self.finite[owner[~verdicts.finite]] = False
+            logits = _whole([self._oracle.logits(part) for part in parts])
+            _, won, finite = judge(logits, goal.margin(logits))
+            if not bool(finite.all()):
+                self.finite[owner[~finite]] = False
         else:
-            won = goal.reached(self._predict(points))
-        near = won.nonzero().squeeze(1)
+            won = goal.reached(_whole([self._predict(part) for part in parts]))
+        if self._unopened:
+            self._open(points, owner, won.nonzero().squeeze(1))
+        near = self._closer(points, owner, won)
         if len(near):
             self._keep(points, owner, near)
-        self._tally.forwards += torch.bincount(owner, minlength=len(self.left))
-        return won
+        self._tally.forwards += counts
+        self.left -= counts
+        self.left.masked_fill_(~self.finite, 0)
+        return won, logits
+
+    def _closer(self, points: Tensor, owner: Tensor, won: Tensor) -> Tensor:
+        """The rows that may hold a closer point than so far, int64 (k,), by a measure that is cheap and a bit wide."""
+        change = points - self.inputs.index_select(0, owner)
+        if change.dtype.itemsize < 4:
+            change = change.float()
+        size = lengths(change, self.norm).double().masked_fill_(~won, math.inf)
+        least = self.distance.scatter_reduce(0, owner, size, "amin").mul_(1.0 + _SLACK)
+        return (won & (size <= least.index_select(0, owner))).nonzero().squeeze(1)
 
     def _predict(self, points: Tensor) -> Tensor:
         self._asked += len(points)
         return self.problem.model.predict(points.to(self.problem.model.dtype, copy=True))
 
+    def _open(self, points: Tensor, owner: Tensor, rows: Tensor) -> None:
+        """Take over the first point that reached the goal, for samples that had none."""
+        new = rows[_firsts(owner[rows]) & (self._seen[0, owner[rows]] < 0)]
+        if len(new):
+            who = owner[new]
+            self._first[who] = points[new]
+            self._seen[0, who] = self._number(owner, new)
+            self._unopened = bool((self._seen[0] < 0).any())
+
     def _keep(self, points: Tensor, owner: Tensor, near: Tensor) -> None:
-        """Take over those of the points at rows `near`, all of which reached the goal, that are closer than before."""
+        """Take over the closest of the points at rows `near`, all of which reached the goal, where it is closer."""
         who = owner[near]
         size = distances(points[near], self.inputs[who], self.norm)
-        # Queries are numbered by sample: those before this call, and the place among the sample's rows in it.
-        number = self._tally.forwards[who] + near - torch.searchsorted(owner, who) + 1
-        new = _firsts(who) & (self._seen[0, who] < 0)
-        self._first[who[new]] = points[near[new]]
-        self._seen[0, who[new]] = number[new]
-        least = torch.full_like(self.distance, math.inf).scatter_reduce_(0, who, size, "amin")
+        least = self.distance.scatter_reduce(0, who, size, "amin")
         best = ((size == least[who]) & (size < self.distance[who])).nonzero().squeeze(1)
         best = best[_firsts(who[best])]
         who = who[best]
         self.closest[who] = points[near[best]]
         self.distance[who] = size[best]
-        self._seen[1, who] = number[best]
+        self._seen[1, who] = self._number(owner, near[best])
+
+    def _number(self, owner: Tensor, rows: Tensor) -> Tensor:
+        """How many-eth query of its sample a row is: those of earlier requests, and its place in this one."""
+        who = owner[rows]
+        return self._tally.forwards[who] + rows - torch.searchsorted(owner, who) + 1
 
     def _forget(self, index: Tensor) -> None:
         """Let refused samples go on as if nothing had been found yet."""
         self.closest[index] = self.inputs[index]
         self.distance[index] = math.inf
         self._seen[:, index] = -1
+        self._unopened = True
 
     def _confirm(self, index: Tensor, within: float) -> None:
         """Verify the closest point of the samples at `index`, pushed outward where that fails, and then the first."""
@@ -279,7 +301,7 @@ class Desk:
         tally, goal = self._tally, self.problem.goal.take(index)
         if self._scored:
             tally.verifications[index] += 1
-            logits = torch.cat([self._asked_alone(part) for part in _split(points, self._pace.confirm_rows)])
+            logits = _whole([self._asked_alone(part) for part in _split(points, self._pace.confirm_rows)])
             margin, won, finite = judge(logits, goal.margin(logits))
             self.finite[index[~finite]] = False
             tally.margin[index[won]] = margin[won].float()
@@ -288,8 +310,8 @@ class Desk:
             for _ in range(2):
                 rows = won.nonzero().squeeze(1)
                 tally.verifications[index[rows]] += 1
-                parts = [self._predict(part) for part in _split(points[rows], self.rows)]
-                won[rows] = goal.take(rows).reached(torch.cat(parts)) if parts else won[rows]
+                parts = [self._predict(part) for part in _split(points[rows], self.problem.batch_size)]
+                won[rows] = goal.take(rows).reached(_whole(parts)) if parts else won[rows]
         index = index[won]
         tally.adversarial[index] = points[won]
         tally.distance[index] = size[won]
@@ -312,6 +334,10 @@ def _firsts(values: Tensor) -> Tensor:
 
 def _split(points: Tensor, size: int) -> tuple[Tensor, ...]:
     return cast("tuple[Tensor, ...]", points.split(size)) if len(points) else ()
+
+
+def _whole(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _joined(parts: list[Attacked]) -> Attacked:
