@@ -39,7 +39,6 @@ from vambrace.attacks.operators import Burst, Toward, Windows
 from vambrace.attacks.shares import Shares
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.core.progress import silent
-from vambrace.search.judge import Oracle
 from vambrace.search.loop import search
 
 if TYPE_CHECKING:
@@ -112,8 +111,8 @@ class _Run:
         self._options = options
         self._problem = problem
         self._advance = advance
-        self._board = Board(problem, options.norm)
         self._ball = Ball(norm=options.norm, eps=options.eps)
+        self._board = Board(problem, self._ball)
         self._allowance = options.budget * len(problem.inputs)
         self._tries = torch.zeros_like(problem.ids)
         self._turn = 0
@@ -132,20 +131,12 @@ class _Run:
         return self._board.outcome(self._allowance)
 
     def _clean(self) -> None:
-        """The logits of the inputs themselves: which are wrong already, and which classes are near."""
-        problem, goal = self._problem, self._problem.goal
-        oracle = Oracle(problem.model, problem.most_class)
-        parts = problem.inputs.split(problem.batch_size)
-        with torch.no_grad():
-            logits = torch.cat([oracle.logits(part) for part in parts]).detach()
+        """Which classes are near each input, and which inputs are wrong already."""
+        goal, logits = self._problem.goal, self._board.look()
         self._classes = logits.shape[1]
-        self._board.clean(goal.margin(logits), logits.isfinite().all(dim=1))
         if isinstance(goal, Untargeted):
             others = logits.scatter(1, goal.labels.unsqueeze(1), float("-inf"))
             self._ranks = others.argsort(dim=1, descending=True)[:, :-1]
-        wrong = self._board.alive[self._board.margin[self._board.alive] > 0]
-        if len(wrong):
-            self._go("clean", wrong, Burst(ball=self._ball, loss="margin", steps=0))
 
     def _moves(self) -> dict[str, Callable[[Tensor], int]]:
         moves: dict[str, Callable[[Tensor], int]] = {

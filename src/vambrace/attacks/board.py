@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
 
+from vambrace.attacks.operators import Burst
+from vambrace.core.access import Access
 from vambrace.core.findings import Cost
 from vambrace.ops.norms import distances
+from vambrace.search.judge import Oracle
+from vambrace.search.loop import search
 from vambrace.search.outcome import Attacked, Part
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vambrace.core.options import Norm
+    from vambrace.attacks.ball import Ball
     from vambrace.search.problem import Problem
 
 __all__ = ["Board"]
@@ -33,13 +38,13 @@ class Board:
 
     Args:
         problem: checked arguments.
-        norm: what the searches measure distances in.
+        ball: where points may be; what a search found outside of it is not kept.
     """
 
-    def __init__(self, problem: Problem, norm: Norm) -> None:
+    def __init__(self, problem: Problem, ball: Ball) -> None:
         count, device = len(problem.inputs), problem.inputs.device
         self.problem = problem
-        self._norm: Norm = norm
+        self._ball = ball
         self.best = problem.inputs.clone()
         self.margin = torch.full((count,), float("nan"), device=device)
         self.success = torch.zeros(count, dtype=torch.bool, device=device)
@@ -64,21 +69,43 @@ class Board:
         """Forwards, backwards and verifications so far."""
         return sum(part.cost.forwards + part.cost.backwards + part.cost.verifications for part in self.parts)
 
-    def clean(self, margin: Tensor, finite: Tensor) -> None:
-        """Note one forward of every input: the margins (n,) there, and whether all logits were finite, bool (n,)."""
-        count = len(margin)
-        self.margin = torch.where(finite, margin.float(), self.margin)
+    def look(self) -> Tensor:
+        """Ask once about every input itself, verify what reaches the goal already, and hand back the logits (n, k)."""
+        problem = self.problem
+        oracle, count = Oracle(problem.model, problem.most_class), len(problem.inputs)
+        with torch.inference_mode(False), torch.no_grad():
+            logits = torch.cat([oracle.logits(part) for part in problem.inputs.split(problem.batch_size)])
+        finite = logits.isfinite().all(dim=1)
+        self.margin = torch.where(finite, problem.goal.margin(logits).float(), self.margin)
         self.finite &= finite
         self._spent["forwards"] += 1
-        self._parts["clean"] = Part(name="clean", attacked=count, broken=0, cost=Cost(forwards=count))
+        queries = count if problem.model.access < Access.GRADIENTS else 0
+        if queries:
+            self._spent["queries"] += 1
+        cost = Cost(forwards=count, queries=queries)
+        self._parts["clean"] = Part(name="clean", attacked=count, broken=0, cost=cost)
+        reached = self.alive[self.margin[self.alive] > 0]
+        if len(reached):
+            here = Burst(ball=self._ball, loss="margin", steps=0)
+            found = search(dataclasses.replace(problem.take(reached), start=None), here)
+            self.add("clean", reached, found, again=True)
+        return logits
 
-    def add(self, name: str, index: Tensor, found: Attacked) -> int:
-        """Keep what a search over the samples at `index` found; how many it broke."""
+    def add(self, name: str, index: Tensor, found: Attacked, *, again: bool = False) -> int:
+        """Keep what a search over the samples at `index`, int64 (m,), found; how many it broke.
+
+        Args:
+            name: whose part of the ledger it belongs to.
+            index: distinct positions of samples that were alive.
+            found: their outcome, in that order.
+            again: whether the same part has counted these samples as attacked already.
+        """
         before = self._spent["forwards"][index]
         for column, total in self._spent.items():
             total[index] += getattr(found, column)
         self.finite[index] &= found.finite
-        better = found.success | ~(found.margin <= self.margin[index])
+        inside = found.distance <= self._ball.eps
+        better = found.success | (inside & ~(found.margin <= self.margin[index]))
         rows, places = better.nonzero().squeeze(1), index[better]
         self.best[places] = found.adversarial[rows]
         self.margin[places] = found.margin[rows]
@@ -88,7 +115,10 @@ class Board:
         old = self._parts.get(name, Part(name=name, attacked=0, broken=0, cost=Cost()))
         broken = len(won)
         self._parts[name] = Part(
-            name=name, attacked=old.attacked + len(index), broken=old.broken + broken, cost=old.cost + found.cost
+            name=name,
+            attacked=old.attacked + (0 if again else len(index)),
+            broken=old.broken + broken,
+            cost=old.cost + found.cost,
         )
         self._by[won] = list(self._parts).index(name)
         return broken
@@ -98,8 +128,8 @@ class Board:
         return Attacked(
             adversarial=self.best,
             success=self.success,
-            norm=self._norm,
-            distance=distances(self.best, self.problem.inputs, self._norm),
+            norm=self._ball.norm,
+            distance=distances(self.best, self.problem.inputs, self._ball.norm),
             margin=self.margin,
             first_success=self._first,
             finite=self.finite,
