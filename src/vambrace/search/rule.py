@@ -57,8 +57,9 @@ class Answer:
     Attributes:
         logits: (m, k), without graph.
         goal: of the m samples.
-        gradient: (m, ...) of the first view, or (s, m, ...) where the rule has s `slopes`; None for rules without.
-        others: (m, ...), the sum of the gradients of all other views; None where there is one view.
+        gradient: (m, ...) of the first view, or the sum of those of the first `leading` views; (s, m, ...) where the
+            rule has s `slopes`; None for rules without.
+        others: (m, ...), the sum of the gradients of all other views; None where there are none.
         rng: the stream of this search.
     """
 
@@ -134,6 +135,11 @@ class Rule(Protocol):
         ...
 
     @property
+    def leading(self) -> int:
+        """How many views, from the first, make up `Answer.gradient`; >= 1, at most `views`."""
+        ...
+
+    @property
     def slopes(self) -> int:
         """Gradients that a step takes at the first view, >= 1; more than one only with a single view."""
         ...
@@ -205,6 +211,11 @@ class Plain:
     def sighted(self) -> bool:
         """The point itself is looked at."""
         return True
+
+    @property
+    def leading(self) -> int:
+        """The first."""
+        return 1
 
     @property
     def slopes(self) -> int:

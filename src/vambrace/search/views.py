@@ -71,6 +71,8 @@ class Views:
                     slots.zeros += (peaks(stack.transpose(0, 1)) == 0) & moving
             if first is None:
                 first = found
+            elif view < rule.leading:
+                first = first + found
             else:
                 others = found if others is None else others + found
         return Answer(known, goal, first, others, self._rng)
