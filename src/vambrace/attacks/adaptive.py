@@ -77,6 +77,7 @@ class Adaptive(FixedRadius):
 
     name: ClassVar[str] = "adaptive"
     joint: ClassVar[bool] = True
+    reuses: ClassVar[bool] = True
     budget: int = 350
     patience: int = 50
 
@@ -109,7 +110,8 @@ class _Run:
 
     def __init__(self, options: Adaptive, problem: Problem, advance: Callable[[int], None]) -> None:
         self._options = options
-        self._problem = problem
+        self._start = problem.start
+        self._problem = problem = dataclasses.replace(problem, start=None)
         self._advance = advance
         self._ball = Ball(norm=options.norm, eps=options.eps)
         self._board = Board(problem, self._ball)
@@ -123,6 +125,9 @@ class _Run:
         """Everything that was found."""
         if len(self._problem.inputs):
             self._clean()
+        alive = self._board.alive
+        if self._start is not None and len(alive):
+            self._go("start", alive, Burst(ball=self._ball, loss="margin", steps=0), start=self._start[alive])
         if len(self._board.alive) and self._options.eps:
             self._burst("burst", self._board.alive, "margin", _FIRST_STEPS)
             shares = Shares(tuple(self._moves()))
@@ -224,7 +229,7 @@ class _Run:
         return self._searched(name, index, dataclasses.replace(self._part(index), start=start), rule)
 
     def _searched(self, name: str, index: Tensor, part: Problem, rule: Rule) -> int:
-        broken = self._board.add(name, index, search(part, rule, name=name))
+        broken = self._board.add(name, index, search(part, rule, name=name), black_box=name == "tail")
         self._advance(broken)
         return broken
 

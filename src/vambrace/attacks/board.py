@@ -91,7 +91,7 @@ class Board:
             self.add("clean", reached, found, again=True)
         return logits
 
-    def add(self, name: str, index: Tensor, found: Attacked, *, again: bool = False) -> int:
+    def add(self, name: str, index: Tensor, found: Attacked, *, again: bool = False, black_box: bool = False) -> int:
         """Keep what a search over the samples at `index`, int64 (m,), found; how many it broke.
 
         Args:
@@ -99,7 +99,9 @@ class Board:
             index: distinct positions of samples that were alive.
             found: their outcome, in that order.
             again: whether the same part has counted these samples as attacked already.
+            black_box: whether the search asked for no gradients.
         """
+        survivors = len(self.alive)
         before = self._spent["forwards"][index]
         for column, total in self._spent.items():
             total[index] += getattr(found, column)
@@ -119,6 +121,8 @@ class Board:
             attacked=old.attacked + (0 if again else len(index)),
             broken=old.broken + broken,
             cost=old.cost + found.cost,
+            black_box=black_box,
+            survivors=old.survivors + (0 if again else survivors),
         )
         self._by[won] = list(self._parts).index(name)
         return broken

@@ -78,8 +78,23 @@ def radii(eps: Sequence[float | str]) -> tuple[float, ...]:
     return tuple(values)
 
 
-def trace(problem: Problem, eps: tuple[float, ...], norm: Norm, attack: Callable[[Problem, float], Attacked]) -> Curve:
-    """Run `attack` at each radius, ascending, on the samples that no smaller one broke."""
+def trace(
+    problem: Problem,
+    eps: tuple[float, ...],
+    norm: Norm,
+    attack: Callable[[Problem, float], Attacked],
+    *,
+    reuses: bool = False,
+) -> Curve:
+    """Run `attack` at each radius, ascending, on the samples that no smaller one broke.
+
+    Args:
+        problem: checked arguments.
+        eps: radii, ascending.
+        norm: of the radii.
+        attack: what runs at one of them.
+        reuses: whether each but the first starts from the points that the one before left.
+    """
     outcomes: list[Attacked] = []
     for radius in eps:
         if not outcomes:
@@ -87,7 +102,10 @@ def trace(problem: Problem, eps: tuple[float, ...], norm: Norm, attack: Callable
             continue
         before = outcomes[-1]
         left = (~before.success & before.finite).nonzero().squeeze(1)
-        outcomes.append(_merged(before, left, attack(problem.take(left), radius)))
+        part = problem.take(left)
+        if reuses:
+            part = dataclasses.replace(part, start=before.adversarial[left])
+        outcomes.append(_merged(before, left, attack(part, radius)))
     return Curve(norm=norm, eps=eps, outcomes=tuple(outcomes))
 
 
@@ -101,4 +119,8 @@ def _merged(before: Attacked, left: Tensor, part: Attacked) -> Attacked:
     columns["first_success"] = torch.where(before.success, 0, -1)
     for name, column in columns.items():
         column[left] = getattr(part, name)
-    return dataclasses.replace(before, **columns, cost=part.cost)
+    by = None
+    if part.by is not None:
+        by = torch.full_like(columns["forwards"], -1)
+        by[left] = part.by
+    return dataclasses.replace(before, **columns, cost=part.cost, parts=part.parts, by=by, allowance=part.allowance)

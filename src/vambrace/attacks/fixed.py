@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vambrace.attacks.curve import Curve, radii, trace
 from vambrace.core.access import Access, require_access
-from vambrace.core.options import Options, Ratio, require
+from vambrace.core.options import Norm, Options, Ratio, require
 from vambrace.core.progress import silent
 from vambrace.search.loop import search
 from vambrace.search.problem import pose, require_radius
@@ -35,7 +35,7 @@ class FixedRadius(Options):
     """An attack that searches inside a ball of radius `eps`. Derive with the options of one attack and its `rule`.
 
     Attributes:
-        norm: "linf" or "l2".
+        norm: "linf" or "l2", or "l1" where the attack has it.
         eps: radius in the units of the inputs; 0 asks about the inputs themselves.
         loss: what is ascended: "ce" follows cross entropy and never saturates; "margin" works for every goal; "dlr",
             the difference of logits ratio, needs three classes, or four on the way to a class.
@@ -47,12 +47,17 @@ class FixedRadius(Options):
     """What the model must give."""
     joint: ClassVar[bool] = False
     """Whether the outcome of a sample depends on the others."""
+    reuses: ClassVar[bool] = False
+    """Whether a curve starts at each radius from what the smaller one left."""
 
-    norm: Literal["l2", "linf"] = "linf"
+    norms: ClassVar[tuple[Norm, ...]] = ("l2", "linf")
+    """What `norm` may be."""
+
+    norm: Literal["l1", "l2", "linf"] = "linf"
     eps: Ratio
 
     def __post_init__(self) -> None:
-        require_option(self.norm in ("l2", "linf"), "norm", self.norm, '"l2" or "linf"')
+        require_option(self.norm in self.norms, "norm", self.norm, " or ".join(f'"{each}"' for each in self.norms))
         require_option(math.isfinite(self.eps) and self.eps >= 0, "eps", self.eps, "a finite radius, 0 or more")
 
     def rule(self) -> Rule:
@@ -136,7 +141,7 @@ class FixedRadius(Options):
         def attack(part: Problem, radius: float) -> Attacked:
             return dataclasses.replace(self, eps=radius).run(part, progress=progress)
 
-        return trace(problem, wanted, self.norm, attack)
+        return trace(problem, wanted, self.norm, attack, reuses=self.reuses)
 
     def _posed(
         self,

@@ -2,14 +2,20 @@
 
     flags(PGD(eps=8/255)(model, inputs, labels))
 
-The same two that `vambrace assess` puts on its findings, for whoever calls an attack directly. Both are *unreliable*:
+The same that `vambrace assess` puts on its findings, for whoever calls an attack directly. *Unreliable*:
 
 - E464: for too many survivors (a share whose 95 % interval lies above 1 %) the input gradient was zero, or no number,
   at half of their steps or more.
 - E410: any logit seen was NaN or infinite.
+- E467: a black-box attack broke too many (a share whose 95 % interval lies above 1 %) of those that attacks with
+  gradients had left. They should have seen what it saw: the model's gradients mislead.
+
+*Warn*, E468: it broke some, but fewer.
 
     >>> blind_flag(13, 300) is None, blind_flag(4, 300) is None
     (False, True)
+    >>> black_box_flag(28, 829).level, black_box_flag(13, 868).level, black_box_flag(0, 868)
+    ('unreliable', 'warn', None)
 """
 
 from __future__ import annotations
@@ -22,9 +28,10 @@ from vambrace.core.intervals import wilson
 if TYPE_CHECKING:
     from vambrace.search.outcome import Attacked
 
-__all__ = ["blind_flag", "flags", "not_finite_flag"]
+__all__ = ["black_box_flag", "blind_flag", "flags", "not_finite_flag"]
 
 _BLIND_SHARE = 0.01
+_BLACK_BOX_SHARE = 0.01
 _FAMILY = ("adversarial",)
 
 
@@ -35,6 +42,7 @@ def flags(outcome: Attacked) -> tuple[Flag, ...]:
     raised = (
         blind_flag(int(blind.sum()), int(survivors.sum())),
         not_finite_flag(int((~outcome.finite).sum()), len(outcome.finite)),
+        *(black_box_flag(part.broken, part.survivors) for part in outcome.parts if part.black_box),
     )
     return tuple(flag for flag in raised if flag is not None)
 
@@ -59,3 +67,21 @@ def not_finite_flag(broken: int, samples: int) -> Flag | None:
         return None
     text = f"For {broken:,} of {samples:,} samples the model gave NaN or infinite logits; they are not measured."
     return Flag(code="E410", level="unreliable", text=text, families=_FAMILY)
+
+
+def black_box_flag(broken: int, survivors: int) -> Flag | None:
+    """E467 or E468, when a black-box attack broke what attacks with gradients had left.
+
+    Args:
+        broken: samples that the black-box attack broke.
+        survivors: samples that the attacks with gradients had left.
+    """
+    interval = wilson(broken, survivors)
+    if interval is None or not broken:
+        return None
+    misleading = interval.low > _BLACK_BOX_SHARE
+    text = f"Without gradients {broken:,} of {survivors:,} samples broke that had survived all attacks with gradients"
+    if misleading:
+        text += ": gradients mislead here, and attacks that follow them say too little."
+        return Flag(code="E467", level="unreliable", text=text, families=_FAMILY)
+    return Flag(code="E468", level="warn", text=f"{text}.", families=_FAMILY)

@@ -34,6 +34,7 @@ from vambrace.attacks.fab import FAB
 from vambrace.attacks.fixed import FixedRadius, require_option
 from vambrace.attacks.nearest import Nearest, censored
 from vambrace.attacks.square import Square
+from vambrace.core.access import Access
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.core.progress import silent
 from vambrace.models.expectation import Expectation
@@ -117,5 +118,6 @@ class Standard(FixedRadius):
                 break
             part = dataclasses.replace(problem.take(left), rng=problem.rng.child(name))
             found = attack.run(part, progress=progress)
-            board.add(name, left, censored(found, self.eps) if isinstance(attack, Nearest) else found)
+            found = censored(found, self.eps) if isinstance(attack, Nearest) else found
+            board.add(name, left, found, black_box=attack.needs < Access.GRADIENTS)
         return board.outcome()

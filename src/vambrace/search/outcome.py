@@ -23,12 +23,16 @@ class Part:
         attacked: samples that it was run on, counted again each time.
         broken: samples that it broke.
         cost: what it spent.
+        black_box: whether it asked for scores or labels only, on what attacks with gradients had left.
+        survivors: samples that were alive when its turns began, added up.
     """
 
     name: str
     attacked: int
     broken: int
     cost: Cost
+    black_box: bool = False
+    survivors: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -1,0 +1,207 @@
+"""The adaptive search: what it finds, what it spends, when it stops, and that only the set of samples decides."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from vambrace.attacks import PGD
+from vambrace.attacks.adaptive import Adaptive
+from vambrace.attacks.ledger import ledger
+from vambrace.core.goals import Targeted, Untargeted
+from vambrace.errors import ConfigError
+from vambrace.ops.norms import distances
+from vambrace.search import loop
+from vambrace.testing.attacks import curved_problem, linear_problem
+from vambrace.testing.counting import CountingModel
+
+SMALL = Adaptive(eps=0.1, budget=300, patience=30)
+
+
+def model_of(function, bounds, **options) -> CountingModel:
+    return CountingModel(function, bounds=bounds, dtype=torch.float64, **options)
+
+
+def rugged(function):
+    """The same decisions on the whole, with ripples that mislead gradients."""
+
+    def waves(points: Tensor) -> Tensor:
+        flat = points.flatten(1)
+        return function(points) + 0.02 * torch.sin(flat * 300).mean(1, keepdim=True) * torch.tensor([1.0, -1.0, 0.0])
+
+    return waves
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_linear_model_breaks_where_it_can_and_nowhere_else(norm: str) -> None:
+    function, bounds, inputs, labels, radii = linear_problem(norm, 0.1)
+    out = Adaptive(norm=norm, eps=0.1)(model_of(function, bounds), inputs, labels)
+    assert torch.equal(out.success, radii < 1)
+    assert (out.distance[out.success] <= 0.1).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_claims_hold_and_the_ledger_is_exact(norm: str) -> None:
+    eps = 0.1 if norm == "linf" else 0.3
+    function, bounds, inputs, labels = curved_problem(0.1, 40)
+    labels = torch.where(torch.arange(40) % 9 == 0, (labels + 1) % 3, labels)
+    for batch_size in (1, 7, 64):
+        model = model_of(rugged(function), bounds)
+        out = dataclasses.replace(SMALL, norm=norm, eps=eps)(model, inputs, labels, batch_size=batch_size)
+        reached = rugged(function)(out.adversarial).argmax(1) != labels
+        assert torch.equal(reached, out.success)
+        assert (distances(out.adversarial, inputs, norm) <= eps).all()
+        assert bounds.contains(out.adversarial).all()
+        cost = out.cost
+        forward = cost.forwards + cost.verifications + cost.idle_forwards + cost.padding_forwards
+        assert forward == model.forward_rows
+        assert cost.backwards + cost.idle_backwards + cost.padding_backwards == model.backward_rows
+        for name in ("forwards", "backwards", "verifications"):
+            assert int(getattr(out, name).sum()) == getattr(cost, name) == sum(getattr(p.cost, name) for p in out.parts)
+        assert sum(part.broken for part in out.parts) == int(out.success.sum())
+        assert torch.equal(out.by >= 0, out.success)
+        assert (out.first_success[out.success] <= out.forwards[out.success]).all()
+    wrong = labels != function(inputs).argmax(1)
+    assert (out.distance[wrong & out.success] == 0).any()
+
+
+def test_an_equal_set_in_any_order_has_an_equal_outcome() -> None:
+    function, bounds, inputs, labels = curved_problem(0.1, 40)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
+    ids = torch.arange(40) * 7 + 5
+    one = SMALL(model_of(rugged(function), bounds), inputs, labels, rng=3, ids=ids)
+    two = SMALL(model_of(rugged(function), bounds), inputs[order], labels[order], rng=3, ids=ids[order])
+    for name in ("adversarial", "success", "forwards", "backwards", "verifications", "first_success", "by", "margin"):
+        assert torch.equal(getattr(one, name)[order], getattr(two, name)), name
+    assert one.cost == two.cost
+    assert Adaptive.joint
+
+
+def test_it_finds_more_than_pgd_on_a_rugged_model_for_less() -> None:
+    function, bounds, inputs, _ = curved_problem(0.1, 120)
+    labels = rugged(function)(inputs).argmax(1)
+    pgd = PGD(eps=0.1, steps=40, restarts=10)(model_of(rugged(function), bounds), inputs, labels)
+    out = SMALL(model_of(rugged(function), bounds), inputs, labels)
+    assert int(out.success.sum()) >= int(pgd.success.sum())
+    assert out.cost.forwards + out.cost.backwards < pgd.cost.forwards + pgd.cost.backwards
+
+
+@pytest.mark.parametrize("budget", [2, 13, 40, 120])
+def test_the_budget_is_kept_and_what_is_left_is_said(budget: int, patience: int = 10**6) -> None:
+    function, bounds, inputs, labels = curved_problem(0.02, 60)
+    out = Adaptive(eps=0.01, budget=budget, patience=patience)(model_of(function, bounds), inputs, labels)
+    spent = out.cost.forwards + out.cost.backwards + out.cost.verifications
+    assert out.allowance == 60 * budget
+    assert out.unspent == out.allowance - spent
+    assert spent <= 60 * max(budget, 13), "a clean pass and the burst are the least that is done"
+    assert f"{out.allowance:,} allowed rows" in ledger(out)
+
+
+def test_it_stops_by_its_rule_when_nothing_breaks() -> None:
+    function, bounds, inputs, labels = curved_problem(0.02, 60)
+    out = Adaptive(eps=1e-7, budget=10_000, patience=20)(model_of(function, bounds), inputs, labels)
+    assert not out.success.any()
+    moves = sum(
+        p.cost.forwards + p.cost.backwards
+        for p in out.parts
+        if p.name not in ("clean", "burst", "verification", "tail")
+    )
+    assert 20 * 60 <= moves <= 20 * 60 + 8 * 60
+    parts = {part.name: part for part in out.parts}
+    assert parts["verification"].attacked == 60
+    assert parts["tail"].attacked == 9
+    assert out.unspent > 0.9 * out.allowance
+
+
+def test_a_targeted_goal_reaches_its_target() -> None:
+    function, bounds, inputs, labels = curved_problem(0.5, 30)
+    out = Adaptive(eps=0.5, budget=200)(model_of(function, bounds), inputs, Targeted((labels + 1) % 3))
+    assert (function(out.adversarial).argmax(1) == (labels + 1) % 3)[out.success].all()
+    assert 0 < int(out.success.sum())
+    assert "toward" not in {part.name for part in out.parts}
+
+
+def test_a_model_without_gradients_to_go_by_is_searched_with_windows() -> None:
+    """Steps hide every gradient; only windows and starts find anything."""
+    function, bounds, inputs, labels = curved_problem(0.1, 30)
+
+    def stairs(points: Tensor) -> Tensor:
+        return function((points * 400).round() / 400 + 0 * points)
+
+    out = Adaptive(eps=0.15)(model_of(stairs, bounds), inputs, labels)
+    free = Adaptive(eps=0.15)(model_of(function, bounds), inputs, labels)
+    assert int(out.success.sum()) >= 0.8 * int(free.success.sum()) > 0
+    assert {part.name for part in out.parts if part.black_box} == {"tail"}
+
+
+def test_survivors_are_left_with_the_nearest_to_breaking_that_was_met() -> None:
+    function, bounds, inputs, labels = curved_problem(0.02, 60)
+    out = Adaptive(eps=0.005)(model_of(function, bounds), inputs, labels)
+    left = ~out.success
+    goal = Untargeted(labels)
+    assert left.any()
+    torch.testing.assert_close(goal.margin(function(out.adversarial)).float()[left], out.margin[left])
+    assert (out.margin > goal.margin(function(inputs)))[left].all()
+    pgd = PGD(eps=0.005, steps=5)(model_of(function, bounds), inputs, labels)
+    assert (out.margin >= pgd.margin - 1e-6)[left & ~pgd.success].double().mean() > 0.9
+
+
+def test_a_curve_reuses_what_smaller_radii_left() -> None:
+    function, bounds, inputs, labels = curved_problem(0.1, 40)
+    curve = SMALL.curve(model_of(rugged(function), bounds), inputs, labels, eps=(0.2, 0.05, 0.1))
+    kept = [int(out.success.sum()) for out in curve.outcomes]
+    assert kept == sorted(kept)
+    assert kept[0] < kept[-1]
+    assert all(out.parts for out in curve.outcomes)
+    assert "start" in {part.name for part in curve.outcomes[1].parts}
+    broken = curve.outcomes[0].success
+    assert (curve.outcomes[1].forwards[broken] == 0).all()
+    assert (distances(curve.outcomes[0].adversarial, inputs, "linf")[broken] <= 0.05).all()
+
+
+def test_empty_and_single() -> None:
+    function, bounds, inputs, labels = curved_problem(0.1, 5)
+    model = model_of(function, bounds)
+    assert len(SMALL(model, inputs[:0], labels[:0]).success) == 0
+    assert model.forward_rows == 0
+    assert len(SMALL(model, inputs[:1], labels[:1]).success) == 1
+    assert torch.equal(Adaptive(eps=0.0)(model, inputs, labels).adversarial, inputs)
+
+
+@pytest.mark.parametrize("options", [{"budget": 1}, {"patience": 0}, {"eps": -1.0}])
+def test_options_out_of_range_are_refused(options: dict) -> None:
+    with pytest.raises(ConfigError, match="E130"):
+        Adaptive(**{"eps": 0.1, **options})
+
+
+@pytest.mark.parametrize("wrong", ["no projection", "best lost", "budget ignored", "goal ignored"])
+def test_what_is_wrong_on_purpose_is_noticed(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part swapped for one that lies makes a check above fail."""
+    from vambrace.attacks import adaptive, ball, board
+
+    if wrong == "no projection":
+        monkeypatch.setattr(ball.Ball, "project", lambda self, anchor, points: points)
+        monkeypatch.setattr(loop, "tighten", lambda points, inputs, *_: (points, torch.zeros(len(points)).double()))
+        check = lambda: test_claims_hold_and_the_ledger_is_exact("l2")  # noqa: E731
+    elif wrong == "best lost":
+        real = board.Board.add
+
+        def forgets(self, name, index, found, **how):
+            broken = real(self, name, index, found, **how)
+            lost = ~self.success
+            self.best[lost], self.margin[lost] = self.problem.inputs[lost], float("nan")
+            return broken
+
+        monkeypatch.setattr(board.Board, "add", forgets)
+        check = test_survivors_are_left_with_the_nearest_to_breaking_that_was_met
+    elif wrong == "budget ignored":
+        monkeypatch.setattr(adaptive._Run, "_affords", lambda *_, **__: True)
+        check = lambda: test_the_budget_is_kept_and_what_is_left_is_said(40, patience=60)  # noqa: E731
+    else:
+        monkeypatch.setattr(Targeted, "margin", lambda self, logits: logits.amax(1) - logits.amin(1))
+        check = test_a_targeted_goal_reaches_its_target
+    with pytest.raises(AssertionError):
+        check()
