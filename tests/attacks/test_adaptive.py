@@ -89,8 +89,8 @@ def test_it_finds_more_than_pgd_on_a_rugged_model_for_less() -> None:
     assert out.cost.forwards + out.cost.backwards < pgd.cost.forwards + pgd.cost.backwards
 
 
-@pytest.mark.parametrize("budget", [2, 13, 40, 120])
-def test_the_budget_is_kept_and_what_is_left_is_said(budget: int, patience: int = 10**6) -> None:
+@pytest.mark.parametrize(("budget", "patience"), [(2, 10**6), (13, 10**6), (40, 10**6), (120, 10**6)])
+def test_the_budget_is_kept_and_what_is_left_is_said(budget: int, patience: int) -> None:
     function, bounds, inputs, labels = curved_problem(0.02, 60)
     out = Adaptive(eps=0.01, budget=budget, patience=patience)(model_of(function, bounds), inputs, labels)
     spent = out.cost.forwards + out.cost.backwards + out.cost.verifications
@@ -120,7 +120,7 @@ def test_a_targeted_goal_reaches_its_target() -> None:
     function, bounds, inputs, labels = curved_problem(0.5, 30)
     out = Adaptive(eps=0.5, budget=200)(model_of(function, bounds), inputs, Targeted((labels + 1) % 3))
     assert (function(out.adversarial).argmax(1) == (labels + 1) % 3)[out.success].all()
-    assert 0 < int(out.success.sum())
+    assert out.success.any()
     assert "toward" not in {part.name for part in out.parts}
 
 
