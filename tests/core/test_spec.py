@@ -226,6 +226,16 @@ class TestFields:
         }
         assert attribute_docs(int) == {}
 
+    def test_docs_of_a_base(self):
+        class Named(Method):
+            """Only the word about one field is its own.
+
+            Attributes:
+                eps: largest change, smaller here.
+            """
+
+        assert attribute_docs(Named) == attribute_docs(Method) | {"eps": "largest change, smaller here."}
+
     def test_schema_speaks(self):
         schema = schema_of(Method)
         assert schema["description"] == "A method like any other."

@@ -8,5 +8,36 @@
 from vambrace.attacks.apgd import APGD
 from vambrace.attacks.curve import Curve
 from vambrace.attacks.gradient import FGSM, PGD
+from vambrace.attacks.least_likely import LeastLikely
+from vambrace.attacks.momentum import (
+    BIM,
+    DIFGSM,
+    MDIFGSM,
+    MIFGSM,
+    NIFGSM,
+    SIFGSM,
+    TIFGSM,
+    VMIFGSM,
+    VNIFGSM,
+    MomentumPGD,
+)
+from vambrace.attacks.random_step import RFGSM
 
-__all__ = ["APGD", "Curve", "FGSM", "PGD"]
+__all__ = [
+    "APGD",
+    "BIM",
+    "Curve",
+    "DIFGSM",
+    "FGSM",
+    "LeastLikely",
+    "MDIFGSM",
+    "MIFGSM",
+    "MomentumPGD",
+    "NIFGSM",
+    "PGD",
+    "RFGSM",
+    "SIFGSM",
+    "TIFGSM",
+    "VMIFGSM",
+    "VNIFGSM",
+]

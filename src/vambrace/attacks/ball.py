@@ -16,6 +16,7 @@ from vambrace.ops.rows import spread
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vambrace.core.rng import Streams
     from vambrace.search.rule import Origin, Tensors
 
 __all__ = ["Ball"]
@@ -49,7 +50,7 @@ class Ball:
         first = origin.inputs if origin.start is None else origin.start
         if not random:
             return self.project(anchor, first.clone())
-        drawn = origin.inputs + self._noise(origin, restart)
+        drawn = origin.inputs + self.noise(origin.rng.child("start"), origin.ids, restart, like=origin.inputs)
         if origin.start is not None:
             drawn = torch.where(spread(restart == 0, drawn), first, drawn)
         return self.project(anchor, drawn)
@@ -70,13 +71,12 @@ class Ball:
             return self.project(anchor, torch.addcmul(points, direction, size, out=direction))
         return self.project(anchor, torch.add(points, direction, alpha=size, out=direction))
 
-    def _noise(self, origin: Origin, restart: Tensor) -> Tensor:
-        stream, shape, dtype = origin.rng.child("start"), tuple(origin.inputs.shape[1:]), origin.inputs.dtype
+    def noise(self, stream: Streams, ids: Tensor, step: Tensor, *, like: Tensor) -> Tensor:
+        """Changes (m, ...) of the form of `like`, drawn uniformly from the ball for ids and steps, int64 (m,) each."""
+        shape, dtype = tuple(like.shape[1:]), like.dtype
         if self.norm == "linf":
-            return draws.uniform(
-                stream, origin.ids, step=restart, shape=shape, low=-self.eps, high=self.eps, dtype=dtype
-            )
-        direction = steepest(draws.normal(stream, origin.ids, step=restart, shape=shape, dtype=dtype), "l2")
-        share = draws.uniform(stream.child("radius"), origin.ids, step=restart, shape=(), dtype=torch.float64)
+            return draws.uniform(stream, ids, step=step, shape=shape, low=-self.eps, high=self.eps, dtype=dtype)
+        direction = steepest(draws.normal(stream, ids, step=step, shape=shape, dtype=dtype), "l2")
+        share = draws.uniform(stream.child("radius"), ids, step=step, shape=(), dtype=torch.float64)
         radius = self.eps * share ** (1.0 / math.prod(shape))
         return direction * spread(radius, direction).to(dtype)

@@ -24,10 +24,11 @@ __all__ = ["annotation_at", "attribute_docs", "choices_of", "field_types", "is_t
 
 @cache
 def attribute_docs(kind: type[Any]) -> dict[str, str]:
-    """What the `Attributes:` section of a docstring says about each field, in one line each."""
+    """What the `Attributes:` section of a docstring says about each field, or that of a base, in one line each."""
     text = kind.__doc__ or ""
     _, found, section = text.partition("Attributes:\n")
-    docs: dict[str, str] = {}
+    base = kind.__base__
+    docs: dict[str, str] = {} if base in (None, object) else dict(attribute_docs(base))
     indent = len(section) - len(section.lstrip(" "))
     names: list[str] = []
     for line in section.splitlines() if found else ():
