@@ -45,12 +45,11 @@ def _replace_attacks(success: bool) -> None:
     import torch
 
     from vambrace.core.findings import Cost
-    from vambrace.core.goals import as_goal
     from vambrace.core.registry import ATTACKS, load, names
     from vambrace.search.outcome import Attacked
 
-    def attack(self, model, inputs, goal, *, rng=0, ids=None, start=None, batch_size=None, **_):
-        n = as_goal(goal).size
+    def run(self, problem, **_):
+        inputs, n = problem.inputs, problem.goal.size
         nothing = torch.zeros(n, dtype=torch.int64)
         return Attacked(
             adversarial=inputs.clone(),
@@ -69,7 +68,7 @@ def _replace_attacks(success: bool) -> None:
         )
 
     for name in names(ATTACKS):
-        load(ATTACKS, name).__call__ = attack
+        load(ATTACKS, name).run = run
 
 
 @mutant
@@ -103,10 +102,9 @@ def claims_believed() -> None:
     """The adversarial check takes every claim of an attack without asking the model again."""
     from vambrace.assess.checks import adversarial
 
-    def proved(self, context, chunk, left, outcome, eps):
-        won = outcome.success.nonzero().flatten().tolist()
+    def proved(self, context, chunk, right, claimed, outcome, eps):
         entry = {"broken": eps, "changed_prediction": -1, "distance": 0.0, "margin": 1.0}
-        return {left[row]: dict(entry) for row in won}, adversarial.Cost()
+        return {right[row]: dict(entry) for row in claimed}, adversarial.Cost()
 
     adversarial.AdversarialCheck._proved = proved
 
@@ -285,7 +283,8 @@ def radius_not_kept() -> None:
     for name in names(ATTACKS):
         kind = load(ATTACKS, name)
 
-        def wide(self, *arguments, true=kind.__call__, **options):
-            return true(dataclasses.replace(self, eps=1.25 * self.eps), *arguments, **options)
+        def wide(self, *arguments, true=kind.run, **options):
+            wider = self.eps if self.eps is None else 1.25 * self.eps
+            return true(dataclasses.replace(self, eps=wider), *arguments, **options)
 
-        kind.__call__ = wide
+        kind.run = wide

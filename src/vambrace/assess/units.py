@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vambrace.assess.effort import CHUNK_BATCHES
 from vambrace.assess.facts import samples_digest
 from vambrace.core import canonical
 from vambrace.data.select import stratified
@@ -80,7 +81,6 @@ def cut(
         versions: see `vambrace.assess.environment.versions`.
         device: device class.
     """
-    chunk = plan.run.chunk or 4 * (plan.run.batch or 1)
     shared = {
         "format": FORMAT,
         "seed": plan.seed,
@@ -96,11 +96,13 @@ def cut(
     units: list[Unit] = []
     for place, planned in enumerate(plan.checks):
         check = _check(planned)
+        chunk = planned.chunk or plan.run.chunk or CHUNK_BATCHES * (plan.run.batch or 1)
         for role in planned.check.roles:
             have = samples[role]
             taken = chosen(have, planned.limit)
-            for number, start in enumerate(range(0, len(taken), chunk)):
-                positions = taken[start : start + chunk]
+            size = max(1, len(taken)) if getattr(planned.check, "joint", False) else chunk
+            for number, start in enumerate(range(0, len(taken), size)):
+                positions = taken[start : start + size]
                 digest = samples_digest(
                     (have.ids[position] for position in positions), (have.hashes[position] for position in positions)
                 )

@@ -21,6 +21,17 @@ import torch
 
 from vambrace.assess.checks.answers import Chunk, ask, enter
 from vambrace.assess.checks.base import Measured
+from vambrace.assess.checks.breaks import (
+    beaten,
+    blind,
+    curve_of,
+    is_broken,
+    is_correct,
+    is_robust,
+    mismatches,
+    turns_at,
+    turns_of,
+)
 from vambrace.assess.checks.examples import as_evidence, quota, save_worst
 from vambrace.assess.checks.standing import in_order, not_finite, registered_name, standing
 from vambrace.assess.checks.words import radius, share
@@ -51,8 +62,6 @@ __all__ = ["AdversarialCheck", "Attack"]
 TINY = 1e-3
 """A linf radius below this share of the range of the inputs was most likely meant for inputs of another range."""
 
-_BLIND = 0.01  # of the survivors, at the lower end of the interval
-
 
 class Attack(Protocol):
     """What the check asks of an attack: options with `norm` and `eps`, called on correctly classified samples."""
@@ -82,6 +91,7 @@ class AdversarialCheck(Options):
     Records: id, label, finite; where finite also prediction; where broken also broken (the smallest radius that did),
     changed_prediction, distance, margin; mismatch where a claim did not hold; saved (file, name) for saved examples;
     blind where nothing was found and at one radius the input gradient was exactly zero at half of the steps or more.
+    The first record of a unit also holds turns: what each attack of an ensemble did at each radius.
 
     Attributes:
         attack: options of an attack, such as `PGD(norm="linf", eps=8/255)`; its own `eps` gives way to the radii below.
@@ -123,6 +133,11 @@ class AdversarialCheck(Options):
         return Access(getattr(self.attack, "needs", Access.GRADIENTS))
 
     @property
+    def joint(self) -> bool:
+        """Whether the attack looks at all samples at once, so that they are one unit."""
+        return bool(getattr(self.attack, "joint", False))
+
+    @property
     def name(self) -> str:
         """The attack's registered name."""
         return registered_name(ATTACKS, self.attack)
@@ -156,35 +171,42 @@ class AdversarialCheck(Options):
         clean = ask(context.model, chunk.inputs, chunk.labels, batch_size=context.batch_size)
         cost = clean.cost
         found: dict[int, dict[str, Any]] = {}
-        blind: set[int] = set()
+        sightless: set[int] = set()
+        turns: list[dict[str, Any]] = []
         answers = zip(clean.finite, clean.predictions, chunk.truths, strict=True)
-        left = [place for place, (finite, guess, truth) in enumerate(answers) if finite and guess == truth]
-        for eps in self.eps:
-            if not left:
-                break
-            outcome = self._attacked(context, chunk, left, eps)
-            proved, spent = self._proved(context, chunk, left, outcome, eps)
-            lost = [left[row] for row in _where(~outcome.finite & ~outcome.success)]
+        right = [place for place, (finite, guess, truth) in enumerate(answers) if finite and guess == truth]
+        for eps, outcome in zip(self.eps, self._outcomes(context, chunk, right), strict=False):
+            claimed = [row for row in _where(outcome.success) if right[row] not in found]
+            proved, spent = self._proved(context, chunk, right, claimed, outcome, eps)
+            lost = [right[row] for row in _where(~outcome.finite & ~outcome.success) if right[row] not in found]
             found |= proved | {place: {"finite": False} for place in lost}
-            blind |= {
-                left[row] for row in _where((outcome.zero_gradients * 2 >= outcome.backwards) & (outcome.backwards > 0))
+            sightless |= {
+                right[row]
+                for row in _where((outcome.zero_gradients * 2 >= outcome.backwards) & (outcome.backwards > 0))
             }
             cost = cost + outcome.cost + spent
-            left = [place for place in left if place not in found]
+            turns += turns_of(outcome, eps)
         records: list[Record] = []
         for place, finite in enumerate(clean.finite):
             record = chunk.record(place, finite=finite)
             record |= {"prediction": clean.predictions[place]} if finite else {}
-            record |= {"blind": True} if place in blind and place not in found else {}
+            record |= {"blind": True} if place in sightless and place not in found else {}
             records.append(record | found.get(place, {}))
+        if turns:
+            records[0] = {**records[0], "turns": turns}
         return Measured(records=records, cost=cost, flags=self._doubts(context))
 
     def reduce(self, reduction: Reduction) -> list[Finding]:
         """Robust accuracy and success at every radius over all planned samples."""
         records = in_order(reduction.records.get("eval", ()))
-        flags = [*not_finite(records, family=self.kind), *_mismatches(records), *_blind(records)]
+        flags = [
+            *not_finite(records, family=self.kind),
+            *mismatches(records),
+            *blind(records),
+            *beaten(records, self.eps),
+        ]
         state = standing(reduction, family=self.kind, roles=self.roles, flags=flags)
-        curve = _curve(records, self.eps)
+        curve = curve_of(records, self.eps)
         return [
             finding
             for eps in self.eps
@@ -208,8 +230,11 @@ class AdversarialCheck(Options):
         return flags
 
     def _at(self, state: Standing, records: Sequence[Record], eps: float, series: Mapping[str, Any]) -> list[Finding]:
-        n, attacked = len(records), [record for record in records if _correct(record)]
-        kept, broken = sum(_robust(record, eps) for record in records), sum(_broken(record, eps) for record in attacked)
+        n, attacked = len(records), [record for record in records if is_correct(record)]
+        kept, broken = (
+            sum(is_robust(record, eps) for record in records),
+            sum(is_broken(record, eps) for record in attacked),
+        )
         part, rate = kept / n if n else 0.0, broken / len(attacked) if attacked else 0.0
         robust, success = wilson(kept, n), wilson(broken, len(attacked))
         options = {name: value for name, value in self.attack.as_json().items() if name != "eps"}
@@ -224,7 +249,7 @@ class AdversarialCheck(Options):
                 n=n,
                 interval=robust,
                 parameters=where,
-                series={**series, KEY: pack([_robust(record, eps) for record in records])},
+                series={**series, **_turns(records, eps), KEY: pack([is_robust(record, eps) for record in records])},
                 evidence=self._evidence(state.reduction, records, eps),
             ),
             state.finding(
@@ -240,27 +265,32 @@ class AdversarialCheck(Options):
             ),
         ]
 
-    def _attacked(self, context: Context, chunk: Chunk, left: Sequence[int], eps: float) -> Attacked:
-        places = torch.tensor(left, device=chunk.labels.device)
-        return cast("Attack", _with_radius(self.attack, eps))(
-            context.model,
-            chunk.inputs[places],
-            chunk.labels[places],
-            rng=context.rng,
-            ids=chunk.ids[places],
-            batch_size=context.batch_size,
-        )
+    def _outcomes(self, context: Context, chunk: Chunk, right: Sequence[int]) -> Sequence[Attacked]:
+        """The attack on the samples at places `right`, by radius; one call for all where the attack knows curves."""
+        if not right:
+            return ()
+        places = torch.tensor(right, device=chunk.labels.device)
+        given = context.model, chunk.inputs[places], chunk.labels[places]
+        how: Any = {"rng": context.rng, "ids": chunk.ids[places], "batch_size": context.batch_size}
+        if hasattr(self.attack, "curve"):
+            return cast("Any", self.attack).curve(*given, eps=self.eps, **how).outcomes
+        return [cast("Attack", _with_radius(self.attack, eps))(*given, **how) for eps in self.eps]
 
     def _proved(
-        self, context: Context, chunk: Chunk, left: Sequence[int], outcome: Attacked, eps: float
+        self,
+        context: Context,
+        chunk: Chunk,
+        right: Sequence[int],
+        claimed: Sequence[int],
+        outcome: Attacked,
+        eps: float,
     ) -> tuple[dict[int, dict[str, Any]], Cost]:
         """What holds of the claimed examples, by place in the chunk, the worst of them saved; and what it took."""
-        claimed = _where(outcome.success)
         if not claimed:
             return {}, Cost()
-        places = [left[row] for row in claimed]
+        places = [right[row] for row in claimed]
         # Evidence is saved in float32: what is asked about is what is saved.
-        changed = outcome.adversarial.detach().to(chunk.inputs)[claimed]
+        changed = outcome.adversarial.detach().to(chunk.inputs)[list(claimed)]
         answers = ask(context.model, changed, chunk.labels[places], batch_size=context.batch_size)
         inside = distances(changed, chunk.inputs[places], self.norm) <= eps
         if context.model.bounds is not None:
@@ -319,46 +349,6 @@ def _where(mask: Tensor) -> list[int]:
     return cast("list[int]", mask.nonzero().flatten().tolist())
 
 
-def _correct(record: Record) -> bool:
-    return bool(record["finite"]) and record["prediction"] == record["label"]
-
-
-def _broken(record: Record, eps: float) -> bool:
-    return "broken" in record and record["broken"] <= eps
-
-
-def _robust(record: Record, eps: float) -> bool:
-    """Right, and neither broken nor claimed without proof."""
-    return _correct(record) and not _broken(record, eps) and "mismatch" not in record
-
-
-def _curve(records: Sequence[Record], radii: Sequence[float]) -> dict[str, Any]:
-    """Accuracy against radius, beginning with the same samples unchanged."""
-    counts = [sum(map(_correct, records))] + [sum(_robust(record, eps) for record in records) for eps in radii]
-    intervals = [wilson(count, len(records)) for count in counts]
-    return {
-        "eps": [0.0, *radii],
-        "accuracy": [count / len(records) if records else 0.0 for count in counts],
-        "low": [each.low if each else None for each in intervals],
-        "high": [each.high if each else None for each in intervals],
-    }
-
-
-def _mismatches(records: Sequence[Record]) -> list[Flag]:
-    claims = sum("mismatch" in record or "broken" in record for record in records)
-    wrong = sum("mismatch" in record for record in records)
-    if not wrong:
-        return []
-    text = f"{wrong:,} of {claims:,} adversarial examples that the attack claimed do not hold when asked about again."
-    return [Flag(code="E461", level="unreliable", text=text, families=("adversarial",))]
-
-
-def _blind(records: Sequence[Record]) -> list[Flag]:
-    """E464 where the attack had nothing to go by on more of the survivors than one of 100 can explain."""
-    survivors = [record for record in records if _correct(record) and "broken" not in record]
-    blind = sum("blind" in record for record in survivors)
-    interval = wilson(blind, len(survivors))
-    if interval is None or interval.low <= _BLIND:
-        return []
-    text = f"For {blind:,} of {len(survivors):,} samples that the attack did not break, the input gradient was zero."
-    return [Flag(code="E464", level="unreliable", text=text, families=("adversarial",))]
+def _turns(records: Sequence[Record], eps: float) -> dict[str, Any]:
+    turns = turns_at(records, eps)
+    return {"attacks": turns} if turns else {}
