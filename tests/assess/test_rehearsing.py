@@ -54,7 +54,7 @@ def test_lines_and_notes_for_people(base: Path) -> None:
         "10 outputs",
         "60 samples in 10 classes",
         "0 to 9, in this order",
-        "batch 10, chunk 20",
+        "batch 10, at most 20 samples a unit",
         "up to",
     ):
         assert word in text

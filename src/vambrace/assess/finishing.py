@@ -225,6 +225,7 @@ def _plan(plan: Plan, dtype: str) -> dict[str, Json]:
                 "kind": planned.check.kind,
                 "required": planned.required,
                 "limit": planned.limit,
+                "chunk": planned.chunk or plan.run.chunk,
                 "options": planned.check.as_json(),
             }
             for planned in plan.checks

@@ -131,9 +131,10 @@ class RunSpec(Options):
         device: torch device the model runs on, such as "cpu" or "cuda:0".
         threads: intra-op threads of every worker; None: fixed by preflight at what the machine offers.
         batch: physical batch; None: probed by preflight.
-        chunk: samples in a unit; None: four physical batches.
+        chunk: samples in a unit; None: as few as the work of a check demands, at most four physical batches.
         workers: processes; 1 runs serially in this one.
-        budget: wall time for the units, such as "10m", or seconds; None: no limit.
+        budget: wall time after which no unit begins, such as "10m", or seconds; None: no limit. The units in flight are
+            finished first.
         images: worst examples saved a check; 0 saves none.
         out: folder that receives run directories; relative to the working folder.
     """
@@ -169,6 +170,7 @@ class PlannedCheck:
         required: a required check that was not measured makes the run incomplete.
         named: True when the user asked for it (a mismatch with the model is then an error, not a line in "left out").
         limit: at most this many samples of the role; None: all that the data spec gives.
+        chunk: samples in a unit, fixed before the first unit (`vambrace.assess.effort`); None: those of the run.
     """
 
     id: str
@@ -176,6 +178,7 @@ class PlannedCheck:
     required: bool = True
     named: bool = False
     limit: int | None = None
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         require(
@@ -186,6 +189,7 @@ class PlannedCheck:
             code="E168",
         )
         _require_positive("limit", self.limit)
+        _require_positive("chunk", self.chunk)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ __all__ = ["plan_as_json", "plan_from_json", "settled"]
 Json = Any
 
 _FIELDS = {"schema", "profile", "seed", "model", "contract", "data", "trust", "run", "checks", "gates", "base"}
-_CHECK_FIELDS = {"id", "kind", "required", "named", "limit", "options"}
+_CHECK_FIELDS = {"id", "kind", "required", "named", "limit", "chunk", "options"}
 
 
 def plan_as_json(plan: Plan) -> dict[str, Json]:
@@ -46,6 +46,7 @@ def plan_as_json(plan: Plan) -> dict[str, Json]:
                 "required": planned.required,
                 "named": planned.named,
                 "limit": planned.limit,
+                "chunk": planned.chunk,
                 "options": planned.check.as_json(),
             }
             for planned in plan.checks
@@ -103,13 +104,21 @@ def _named(check: Check) -> str:
 
 
 def _planned(data: Mapping[str, Json], where: str) -> PlannedCheck:
+    data = {"chunk": None, **data}  # older plans of this version have one chunk for all checks
     _closed(data, _CHECK_FIELDS, where)
     kind: Any = registry.load(registry.CHECKS, data["kind"])
     # A check whose options hold another method finds that one by name itself.
     build = getattr(kind, "from_json", None)
     options = data["options"]
     check = cast("Check", build(options) if build else read(kind, options, where=where, called=f"check {data['kind']}"))
-    return PlannedCheck(id=data["id"], check=check, required=data["required"], named=data["named"], limit=data["limit"])
+    return PlannedCheck(
+        id=data["id"],
+        check=check,
+        required=data["required"],
+        named=data["named"],
+        limit=data["limit"],
+        chunk=data["chunk"],
+    )
 
 
 def _closed(data: Mapping[str, Json], fields: set[str], where: str) -> None:

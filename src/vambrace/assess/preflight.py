@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vambrace.assess.constancy import put
+from vambrace.assess.effort import row_operations
 from vambrace.assess.probes import Probe, bad, behaviour_flags, late_flags, score_flags, warn
 from vambrace.assess.reduction import quiet
 from vambrace.assess.slopes import gradient_flags
@@ -57,6 +58,7 @@ class Preflight:
         scored: how many samples that share rests on.
         forward_seconds: wall time of one forward row.
         gradient_seconds: wall time of one forward and backward row; None below GRADIENTS access.
+        row_operations: what one forward row costs, counted and not timed; see `vambrace.assess.effort`.
     """
 
     flags: tuple[Flag, ...]
@@ -69,6 +71,7 @@ class Preflight:
     scored: int
     forward_seconds: float
     gradient_seconds: float | None
+    row_operations: float
 
 
 def preflight(model: Model, batches: Mapping[str, Batches], plan: Plan) -> Preflight:
@@ -105,6 +108,7 @@ def preflight(model: Model, batches: Mapping[str, Batches], plan: Plan) -> Prefl
             found, gradient_seconds = gradient_flags(model, probe)
             flags += found
         forward_seconds = _forward_seconds(model, probe.inputs[:width])
+        operations = row_operations(model, probe.inputs)
         if not any(flag.code == "E420" for flag in flags):
             flags += late_flags(probe)
     except ModelMisbehaved as error:
@@ -125,6 +129,7 @@ def preflight(model: Model, batches: Mapping[str, Batches], plan: Plan) -> Prefl
         scored=len(batch),
         forward_seconds=forward_seconds,
         gradient_seconds=gradient_seconds,
+        row_operations=operations,
     )
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vambrace.assess.effort import CHUNK_BATCHES, chunk_for, rows_a_sample
 from vambrace.assess.environment import device_class, versions
 from vambrace.assess.facts import Samples, data_facts, model_facts
 from vambrace.assess.fit import Subject
@@ -26,15 +27,12 @@ from vambrace.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vambrace.assess.plan import Plan
+    from vambrace.assess.plan import Plan, PlannedCheck
     from vambrace.core.progress import Progress
     from vambrace.data.batches import Batches
     from vambrace.models.contract import Model
 
-__all__ = ["CHUNK_BATCHES", "Job", "Opened", "check_workers", "open_job", "prepare", "remarks_on", "units_of"]
-
-CHUNK_BATCHES = 4
-"""Physical batches in a unit where the plan does not say: enough for a search to refill freed slots."""
+__all__ = ["Job", "Opened", "check_workers", "open_job", "prepare", "remarks_on", "units_of"]
 
 Json = Any
 
@@ -150,13 +148,22 @@ def prepare(plan: Plan, opened: Opened, *, only: Sequence[str], progress: Progre
         chunk=plan.run.chunk or CHUNK_BATCHES * checked.batch,
         device=str(model.device),
     )
+    checks = tuple(dataclasses.replace(each, chunk=_chunk(plan, each, checked, fixed.device)) for each in plan.checks)
     return Job(
-        plan=settled(dataclasses.replace(plan, run=fixed)),
+        plan=settled(dataclasses.replace(plan, run=fixed, checks=checks)),
         opened=opened,
         checked=checked,
         left_out=(*left, *_skipped(opened.batches)),
         seconds=time.perf_counter() - began,
     )
+
+
+def _chunk(plan: Plan, planned: PlannedCheck, checked: Preflight, device: str) -> int | None:
+    """Samples in a unit of this check; None where the plan says one number for all."""
+    if planned.chunk or plan.run.chunk:
+        return planned.chunk
+    rows = rows_a_sample(planned.check, classes=checked.num_classes)
+    return chunk_for(rows, operations=checked.row_operations, batch=checked.batch, device=device)
 
 
 def units_of(plan: Plan, opened: Opened, facts: Mapping[str, Json]) -> tuple[Unit, ...]:

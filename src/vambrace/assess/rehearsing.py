@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vambrace.assess.effort import rows_a_sample
 from vambrace.assess.preparing import Job, open_job, prepare, remarks_on, units_of
 from vambrace.core.progress import Progress, silent
 
@@ -25,7 +26,6 @@ Json = Any
 UNRELIABLE = 5
 
 _MOST_CLASSES = 20
-_BACKWARD = 3  # forwards that one forward and backward cost together
 _ACCESS = {"labels": "labels only", "scores": "scores", "gradients": "gradients", "internals": "gradients"}
 
 
@@ -70,14 +70,15 @@ class Rehearsal:
         width = max([12, *(len(planned.id) for planned in self.resolved.checks)])
         return [
             *self.subject(),
-            f"run          {run.device}, batch {run.batch}, chunk {run.chunk}, "
+            f"run          {run.device}, batch {run.batch}, at most {run.chunk} samples a unit, "
             f"threads {run.threads}, workers {run.workers}",
             *(
                 f"check        {planned.id:<{width}} {_count(self.samples[planned.id], 'sample')}, "
                 f"{_count(self.units[planned.id], 'unit')}, up to {_time(self.seconds[planned.id])}"
                 for planned in self.resolved.checks
             ),
-            f"in all       up to {_time(sum(self.seconds.values()) / run.workers)}",
+            f"in all       up to {_time(self.wall)}",
+            *self.short_of_time(),
             *(f"left out     {left.name}: {left.reason}" for left in self.left_out),
         ]
 
@@ -102,8 +103,23 @@ class Rehearsal:
         checks, units = len(self.resolved.checks), sum(self.units.values())
         return (
             f"to do        {_count(checks, 'check')} in {_count(units, 'unit')}, up to "
-            f"{_time(sum(self.seconds.values()) / run.workers)} on {run.device} with {_count(run.workers, 'worker')}"
+            f"{_time(self.wall)} on {run.device} with {_count(run.workers, 'worker')}"
         )
+
+    @property
+    def wall(self) -> float:
+        """Wall seconds that all units may take: a rough guess, from above."""
+        return sum(self.seconds.values()) / self.resolved.run.workers
+
+    def short_of_time(self) -> list[str]:
+        """What to expect where the budget may not do; nothing where it does."""
+        budget = self.resolved.run.budget
+        if budget is None or self.wall <= budget:
+            return []
+        return [
+            f"budget       {_time(budget)} may not do for up to {_time(self.wall)}: no unit begins after it, those in "
+            "flight are finished first, and what is missing makes the run incomplete (exit 4); --resume goes on"
+        ]
 
     def notes(self) -> dict[str, str]:
         """What was seen, as comments for a plan file: place to text."""
@@ -208,17 +224,7 @@ def rehearsal_of(plan: Plan, job: Job) -> Rehearsal:
 
 def _seconds(planned: PlannedCheck, samples: int, checked: Preflight) -> float:
     """An upper guess: every sample uses all its steps."""
-    check = planned.check
-    attack = getattr(check, "attack", None)
-    if attack is None:
-        forwards = 1 + len(getattr(check, "severities", ()))
-        return samples * forwards * checked.forward_seconds
-    steps = (getattr(attack, "steps", 1) + 1) * max(1, getattr(attack, "restarts", 1))
-    row = checked.forward_seconds
-    if checked.gradient_seconds is not None:
-        # A backward costs about two forwards; the first one, which preflight timed on a few rows, far more.
-        row = min(checked.gradient_seconds, _BACKWARD * row)
-    return samples * len(getattr(check, "eps", (0,))) * steps * row
+    return samples * rows_a_sample(planned.check, classes=checked.num_classes) * checked.forward_seconds
 
 
 def _model(facts: Mapping[str, Json]) -> str:

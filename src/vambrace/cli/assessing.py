@@ -149,7 +149,7 @@ def announcer(progress: Progress) -> Callable[[Rehearsal], None]:
     """What says on stderr what a run has before it and what it will do, and tells the bar how long that may take."""
 
     def announce(rehearsal: Rehearsal) -> None:
-        say_lines([*rehearsal.subject(), rehearsal.outline()])
+        say_lines([*rehearsal.subject(), rehearsal.outline(), *rehearsal.short_of_time()])
         if isinstance(progress, Bar):
             workers = rehearsal.resolved.run.workers
             progress.expect({name: spent / workers for name, spent in rehearsal.seconds.items()}, rehearsal.units)

@@ -94,7 +94,7 @@ class RunFlags:
     seed: Annotated[int | None, typer.Option(help="Root of all randomness.")] = None
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None
     budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop after 90s, 10m, 2h; what is left is said.")
+        str | None, typer.Option(metavar="TIME", help="Begin nothing after 90s, 10m, 2h; what began is finished.")
     ] = None
     workers: Annotated[int | None, typer.Option(help="Processes; the numbers do not depend on it.")] = None
     threads: Annotated[int | None, typer.Option(help="Threads of every worker.")] = None
