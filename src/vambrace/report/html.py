@@ -21,7 +21,7 @@ from markupsafe import Markup
 from vambrace.report.palette import DARK, LIGHT, variables
 from vambrace.report.selection import MISSING, by_family
 from vambrace.report.text import visible
-from vambrace.report.views import about, classes, examples, leakage, limits, reliability, robustness, scorecard
+from vambrace.report.views import about, attacks, classes, examples, leakage, limits, reliability, robustness, scorecard
 from vambrace.report.words import EXIT_CODES, FAMILIES, VERDICTS, family_title
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def _render(
         "groups": scorecard.groups(results, seconds, size.rows)[:_MOST_FAMILIES],
         "sections": sections,
         "curves": robustness.curves(results.findings),
+        "ensembles": attacks.ensembles(results.findings),
         "heat": robustness.heat_map(results.findings),
         "rocs": leakage.rocs(results.findings),
         "classes": classes.by_class(results.findings, results.model, min(size.rows, 15)),
