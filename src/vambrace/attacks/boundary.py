@@ -167,13 +167,17 @@ def propose(inputs: Tensor, points: Tensor, noise: Tensor, spherical: Tensor, so
     """
     change = points - inputs
     flat, way = noise.flatten(1), change.flatten(1)
-    squared = way.square().sum(dim=1).clamp_(min=torch.finfo(way.dtype).tiny)
-    flat -= way * ((flat * way).sum(dim=1) / squared).unsqueeze(1)
-    length = lengths(flat, "l2").clamp_(min=torch.finfo(way.dtype).tiny)
+    tiny = torch.finfo(way.dtype).tiny
+    squared = way.square().sum(dim=1).clamp_(min=tiny)
+    # What of the noise goes along the way is taken off by a little less of the way itself.
+    along = (flat * way).sum(dim=1)
+    across = (flat.square().sum(dim=1) - along.square() / squared).clamp_(min=tiny)
     spherical = spherical.to(way.dtype)
     shrink = (1.0 - source).to(way.dtype) / (1.0 + spherical.square()).sqrt()
-    flat *= (spherical * squared.sqrt() / length * shrink).unsqueeze(1)
-    return change.mul_(spread(shrink, change)).add_(noise).add_(inputs)
+    share = spherical * (squared / across).sqrt() * shrink
+    flat *= share.unsqueeze(1)
+    change *= spread(shrink - share * along / squared, change)
+    return change.add_(noise).add_(inputs)
 
 
 def adapted(sizes: Tensor, tries: Tensor, hits: Tensor, share: tuple[float, float]) -> Tensor:
