@@ -30,7 +30,7 @@ def test_distances_are_measured_in_float64() -> None:
     assert distances(points, inputs, "linf").item() == points.double().item() - inputs.double().item()
 
 
-@given(st.integers(0, 2**31), st.sampled_from(["linf", "l2"]), st.integers(-40, 37))
+@given(st.integers(0, 2**31), st.sampled_from(["linf", "l2", "l1"]), st.integers(-40, 37))
 def test_steepest_is_the_steepest(seed: int, norm: str, exponent: int) -> None:
     """Of unit size, and no other change of that size has a larger inner product, whatever the gradient's scale."""
     generator = torch.Generator().manual_seed(seed)

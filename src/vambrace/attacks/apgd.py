@@ -20,14 +20,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 import torch
 
 from vambrace.attacks.aim import Aim
 from vambrace.attacks.ball import Ball
 from vambrace.attacks.fixed import FixedRadius, require_option, require_restarts
-from vambrace.core.options import Ratio
+from vambrace.attacks.sparse import SparseAscent
+from vambrace.core.options import Norm, Ratio
 from vambrace.ops import losses
 from vambrace.ops.rows import assign, spread
 from vambrace.search.rule import Plain
@@ -80,7 +81,7 @@ class AdaptiveAscent(Plain):
     momentum: float
 
     @property
-    def norm(self) -> Literal["l2", "linf"]:
+    def norm(self) -> Norm:
         return self.ball.norm
 
     @property
@@ -169,7 +170,7 @@ class APGD(FixedRadius):
     A restart that never succeeds costs `steps + 1` forwards and `steps` backwards.
 
     Attributes:
-        norm: "linf" or "l2".
+        norm: "linf", "l2", or "l1" with steps on few elements (`vambrace.attacks.sparse`).
         eps: radius in the units of the inputs.
         loss: what is ascended: "ce" follows cross entropy and never saturates; "margin" works for every goal; "dlr" is
             the difference of logits ratio.
@@ -179,11 +180,12 @@ class APGD(FixedRadius):
         targets: how many classes to aim at in turn, the nearest first, each from a start of its own (9: the targeted
             APGD of AutoAttack); at most all other classes are used. Any class but the label is a success. One more
             forward a sample ranks the classes. None: the goal's own loss is raised.
-        rho: share of steps between checkpoints that must raise the objective, else the step is halved.
-        momentum: weight of the new step against the last move; 1 for none.
+        rho: share of steps between checkpoints that must raise the objective, else the step is halved; not for l1.
+        momentum: weight of the new step against the last move; 1 for none; not for l1.
     """
 
     name: ClassVar[str] = "apgd"
+    norms: ClassVar[tuple[Norm, ...]] = ("l1", "l2", "linf")
     loss: losses.Loss = "ce"
     steps: int = 100
     restarts: int = 1
@@ -205,12 +207,16 @@ class APGD(FixedRadius):
         """Raise `ConfigError` E135 unless loss and targets fit the goal and, as far as they are known, the classes."""
         losses.require_loss(self.loss, problem.goal, problem.model.num_classes, toward=self.targets is not None)
 
-    def rule(self) -> AdaptiveAscent:
-        """Steps of adaptive size."""
+    def rule(self) -> AdaptiveAscent | SparseAscent:
+        """Steps of adaptive size, and in l1 of adaptive sparsity."""
+        ball, steps = Ball(norm=self.norm, eps=self.eps), self.steps if self.eps else 0
+        aim = Aim(loss=self.loss, restarts=self.restarts, targets=self.targets) if self.eps else Aim(loss=self.loss)
+        if self.norm == "l1":
+            return SparseAscent(ball=ball, aim=aim, steps=steps, random_start=self.random_start)
         return AdaptiveAscent(
-            ball=Ball(norm=self.norm, eps=self.eps),
-            aim=Aim(loss=self.loss, restarts=self.restarts, targets=self.targets) if self.eps else Aim(loss=self.loss),
-            steps=self.steps if self.eps else 0,
+            ball=ball,
+            aim=aim,
+            steps=steps,
             random_start=self.random_start,
             rho=self.rho,
             momentum=self.momentum,

@@ -1,4 +1,4 @@
-"""The set that a fixed-radius attack may move in: an l2 or linf ball around the input, inside the model's box."""
+"""The set that a fixed-radius attack may move in: an l1, l2 or linf ball around the input, inside the model's box."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from vambrace.ops import draws
 from vambrace.ops.norms import steepest
 from vambrace.ops.projections import ball_box, inner_box, project_l2
+from vambrace.ops.projections_l1 import draw_l1, fill, movable, project_l1, sparse_signs
 from vambrace.ops.rows import spread
 
 if TYPE_CHECKING:
@@ -27,15 +28,18 @@ class Ball:
     """Radius and shape; its functions take the anchors of the samples they work on.
 
     Attributes:
-        norm: "l2" or "linf".
+        norm: "l1", "l2" or "linf".
         eps: radius in input units.
+        sparsity: l1 only: share of the elements that a step moves, equally far each; None: a step spends its length on
+            the steepest elements, each as far as the box lets it, which raises a linear function most.
     """
 
-    norm: Literal["l2", "linf"]
+    norm: Literal["l1", "l2", "linf"]
     eps: float
+    sparsity: float | None = None
 
     def anchor(self, origin: Origin) -> dict[str, Tensor]:
-        """What never changes: the allowed range of every element (linf), or the box and the centre (l2)."""
+        """What never changes: the allowed range of every element (linf), or the box and the centre (l1, l2)."""
         if self.norm == "linf":
             low, high = ball_box(origin.inputs, self.eps, origin.bounds)
             return {"low": low, "high": high}
@@ -59,13 +63,16 @@ class Ball:
         """The nearest allowed points; may overwrite `points`."""
         if self.norm == "linf":
             return torch.clamp(points, anchor["low"], anchor["high"], out=points)
-        return project_l2(points, anchor["centre"], self.eps, anchor["low"], anchor["high"])
+        project = project_l1 if self.norm == "l1" else project_l2
+        return project(points, anchor["centre"], self.eps, anchor["low"], anchor["high"])
 
     def ascend(self, anchor: Tensors, points: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """The allowed points nearest to one step of length `size`, a number or (m, 1, ..., 1), up the gradient.
 
         Leaves `points` as they are.
         """
+        if self.norm == "l1":
+            return self.project(anchor, points + self._sparse(anchor, points, gradient, size))
         direction = steepest(gradient, self.norm)
         if isinstance(size, torch.Tensor):
             return self.project(anchor, torch.addcmul(points, direction, size, out=direction))
@@ -76,7 +83,16 @@ class Ball:
         shape, dtype = tuple(like.shape[1:]), like.dtype
         if self.norm == "linf":
             return draws.uniform(stream, ids, step=step, shape=shape, low=-self.eps, high=self.eps, dtype=dtype)
+        if self.norm == "l1":
+            return draw_l1(stream, ids, shape=shape, step=step, dtype=dtype) * self.eps
         direction = steepest(draws.normal(stream, ids, step=step, shape=shape, dtype=dtype), "l2")
         share = draws.uniform(stream.child("radius"), ids, step=step, shape=(), dtype=torch.float64)
         radius = self.eps * share ** (1.0 / math.prod(shape))
         return direction * spread(radius, direction).to(dtype)
+
+    def _sparse(self, anchor: Tensors, points: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
+        low, high = anchor["low"], anchor["high"]
+        if self.sparsity is None:
+            return fill(gradient, points, size, low, high)
+        count = math.ceil(self.sparsity * math.prod(points.shape[1:]))
+        return sparse_signs(movable(gradient, points, low, high), count) * size

@@ -3,7 +3,8 @@
     >>> import torch
     >>> from vambrace.attacks import PGD
     >>> PGD(norm="l2", eps=0.5, steps=10)
-    PGD(norm='l2', eps=0.5, loss='ce', steps=10, step_size=None, restarts=1, random_start=True)
+    PGD(norm='l2', eps=0.5, loss='ce', steps=10, step_size=None, restarts=1, random_start=True,
+        sparsity=0.01)
 
 Every iterate is judged, not only the last one, and a sample stops at its first verified success. When not: to call
 a model robust. Both are weak alone; run APGD and more on what they leave.
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from vambrace.attacks.ball import Ball
 from vambrace.attacks.fixed import FixedRadius, require_option, require_restarts
-from vambrace.core.options import Ratio
+from vambrace.core.options import Norm, Ratio
 from vambrace.ops import losses
 from vambrace.search.rule import Plain
 
@@ -54,7 +55,7 @@ class Ascent(Plain):
     random_start: bool
 
     @property
-    def norm(self) -> Literal["l2", "linf"]:
+    def norm(self) -> Literal["l1", "l2", "linf"]:
         return self.ball.norm
 
     @property
@@ -78,16 +79,20 @@ class Ascent(Plain):
 class FGSM(FixedRadius):
     """One step of length eps along the sign of the gradient (linf) or along the gradient (l2).
 
+    l1: the whole length on the steepest elements, each changed as far as the box lets it, before the next one: what
+    raises a linear loss most inside ball and box.
+
     The input itself is judged first: a sample the model already gets wrong succeeds at distance 0. A sample costs
     at most two forwards and one backward.
 
     Attributes:
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1".
         eps: radius in the units of the inputs.
         loss: "ce" follows cross entropy and never saturates; "margin" works for every goal; "dlr" is scale free.
     """
 
     name: ClassVar[str] = "fgsm"
+    norms: ClassVar[tuple[Norm, ...]] = ("l1", "l2", "linf")
     loss: losses.Loss = "ce"
 
     def __post_init__(self) -> None:
@@ -116,21 +121,25 @@ class PGD(FixedRadius):
     A restart that never succeeds costs `steps + 1` forwards and `steps` backwards.
 
     Attributes:
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1".
         eps: radius in the units of the inputs.
         loss: "ce" follows cross entropy and never saturates; "margin" works for every goal; "dlr" is scale free.
         steps: of one restart.
         step_size: in the units of the inputs; None: 2.5 * eps / steps, which can cross the ball and come back.
         restarts: starts at most; a sample stops at its first success.
         random_start: start at a point drawn from the ball; False: at the input.
+        sparsity: l1 only: share of the elements that a step moves, at least one: the steepest of those that the box
+            lets move, equally far each (Tramer & Boneh 2019, arXiv 1904.13000, section 4).
     """
 
     name: ClassVar[str] = "pgd"
+    norms: ClassVar[tuple[Norm, ...]] = ("l1", "l2", "linf")
     loss: losses.Loss = "ce"
     steps: int = 40
     step_size: Ratio | None = None
     restarts: int = 1
     random_start: bool = True
+    sparsity: Ratio = 0.01
 
     def __post_init__(self) -> None:
         FixedRadius.__post_init__(self)
@@ -140,6 +149,7 @@ class PGD(FixedRadius):
             self.step_size is None or 0 < self.step_size < float("inf"), "step_size", self.step_size, "more than 0"
         )
         require_restarts(self.restarts, random_start=self.random_start)
+        require_option(0 < self.sparsity <= 1, "sparsity", self.sparsity, "a share, more than 0, at most 1")
 
     def require_fit(self, problem: Problem) -> None:
         losses.require_loss(self.loss, problem.goal, problem.model.num_classes)
@@ -147,7 +157,7 @@ class PGD(FixedRadius):
     def rule(self) -> Ascent:
         """Steps of a fixed size."""
         return Ascent(
-            ball=Ball(norm=self.norm, eps=self.eps),
+            ball=Ball(norm=self.norm, eps=self.eps, sparsity=self.sparsity),
             loss=self.loss,
             steps=self.steps if self.eps else 0,
             step_size=2.5 * self.eps / self.steps if self.step_size is None else self.step_size,

@@ -43,18 +43,21 @@ def peaks(changes: Tensor) -> Tensor:
     return changes.abs().amax(dim=tuple(range(1, changes.dim())))
 
 
-def steepest(gradients: Tensor, norm: Literal["l2", "linf"]) -> Tensor:
+def steepest(gradients: Tensor, norm: Literal["l1", "l2", "linf"]) -> Tensor:
     """The change of unit size that raises the loss most, to first order; zero where the gradient is zero.
 
     linf: the sign. l2: g / ||g||, with g scaled first, so that gradients far from one neither vanish nor overflow
-    when they are squared.
+    when they are squared. l1: all of it on the element of the largest slope, shared by equal ones.
 
     Args:
         gradients: (n, ...), of one loss a sample with respect to its input; left as it is.
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1".
     """
     if norm == "linf":
         return gradients.sign()
+    if norm == "l1":
+        signs = gradients.sign().mul_(gradients.abs() == spread(peaks(gradients), gradients))
+        return signs.div_(spread(lengths(signs, "l1").clamp_(min=1.0), signs))
     tiny = torch.finfo(gradients.dtype).tiny
     scaled = gradients / spread(peaks(gradients).clamp_(min=tiny), gradients)
     return scaled.div_(spread(lengths(scaled, "l2").clamp_(min=tiny), gradients))
