@@ -75,7 +75,7 @@ def serve(
     """
     count, device = len(problem.inputs), problem.inputs.device
     if not count:
-        return Desk(problem, norm=norm, budget=budget, enough=enough).outcome()
+        return Tally(problem).outcome(norm, forwards=0, backwards=0, padding=(0, 0))
     found: list[Attacked] = []
     # What the caller has switched on around the call (inference mode, autocast) must not reach the search.
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
