@@ -18,12 +18,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import gzip
-import os
-from pathlib import Path
 
 import interleave
-import numpy as np
+import nets
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,7 +35,6 @@ except ImportError:
     torchattacks = None
 
 EPS, STEPS, SEED = 0.3, 40, 0
-SHARED = Path(os.environ.get("VAMBRACE_SHARED") or Path(__file__).parents[2] / "shared")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -52,57 +48,6 @@ class Never(Untargeted):
     def take(self, index: Tensor) -> Never:
         """As the base class."""
         return Never(self.labels[index])
-
-
-class ConvBN(nn.Module):
-    """Four convolutions with batch normalisation, three linear layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layers, width = [], 1
-        for place, wide in enumerate((32, 32, 64, 64)):
-            layers += [nn.Conv2d(width, wide, 3), nn.BatchNorm2d(wide), nn.ReLU()]
-            layers += [nn.MaxPool2d(2)] if place % 2 else []
-            width = wide
-        self.features = nn.Sequential(*layers)
-        self.fc1, self.fc2, self.fc3 = nn.Linear(1024, 200), nn.Linear(200, 200), nn.Linear(200, 10)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Images (n, 1, 28, 28) to logits."""
-        features = self.features(inputs)
-        return self.fc3(F.relu(self.fc2(F.relu(self.fc1(features.view(features.size(0), -1))))))
-
-
-def cnn_a() -> nn.Module:
-    """Two strided convolutions, two linear layers, adversarially trained."""
-    layers = [nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten()]
-    net = nn.Sequential(*layers, nn.Linear(1568, 100), nn.ReLU(), nn.Linear(100, 10))
-    net.load_state_dict(_state("mnist_cnn_a_fgsm.pth"))
-    return net.eval().requires_grad_(False)
-
-
-def conv_bn() -> nn.Module:
-    """A network trained without adversarial examples."""
-    net = ConvBN()
-    state = {name.removeprefix("module."): value for name, value in _state("mnist_convbn_standard.pt").items()}
-    net.load_state_dict(state, strict=False)  # old files lack `num_batches_tracked`, which eval mode never reads
-    return net.eval().requires_grad_(False)
-
-
-def _state(name: str) -> dict[str, Tensor]:
-    return torch.load(SHARED / "models" / name, map_location="cpu", weights_only=True)
-
-
-def images(count: int) -> tuple[Tensor, Tensor]:
-    """The first MNIST test images in 0..1, and their labels."""
-
-    def raw(name: str, skip: int) -> np.ndarray:
-        with gzip.open(SHARED / "data/mnist" / name) as file:
-            return np.frombuffer(file.read(), np.uint8, offset=skip)
-
-    pixels = raw("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)[:count]
-    labels = raw("t10k-labels-idx1-ubyte.gz", 8)[:count]
-    return torch.from_numpy(pixels / np.float32(255)), torch.from_numpy(labels.astype(np.int64))
 
 
 def hand_written(net: nn.Module, inputs: Tensor, labels: Tensor, *, step_size: float, batch: int) -> Tensor:
@@ -142,7 +87,7 @@ def peer_apgd(net: nn.Module, inputs: Tensor, labels: Tensor, steps: int) -> Ten
 
 def strength(count: int) -> dict[str, object]:
     """Question 1."""
-    net, (inputs, labels) = cnn_a(), images(count)
+    net, (inputs, labels) = nets.cnn_a(), nets.mnist(count)
     with torch.no_grad():
         clean = net(inputs).argmax(1) == labels
     loop = hand_written(net, inputs, labels, step_size=0.01, batch=250)
@@ -182,7 +127,7 @@ def strength(count: int) -> dict[str, object]:
 
 def overhead(count: int, rounds: int, batches: tuple[int, ...]) -> dict[str, object]:
     """Question 2. Measured on a quarter of the images at a time: more rounds for the same minutes."""
-    net, (inputs, labels) = cnn_a(), images(count)
+    net, (inputs, labels) = nets.cnn_a(), nets.mnist(count)
     model = from_torch(net)
     attack = PGD(eps=EPS, steps=STEPS, step_size=0.01, random_start=False)
     size = max(1, count // 4)
@@ -207,7 +152,7 @@ def overhead(count: int, rounds: int, batches: tuple[int, ...]) -> dict[str, obj
 
 def speed(count: int, rounds: int, batches: tuple[int, ...]) -> dict[str, object]:
     """Question 3. torchattacks runs at each batch size, and its fastest one is what we are compared with."""
-    net, (inputs, labels) = conv_bn(), images(count)
+    net, (inputs, labels) = nets.conv_bn(), nets.mnist(count)
     model = from_torch(net)
     attack = PGD(eps=EPS, steps=STEPS, step_size=0.01875)
     out = attack(model, inputs, labels, rng=SEED)
@@ -241,7 +186,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    if not (SHARED / "models").is_dir():
+    if not nets.there():
         interleave.say("bench_pgd: skipped, no shared models (set VAMBRACE_SHARED to their folder)")
         return
     if torchattacks is None:
