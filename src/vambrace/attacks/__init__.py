@@ -7,6 +7,8 @@
 
 from vambrace.attacks.apgd import APGD
 from vambrace.attacks.curve import Curve
+from vambrace.attacks.ddn import DDN
+from vambrace.attacks.fab import FAB
 from vambrace.attacks.gradient import FGSM, PGD
 from vambrace.attacks.least_likely import LeastLikely
 from vambrace.attacks.momentum import (
@@ -27,7 +29,9 @@ __all__ = [
     "APGD",
     "BIM",
     "Curve",
+    "DDN",
     "DIFGSM",
+    "FAB",
     "FGSM",
     "LeastLikely",
     "MDIFGSM",

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from vambrace.core.progress import Progress
     from vambrace.search.outcome import Attacked
     from vambrace.search.problem import Problem
-    from vambrace.search.rule import Rule, Tensors
+    from vambrace.search.rule import Keeps, Rule, Tensors
 
 __all__ = ["search"]
 
-_PUSHES = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
-"""How much further from its input than it was found a nearest success may be put, to be one again when verified."""
+_PUSHES = (1e-5, 1e-4, 1e-3, 1e-2)
+"""How much further from its input a nearest success may be put where it is none as it was found."""
 
 
 def search(problem: Problem, rule: Rule, *, name: str = "search", progress: Progress = silent) -> Attacked:
@@ -80,6 +80,9 @@ class _Search:
     def __init__(self, problem: Problem, rule: Rule) -> None:
         self._problem = problem
         self._rule = rule
+        # Of several restarts that none may end early, the best point is meant for the other model.
+        best = problem.withheld and rule.restarts > 1 and rule.keeps == "last"
+        self._keeps: Keeps = "margin" if best else rule.keeps
         self._oracle = Oracle(problem.model, problem.most_class)
         self._tally = Tally(problem)
         self._device = problem.inputs.device
@@ -123,7 +126,8 @@ class _Search:
             point = slots.state["point"].detach().requires_grad_(joined)
             logits = self._oracle.logits(point, pads=self._pads)
         known = logits.detach()
-        calm = self._watching and self._soon > 0 and rule.keeps == "last" and self._is_calm(known)
+        plain = self._keeps == "last" and "over" not in slots.state
+        calm = self._watching and self._soon > 0 and plain and self._is_calm(known)
         if calm:
             moving, still = self._open, self._still
             self._lag += 1
@@ -146,6 +150,8 @@ class _Search:
         """Whether no row that searches can have won or broken; cheap, for it is asked at every step."""
         if not math.isfinite(logits.sum().item()):
             return False
+        if self._problem.withheld:
+            return True
         near = self._goal.reached(logits.argmax(dim=1)) if self._labelled else self._goal.margin(logits) > 0
         return not bool((near & self._open if len(self._still) else near).any())
 
@@ -156,9 +162,11 @@ class _Search:
         known = live & finite
         slots.margin = torch.where(known, margin.double(), slots.margin)
         over = slots.step >= self._rule.steps
+        if "over" in slots.state:
+            over |= slots.state["over"]
         slots.status.masked_fill_(live & over, ENDED)
-        claimed = live & won & ~slots.retry
-        if self._rule.keeps != "last":
+        claimed = live & won & ~slots.retry & (not self._problem.withheld)
+        if self._keeps != "last":
             claimed = self._keep(known, claimed, margin)
         slots.status.masked_fill_(claimed, CLAIMED)
         slots.status.masked_fill_(live & ~finite, BROKEN)
@@ -168,17 +176,19 @@ class _Search:
         """Remember the points that are better than any before; which of the claims end a search."""
         slots, rule = self.slots, self._rule
         point = slots.state["point"]
-        if rule.keeps == "margin":
-            slots.better(known & (margin > slots.score), margin.double(), self._spent(slots.restart, slots.step))
+        if self._keeps == "margin":
+            slots.better(known & (margin > slots.score), margin.double(), self._spent(slots.taken_steps, slots.restart))
             return claimed
         distance = lengths(point - slots.anchor["inputs"], rule.norm).double()
-        slots.better(claimed & (-distance > slots.score), -distance, self._spent(slots.restart, slots.step))
-        return claimed & (distance <= rule.enough)
+        # One that ends the search is judged at once; refused, it must not stand in the way of those further out.
+        near = distance <= rule.enough
+        better = claimed & ~near & (-distance > slots.score)
+        slots.better(better, -distance, self._spent(slots.taken_steps, slots.restart))
+        return claimed & near
 
-    def _spent(self, restart: Tensor, step: Tensor) -> Tensor:
-        """Logical forwards up to and with the evaluation after `step` steps of a restart."""
-        forwards = self._views.forwards
-        return restart * (self._rule.steps * forwards + 1) + step * forwards + 1 + self._rule.clean
+    def _spent(self, steps: Tensor, restart: Tensor) -> Tensor:
+        """Logical forwards up to and with the evaluation after `steps` steps in all, in restart number `restart`."""
+        return steps * self._views.forwards + restart + 1 + self._rule.clean
 
     def _catch_up(self) -> None:
         """Add the steps that were taken without a note of them."""
@@ -222,39 +232,40 @@ class _Search:
         rows = [row for row, state in enumerate(status) if state == wanted]
         return torch.tensor(rows, dtype=torch.int64, device=self._device)
 
-    def _tight(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    def _tight(self, rows: Tensor, points: Tensor, *, claims: bool = False) -> tuple[Tensor, Tensor]:
         """Points of the samples in `rows` as they would be handed back, and their distances."""
-        given = self._problem.inputs[self.slots.index[rows]]
-        return tighten(points, given, self._rule.eps, self._rule.norm, self._problem.model.bounds)
+        rule, given = self._rule, self._problem.inputs[self.slots.index[rows]]
+        eps = rule.enough if claims and self._keeps == "nearest" else rule.eps
+        return tighten(points, given, eps, rule.norm, self._problem.model.bounds)
 
     def _confirm(self, rows: Tensor) -> int:
         """Judge claims at the points as they would be saved; a refused one goes on from where it stood."""
         if not len(rows):
             return 0
         slots = self.slots
-        points, distance = self._tight(rows, slots.state["point"][rows])
-        won, finite = self._verified(rows, points)
-        passed = won & (distance <= self._rule.eps)
+        points, distance = self._tight(rows, slots.state["point"][rows], claims=True)
+        passed, finite = self._verified(rows, points)
         slots.retry[rows] = True
         slots.status[rows] = torch.where(finite, LIVE, BROKEN).to(torch.int8)
         passed_rows = rows[passed]
-        slots.met[passed_rows] = self._spent(slots.restart[passed_rows], slots.step[passed_rows])
+        slots.met[passed_rows] = self._spent(slots.taken_steps[passed_rows], slots.restart[passed_rows])
         return self._retire(passed_rows, points[passed], distance[passed], success=True)
 
     def _crown(self, rows: Tensor) -> int:
         """Verify the nearest successes; a point that fails moves away from its input, further each time."""
         slots, done = self.slots, 0
-        inputs, best = slots.anchor["inputs"][rows], slots.best[rows]
-        for push in _PUSHES:
-            points, distance = self._tight(rows, inputs + (best - inputs) * (1.0 + push))
+        points, distance = self._tight(rows, slots.best[rows])
+        for push in (*_PUSHES, None):
             won, finite = self._verified(rows, points)
             done += self._retire(rows[won], points[won], distance[won], success=True)
-            left = ~won & finite
             slots.status[rows[~finite]] = BROKEN
-            rows, inputs, best = rows[left], inputs[left], best[left]
-            if not len(rows):
-                return done
-        return done + self._retire(rows, *self._tight(rows, best))
+            left = ~won & finite
+            rows, points, distance = rows[left], points[left], distance[left]
+            if not len(rows) or push is None:
+                break
+            inputs = slots.anchor["inputs"][rows]
+            points, distance = self._tight(rows, inputs + (slots.best[rows] - inputs) * (1.0 + push))
+        return done + self._retire(rows, points, distance)
 
     def _verified(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Ask about points as they would be saved, in forwards of fixed shape: which are successes, which finite."""
@@ -278,6 +289,7 @@ class _Search:
         over, rows = rows[~again], rows[again]
         if len(rows):
             slots.restart[rows] += 1
+            slots.past[rows] += slots.step[rows]
             slots.step[rows] = 0
             slots.retry[rows] = False
             slots.status[rows] = LIVE
@@ -286,7 +298,7 @@ class _Search:
             for name, tensor in slots.state.items():
                 tensor[rows] = fresh[name]
         crowned = over[:0]
-        if rule.keeps == "nearest":
+        if self._keeps == "nearest":
             found = slots.score[over] > -math.inf
             crowned, over = over[found], over[~found]
         done = self._crown(crowned) if len(crowned) else 0
@@ -296,7 +308,7 @@ class _Search:
         """What samples that were not broken are handed back."""
         slots = self.slots
         point = slots.state["point"][rows]
-        if self._rule.keeps != "margin":
+        if self._keeps != "margin":
             return point
         seen = slots.score[rows] > -math.inf
         slots.margin[rows] = torch.where(seen, slots.score[rows], slots.margin[rows])
@@ -304,15 +316,15 @@ class _Search:
 
     def _retire(self, rows: Tensor, points: Tensor, distance: Tensor, *, success: bool = False) -> int:
         """Write down what was found for the samples in `rows`, and free the rows."""
-        slots, tally, rule = self.slots, self._tally, self._rule
-        index, restart, step = slots.index[rows], slots.restart[rows], slots.step[rows]
+        slots, tally = self.slots, self._tally
+        index, steps = slots.index[rows], slots.taken_steps[rows]
         tally.adversarial[index] = points
         tally.distance[index] = distance
         tally.success[index] = success
         tally.finite[index] = slots.status[rows] != BROKEN
         tally.margin[index] = slots.margin[rows].float()
-        tally.forwards[index] = self._spent(restart, step)
-        tally.backwards[index] = (restart * rule.steps + step) * self._views.backwards
+        tally.forwards[index] = self._spent(steps, slots.restart[rows])
+        tally.backwards[index] = steps * self._views.backwards
         tally.first_success[index] = torch.where(tally.success[index], slots.met[rows], -1)
         tally.verifications[index] = slots.checks[rows]
         tally.zero_gradients[index] = slots.zeros[rows]
@@ -346,7 +358,7 @@ class _Search:
             origin = replace(origin, logits=self._oracle.logits(origin.inputs).detach())
         anchor = self._laid(self._rule.anchor(origin))
         state = self._laid(self._rule.start(origin, anchor, torch.zeros_like(index), None))
-        return Slots(index=index, anchor=anchor, state=state, keeping=self._rule.keeps != "last")
+        return Slots(index=index, anchor=anchor, state=state, keeping=self._keeps != "last")
 
     def _laid(self, tensors: Tensors) -> dict[str, Tensor]:
         """Tensors of the shape of images in the memory format that the model computes in."""

@@ -39,6 +39,7 @@ class Problem:
         ids: int64 (n,), distinct, on the same device.
         start: start points like `inputs`, or None.
         batch_size: physical rows a forward, >= 1.
+        withheld: whether a success ends no search, because the points are meant for another model: every step is run.
     """
 
     model: Model
@@ -48,6 +49,7 @@ class Problem:
     ids: Tensor
     start: Tensor | None
     batch_size: int
+    withheld: bool = False
 
     @property
     def most_class(self) -> int:
@@ -113,7 +115,8 @@ def require_radius(eps: float, norm: Norm, model: Model, inputs: Tensor) -> None
     if model.bounds is None or not inputs.shape[0]:
         return
     features = math.prod(inputs.shape[1:])
-    widest = model.bounds.span * (math.sqrt(features) if norm == "l2" else 1.0)
+    widest = model.bounds.span * {"l1": features, "l2": math.sqrt(features)}.get(norm, 1.0)
+    widest = features if norm == "l0" else widest
     require(
         eps <= widest,
         seen=f"eps {eps:g} in {norm}, where the widest possible change is {widest:g}",

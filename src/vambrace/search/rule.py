@@ -83,12 +83,14 @@ class Rule(Protocol):
     The loop evaluates the model at `state["point"]`, asks `slope` which way the logits should go, pulls that back to
     a gradient with respect to the point, and hands both to `step`, which gives the next state. After `steps` steps
     it evaluates once more: a restart that never succeeds costs `steps + 1` forwards and `steps` backwards, and more
-    where a step looks at several `views` or slopes. Nothing may depend on how many samples there are, in which
-    order, or on one another. `Plain` answers all that most rules answer alike.
+    where a step looks at several `views` or slopes. A rule may end a restart earlier: where the state has a bool
+    tensor "over" (m,), the evaluation of a point that it marks is the last one of that restart. Nothing may depend on
+    how many samples there are, in which order, or on one another. `Plain` answers all that most rules answer alike.
     """
 
     gradient: ClassVar[bool]
     """Whether `step` needs gradients; without, the model is only asked forward."""
+
     @property
     def clean(self) -> bool:
         """Whether starts need the logits of the inputs themselves: one more forward a sample."""

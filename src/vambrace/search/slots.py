@@ -33,6 +33,7 @@ class Slots:
         status: int8 (m,).
         step: int64 (m,), steps taken in this restart.
         restart: int64 (m,), number of this restart.
+        past: int64 (m,), steps taken in the restarts before.
         retry: bool (m,), whether the point was claimed and refused: its next evaluation is no claim and not logical.
         margin: float64 (m,), the goal's margin where the row was last noted with finite logits; NaN before.
         score: float64 (m,), how good the kept point is (its margin, or its negative distance); -inf: none yet.
@@ -49,6 +50,7 @@ class Slots:
     status: Tensor = field(init=False)
     step: Tensor = field(init=False)
     restart: Tensor = field(init=False)
+    past: Tensor = field(init=False)
     retry: Tensor = field(init=False)
     margin: Tensor = field(init=False)
     score: Tensor = field(init=False)
@@ -64,11 +66,16 @@ class Slots:
         self.score = torch.full_like(self.margin, float("-inf"))
         point = self.state["point"]
         self.best = point.clone() if keeping else point.new_empty(len(point), 0)
-        for name in ("step", "restart", "checks", "zeros", "met"):
+        for name in ("step", "restart", "past", "checks", "zeros", "met"):
             setattr(self, name, torch.zeros_like(self.index))
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def taken_steps(self) -> Tensor:
+        """int64 (m,), steps taken in all restarts."""
+        return self.past + self.step
 
     def put(self, rows: Tensor, other: Slots) -> None:
         """Overwrite the rows `rows` (k,) by all k rows of `other`."""
