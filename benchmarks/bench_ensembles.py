@@ -5,10 +5,10 @@
 
 Three parts, each with a file of its own under `results/`:
 
-1. "strength" (`ensembles.json`): two MNIST networks at linf 0.3. `Standard` and `Adaptive`, at its default budget and at a
-   tenth of AutoAttack's calls, for every seed; which samples one breaks and the other does not.
+1. "strength" (`ensembles.json`): two MNIST networks at linf 0.3. `Standard` and `Adaptive`, at its default budget
+   and at a tenth of AutoAttack's calls, for every seed; which samples one breaks and the other does not.
 2. "speed" (`ensembles-speed.json`): a network without any defence, in turns with torchattacks.
-3. "others" (`ensembles-others.json`): networks that nobody tuned on, at other radii and norms; AutoAttack of torchattacks
+3. "others" (`ensembles-others.json`): networks that nobody tuned on, at other radii and norms; torchattacks' AutoAttack
    on the same samples, and every sample that it breaks and we do not.
 
 Calls are rows: forwards, backwards and, for ours, verifications. AutoAttack's are counted by hooks on the network.
