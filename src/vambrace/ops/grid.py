@@ -4,7 +4,7 @@
 >>> from vambrace.core.access import Bounds
 >>> inputs = torch.tensor([[0.0, 100 / 255]])
 >>> points = torch.tensor([[0.0301, 0.4]])
->>> (on_grid(points, inputs, 8 / 255, "linf", Bounds(0.0, 1.0)) * 255).round().tolist()
+>>> (on_grid(points, inputs, 0.032, "linf", Bounds(0.0, 1.0)) * 255).round().tolist()
 [[8.0, 102.0]]
 """
 
