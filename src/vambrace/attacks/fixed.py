@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vambrace.attacks.curve import Curve, radii, trace
+from vambrace.attacks.transfer import transferred
 from vambrace.core.access import Access, require_access
 from vambrace.core.options import Norm, Options, Ratio, require
 from vambrace.core.progress import silent
@@ -81,6 +82,7 @@ class FixedRadius(Options):
         ids: Tensor | None = None,
         start: Tensor | None = None,
         batch_size: int | None = None,
+        surrogates: Sequence[Model] | None = None,
         progress: Progress = silent,
     ) -> Attacked:
         """Search for a point within `eps` of every input that reaches the goal.
@@ -94,6 +96,8 @@ class FixedRadius(Options):
             ids: int64 (n,), distinct, whose draws are whose; None: positions.
             start: first points like `inputs`, projected into the ball; None: as the attack's options say.
             batch_size: physical rows a forward; None: 128 on CPU, 512 elsewhere. Cost may depend on it, outcomes not.
+            surrogates: models of the attacker's own, on whose mean logits the points are made (`attacks.transfer`);
+                `model` is then only asked to judge them, and may give as little as labels. None: made on `model`.
             progress: told how many samples are done.
 
         Returns:
@@ -104,9 +108,11 @@ class FixedRadius(Options):
             ConfigError: E108, E131 to E139, for arguments that cannot be used.
             ModelMisbehaved: E401 to E405, for a model that breaks its contract.
         """
-        problem = self._posed(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)
+        problem = self._posed(
+            model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size, surrogates=surrogates
+        )
         require_radius(self.eps, self.norm, model, problem.inputs)
-        return self.run(problem, progress=progress)
+        return self._ran(problem, surrogates, progress)
 
     def curve(
         self,
@@ -119,6 +125,7 @@ class FixedRadius(Options):
         ids: Tensor | None = None,
         start: Tensor | None = None,
         batch_size: int | None = None,
+        surrogates: Sequence[Model] | None = None,
         progress: Progress = silent,
     ) -> Curve:
         """The attack at several radii in place of `self.eps`; what a smaller radius breaks is not attacked again.
@@ -132,16 +139,26 @@ class FixedRadius(Options):
             ids: see there.
             start: see there.
             batch_size: see there.
+            surrogates: see there.
             progress: see there.
         """
         wanted = radii(eps)
-        problem = self._posed(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)
+        problem = self._posed(
+            model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size, surrogates=surrogates
+        )
         require_radius(wanted[-1], self.norm, model, problem.inputs)
 
         def attack(part: Problem, radius: float) -> Attacked:
-            return dataclasses.replace(self, eps=radius).run(part, progress=progress)
+            return dataclasses.replace(self, eps=radius)._ran(part, surrogates, progress)
 
         return trace(problem, wanted, self.norm, attack, reuses=self.reuses)
+
+    def _ran(self, problem: Problem, surrogates: Sequence[Model] | None, progress: Progress) -> Attacked:
+        if surrogates is None:
+            return self.run(problem, progress=progress)
+        # What does not search by steps of its own rule would go on for ever, or spend all it has, without a success.
+        withheld = type(self).run is FixedRadius.run
+        return transferred(self, problem, surrogates, withheld=withheld, progress=progress)
 
     def _posed(
         self,
@@ -153,8 +170,9 @@ class FixedRadius(Options):
         ids: Tensor | None,
         start: Tensor | None,
         batch_size: int | None,
+        surrogates: Sequence[Model] | None = None,
     ) -> Problem:
-        require_access(model, self.needs, method=self.name)
+        require_access(model, self.needs if surrogates is None else Access.LABELS, method=self.name)
         problem = pose(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)
         self.require_fit(problem)
         return problem

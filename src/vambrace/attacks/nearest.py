@@ -12,6 +12,7 @@ import torch
 
 from vambrace.attacks.curve import Curve, radii
 from vambrace.attacks.fixed import require_option
+from vambrace.attacks.transfer import transferred
 from vambrace.core.access import Access, require_access
 from vambrace.core.findings import Cost
 from vambrace.core.options import Norm, Options, Ratio
@@ -79,6 +80,7 @@ class Nearest(Options):
         ids: Tensor | None = None,
         start: Tensor | None = None,
         batch_size: int | None = None,
+        surrogates: Sequence[Model] | None = None,
         progress: Progress = silent,
     ) -> Attacked:
         """Search for the nearest point to every input that reaches the goal.
@@ -91,6 +93,8 @@ class Nearest(Options):
             ids: int64 (n,), distinct, whose draws are whose; None: positions.
             start: first points like `inputs`, for attacks that use them; None: as the attack does without.
             batch_size: physical rows a forward; None: the attack's choice. Cost may depend on it, outcomes not.
+            surrogates: models of the attacker's own, on whose mean logits the points are made (`attacks.transfer`);
+                `model` is then only asked to judge them, and may give as little as labels. None: made on `model`.
             progress: told how many samples are done.
 
         Returns:
@@ -101,11 +105,13 @@ class Nearest(Options):
             ConfigError: E108, E131 to E139, for arguments that cannot be used.
             ModelMisbehaved: E401 to E405, for a model that breaks its contract.
         """
-        problem = self._posed(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)
+        problem = self._posed(
+            model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size, surrogates=surrogates
+        )
         if self.eps is None:
-            return self.run(problem, progress=progress)
+            return self._ran(problem, surrogates, progress)
         require_radius(self.eps, self.norm, model, problem.inputs)
-        return censored(self.run(problem, progress=progress), self.eps)
+        return censored(self._ran(problem, surrogates, progress), self.eps)
 
     def curve(
         self,
@@ -118,6 +124,7 @@ class Nearest(Options):
         ids: Tensor | None = None,
         start: Tensor | None = None,
         batch_size: int | None = None,
+        surrogates: Sequence[Model] | None = None,
         progress: Progress = silent,
     ) -> Curve:
         """How many samples break within each of several radii, read off one run that stops at the smallest.
@@ -131,12 +138,15 @@ class Nearest(Options):
             ids: see there.
             start: see there.
             batch_size: see there.
+            surrogates: see there.
             progress: see there.
         """
         wanted = radii(eps)
-        problem = self._posed(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)
+        problem = self._posed(
+            model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size, surrogates=surrogates
+        )
         require_radius(wanted[-1], self.norm, model, problem.inputs)
-        whole = dataclasses.replace(self, eps=wanted[0]).run(problem, progress=progress)
+        whole = dataclasses.replace(self, eps=wanted[0])._ran(problem, surrogates, progress)
         outcomes = [censored(whole, wanted[0])]
         # Everything was spent in one run: it is counted once, at the smallest radius.
         nothing = {
@@ -145,6 +155,11 @@ class Nearest(Options):
         }
         outcomes += [dataclasses.replace(censored(whole, each), **nothing, cost=Cost()) for each in wanted[1:]]
         return Curve(norm=self.norm, eps=wanted, outcomes=tuple(outcomes))
+
+    def _ran(self, problem: Problem, surrogates: Sequence[Model] | None, progress: Progress) -> Attacked:
+        if surrogates is None:
+            return self.run(problem, progress=progress)
+        return transferred(self, problem, surrogates, withheld=False, progress=progress)
 
     def _posed(
         self,
@@ -156,8 +171,9 @@ class Nearest(Options):
         ids: Tensor | None,
         start: Tensor | None,
         batch_size: int | None,
+        surrogates: Sequence[Model] | None = None,
     ) -> Problem:
-        require_access(model, self.needs, method=self.name)
+        require_access(model, self.needs if surrogates is None else Access.LABELS, method=self.name)
         return pose(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)
 
 

@@ -140,6 +140,7 @@ class NES(Nearest):
         ids: Tensor | None = None,
         start: Tensor | None = None,
         batch_size: int | None = None,
+        surrogates: Sequence[Model] | None = None,
         progress: Progress = silent,
     ) -> Curve:
         """See `Nearest.curve`. Scene "query" searches a ball of fixed radius, so each radius has a run of its own."""
@@ -154,14 +155,17 @@ class NES(Nearest):
                 ids=ids,
                 start=start,
                 batch_size=batch_size,
+                surrogates=surrogates,
                 progress=progress,
             )
         wanted = radii(eps)
-        problem = self._posed(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)
+        problem = self._posed(
+            model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size, surrogates=surrogates
+        )
         require_radius(wanted[-1], self.norm, model, problem.inputs)
 
         def attack(part: Problem, radius: float) -> Attacked:
-            return censored(dataclasses.replace(self, eps=radius).run(part, progress=progress), radius)
+            return censored(dataclasses.replace(self, eps=radius)._ran(part, surrogates, progress), radius)
 
         return trace(problem, wanted, self.norm, attack)
 

@@ -8,8 +8,9 @@ Optional packages are not needed to import this: an ONNX model asks for the extr
 """
 
 from vambrace.models.contract import Identity, Model, Outputs
+from vambrace.models.ensemble import Ensemble
 from vambrace.models.load import load
 from vambrace.models.torch import TorchModel, from_torch
 from vambrace.models.wrappers import Batched, Counted
 
-__all__ = ["Batched", "Counted", "Identity", "Model", "Outputs", "TorchModel", "from_torch", "load"]
+__all__ = ["Batched", "Counted", "Ensemble", "Identity", "Model", "Outputs", "TorchModel", "from_torch", "load"]

@@ -1,0 +1,158 @@
+"""Examples made on surrogates and judged on the model: what an attacker does who has other networks, and one guess.
+
+    out = MDIFGSM(eps=8 / 255)(model, inputs, labels, surrogates=[one, another])
+
+The attack runs on the mean logits of the surrogates. An attack of a fixed radius that searches by steps runs all of
+them: that the surrogates are fooled early is no reason to stop, for a point that fools them clearly is likelier to
+fool the model. Where it restarts, the point of the highest margin on the surrogates is the one judged. Attacks that
+make the change small, and ensembles of attacks, stop on the surrogates as they always do.
+
+The model is asked once for each sample, about the point as it will be saved (twice where it gives labels only), so it
+may give as little as labels; nothing else of it is used, and no gradient.
+
+Reference: Papernot, McDaniel, Goodfellow 2016, arXiv 1605.07277; Dong et al. 2018, arXiv 1710.06081, section 3.3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import torch
+
+from vambrace.core.access import Access, require_access
+from vambrace.core.progress import silent
+from vambrace.models.ensemble import Ensemble, require_alike
+from vambrace.search.judge import Oracle, Verdicts, judge
+from vambrace.search.pace import choose_pace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from vambrace.core.progress import Progress
+    from vambrace.models.contract import Model
+    from vambrace.search.outcome import Attacked
+    from vambrace.search.problem import Problem
+
+__all__ = ["Crafting", "judged", "transferred"]
+
+
+class Crafting(Protocol):
+    """The part of an attack that makes points on a model it is given."""
+
+    name: ClassVar[str]
+    """Registered name."""
+    needs: ClassVar[Access]
+    """What the model must give on which it runs."""
+
+    def run(self, problem: Problem, *, progress: Progress) -> Attacked:
+        """Attack the samples of a checked problem."""
+        ...
+
+
+def transferred(
+    attack: Crafting,
+    problem: Problem,
+    surrogates: Sequence[Model],
+    *,
+    withheld: bool,
+    progress: Progress = silent,
+) -> Attacked:
+    """Run an attack on surrogates and judge what it made on the model of the problem.
+
+    Args:
+        attack: what makes the points.
+        problem: checked arguments; its model is only asked to judge.
+        surrogates: one or more models that give what the attack needs and take what the model takes.
+        withheld: whether a success on the surrogates ends no search.
+        progress: told how many samples are made.
+
+    Returns:
+        Forwards and backwards are rows of the surrogates, each of which is asked so many; verifications of what was
+        found on them are forwards. Verifications, queries, success and margin are the model's; margin is NaN where it
+        gives labels only.
+
+    Raises:
+        AccessError: E110, for a surrogate that gives less than the attack needs.
+        ConfigError: E121, for surrogates that take other inputs or know other classes than the model.
+    """
+    for surrogate in surrogates:
+        require_access(surrogate, attack.needs, method=attack.name)
+    ensemble = Ensemble(surrogates)
+    require_alike(problem.model, ensemble)
+    crafting = dataclasses.replace(problem, model=ensemble, withheld=withheld)
+    return judged(problem, attack.run(crafting, progress=progress))
+
+
+def judged(problem: Problem, crafted: Attacked) -> Attacked:
+    """The points of an outcome on other models, as the model of the problem sees them; see `transferred`."""
+    if not len(problem.inputs):
+        return crafted
+    device = problem.inputs.device.type
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+        if problem.model.access < Access.SCORES:
+            won, margin, finite = _by_labels(problem, crafted.adversarial)
+            asked, pads = 2, 0
+        else:
+            won, margin, finite, pads = _by_scores(problem, crafted.adversarial)
+            asked = 1
+    success = won & crafted.finite
+    forwards = crafted.forwards + crafted.verifications
+    checks = torch.full_like(forwards, asked)
+    queries = checks if problem.model.access < Access.GRADIENTS else torch.zeros_like(checks)
+    before, spent = crafted.cost, int(checks.sum())
+    cost = dataclasses.replace(
+        before,
+        forwards=before.forwards + before.verifications,
+        verifications=spent,
+        queries=int(queries.sum()),
+        padding_forwards=before.padding_forwards + pads,
+    )
+    return dataclasses.replace(
+        crafted,
+        success=success,
+        margin=margin,
+        forwards=forwards,
+        verifications=checks,
+        queries=queries,
+        first_success=torch.where(success, forwards, -1),
+        finite=finite & crafted.finite,
+        cost=cost,
+        parts=(),
+        by=None,
+        allowance=None,
+    )
+
+
+def _by_labels(problem: Problem, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Two predictions of every point, both of which must reach the goal."""
+    model, won = problem.model, torch.ones(len(points), dtype=torch.bool, device=points.device)
+    for _ in range(2):
+        parts = [model.predict(part.to(model.dtype, copy=True)) for part in _split(points, problem.batch_size)]
+        won &= problem.goal.reached(torch.cat(parts))
+    unknown = torch.full((len(points),), float("nan"), device=points.device)
+    return won, unknown, torch.ones_like(won)
+
+
+def _by_scores(problem: Problem, points: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+    """One forward of every point in calls of fixed shape; with the rows that filled the last one."""
+    oracle = Oracle(problem.model, problem.most_class)
+    pace = choose_pace(problem.model, points.device.type, problem.batch_size)
+    found: list[Verdicts] = []
+    pads = 0
+    for first, part in enumerate(_split(points, pace.confirm_rows)):
+        missing = pace.confirm_rows - len(part) if pace.padded else 0
+        asked = torch.cat((part, part[-1:].expand(missing, *part.shape[1:])))
+        logits = oracle.logits(asked, pads=missing)[: len(part)]
+        begin = first * pace.confirm_rows
+        index = torch.arange(begin, begin + len(part), device=points.device)
+        found.append(judge(logits, problem.goal.take(index).margin(logits)))
+        pads += missing
+    margin, won, finite = (torch.cat(column) for column in zip(*found, strict=True))
+    return won, margin.float(), finite, pads
+
+
+def _split(points: Tensor, rows: int) -> Sequence[Tensor]:
+    return [points[first : first + rows] for first in range(0, len(points), rows)]
