@@ -6,10 +6,12 @@
 """
 
 from vambrace.attacks.apgd import APGD
+from vambrace.attacks.boundary import Boundary
 from vambrace.attacks.curve import Curve
 from vambrace.attacks.ddn import DDN
 from vambrace.attacks.fab import FAB
 from vambrace.attacks.gradient import FGSM, PGD
+from vambrace.attacks.hop_skip_jump import HopSkipJump
 from vambrace.attacks.least_likely import LeastLikely
 from vambrace.attacks.momentum import (
     BIM,
@@ -23,24 +25,32 @@ from vambrace.attacks.momentum import (
     VNIFGSM,
     MomentumPGD,
 )
+from vambrace.attacks.nes import NES
 from vambrace.attacks.random_step import RFGSM
+from vambrace.attacks.rays import RayS
+from vambrace.attacks.square import Square
 
 __all__ = [
     "APGD",
     "BIM",
+    "Boundary",
     "Curve",
     "DDN",
     "DIFGSM",
     "FAB",
     "FGSM",
+    "HopSkipJump",
     "LeastLikely",
     "MDIFGSM",
     "MIFGSM",
     "MomentumPGD",
+    "NES",
     "NIFGSM",
     "PGD",
     "RFGSM",
+    "RayS",
     "SIFGSM",
+    "Square",
     "TIFGSM",
     "VMIFGSM",
     "VNIFGSM",

@@ -159,7 +159,7 @@ def estimate(desk: Desk, owner: Tensor, points: Tensor, count: Tensor, size: Ten
         signed[low:high] += (own * sign) @ noise.flatten(1)
         plain[low:high] += own @ noise.flatten(1)
         crossed[low:high] += own @ sign
-    share = (crossed / count).double()
+    share = crossed.double() / count
     share = torch.where(share.abs() == 1.0, 0.0, share).unsqueeze(1)
     return (signed.double() - share * plain.double()).to(points.dtype).reshape(shape)
 
