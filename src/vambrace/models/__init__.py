@@ -7,10 +7,24 @@
 Optional packages are not needed to import this: an ONNX model asks for the extra when it is loaded.
 """
 
+from vambrace.models.bpda import BPDA
 from vambrace.models.contract import Identity, Model, Outputs
 from vambrace.models.ensemble import Ensemble
+from vambrace.models.expectation import Expectation
 from vambrace.models.load import load
 from vambrace.models.torch import TorchModel, from_torch
 from vambrace.models.wrappers import Batched, Counted
 
-__all__ = ["Batched", "Counted", "Ensemble", "Identity", "Model", "Outputs", "TorchModel", "from_torch", "load"]
+__all__ = [
+    "BPDA",
+    "Batched",
+    "Counted",
+    "Ensemble",
+    "Expectation",
+    "Identity",
+    "Model",
+    "Outputs",
+    "TorchModel",
+    "from_torch",
+    "load",
+]
