@@ -8,7 +8,8 @@ import pytest
 
 from vambrace.assess.fit import Subject
 from vambrace.assess.plan import DataSpec, GateSpec, ModelSpec, Plan, PlannedCheck, RunSpec, TrustSpec
-from vambrace.assess.presets import resolve, select, shipped_gates
+from vambrace.assess.presets import resolve, select
+from vambrace.assess.shipped import Named, shipped_gates
 from vambrace.assess.radii import radii
 from vambrace.core import registry
 from vambrace.core.access import Access
@@ -190,44 +191,6 @@ class TestOnly:
             select("ci", dataclasses.replace(WHOLE, access=Access.SCORES), only=["pgd-linf"])
 
 
-class TestGates:
-    def names(self, profile, subject=WHOLE, **other):
-        found = select(profile, subject, **other)
-        return [
-            (gate.metric, gate.min, gate.max, gate.use, gate.required)
-            for gate in shipped_gates(profile, found.checks, subject)
-        ]
-
-    def test_smoke(self):
-        expected = [
-            ("preflight.ok", 1.0, None, "value", True),
-            ("clean.accuracy", 0.15, None, None, True),
-        ]
-        assert self.names("smoke") == expected
-
-    def test_ci(self):
-        drops = [(f"{name}.drop@1", None, 10.0, None, True) for name in NATURAL]
-        assert self.names("ci") == [*self.names("smoke"), *drops]
-
-    def test_full(self):
-        assert self.names("full") == [*self.names("ci"), ("membership.auc", None, 0.6, None, True)]
-        assert self.names("full", dataclasses.replace(WHOLE, roles=("eval",))) == self.names("ci")
-
-    def test_no_gate_on_robust_accuracy(self):
-        assert not any("robust" in gate[0] for gate in self.names("full"))
-
-    def test_only_what_is_planned_is_demanded(self):
-        named = (
-            PlannedCheck(id="turn", check=natural(severities=(2, 3))),
-            PlannedCheck(id="tilt", check=natural(severities=(1,))),
-        )
-        metrics = [gate[0] for gate in self.names("ci", named=named)]
-        assert metrics == ["preflight.ok", "clean.accuracy", "tilt.drop@1"]
-
-    def test_two_classes(self):
-        assert self.names("smoke", dataclasses.replace(WHOLE, num_classes=2))[1][1] == 0.75
-
-
 class TestResolve:
     def plan(self, **other):
         fields = {
@@ -239,7 +202,9 @@ class TestResolve:
     def test_checks_and_gates_are_filled_in(self):
         plan, left = resolve(self.plan(), WHOLE)
         assert [planned.id for planned in plan.checks] == ids(select("ci", WHOLE))
-        assert plan.gates == shipped_gates("ci", plan.checks, WHOLE)
+        checks = [Named.of(planned) for planned in plan.checks]
+        assert plan.gates == shipped_gates("ci", checks, num_classes=10, majority=0.0)
+        assert {f"natural-{name}.drop@1" for name in ("rotate", "jpeg")} <= {gate.metric for gate in plan.gates}
         assert left == select("ci", WHOLE).left_out
 
     def test_a_resolved_plan_stays_as_it_is(self):
@@ -249,7 +214,9 @@ class TestResolve:
 
     def test_gates_of_one_s_own_and_none(self):
         own = (GateSpec(metric="clean.accuracy", min=0.5),)
-        assert resolve(self.plan(gates=own), WHOLE)[0].gates == own
+        shipped = resolve(self.plan(), WHOLE)[0].gates
+        gates = resolve(self.plan(gates=own), WHOLE)[0].gates
+        assert gates == (*(gate for gate in shipped if gate.metric != "clean.accuracy"), *own)
         assert resolve(self.plan(gates=None), WHOLE)[0].gates is None
 
 

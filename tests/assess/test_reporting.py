@@ -104,7 +104,7 @@ def test_gates_of_a_plan_stand_in_place_of_the_runs_own(gates: list[str], code: 
     assert (found.verdict.exit_code, found.verdict.word) == (code, word)
     own = rejudge(run)
     assert (own.verdict.exit_code, own.verdict.word) == (0, "PASS")
-    assert [each.gate for each in own.gates] == ["clean.accuracy ci_low >= 0.2"]
+    assert [each.gate for each in own.gates] == ["preflight.ok >= 1", "clean.accuracy ci_low >= 0.2"]
 
 
 def test_a_plan_may_hold_more_than_gates_and_its_mistakes_are_found(run: Path) -> None:

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
 from vambrace.assess.losses import Loss, loss_between
 from vambrace.assess.plan import GateSpec
+from vambrace.assess.shipped import pattern_of
 from vambrace.core.findings import Finding, GateResult, Status
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _same_samples(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
 def _judge_one(
     gate: GateSpec, findings: Sequence[Finding], baseline: Results | None, same_samples: bool
 ) -> list[GateResult]:
-    pattern = re.compile(".*".join(map(re.escape, gate.metric.split("*"))))
+    pattern = pattern_of(gate)
     matched = [finding for finding in findings if pattern.fullmatch(finding.name)]
     if gate.max_drop is None:
         results = [_threshold(gate, finding) for finding in matched]

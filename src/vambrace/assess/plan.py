@@ -203,7 +203,8 @@ class Plan:
         model, contract, data, trust, run: see their types; `data` maps role ("eval", "members", "nonmembers") to
             source.
         checks: in the order they run; empty until the profile has chosen (`vambrace.assess.presets`).
-        gates: what decides; None for an explicit "none"; empty until the profile's own gates are put in.
+        gates: what decides; None for an explicit "none". Those of a plan, until the shipped ones are put beside them
+            (`vambrace.assess.shipped`).
         base: folder of the plan: relative paths of model and data start there, and factories are found there.
     """
 

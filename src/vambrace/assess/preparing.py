@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from vambrace.assess.opening import open_data, open_model
 from vambrace.assess.planfile import settled
 from vambrace.assess.preflight import Preflight, preflight
 from vambrace.assess.presets import resolve
+from vambrace.assess.shipped import majority
 from vambrace.assess.units import Unit, cut
 from vambrace.assess.worker import arithmetic
 from vambrace.core.findings import Left
@@ -112,13 +112,6 @@ def open_job(
     return Opened(model=model, batches=batches, samples=samples, declared=declared, seconds=time.perf_counter() - began)
 
 
-def _majority(opened: Opened) -> float:
-    """What always guessing the commonest class gets right; 0 where there is one class only, which preflight flags."""
-    labels = opened.samples["eval" if "eval" in opened.samples else next(iter(opened.samples))].labels
-    counts = Counter(labels)
-    return max(counts.values()) / len(labels) if len(counts) > 1 else 0.0
-
-
 def prepare(plan: Plan, opened: Opened, *, only: Sequence[str], progress: Progress) -> Job:
     """Preflight, choose checks and gates, and fix batch, threads and chunk.
 
@@ -138,7 +131,7 @@ def prepare(plan: Plan, opened: Opened, *, only: Sequence[str], progress: Progre
         input_shape=checked.input_shape,
         span=None if model.bounds is None else model.bounds.span,
         num_classes=checked.num_classes,
-        majority=_majority(opened),
+        majority=majority(opened.samples["eval" if "eval" in opened.samples else next(iter(opened.samples))].labels),
     )
     plan, left = resolve(plan, subject, only=only)
     fixed = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""What a profile runs, chosen by what the model gives and what data there is; and what it demands.
+"""What a profile runs, chosen by what the model gives and what data there is; what it demands is `assess.shipped`.
 
 | | smoke: about a minute | ci: about a quarter of an hour | full: as long as it takes |
 |---|---|---|---|
@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from vambrace.assess.fit import Subject, misfit, why_not
-from vambrace.assess.plan import GateSpec, Plan, PlannedCheck
+from vambrace.assess.plan import Plan, PlannedCheck
 from vambrace.assess.radii import radii
+from vambrace.assess.shipped import Named, beside, shipped_gates
 from vambrace.core import registry
 from vambrace.core.findings import Left
 from vambrace.core.refusal import closest
@@ -35,7 +36,7 @@ from vambrace.errors import ConfigError
 if TYPE_CHECKING:
     from vambrace.core.options import Options
 
-__all__ = ["Selection", "resolve", "select", "shipped_gates"]
+__all__ = ["Selection", "resolve", "select"]
 
 _NATURAL = ("gaussian_noise", "gaussian_blur", "rotate", "contrast", "jpeg")
 _ATTACK_LIMITS = {"smoke": 32, "ci": 1000, "full": None}
@@ -64,7 +65,9 @@ def resolve(plan: Plan, subject: Subject, *, only: Sequence[str] = ()) -> tuple[
         ConfigError: E169, for a named check whose data is missing; E170, for an `only` that matches nothing.
     """
     selection = select(plan.profile, subject, named=plan.checks, only=only)
-    gates = plan.gates if plan.gates is None or plan.gates else shipped_gates(plan.profile, selection.checks, subject)
+    checks = [Named.of(planned) for planned in selection.checks]
+    shipped = shipped_gates(plan.profile, checks, num_classes=subject.num_classes, majority=subject.majority)
+    gates = None if plan.gates is None else beside(plan.gates, shipped)
     return dataclasses.replace(plan, checks=selection.checks, gates=gates), selection.left_out
 
 
@@ -99,35 +102,6 @@ def select(
     if named:
         left.append(Left(name=f"profile {profile}", reason="the plan names its own checks"))
     return _narrowed(checks, left, only) if only else Selection(checks=tuple(checks), left_out=tuple(left))
-
-
-def shipped_gates(profile: Profile, checks: Sequence[PlannedCheck], subject: Subject) -> tuple[GateSpec, ...]:
-    """What a profile demands when the plan does not say: each line only for checks that are planned.
-
-    smoke: preflight is content, and clean accuracy is surely above 1.5 times chance and above what always guessing the
-    commonest class would get. ci: also, no perturbation at its
-    lowest severity surely costs at most 10 points. full: also, members are told from others with an AUC of surely at
-    most 0.6. That every required check was measured and is reliable is demanded of all runs, by the exit code.
-    """
-    gates = [
-        GateSpec(metric="preflight.ok", min=1.0, use="value"),
-        *(
-            GateSpec(metric=f"{planned.id}.accuracy", min=min(max(1.5 / subject.num_classes, subject.majority), 1.0))
-            for planned in checks
-            if planned.check.kind == "clean"
-        ),
-    ]
-    if profile != "smoke":
-        gates += [
-            GateSpec(metric=f"{planned.id}.drop@1", max=10.0)
-            for planned in checks
-            if planned.check.kind == "natural" and 1 in getattr(planned.check, "severities", ())
-        ]
-    if profile == "full":
-        gates += [
-            GateSpec(metric=f"{planned.id}.auc", max=0.6) for planned in checks if planned.check.kind == "membership"
-        ]
-    return tuple(gates)
 
 
 def _profile(profile: Profile, subject: Subject) -> tuple[list[PlannedCheck], list[Left]]:

@@ -8,7 +8,7 @@
     attack = "pgd"
     norm = "linf"
     eps = ["2/255", "8/255"]
-    [[gate]]                        # none: the profile's own; gates = "none": measure, do not judge
+    [[gate]]                        # beside the profile's own; gates = "none": measure, do not judge
     metric = "pgd-linf.robust_accuracy@0.0313725"
     min = 0.4
 
@@ -90,7 +90,7 @@ def parse_plan(table: Mapping[str, Json], *, base: Path | str, where: str) -> Pl
 
 
 def read_gates(table: Mapping[str, Json], *, where: str) -> tuple[GateSpec, ...] | None:
-    """The gates of a plan, without its methods: None for an explicit "none", empty for the profile's own.
+    """The gates of a plan, without its methods: None for an explicit "none", empty for the profile's own alone.
 
     Raises:
         ConfigError: E160 to E167 or E530 for a gate; E531 for both `gates` and `[[gate]]`.

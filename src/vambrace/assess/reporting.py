@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from vambrace.assess.gates import against_baseline, apply, judge
 from vambrace.assess.plan import GateSpec
 from vambrace.assess.reading import read_gates, read_table
+from vambrace.assess.shipped import beside, shipped_for
 from vambrace.assess.verdict import Ending, verdict
 from vambrace.core.files import read_file
 from vambrace.core.spec import read
@@ -56,7 +57,8 @@ def rejudge(run: Path, *, baseline: Path | None = None, plan: Path | None = None
     Args:
         run: a run directory with results.json.
         baseline: another run that this one may not fall below; None: the one it was compared with, if any.
-        plan: a plan file whose gates stand in place of the run's own; one without gates changes nothing.
+        plan: a plan file whose gates stand in place of the run's own, beside the shipped ones of the run's profile; one
+            without gates changes nothing.
 
     Returns:
         The results with new gates, statuses and verdict. What cut the run short still counts.
@@ -68,7 +70,7 @@ def rejudge(run: Path, *, baseline: Path | None = None, plan: Path | None = None
     planned = _planned(results)
     if plan is not None:
         named = read_gates(read_table(plan), where=plan.name)
-        planned = planned if named == () else named
+        planned = None if named is None else beside(named, shipped_for(results)) if named else planned
     wanted = against_baseline(planned, before)
     judged = judge(wanted or (), results.findings, data=results.data, baseline=before)
     findings = apply(results.findings, judged)

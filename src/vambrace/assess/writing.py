@@ -60,7 +60,7 @@ def write_commented_toml(plan: Plan, notes: Mapping[str, str] | None = None) -> 
         lines += ["", *_comment(said.get(f"check.{planned.id}", "")), "[[check]]"]
         lines += [f"{_key(key)} = {_shown(key, value)}" for key, value in check_as_table(planned).items()]
     if plan.gates == ():
-        lines += ["", *_comment("No [[gate]] tables: the profile's own gates decide.")]
+        lines += ["", *_comment("No [[gate]] tables: the profile's own gates decide. Yours come on top of them.")]
     for place, gate in enumerate(plan.gates or ()):
         lines += ["", *(_comment(said.get("gate", "")) if not place else []), "[[gate]]"]
         given = {key: value for key, value in gate.as_json().items() if value is not None}
