@@ -189,3 +189,8 @@ def test_a_loop_of_bases_ends(plugin):
     source = "class Patch(Other):\n    'One.'\nclass Other(Patch):\n    'Two.'\n"
     plugin([("vambrace.attacks", "patch", "acme_plugin:Patch")], source=source)
     assert registry.describe(registry.ATTACKS, "patch") == "One. (from acme 1.2)"
+
+
+def test_needs_that_depend_on_options_are_not_described_by_the_base() -> None:
+    assert registry.describe(registry.ATTACKS, "nes") == "Steps along the sign of an estimated gradient."
+    assert registry.describe(registry.ATTACKS, "rays").endswith("(needs labels)")

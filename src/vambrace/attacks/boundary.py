@@ -7,8 +7,9 @@
 Needs LABELS. A proposal goes a little way on the sphere around the input (the spherical step) and a little way inward
 (the source step). Both lengths follow each sample's own share of proposals that stay across the decision.
 
-Differences from the paper: a round makes several proposals from one point and takes the nearest that stays across; one
-round in five asks about spherical steps alone, to steer their length; directions are cheap near-normal whole numbers.
+Differences from the paper: a round makes several proposals from one point and goes to the nearest that stays across;
+one round in five asks about spherical steps alone, to steer their length; directions are cheap near-normal whole
+numbers.
 When not: where HopSkipJump runs, which comes nearer for the same budget. Euclidean distance only.
 
 Reference: Brendel, Rauber, Bethge 2018, "Decision-Based Adversarial Attacks: Reliable Attacks Against Black-Box Machine
@@ -47,6 +48,7 @@ _TOLERANCE = 2.0**-10
 _PERIOD = 5  # rounds, the last of which asks about spherical steps alone
 _WINDOW = 16  # answers after which a length is looked at
 _FACTOR = 1.5
+_GRAIN, _NO_KEY = 1 << 12, 1 << 62
 _SPHERICAL = (0.2, 0.5)  # a share of successes outside of this changes the length
 _SOURCE = (0.1, 0.25)
 
@@ -127,7 +129,8 @@ def _round(
 ) -> tuple[Tensor, Tensor]:
     """Ask about `count` proposals of each sample: the points to go on from, and how many proposals reached the goal."""
     best, won = points.clone(), torch.zeros_like(count)
-    nearest = torch.full((len(owner),), float("inf"), dtype=torch.float64, device=owner.device)
+    wanted = lengths(points - desk.inputs[owner], "l2") * (1.0 - sizes[1]).to(points.dtype)
+    best_key = torch.full_like(count, _NO_KEY)
     place = torch.arange(len(owner), device=owner.device).repeat_interleave(count)
     number = torch.arange(len(place), device=owner.device) - (count.cumsum(0) - count)[place]
     stream = desk.problem.rng.child("boundary", "steps", turn)
@@ -142,13 +145,14 @@ def _round(
         won.index_add_(0, rows, reached.long())
         if probing:
             continue
-        size = lengths(asked - inputs, "l2").double().masked_fill_(~reached, float("inf"))
-        least = nearest.scatter_reduce(0, rows, size, "amin")
-        better = (reached & (size == least[rows]) & (size < nearest[rows])).nonzero().squeeze(1)
-        # Of equals the last one stays: rows that are written later.
-        better = better[torch.diff(rows[better], append=rows.new_full((1,), -1)) != 0]
+        # All proposals that the box leaves alone are equally far: in sizes so coarse that rounding does not choose
+        # between them, the first one of the smallest wins.
+        share = lengths(asked - inputs, "l2") / wanted[rows]
+        key = ((share * _GRAIN).round().long() * len(place) + step).masked_fill_(~reached, _NO_KEY)
+        least = best_key.scatter_reduce(0, rows, key, "amin")
+        better = ((key == least[rows]) & (key < best_key[rows])).nonzero().squeeze(1)
         best[rows[better]] = asked[better]
-        nearest = least
+        best_key = least
     return best, won
 
 

@@ -234,6 +234,8 @@ def _needs(source: ast.Module, node: ast.ClassDef, depth: int = 4) -> str:
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == "needs" and statement.value:
             return ast.unparse(statement.value).rpartition(".")[2]
+        if isinstance(statement, ast.FunctionDef) and statement.name == "needs":
+            return ""
     for base in map(ast.unparse, node.bases if depth else ()):
         home = next(
             (each.module for each in source.body if isinstance(each, ast.ImportFrom) and base in _imports(each)), None
