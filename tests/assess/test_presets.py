@@ -9,8 +9,8 @@ import pytest
 from vambrace.assess.fit import Subject
 from vambrace.assess.plan import DataSpec, GateSpec, ModelSpec, Plan, PlannedCheck, RunSpec, TrustSpec
 from vambrace.assess.presets import resolve, select
-from vambrace.assess.shipped import Named, shipped_gates
 from vambrace.assess.radii import radii
+from vambrace.assess.shipped import Named, shipped_gates
 from vambrace.core import registry
 from vambrace.core.access import Access
 from vambrace.core.contract import InputContract

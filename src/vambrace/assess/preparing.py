@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,11 @@ def open_job(
     return Opened(model=model, batches=batches, samples=samples, declared=declared, seconds=time.perf_counter() - began)
 
 
+def _first(opened: Opened) -> Samples:
+    """The samples that are assessed."""
+    return opened.samples["eval" if "eval" in opened.samples else next(iter(opened.samples))]
+
+
 def prepare(plan: Plan, opened: Opened, *, only: Sequence[str], progress: Progress) -> Job:
     """Preflight, choose checks and gates, and fix batch, threads and chunk.
 
@@ -131,7 +137,7 @@ def prepare(plan: Plan, opened: Opened, *, only: Sequence[str], progress: Progre
         input_shape=checked.input_shape,
         span=None if model.bounds is None else model.bounds.span,
         num_classes=checked.num_classes,
-        majority=majority(opened.samples["eval" if "eval" in opened.samples else next(iter(opened.samples))].labels),
+        majority=majority([*Counter(_first(opened).labels).values()]),
     )
     plan, left = resolve(plan, subject, only=only)
     fixed = dataclasses.replace(
