@@ -12,6 +12,7 @@ from vambrace.attacks.ddn import DDN
 from vambrace.attacks.fab import FAB
 from vambrace.attacks.gradient import FGSM, PGD
 from vambrace.attacks.hop_skip_jump import HopSkipJump
+from vambrace.attacks.interop import as_function
 from vambrace.attacks.least_likely import LeastLikely
 from vambrace.attacks.momentum import (
     BIM,
@@ -54,4 +55,5 @@ __all__ = [
     "TIFGSM",
     "VMIFGSM",
     "VNIFGSM",
+    "as_function",
 ]
