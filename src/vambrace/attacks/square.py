@@ -66,7 +66,7 @@ def window_sides(steps: int, share: float, *, norm: Norm, height: int, width: in
         side = square_side(share / 2 ** sum(mark < done for mark in _MARKS), height, width)
         if norm != "linf":
             side = max(side, 3) | 1
-        sides.append(min(side, max(height, width)))
+        sides.append(min(side, width if height == 1 else min(height, width)))
     return (*sides, 0) if steps else ()
 
 
@@ -137,12 +137,35 @@ class WindowSearch(Plain):
         """linf: each sample's window at the upper or the lower end of the ball."""
         channels, height, width = frame(tuple(here.shape[1:]))
         top, left, side = places.unbind(dim=1)
+        if side.device.type == "cpu":
+            return self._written(anchor, here, places, colours)
         inside = spans(left, side, width).unsqueeze(1)
         if height > 1:
             inside = inside & spans(top, side, height).unsqueeze(2)
         low, high, flat = (each.view(-1, channels, height, width) for each in (anchor["low"], anchor["high"], here))
         ends = torch.where(colours[:, :, None, None], high, low)
         return torch.where(inside.unsqueeze(1), ends, flat).view(here.shape)
+
+    def _written(self, anchor: Tensors, here: Tensor, places: Tensor, colours: Tensor) -> Tensor:
+        """As `_to_the_ends`, touching the windows only; the host must see how large the largest one is."""
+        channels, height, width = frame(tuple(here.shape[1:]))
+        top, left, side = places.unbind(dim=1)
+        least, most = (int(each) for each in side.aminmax())
+        point = here.clone()
+        if not most:
+            return point
+        # Windows that are smaller than the largest write their last row and column again.
+        offset = torch.minimum(torch.arange(most), side.unsqueeze(1) - 1).clamp_(min=0)
+        index = left.unsqueeze(1) + offset
+        if height > 1:
+            index = ((top.unsqueeze(1) + offset) * width).unsqueeze(2) + index.unsqueeze(1)
+        index = index.reshape(len(here), 1, -1).expand(-1, channels, -1)
+        low, high, flat = (each.view(-1, channels, height * width) for each in (anchor["low"], anchor["high"], point))
+        values = torch.where(colours.unsqueeze(2), high.gather(2, index), low.gather(2, index))
+        if not least:
+            values = torch.where(side.reshape(-1, 1, 1) > 0, values, flat.gather(2, index))
+        flat.scatter_(2, index, values)
+        return point
 
     def _moved(self, anchor: Tensors, here: Tensor, places: Tensor, colours: Tensor) -> Tensor:
         """l2, l1: one window gets a new bump and the length of another window, which goes back to the input."""
@@ -206,12 +229,11 @@ class WindowSearch(Plain):
         side = _sides(self, height, width, ids.device)[time.clamp(max=self.steps - 1)]
         count = 2 if self.norm == "linf" else 5
         share = draws.uniform(rng.child("window"), ids, step=step, shape=(count,), dtype=torch.float64)
-        room = torch.stack(((height - side).clamp(min=0), (width - side).clamp(min=0)), dim=1) + 1
-        columns = [(share[:, :2] * room).long()]
+        # How many places there are for the first row and column; as many for an empty window as for the smallest.
+        room = torch.stack((height - side, width - side), dim=1).clamp_(min=0) + (side > 0).unsqueeze(1)
+        columns = [(share[:, :2] * room).long(), side.unsqueeze(1)]
         if count > 2:
-            columns += [(share[:, 2:4] * room).long()]
-        columns += [side.unsqueeze(1)]
-        if count > 2:
+            columns[1:1] = [(share[:, 2:4] * room).long()]
             columns += [(share[:, 4:] < 0.5).long()]
         colours = draws.signs(rng.child("colour"), ids, step=step, shape=(channels,)) > 0
         return torch.cat(columns, dim=1), colours

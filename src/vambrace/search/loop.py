@@ -98,14 +98,18 @@ class _Search:
         # Where a goal is about the predicted class alone, the class shows sooner than the margin that nothing is won.
         self._labelled = type(problem.goal).margin in (Untargeted.margin, Targeted.margin)
         self._lag = 0  # steps of all live rows that `slots.step` does not hold yet
+        # A search of thousands of forwards that carry no gradient makes up for the price of a new shape on CPU.
+        self._bucketed = self._pace.padded and (rule.gradient or not self._watching)
+        self._idle = 0  # how often rows that wait to be settled went along
         self._look()
 
     def turn(self) -> int:
         """Step until the host looks, then settle what happened; how many samples are done with."""
-        calm = False
-        for _ in range(max(1, min(self._pace.look_every, self._left + 1))):
+        calm, turns = False, max(1, min(self._pace.look_every, self._left + 1))
+        for _ in range(turns):
             calm = self._advance()
-        return 0 if calm else self._settle()
+        self._idle += turns * self._pending
+        return 0 if calm and self._idle < self._pace.patience else self._settle()
 
     def outcome(self) -> Attacked:
         """What was found, once no row is left."""
@@ -204,8 +208,9 @@ class _Search:
         pending = len(status) - live - vacant
         share = self._pace.pending_share if waits else self._pace.vacant_share
         ready = pending if waits else pending + vacant
-        if live and (not pending or ready < share * len(status)):
+        if live and (not pending or (ready < share * len(status) and self._idle < self._pace.patience)):
             return 0
+        self._idle = 0
         done = self._confirm(self._rows(status, CLAIMED)) + self._end(self._rows(status, ENDED))
         # Verification can meet logits that are not finite, so the broken rows are asked for after it.
         broken = self._rows(self._look(), BROKEN)
@@ -221,6 +226,7 @@ class _Search:
         status, step = cast("list[list[int]]", torch.stack((slots.status.long(), slots.step)).tolist())
         left = [self._rule.steps - taken for state, taken in zip(status, step, strict=True) if state == LIVE]
         self._left, self._soon = max(left, default=0), min(left, default=0)
+        self._pending = len(status) - len(left) - status.count(VACANT)
         if self._watching:
             self._open = slots.status == LIVE
             self._still = (~self._open).nonzero().squeeze(1)
@@ -344,7 +350,7 @@ class _Search:
             slots.put(free, self._filled(index))
         if self._next == len(self._problem.inputs):
             kept = self._rows(self._look(), LIVE)
-            size = bucket(len(kept), len(slots)) if self._pace.padded else len(kept)
+            size = bucket(len(kept), len(slots)) if self._bucketed else len(kept)
             if size < len(slots):
                 self._pads = size - len(kept)
                 slots.shrink(torch.cat((kept, kept[-1:].expand(self._pads))))

@@ -16,6 +16,7 @@ _LOOK_EVERY = 8
 _CONFIRM_ROWS = 16
 _PENDING_SHARE = 0.125
 _VACANT_SHARE = 0.25
+_PATIENCE = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class Pace:
         pending_share: rows are verified, restarted and replaced once this share of them waits for it.
         vacant_share: the batch shrinks once this share of its rows is empty and no sample waits.
         padded: whether the model may be asked about copies that belong to no sample, to keep shapes few.
+        patience: rows are also verified, restarted and replaced once those that wait went along so many times in all.
     """
 
     look_every: int
@@ -36,12 +38,15 @@ class Pace:
     pending_share: float
     vacant_share: float
     padded: bool
+    patience: int = _PATIENCE
 
 
 def choose_pace(model: Model, device_type: str, batch_size: int) -> Pace:
     """The pace for a model: one that counts queries is never asked an idle or padding row."""
     if model.access < Access.GRADIENTS:
-        return Pace(look_every=1, confirm_rows=batch_size, pending_share=0.0, vacant_share=0.0, padded=False)
+        return Pace(
+            look_every=1, confirm_rows=batch_size, pending_share=0.0, vacant_share=0.0, patience=0, padded=False
+        )
     return Pace(
         look_every=1 if device_type == "cpu" else _LOOK_EVERY,
         confirm_rows=min(_CONFIRM_ROWS, batch_size),
