@@ -74,13 +74,39 @@ class TestThreshold:
     def test_words(self):
         result = one(GateSpec(metric="clean.accuracy", min=0.9))
         assert result.gate == "clean.accuracy ci_low >= 0.9"
-        assert result.sentence == "The lower end of clean.accuracy, 88 %, is below 90 %."
-        points = finding("natural-rotate.drop@1", 4.0, low=2.0, high=6.5, unit="points", higher_is_better=False)
+        assert result.sentence == (
+            "Accuracy (clean.accuracy) is 90 %, but 1,000 samples are not enough to show that it is at least 90 %: "
+            "its 95 % interval begins at 88 %. More samples would tell."
+        )
+        low = one(GateSpec(metric="clean.accuracy", min=0.91))
+        assert low.sentence == (
+            "Accuracy (clean.accuracy) is 90 %; demanded is at least 91 %, and its 95 % interval begins at 88 %."
+        )
+        points = finding(
+            "natural-rotate.drop@1", 4.0, low=2.0, high=6.5, unit="points", higher_is_better=False, family="natural"
+        )
         result = one(GateSpec(metric="natural-*.drop@1", max=10), points)
         assert result.gate == "natural-*.drop@1 ci_high <= 10"
-        assert result.sentence == "The upper end of natural-rotate.drop@1, 6.5 points, is at most 10 points."
+        assert result.sentence == (
+            "The loss of accuracy under natural-rotate at severity 1 (natural-rotate.drop@1) is 4 points, "
+            "surely at most 10 points: its 95 % interval ends at 6.5 points."
+        )
         value = one(GateSpec(metric="clean.accuracy", min=0.9, use="value"))
-        assert value.sentence == "clean.accuracy, 90 %, is at least 90 %."
+        assert value.sentence == "Accuracy (clean.accuracy) is 90 %, at least 90 % as demanded."
+        lenient = one(GateSpec(metric="clean.accuracy", min=0.91, use="ci_high"))
+        assert "possibly at least 91 %" in lenient.sentence
+        fit = finding("preflight.ok", 1.0, low=None, family="preflight")
+        assert one(GateSpec(metric="preflight.ok", min=1.0, use="value"), fit).sentence == (
+            "The model is fit to be measured (preflight.ok)."
+        )
+
+    def test_words_of_a_loss_that_few_samples_do_not_show(self):
+        a, b = paired([True] * 40 + [False] * 10, [True] * 40 + [False] * 10)
+        gate = GateSpec(metric="clean.accuracy", max_drop=0.01)
+        result = one(gate, a, baseline=results(b), data={"eval": {"sha256": "a"}})
+        assert result.status is Status.FAIL
+        assert "did not change against the baseline" in result.sentence
+        assert result.sentence.endswith("50 samples are not enough to show less, more would tell.")
 
 
 UNMEASURED = {
@@ -234,8 +260,9 @@ class TestBaseline:
         assert result.observed == pytest.approx(bonett_price(3, 0, 1000).high)
         assert result.status is Status.PASS
         assert result.sentence == (
-            "clean.accuracy became worse by 0.3 points against the baseline (95 % interval of the loss, paired: "
-            "-0.138 points to 0.736 points); the upper end, 0.736 points, is within the allowed 2 points."
+            "Accuracy (clean.accuracy) became worse by 0.3 points against the baseline "
+            "(95 % interval of the loss, paired: -0.138 points to 0.736 points); "
+            "the upper end, 0.736 points, is within the allowed 2 points."
         )
         other = one(self.GATE, a, baseline=results(b, sha="b"), **self.SAME)
         assert "unpaired" in other.sentence

@@ -200,3 +200,20 @@ def test_copies_are_remarked(net, digits, plan):
     found = preflight(models.from_torch(net), {"eval": copies}, plan)
     assert {flag.code for flag in found.flags if flag.code == "E415"}
     assert found.finding.value == 1.0
+
+
+def test_what_the_data_is_to_blame_for_is_not_blamed_on_the_model(net, digits, plan):
+    alike = subset(digits, [place for place, label in enumerate(digits.labels) if label == 3])
+    found = preflight(models.from_torch(net), {"eval": alike}, plan)
+    assert [flag.code for flag in found.flags if flag.level == "unreliable"] == ["E414"]
+    assert found.finding.sentence.startswith("The data takes the meaning from all numbers: All ")
+    assert found.finding.reason.startswith("All ")
+    behaviour = preflight(models.from_torch(build("random_output", net)), {"eval": digits}, plan).finding
+    assert behaviour.sentence.startswith("The model's behaviour takes the meaning")
+
+
+def test_one_remark_is_one(net, digits, plan):
+    module = models.from_torch(build("more_outputs", net))
+    assert preflight(module, {"eval": digits}, plan).finding.sentence == "The model can be measured, with 1 remark."
+    one = preflight(models.from_torch(net), {"eval": subset(digits, [0])}, plan).finding
+    assert "The only sample has label" in one.reason

@@ -8,7 +8,7 @@ from torch import nn
 
 from vambrace import models
 from vambrace.assess.constancy import OTHER_CALL, SAME_CALL
-from vambrace.assess.probes import LOST, SATURATED, Probe, behaviour_flags, late_flags, score_flags
+from vambrace.assess.probes import FLAT, LOST, SATURATED, Probe, behaviour_flags, late_flags, score_flags
 from vambrace.errors import ModelMisbehaved
 from vambrace.search.judge import CLEAR
 from vambrace.testing.hostile import build
@@ -187,3 +187,80 @@ def test_saturation_just_under_and_just_over(net, digits, share, flagged):
 
     probe = asked(Sure(), batch, width=100)
     assert ("E431" in codes(score_flags(probe, class_names=(), known=10))) is flagged
+
+
+class Scaled(nn.Module):
+    """The same answers, with larger or smaller logits."""
+
+    def __init__(self, base: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.base, self.factor = base, factor
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.base(inputs) * self.factor
+
+
+@pytest.mark.parametrize(("factor", "flagged"), [(1.1, False), (0.9, True), (1e-4, True), (1e-12, True)])
+def test_flat_logits_just_over_and_under(net, digits, factor, flagged):
+    """Equal answers, and yet attacks on cross entropy find less: never without a remark."""
+    batch = digits.read(range(60))
+    logits = net(batch.inputs).detach()
+    spread = float((logits.amax(1) - logits.amin(1)).median())
+    found = score_flags(asked(Scaled(net, factor * FLAT / spread), batch), class_names=(), known=10)
+    assert ("E438" in codes(found)) is flagged
+    assert all((flag.level, flag.families) == ("warn", ("adversarial",)) for flag in found if flag.code == "E438")
+
+
+def test_two_classes_have_one_rival_only(net, digits):
+    class Two(nn.Module):
+        def forward(self, inputs):
+            return 1e-3 * net(inputs)[:, :2]
+
+    two = [place for place, label in enumerate(digits.labels) if label < 2]
+    assert "E438" not in codes(score_flags(asked(Two(), digits.read(two)), class_names=(), known=2))
+
+
+class Right(nn.Module):
+    """Right about the first samples, and wrong by one class about the others."""
+
+    def __init__(self, labels: torch.Tensor, right: int) -> None:
+        super().__init__()
+        wrong = torch.arange(len(labels)) >= right
+        self.logits = 10.0 * nn.functional.one_hot((labels + wrong) % 10, 10)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.logits[(inputs[:, 0] * (len(self.logits) - 1)).round().long()].float()
+
+
+@pytest.mark.parametrize(("right", "flagged"), [(6, True), (10, True), (11, False), (60, False)])
+def test_a_score_that_a_guess_would_get_is_said(right, flagged, digits):
+    """Six samples of each of ten classes: a guess gets 6 of 60, and 11 are surely more."""
+    labels = torch.arange(60) % 10
+    inputs = torch.linspace(0, 1, 60)[:, None]
+    module = Right(labels, right)
+    probe = Probe.ask(models.from_torch(module.eval()), inputs, labels, size=32, batch=60)
+    found = [flag for flag in score_flags(probe, class_names=(), known=10) if flag.code == "E437"]
+    assert bool(found) is flagged
+    if found:
+        assert f"right on {right} of 60 probed samples, not surely more than by guessing" in found[0].text
+        assert "order of classes" in found[0].text
+        assert found[0].level == "warn"
+
+
+def test_naming_the_commonest_class_is_a_guess_too():
+    labels = torch.tensor([0] * 45 + [1] * 5 + [2] * 10)
+    inputs = torch.linspace(0, 1, 60)[:, None]
+    probe = Probe.ask(models.from_torch(Right(labels, 45).eval()), inputs, labels, size=32, batch=60)
+    (flag,) = [flag for flag in score_flags(probe, class_names=(), known=10) if flag.code == "E437"]
+    assert "by naming the commonest class" in flag.text
+
+
+def test_unused_outputs_qualify_no_number_but_their_own_remark(net, digits):
+    (flag,) = [
+        flag
+        for flag in score_flags(asked(net, digits.read(range(100))), class_names=(), known=1)
+        if flag.code == "E413"
+    ]
+    assert flag.families == ("preflight",)
+    assert "10 outputs for 1 class:" in flag.text
+    assert not flag.concerns("clean")

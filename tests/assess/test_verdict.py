@@ -161,6 +161,37 @@ class TestWhatMakesARunIncomplete:
         found = verdict(dataclasses.replace(GOOD, findings=(finding(), *many), required=("clean", "pgd")))
         assert " ".join(found.sentences).count("masked") == 1
 
+    def test_the_same_reason_for_many_checks_is_said_once(self):
+        bad = [finding(f"{name}.x", Status.UNRELIABLE, reason="One class only.") for name in "abcde"]
+        preflight = finding("preflight.ok", Status.UNRELIABLE, reason="One class only.")
+        gates = (gate("a.x", Status.NOT_MEASURED), gate("preflight.ok", Status.NOT_MEASURED))
+        state = dataclasses.replace(GOOD, findings=(preflight, *bad), gates=gates, required=("a", "b", "c", "d", "e"))
+        assert verdict(state).sentences == ("The numbers of a, b, c and 2 more cannot be relied on: One class only.",)
+
+    def test_an_unfit_model_that_voids_no_check_is_said(self):
+        state = dataclasses.replace(GOOD, findings=(finding(), finding("preflight.ok", Status.UNRELIABLE)))
+        assert verdict(state).sentences[0] == "The model is not fit to be measured: unreliable for a reason."
+
+
+class TestRemarks:
+    FLAG = Flag(code="E413", level="warn", text="The model has 10 outputs for 7 classes.", families=("preflight",))
+
+    def test_they_are_said_in_a_verdict_that_passes(self):
+        found = verdict(dataclasses.replace(GOOD, findings=(finding("preflight.ok", flags=(self.FLAG,)), finding())))
+        assert found.word == "PASS"
+        assert found.sentences[1] == "Remark E413: The model has 10 outputs for 7 classes."
+
+    def test_once_each_and_not_too_many(self):
+        flags = tuple(dataclasses.replace(self.FLAG, code=f"E49{at}", families=()) for at in range(5))
+        many = verdict(dataclasses.replace(GOOD, findings=(finding(flags=flags), finding("clean.loss", flags=flags))))
+        assert [each[:11] for each in many.sentences[1:-1]] == ["Remark E490", "Remark E491", "Remark E492"]
+        assert many.sentences[-1] == "2 more remarks in the report."
+
+    def test_robust_accuracy_is_placed_by_norm_and_radius(self):
+        found = robust(parameters={"norm": "linf", "eps": 8 / 255})
+        first = verdict(dataclasses.replace(GOOD, findings=(*GOOD.findings, found))).sentences[0]
+        assert "(lowest: 41.2 % within L\u221e 8/255, by pgd-linf)" in first
+
 
 def robust(value=0.412, name="pgd-linf.robust_accuracy@0.0313725", **other):
     return finding(name, value=value, family="adversarial", **other)
@@ -178,7 +209,7 @@ class TestFirstSentence:
         found = (*GOOD.findings, robust(), robust(0.6, "apgd.robust_accuracy@0.0313725"))
         assert self.first(findings=found) == (
             "The one required gate holds; robust accuracy was measured, not judged "
-            "(lowest: 41.2 %, pgd-linf.robust_accuracy@0.0313725)."
+            "(lowest: 41.2 % within 0.0313725, by pgd-linf)."
         )
         failed = self.first(findings=found, gates=(gate(status=Status.FAIL),))
         assert failed.startswith(

@@ -21,6 +21,7 @@ from vambrace.assess.losses import Loss, loss_between
 from vambrace.assess.plan import GateSpec
 from vambrace.assess.shipped import pattern_of
 from vambrace.core.findings import Finding, GateResult, Status
+from vambrace.report.words import metric_phrase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,21 +133,15 @@ def _judge_one(
 def _threshold(gate: GateSpec, finding: Finding) -> GateResult:
     status, reason = standing_of(finding)
     if status is not Status.MEASURED:
-        return _unmeasured(gate, finding.name, reason)
+        return _unmeasured(gate, finding, reason)
     lower_bounded = gate.min is not None
     use = gate.use or ("ci_low" if lower_bounded else "ci_high")
     observed = _end(finding, use)
     if observed is None:
-        return _unmeasured(gate, finding.name, 'it has no interval; say use = "value" to judge the number alone')
+        return _unmeasured(gate, finding, 'it has no interval; say use = "value" to judge the number alone')
     threshold = gate.min if gate.min is not None else gate.max
     assert threshold is not None  # noqa: S101  a gate has one of the three
     holds = observed >= threshold if lower_bounded else observed <= threshold
-    bound = {"ci_low": "the lower end of", "ci_high": "the upper end of", "value": ""}[use]
-    verb = (
-        ("is at least" if lower_bounded else "is at most") if holds else ("is below" if lower_bounded else "is above")
-    )
-    sentence = f"{bound} {finding.name}".strip()
-    sentence = f"{sentence}, {shown(observed, finding.unit)}, {verb} {shown(threshold, finding.unit)}."
     return GateResult(
         gate=_text(gate, use),
         finding=finding.name,
@@ -154,35 +149,64 @@ def _threshold(gate: GateSpec, finding: Finding) -> GateResult:
         observed=observed,
         threshold=threshold,
         required=gate.required,
-        sentence=sentence[0].upper() + sentence[1:] if bound else sentence,
+        sentence=_sentence(gate, finding, use, observed, threshold, holds=holds),
     )
+
+
+def _sentence(gate: GateSpec, finding: Finding, use: str, observed: float, threshold: float, *, holds: bool) -> str:
+    """A threshold and a number in words; a number that is right by itself, and not surely, is told from a bad one."""
+    if finding.name == "preflight.ok" and holds:
+        return "The model is fit to be measured (preflight.ok)."
+    value = finding.value or 0.0
+    least = gate.min is not None
+    demand = f"{'at least' if least else 'at most'} {shown(threshold, finding.unit)}"
+    number = f"{_called(finding)} is {shown(value, finding.unit)}"
+    if use == "value":
+        return f"{number}, {demand} as demanded." if holds else f"{number}; demanded is {demand}."
+    end = f"its 95 % interval {'begins' if use == 'ci_low' else 'ends'} at {shown(observed, finding.unit)}"
+    worse = use == ("ci_low" if least else "ci_high")
+    if holds:
+        return f"{number}, {'surely' if worse else 'possibly'} {demand}: {end}."
+    if value >= threshold if least else value <= threshold:
+        few = f"{_samples(finding.n)} not enough to show that it is {demand}"
+        return f"{number}, but {few}: {end}. More samples would tell."
+    return f"{number}; demanded is {demand}, and {end}."
+
+
+def _called(finding: Finding) -> str:
+    """What a number is, in words, with the name by which plans address it."""
+    return f"{metric_phrase(finding)} ({finding.name})"
+
+
+def _samples(n: int) -> str:
+    return "1 sample is" if n == 1 else f"{n:,} samples are"
 
 
 def _drop(gate: GateSpec, finding: Finding, baseline: Results | None, same_samples: bool) -> GateResult:
     if baseline is None:
-        return _unmeasured(gate, finding.name, "there is no baseline: add --baseline RUN")
+        return _unmeasured(gate, finding, "there is no baseline: add --baseline RUN")
     status, reason = standing_of(finding)
     if status is not Status.MEASURED:
-        return _unmeasured(gate, finding.name, reason)
+        return _unmeasured(gate, finding, reason)
     before = next((each for each in baseline.findings if each.name == finding.name), None)
     if before is None:
-        return _unmeasured(gate, finding.name, "the baseline has no such number")
+        return _unmeasured(gate, finding, "the baseline has no such number")
     status, reason = standing_of(before)
     if status is not Status.MEASURED:
-        return _unmeasured(gate, finding.name, f"in the baseline {reason}")
+        return _unmeasured(gate, finding, f"in the baseline {reason}")
     if gate.use == "value" and not same_samples:
         reason = 'the baseline measured other samples; use = "ci_high" judges the interval of such a loss'
-        return _unmeasured(gate, finding.name, reason)
+        return _unmeasured(gate, finding, reason)
     loss = loss_between(finding, before, same_samples=same_samples)
     if isinstance(loss, str):
-        return _unmeasured(gate, finding.name, loss)
+        return _unmeasured(gate, finding, loss)
     use = gate.use or "ci_high"
     observed = _end(loss, use)
     if observed is None:
-        return _unmeasured(gate, finding.name, 'the loss has no interval; say use = "value" to judge the number alone')
+        return _unmeasured(gate, finding, 'the loss has no interval; say use = "value" to judge the number alone')
     assert gate.max_drop is not None  # noqa: S101  the caller's branch
     holds = observed <= gate.max_drop
-    change, rule = _change(loss, finding.unit), _allowed(gate, observed, finding.unit, holds=holds)
+    change, rule = _change(loss, finding.unit), _allowed(gate, loss, observed, finding, holds=holds)
     return GateResult(
         gate=_text(gate, use),
         finding=finding.name,
@@ -190,7 +214,7 @@ def _drop(gate: GateSpec, finding: Finding, baseline: Results | None, same_sampl
         observed=observed,
         threshold=gate.max_drop,
         required=gate.required,
-        sentence=f"{finding.name} {change}; {rule}.",
+        sentence=f"{_called(finding)} {change}; {rule}.",
     )
 
 
@@ -216,12 +240,14 @@ def _change(loss: Loss, unit: str) -> str:
     return f"{moved} (95 % interval of the loss, {'paired' if loss.paired else 'unpaired'}: {ends})"
 
 
-def _allowed(gate: GateSpec, observed: float, unit: str, *, holds: bool) -> str:
-    most = _difference(gate.max_drop or 0.0, unit)
+def _allowed(gate: GateSpec, loss: Loss, observed: float, finding: Finding, *, holds: bool) -> str:
+    allowed = gate.max_drop or 0.0
+    most = _difference(allowed, finding.unit)
     if gate.use == "value":
         return f"a loss of {most} is allowed" if gate.max_drop else "no loss is allowed"
-    end = f"the {'lower' if gate.use == 'ci_low' else 'upper'} end, {_difference(observed, unit)},"
-    return f"{end} is {'within' if holds else 'above'} the allowed {most}"
+    end = f"the {'lower' if gate.use == 'ci_low' else 'upper'} end, {_difference(observed, finding.unit)},"
+    few = "" if holds or loss.value > allowed else f"; {_samples(finding.n)} not enough to show less, more would tell"
+    return f"{end} is {'within' if holds else 'above'} the allowed {most}{few}"
 
 
 def _difference(value: float, unit: str) -> str:
@@ -229,7 +255,9 @@ def _difference(value: float, unit: str) -> str:
     return f"{100 * value:.3g} points" if unit == "share" else shown(value, unit)
 
 
-def _unmeasured(gate: GateSpec, name: str, reason: str) -> GateResult:
+def _unmeasured(gate: GateSpec, found: Finding | str, reason: str) -> GateResult:
+    """A gate that judges nothing: on a finding, or on a name or pattern that no finding has."""
+    name, called = (found, found) if isinstance(found, str) else (found.name, _called(found))
     threshold = next(each for each in (gate.min, gate.max, gate.max_drop) if each is not None)
     return GateResult(
         gate=_text(gate, gate.use or ("ci_low" if gate.min is not None else "ci_high")),
@@ -238,7 +266,7 @@ def _unmeasured(gate: GateSpec, name: str, reason: str) -> GateResult:
         observed=None,
         threshold=threshold,
         required=gate.required,
-        sentence=f"{name} cannot be judged: {reason.rstrip('.')}.",
+        sentence=f"{called} cannot be judged: {reason.rstrip('.')}.",
     )
 
 

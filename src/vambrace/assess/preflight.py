@@ -41,6 +41,7 @@ SCORED = 256
 LARGEST_BATCH = 256
 REPEATED = 0.01
 VALUES_A_BATCH = 2**24
+_OF_THE_DATA = frozenset({"E414"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +139,8 @@ def _data_flags(source: Batches) -> list[Flag]:
     flags: list[Flag] = []
     classes = set(source.labels)
     if len(classes) == 1:
-        text = f"all {len(source)} samples have label {min(classes)}: a model that always says so is never wrong."
+        all_of_them = "the only sample has" if len(source) == 1 else f"all {len(source)} samples have"
+        text = f"{all_of_them} label {min(classes)}: a model that always says so is never wrong."
         flags.append(bad("E414", text))
     hashes: Sequence[str] = getattr(source, "hashes", ())
     copies = len(hashes) - len(set(hashes))
@@ -160,9 +162,10 @@ def _finding(flags: Sequence[Flag], *, n: int, gradients: bool) -> Finding:
     worst = next((flag for flag in flags if flag.level == "unreliable"), None)
     failed = worst is not None
     if worst is not None:
-        sentence = f"The model's behaviour makes numbers about it meaningless: {worst.text}"
+        whose = "data" if worst.code in _OF_THE_DATA else "model's behaviour"
+        sentence = f"The {whose} takes the meaning from all numbers: {worst.text}"
     elif flags:
-        sentence = f"The model can be measured, with {len(flags)} remark(s)."
+        sentence = f"The model can be measured, with {len(flags)} remark{'' if len(flags) == 1 else 's'}."
     else:
         held = "Form, range, determinism and gradients" if gradients else "Form, range and determinism"
         sentence = f"{held} hold on {n} probed samples."
@@ -174,7 +177,7 @@ def _finding(flags: Sequence[Flag], *, n: int, gradients: bool) -> Finding:
         n=n,
         status=Status.UNRELIABLE if failed else (Status.WARN if flags else Status.MEASURED),
         sentence=sentence,
-        reason=sentence if failed else "",
+        reason=worst.text if worst is not None else "",
         unit="share",
         flags=tuple(flags),
     )

@@ -15,6 +15,8 @@ E430   unreliable   declared logits look like probabilities
 E431   warn         logits so large that cross entropy is exactly zero
 E432   warn         the score is at chance, and a transformed input scores far better
 E436   unreliable   logits that share an offset in which their differences are lost
+E437   warn         the score is not surely above a guess
+E438   warn         logits so alike that cross entropy cannot tell which class is nearest
 """
 
 from __future__ import annotations
@@ -40,9 +42,11 @@ __all__ = ["Probe", "bad", "behaviour_flags", "late_flags", "score_flags", "warn
 
 SATURATED = 0.5
 LOST = 0.01
+FLAT = 1.0
 _PATIENCE = 8  # samples refused in a row, from the first one, after which the model is not asked for more
 _LOGITS = ("adversarial", "membership")
 _ADVERSARIAL = ("adversarial",)
+_PREFLIGHT = ("preflight",)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -174,9 +178,10 @@ def score_flags(probe: Probe, *, class_names: tuple[str, ...], known: int) -> li
     if len(finite) < 2:
         return []
     better = _better_input(probe)
-    ends = [better] if better else []
     if found := _constant(probe, finite):
-        return [found, *ends]
+        return [found, *([better] if better else [])]
+    low = better or _guess(probe)
+    ends = [low] if low else []
     flags = _class_flags(probe, class_names, known)
     scale = float(finite.abs().max())
     sums = finite.sum(dim=1)
@@ -187,6 +192,12 @@ def score_flags(probe: Probe, *, class_names: tuple[str, ...], known: int) -> li
         text = f"logits reach {scale:.3g}: cross entropy is exactly zero in single precision."
         flags.append(warn("E431", text, _LOGITS))
     if probe.model.access >= Access.SCORES:
+        if finite.shape[1] > 2 and (apart := float(_spread(finite).median())) < FLAT:
+            text = (
+                f"the logits of a sample differ by {apart:.2g} only: all classes look equally likely, so attacks on "
+                'cross entropy aim at all of them at once and find less. Add an attack with loss = "dlr" or "margin".'
+            )
+            flags.append(warn("E438", text, _ADVERSARIAL))
         rivals = finite[:, contenders(finite)]
         lost = float((CLEAR * rivals.abs().amax(dim=1) / _spread(rivals)).median())
         if lost > LOST:
@@ -263,8 +274,25 @@ def _class_flags(probe: Probe, class_names: tuple[str, ...], known: int) -> list
         names = ", ".join(class_names[c] if c < len(class_names) else str(c) for c in never[:5])
         flags.append(warn("E412", f"never predicted on {len(probe.labels)} samples that contain them: {names}."))
     if width > known:
-        flags.append(warn("E413", f"the model has {width} outputs for {known} classes."))
+        classes = f"{known} class{'' if known == 1 else 'es'}"
+        text = f"the model has {width} outputs for {classes}: where it names another one, it counts as wrong."
+        # True of the data, and no reason to doubt any number.
+        flags.append(warn("E413", text, _PREFLIGHT))
     return flags
+
+
+def _guess(probe: Probe) -> Flag | None:
+    """E437: the score may be that of a guess, at random or of the commonest class."""
+    n, width = probe.logits.shape
+    right = int((probe.logits.argmax(dim=1) == probe.labels).sum())
+    counts = torch.bincount(probe.labels)
+    commonest = float(counts.max()) / n if int((counts > 0).sum()) > 1 else 0.0
+    now = wilson(right, n)
+    if now is None or now.low > max(1.0 / width, commonest):
+        return None
+    by = "naming the commonest class" if commonest > 1.0 / width else "guessing"
+    text = f"the model is right on {right} of {n} probed samples, not surely more than by {by}"
+    return warn("E437", f"{text}: compare the order of classes, --mean and --std, and the axes with training.")
 
 
 def _better_input(probe: Probe) -> Flag | None:

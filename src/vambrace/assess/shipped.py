@@ -76,7 +76,7 @@ def shipped_for(results: Results) -> tuple[GateSpec, ...]:
     """The shipped gates of a finished run, from its results alone."""
     plan, model = results.plan, results.model
     roles: Mapping[str, Mapping[str, Any]] = results.data
-    first = roles.get("eval") or next(iter(roles.values()), {})
+    first = roles.get("eval") or next(iter(roles.values()), dict[str, Any]())
     counts = cast("list[int]", first.get("counts", []))
     checks = [
         Named(id=check["id"], kind=check["kind"], severities=check["options"].get("severities", ()))

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 
 from vambrace.assess.gates import shown, standing_of
 from vambrace.core.findings import Status, Verdict
+from vambrace.report.text import eps_text, norm_text
+from vambrace.report.words import number_parameter, text_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +45,8 @@ EXIT_ORDER = (
     ("incomplete", 4, "INCOMPLETE"),
 )
 """Condition, exit code and word, the strongest first."""
+
+_MOST = 3  # checks or remarks that a verdict names; the others are counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,7 @@ def verdict(ending: Ending) -> Verdict:
     for name, _, _ in EXIT_ORDER:
         said += getattr(conditions, name)
     said += [f"Optional gate: {each.sentence}" for each in ending.gates if not each.required and _not_passed(each)]
+    said += _remarks(ending.findings)
     first = _first(ending, conditions, word)
     robust = _unjudged_robustness(ending)
     rest = [each for each in dict.fromkeys(said) if not first.endswith(each)]
@@ -112,11 +117,16 @@ def conditions_of(ending: Ending) -> Conditions:
     required_gates = [gate for gate in ending.gates if gate.required]
     status_of = {finding.name: standing_of(finding)[0] for finding in ending.findings}
     unmeasured = [gate for gate in required_gates if gate.status not in (Status.PASS, Status.FAIL)]
-    unreliable = [gate.sentence for gate in unmeasured if status_of.get(gate.finding) is Status.UNRELIABLE]
+    doubted = [
+        finding
+        for gate in unmeasured
+        for finding in ending.findings
+        if finding.name == gate.finding and status_of[finding.name] is Status.UNRELIABLE
+    ]
     incomplete = [gate.sentence for gate in unmeasured if status_of.get(gate.finding) is not Status.UNRELIABLE]
     for check in ("preflight", *ending.required):
         own = [finding for finding in ending.findings if finding.check == check]
-        unreliable += _unreliable(own)
+        doubted += own
         if check != "preflight":
             incomplete += _incomplete(check, own)
     if ending.judged and not required_gates:
@@ -128,17 +138,45 @@ def conditions_of(ending: Ending) -> Conditions:
         interrupted=("The run was interrupted.",) if ending.interrupted else (),
         unwritten=_told("The results could not be written", ending.unwritten),
         failed=tuple(gate.sentence for gate in required_gates if gate.status is Status.FAIL),
-        unreliable=tuple(dict.fromkeys(unreliable)),
+        unreliable=tuple(_unreliable(doubted)),
         starved=_told("Resources gave way", ending.starved),
         incomplete=tuple(dict.fromkeys(incomplete)),
     )
 
 
 def _unreliable(findings: Sequence[Finding]) -> list[str]:
-    """The reasons, once each, however many numbers they void."""
-    bad = [(finding, standing_of(finding)) for finding in findings]
-    reasons = dict.fromkeys(reason for _, (status, reason) in bad if status is Status.UNRELIABLE)
-    return [f"{findings[0].check} cannot be relied on: {reason.rstrip('.')}." for reason in reasons]
+    """The reasons, once each, however many numbers of however many checks they void."""
+    checks: dict[str, dict[str, None]] = {}
+    for finding in findings:
+        status, reason = standing_of(finding)
+        if status is Status.UNRELIABLE:
+            checks.setdefault(reason.rstrip("."), {})[finding.check] = None
+    said: list[str] = []
+    for reason, names in checks.items():
+        concerned = [name for name in names if name != "preflight"]
+        what = (
+            f"The numbers of {_listed(concerned)} cannot be relied on"
+            if concerned
+            else "The model is not fit to be measured"
+        )
+        said.append(f"{what}: {reason}.")
+    return said
+
+
+def _listed(names: Sequence[str]) -> str:
+    most = list(names[:_MOST])
+    last = f"{len(names) - len(most)} more" if len(names) > len(most) else most.pop()
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _remarks(findings: Sequence[Finding]) -> list[str]:
+    """What qualifies numbers, or must be known about the data, once each."""
+    flags = dict.fromkeys(
+        (flag.code, flag.text) for finding in findings for flag in finding.flags if flag.level == "warn"
+    )
+    said = [f"Remark {code}: {text.rstrip('.')}." for code, text in [*flags][:_MOST]]
+    more = len(flags) - len(said)
+    return said + ([f"{more} more remark{'' if more == 1 else 's'} in the report."] if more else [])
 
 
 def _incomplete(check: str, findings: Sequence[Finding]) -> list[str]:
@@ -173,7 +211,7 @@ def _first(ending: Ending, conditions: Conditions, word: str) -> str:
         case "FAIL":
             return f"{failed} of {total} required gates failed: {conditions.failed[0]}"
         case "UNRELIABLE":
-            return f"These numbers cannot be relied on: {conditions.unreliable[0]}"
+            return conditions.unreliable[0]
         case "INCOMPLETE":
             return f"The assessment is incomplete: {conditions.incomplete[0]}"
         case "RESOURCES":
@@ -195,7 +233,10 @@ def _unjudged_robustness(ending: Ending) -> str:
     if not robust or any(finding.name in judged for finding in robust):
         return ""
     lowest = min(robust, key=lambda finding: (finding.value or 0.0, finding.name))
-    return f"robust accuracy was measured, not judged (lowest: {shown(lowest.value or 0.0, 'share')}, {lowest.name})"
+    norm, eps = text_parameter(lowest, "norm"), number_parameter(lowest, "eps")
+    radius = f"{norm_text(norm)} {eps_text(eps)}" if norm and eps else lowest.metric.partition("@")[2]
+    least = shown(lowest.value or 0.0, "share")
+    return f"robust accuracy was measured, not judged (lowest: {least} within {radius}, by {lowest.check})"
 
 
 def _not_passed(gate: GateResult) -> bool:

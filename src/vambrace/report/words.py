@@ -21,6 +21,7 @@ __all__ = [
     "family_order",
     "family_title",
     "metric_label",
+    "metric_phrase",
     "number_parameter",
     "shown_value",
     "text_parameter",
@@ -114,6 +115,29 @@ def metric_label(finding: Finding) -> str:
             return f"Members found at {rate * 100:g} % false alarms" if rate is not None else f"Members found @{point}"
         case _:
             return finding.metric
+
+
+def metric_phrase(finding: Finding) -> str:
+    """What the number is, as the subject of a sentence."""
+    name, _, point = finding.metric.partition("@")
+    changed = (text_parameter(finding, "perturbation") or finding.check).replace("_", " ")
+    norm, eps = text_parameter(finding, "norm"), number_parameter(finding, "eps")
+    radius = f"{norm_text(norm)} {eps_text(eps)}" if norm is not None and eps is not None else point
+    match finding.family, name:
+        case "adversarial", "robust_accuracy":
+            return f"Accuracy under attack within {radius}"
+        case "adversarial", "success":
+            return f"The share of attacks that succeed within {radius}"
+        case "natural", "accuracy":
+            return f"Accuracy under {changed} at severity {point}"
+        case "natural", "drop":
+            return f"The loss of accuracy under {changed} at severity {point}"
+        case "natural", "mean_accuracy":
+            return f"Mean accuracy under {changed}"
+        case "membership", "tpr":
+            return f"The share of m{metric_label(finding)[1:]}"
+        case _:
+            return metric_label(finding)
 
 
 def shown_value(finding: Finding) -> str:
