@@ -35,7 +35,7 @@ def rugged(function):
     return waves
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_a_linear_model_breaks_where_it_can_and_nowhere_else(norm: str) -> None:
     function, bounds, inputs, labels, radii = linear_problem(norm, 0.1)
     out = Adaptive(norm=norm, eps=0.1)(model_of(function, bounds), inputs, labels)

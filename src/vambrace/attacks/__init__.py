@@ -5,15 +5,18 @@
 40
 """
 
+from vambrace.attacks.adaptive import Adaptive
 from vambrace.attacks.apgd import APGD
 from vambrace.attacks.boundary import Boundary
 from vambrace.attacks.curve import Curve
 from vambrace.attacks.ddn import DDN
 from vambrace.attacks.fab import FAB
+from vambrace.attacks.flags import flags
 from vambrace.attacks.gradient import FGSM, PGD
 from vambrace.attacks.hop_skip_jump import HopSkipJump
 from vambrace.attacks.interop import as_function
 from vambrace.attacks.least_likely import LeastLikely
+from vambrace.attacks.ledger import ledger
 from vambrace.attacks.momentum import (
     BIM,
     DIFGSM,
@@ -30,9 +33,11 @@ from vambrace.attacks.nes import NES
 from vambrace.attacks.random_step import RFGSM
 from vambrace.attacks.rays import RayS
 from vambrace.attacks.square import Square
+from vambrace.attacks.standard import Standard
 
 __all__ = [
     "APGD",
+    "Adaptive",
     "BIM",
     "Boundary",
     "Curve",
@@ -52,8 +57,11 @@ __all__ = [
     "RayS",
     "SIFGSM",
     "Square",
+    "Standard",
     "TIFGSM",
     "VMIFGSM",
     "VNIFGSM",
     "as_function",
+    "flags",
+    "ledger",
 ]

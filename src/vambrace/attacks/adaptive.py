@@ -2,7 +2,7 @@
 
     >>> from vambrace.attacks.adaptive import Adaptive
     >>> Adaptive(norm="linf", eps=8 / 255).budget
-    350
+    320
 
 A fixed ensemble spends most of its calls on samples that nobody breaks. This one starts with a short burst on every
 sample, and then moves its budget to where samples break: rounds of short moves on the few of the highest margin, with
@@ -38,6 +38,7 @@ from vambrace.attacks.fixed import FixedRadius, require_option
 from vambrace.attacks.operators import Burst, Toward, Windows
 from vambrace.attacks.shares import Shares
 from vambrace.core.goals import Targeted, Untargeted
+from vambrace.core.options import Norm
 from vambrace.core.progress import silent
 from vambrace.search.loop import search
 
@@ -76,9 +77,10 @@ class Adaptive(FixedRadius):
     """
 
     name: ClassVar[str] = "adaptive"
+    norms: ClassVar[tuple[Norm, ...]] = ("l1", "l2", "linf")
     joint: ClassVar[bool] = True
     reuses: ClassVar[bool] = True
-    budget: int = 350
+    budget: int = 320
     patience: int = 50
 
     def __post_init__(self) -> None:

@@ -36,6 +36,7 @@ from vambrace.attacks.nearest import Nearest, censored
 from vambrace.attacks.square import Square
 from vambrace.core.access import Access
 from vambrace.core.goals import Targeted, Untargeted
+from vambrace.core.options import Norm
 from vambrace.core.progress import silent
 from vambrace.models.expectation import Expectation
 
@@ -64,6 +65,7 @@ class Standard(FixedRadius):
     """
 
     name: ClassVar[str] = "standard"
+    norms: ClassVar[tuple[Norm, ...]] = ("l1", "l2", "linf")
     version: Version = "standard"
 
     def __post_init__(self) -> None:

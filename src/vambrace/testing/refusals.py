@@ -1,0 +1,131 @@
+"""What every attack must refuse, and what it must take as it comes: one function that plug-ins run on theirs.
+
+    from vambrace.testing.refusals import check_refusals
+    def test_mine():
+        check_refusals(Mine(eps=0.1), eps=0.1)
+
+Refused with a code and before the model is asked: integer images, inputs outside the bounds, labels that are not
+classes, goals and ids of another size, a batch of nothing, a model that gives too little. Taken: one sample, strided
+and channels-last inputs, half precision, a goal that is reached already. A model that breaks its contract is named.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from vambrace.attacks.nearest import Nearest
+from vambrace.core.access import Access
+from vambrace.core.goals import Targeted, Untargeted
+from vambrace.errors import AccessError, ConfigError, ModelMisbehaved, VambraceError
+from vambrace.testing.attacks import curved_problem
+from vambrace.testing.counting import CountingModel
+from vambrace.testing.promises import holds
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vambrace.core.access import Bounds
+    from vambrace.search.outcome import Attacked
+    from vambrace.testing.attacks import Function
+
+__all__ = ["check_refusals"]
+
+
+def check_refusals(attack: Any, *, eps: float, flat: bool = True) -> None:  # noqa: ANN401  options of any attack
+    """Raise `AssertionError` unless the attack refuses what cannot be meant, and takes what can.
+
+    Args:
+        attack: the options.
+        eps: the scale of the changes that it makes: its radius, or the distance that it may be expected to need.
+        flat: whether it works on samples that are no images.
+    """
+    needs = Access(getattr(attack, "needs", Access.GRADIENTS))
+    function, bounds, inputs, labels = curved_problem(eps, 6)
+
+    def model(**how: Any) -> CountingModel:
+        given: dict[str, Any] = {"access": needs, "bounds": bounds, "num_classes": 3, "dtype": torch.float64}
+        return CountingModel(function, **(given | how))
+
+    def refused(
+        code: str, kind: type[VambraceError], *arguments: Any, asked: CountingModel | None = None, **how: Any
+    ) -> None:
+        subject = model() if asked is None else asked
+        try:
+            attack(subject, *arguments, **how)
+        except kind as error:
+            holds(error.code == code, f"{error.code} in place of {code}: {error}")
+            holds(subject.forward_rows == 0, f"{code} is said after the model was asked")
+        else:
+            raise AssertionError(f"nothing is said where {code} is due")
+
+    refused("E131", ConfigError, (inputs * 10).to(torch.uint8), labels)
+    refused("E132", ConfigError, inputs + 100 * eps, labels)
+    refused("E133", ConfigError, inputs, labels + 3)
+    refused("E133", ConfigError, inputs, labels - 3)
+    refused("E134", ConfigError, inputs, labels[:4])
+    refused("E136", ConfigError, inputs, labels, ids=torch.zeros(6, dtype=torch.int64))
+    refused("E138", ConfigError, inputs, labels, batch_size=0)
+    if needs > Access.LABELS:
+        refused("E110", AccessError, inputs, labels, asked=model(access=Access(needs - 1)))
+    _check_forms(attack, model, function, bounds, inputs, labels)
+    if flat:
+        weights = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3) / eps
+        rows = torch.rand(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * bounds.high
+        found = attack(model_of(rows_function(weights), bounds, needs), rows, (rows @ weights).argmax(dim=1))
+        holds(found.adversarial.shape == rows.shape, "features come back in another shape")
+    _check_broken_model(attack, model, inputs, labels)
+
+
+def model_of(function: Function, bounds: Bounds | None, access: Access) -> CountingModel:
+    """A counting model in float64 over `function`."""
+    return CountingModel(function, access=access, bounds=bounds, dtype=torch.float64)
+
+
+def rows_function(weights: Tensor) -> Function:
+    """A linear model of rows."""
+    return lambda points: points @ weights
+
+
+def _check_forms(
+    attack: Any,  # noqa: ANN401
+    model: Any,  # noqa: ANN401
+    function: Function,
+    bounds: Bounds,
+    inputs: Tensor,
+    labels: Tensor,
+) -> None:
+    whole: Attacked = attack(model(), inputs, labels)
+    strided = torch.stack((inputs, inputs), dim=-1)[..., 0]
+    for form, how in ((strided, "strided"), (inputs.contiguous(memory_format=torch.channels_last), "channels-last")):
+        other = attack(model(), form, labels)
+        holds(torch.equal(other.success, whole.success), f"{how} inputs have another outcome")
+        holds(torch.allclose(other.adversarial, whole.adversarial, atol=1e-9), f"{how} inputs have other points")
+    one = attack(model(), inputs[:1], labels[:1])
+    holds(torch.equal(one.success, whole.success[:1]), "one sample alone has another outcome")
+    half = bounds.clip(inputs.half().double()).half()
+    low = attack(model(), half, labels)
+    holds(low.adversarial.dtype == torch.float16, "half precision comes back in another type")
+    reached = Untargeted(labels).margin(function(low.adversarial.double())) > 0
+    holds(not bool((low.success & ~reached).any()), "a success in half precision that is none")
+    there = attack(model(), inputs, Targeted(labels), **_start(attack, inputs))
+    holds(bool(there.success.all()), "a target that is the present class is not a success")
+    if isinstance(attack, Nearest):
+        holds(bool((there.distance == 0).all()), "a goal that is reached at the input costs a change")
+
+
+def _start(attack: Any, inputs: Tensor) -> dict[str, Tensor]:  # noqa: ANN401
+    return {"start": inputs} if getattr(attack, "needs_start", False) else {}
+
+
+def _check_broken_model(attack: Any, model: Any, inputs: Tensor, labels: Tensor) -> None:  # noqa: ANN401
+    asked = model()
+    asked._function = cast("Any", lambda points: (points.flatten(1)[:, :3],))  # noqa: SLF001
+    try:
+        attack(asked, inputs, labels)
+    except (ModelMisbehaved, AttributeError, TypeError) as error:
+        if asked.access > Access.LABELS:
+            holds(isinstance(error, ModelMisbehaved) and error.code == "E401", f"a tuple of logits gives {error!r}")
+    else:
+        raise AssertionError("a model that gives a tuple is believed")
