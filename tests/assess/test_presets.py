@@ -51,7 +51,7 @@ class TestProfiles:
 
     def test_ci(self):
         found = select("ci", WHOLE)
-        assert ids(found) == ["clean", "pgd-linf", "apgd-linf", "pgd-l2", *NATURAL, "membership"]
+        assert ids(found) == ["clean", "pgd-linf", "adaptive-linf", "adaptive-l2", *NATURAL, "membership"]
         pgd = found.checks[1].check
         assert pgd.eps == (2 / 255, 4 / 255, 8 / 255)
         assert found.checks[2].check.eps == (8 / 255,)
@@ -61,7 +61,8 @@ class TestProfiles:
     def test_full(self):
         found = select("full", WHOLE)
         assert ids(found) == [
-            "clean", "fgsm-linf", "pgd-linf", "apgd-linf", "pgd-l2", "apgd-l2", *NATURAL, "membership"
+            "clean", "fgsm-linf", "pgd-linf", "adaptive-linf", "adaptive-l2", "ddn-l2", "standard-linf", *NATURAL,
+            "membership",
         ]  # fmt: skip
         assert all(planned.limit is None for planned in found.checks)
         assert found.left_out == ()
@@ -103,6 +104,24 @@ class TestProfiles:
         assert left["pgd-linf"] == "pgd-linf needs gradients, and the model gives scores"
         assert "membership" in ids(found)
         assert "membership" not in ids(select("ci", dataclasses.replace(WHOLE, access=Access.LABELS)))
+
+    @pytest.mark.parametrize(
+        ("profile", "access", "expected"),
+        [
+            ("smoke", Access.SCORES, ["square-linf"]),
+            ("ci", Access.SCORES, ["square-linf", "square-l2"]),
+            ("full", Access.SCORES, ["square-linf", "square-l2"]),
+            ("smoke", Access.LABELS, ["hop_skip_jump-l2"]),
+            ("ci", Access.LABELS, ["hop_skip_jump-l2", "rays-linf"]),
+            ("full", Access.LABELS, ["hop_skip_jump-l2", "rays-linf"]),
+            ("smoke", Access.GRADIENTS, ["pgd-linf"]),
+        ],
+    )
+    def test_black_box_attacks_take_the_place_of_those_that_cannot_run(self, profile, access, expected):
+        found = select(profile, dataclasses.replace(WHOLE, access=access))
+        attacks = [planned for planned in found.checks if planned.check.kind == "adversarial"]
+        assert [planned.id for planned in attacks] == expected
+        assert all((planned.limit is None) == (profile == "full") for planned in attacks)
 
     def test_membership_only_with_both_roles(self):
         found = select("ci", dataclasses.replace(WHOLE, roles=("eval", "members")))
@@ -167,12 +186,12 @@ class TestOnly:
         ("only", "expected"),
         [
             (["pgd-linf"], ["clean", "pgd-linf"]),
-            (["pgd-*"], ["clean", "pgd-linf", "pgd-l2"]),
-            (["pgd"], ["clean", "pgd-linf", "pgd-l2"]),
-            (["adversarial"], ["clean", "pgd-linf", "apgd-linf", "pgd-l2"]),
+            (["adaptive-*"], ["clean", "adaptive-linf", "adaptive-l2"]),
+            (["adaptive"], ["clean", "adaptive-linf", "adaptive-l2"]),
+            (["adversarial"], ["clean", "pgd-linf", "adaptive-linf", "adaptive-l2"]),
             (["rotate", "natural-jpeg"], ["clean", "natural-rotate", "natural-jpeg"]),
             (["clean"], ["clean"]),
-            (["*"], ["clean", "pgd-linf", "apgd-linf", "pgd-l2", *NATURAL, "membership"]),
+            (["*"], ["clean", "pgd-linf", "adaptive-linf", "adaptive-l2", *NATURAL, "membership"]),
         ],
     )
     def test_keeps(self, only, expected):

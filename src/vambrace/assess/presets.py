@@ -4,9 +4,12 @@
 |---|---|---|---|
 | clean | 256 samples | 1,000 | all |
 | pgd linf | main radius, 10 steps, 32 samples | three radii, 20 steps, 1,000 | five radii, 100 steps, 5 starts, all |
-| apgd linf | | main radius, 50 steps, 1,000 | five radii, 100 steps, 5 starts, all |
-| pgd l2 | | main radius, 20 steps, 1,000 | five radii, 100 steps, 5 starts, all |
-| apgd l2, fgsm linf | | | five radii, all |
+| adaptive linf, l2 | | main radius, 1,000 | five radii, all |
+| standard linf | | | main radius, all |
+| fgsm linf, ddn l2 | | | five radii, all |
+| scores only: square | linf, 200 queries, 32 samples | linf, l2, 1,000 queries, 200 | five radii, 5,000 queries, all |
+| labels only: hop_skip_jump l2 | 300 queries, 16 samples | 1,000 queries, 100 | five radii, 5,000 queries, all |
+| labels only: rays linf | | 1,000 queries, 100 | five radii, 5,000 queries, all |
 | perturbations | noise, rotation, severity 1, 128 samples | five, severities 1 3 5, 1,000 | five, severities 1 to 5 |
 | membership | | 2,000 a side | all |
 
@@ -26,9 +29,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vambrace.assess.fit import Subject, misfit, why_not
 from vambrace.assess.plan import Plan, PlannedCheck
-from vambrace.assess.radii import radii
+from vambrace.assess.radii import Radii, radii
 from vambrace.assess.shipped import Named, beside, shipped_gates
 from vambrace.core import registry
+from vambrace.core.access import Access
 from vambrace.core.findings import Left
 from vambrace.core.refusal import closest
 from vambrace.errors import ConfigError
@@ -111,7 +115,7 @@ def _profile(profile: Profile, subject: Subject) -> tuple[list[PlannedCheck], li
         reason = "the model has no bounds, so no radius or severity has a meaning; state --bounds LOW,HIGH"
         left += [Left(name="adversarial attacks", reason=reason), Left(name="natural perturbations", reason=reason)]
     else:
-        wanted += _attacks(profile, subject.input_shape, subject.span)
+        wanted += _attacks(profile, subject, subject.span)
         for name in _NATURAL if profile != "smoke" else ("gaussian_noise", "rotate"):
             kind = registry.load(registry.PERTURBATIONS, name)
             if reason := misfit(name, kind, subject.input_shape):
@@ -122,38 +126,59 @@ def _profile(profile: Profile, subject: Subject) -> tuple[list[PlannedCheck], li
         check = registry.load(registry.CHECKS, "membership")()
         wanted.append(PlannedCheck(id="membership", check=check, limit=_MEMBERSHIP_LIMITS[profile]))
     if profile == "smoke":
-        others = "APGD, l2 attacks, three more perturbations, higher severities, membership"
+        others = "the adaptive search, l2 attacks, three more perturbations, higher severities, membership"
         left.append(Left(name=others, reason="profile smoke is a first look; profile ci runs them"))
     if profile == "ci":
-        others = "more steps and starts, FGSM, APGD in l2, severities 2 and 4, samples beyond 1,000"
+        others = (
+            "more radii, steps and starts, FGSM, DDN, the standard ensemble, severities 2 and 4, samples beyond 1,000"
+        )
         left.append(Left(name=others, reason="profile ci must end in minutes; profile full runs them"))
     return wanted, left
 
 
-def _attacks(profile: Profile, shape: Sequence[int], span: float) -> list[PlannedCheck]:
-    linf, l2 = radii(shape, span, "linf"), radii(shape, span, "l2")
+def _attacks(profile: Profile, subject: Subject, span: float) -> list[PlannedCheck]:
+    """With gradients, which are left out with a reason where there are none; and what takes their place there."""
+    linf, l2 = radii(subject.input_shape, span, "linf"), radii(subject.input_shape, span, "l2")
+    wanted = _white_box(profile, linf, l2)
+    if subject.access is Access.SCORES:
+        queries, limit = {"smoke": (200, 32), "ci": (1000, 200), "full": (5000, None)}[profile]
+        how: dict[str, Any] = {"queries": queries, "limit": limit}
+        wanted.append(_attack("square", "linf", linf.curve if profile == "full" else (linf.main,), **how))
+        if profile != "smoke":
+            wanted.append(_attack("square", "l2", l2.curve if profile == "full" else (l2.main,), **how))
+    if subject.access is Access.LABELS:
+        budget, limit = {"smoke": (300, 16), "ci": (1000, 100), "full": (5000, None)}[profile]
+        how = {"budget": budget, "limit": limit}
+        wanted.append(_attack("hop_skip_jump", "l2", l2.curve if profile == "full" else (l2.main,), **how))
+        if profile != "smoke":
+            wanted.append(_attack("rays", "linf", linf.curve if profile == "full" else (linf.main,), **how))
+    return wanted
+
+
+def _white_box(profile: Profile, linf: Radii, l2: Radii) -> list[PlannedCheck]:
+    limit = _ATTACK_LIMITS[profile]
     if profile == "smoke":
-        return [_attack(profile, "pgd", "linf", (linf.main,), steps=10)]
+        return [_attack("pgd", "linf", (linf.main,), limit=limit, steps=10)]
     if profile == "ci":
         return [
-            _attack(profile, "pgd", "linf", linf.up_to_main(3), steps=20),
-            _attack(profile, "apgd", "linf", (linf.main,), steps=50),
-            _attack(profile, "pgd", "l2", (l2.main,), steps=20),
+            _attack("pgd", "linf", linf.up_to_main(3), limit=limit, steps=20),
+            _attack("adaptive", "linf", (linf.main,), limit=limit),
+            _attack("adaptive", "l2", (l2.main,), limit=limit),
         ]
-    strong: dict[str, Any] = {"steps": 100, "restarts": 5}
     return [
-        _attack(profile, "fgsm", "linf", linf.curve),
-        _attack(profile, "pgd", "linf", linf.curve, **strong),
-        _attack(profile, "apgd", "linf", linf.curve, **strong),
-        _attack(profile, "pgd", "l2", l2.curve, **strong),
-        _attack(profile, "apgd", "l2", l2.curve, **strong),
+        _attack("fgsm", "linf", linf.curve, limit=limit),
+        _attack("pgd", "linf", linf.curve, limit=limit, steps=100, restarts=5),
+        _attack("adaptive", "linf", linf.curve, limit=limit),
+        _attack("adaptive", "l2", l2.curve, limit=limit),
+        _attack("ddn", "l2", l2.curve, limit=limit),
+        _attack("standard", "linf", (linf.main,), limit=limit),
     ]
 
 
-def _attack(profile: Profile, name: str, norm: Norm, eps: tuple[float, ...], **options: Any) -> PlannedCheck:
+def _attack(name: str, norm: Norm, eps: tuple[float, ...], *, limit: int | None, **options: Any) -> PlannedCheck:
     attack = registry.load(registry.ATTACKS, name)(norm=norm, eps=eps[-1], **options)
     check = registry.load(registry.CHECKS, "adversarial")(attack=attack, eps=eps)
-    return PlannedCheck(id=f"{name}-{norm}", check=check, limit=_ATTACK_LIMITS[profile])
+    return PlannedCheck(id=f"{name}-{norm}", check=check, limit=limit)
 
 
 def _natural(profile: Profile, name: str, perturbation: Options) -> PlannedCheck:
