@@ -172,10 +172,10 @@ def propose(inputs: Tensor, points: Tensor, noise: Tensor, spherical: Tensor, so
     change = points - inputs
     flat, way = noise.flatten(1), change.flatten(1)
     tiny = torch.finfo(way.dtype).tiny
-    squared = way.square().sum(dim=1).clamp_(min=tiny)
+    squared = lengths(way, "l2").square_().clamp_(min=tiny)
     # What of the noise goes along the way is taken off by a little less of the way itself.
     along = (flat * way).sum(dim=1)
-    across = (flat.square().sum(dim=1) - along.square() / squared).clamp_(min=tiny)
+    across = (lengths(flat, "l2").square_() - along.square() / squared).clamp_(min=tiny)
     spherical = spherical.to(way.dtype)
     shrink = (1.0 - source).to(way.dtype) / (1.0 + spherical.square()).sqrt()
     share = spherical * (squared / across).sqrt() * shrink
