@@ -55,14 +55,17 @@ def gate(
 ) -> None:
     """Judge a finished run again, by its own gates or a plan's; nothing is measured, nothing is written.
 
-    RUN is a run directory, such as runs/demo. The exit code is the one that `assess` would have given.
+    RUN is a run directory, such as runs/demo. The judgement goes to stdout, with --json to stderr. The exit code is
+    the one that `assess` would have given.
     """
     from vambrace.assess.reporting import rejudge
     from vambrace.core.canonical import dumps
     from vambrace.report.terminal import summary
 
     results = rejudge(run, baseline=baseline, plan=plan)
-    say(summary(results, width=columns(sys.stderr), colour=wants_colour(sys.stderr)))
+    # The judgement is what was asked for: it belongs on stdout, unless that is for machines.
+    stream = sys.stderr if as_json else sys.stdout
+    (say if as_json else tell)(summary(results, width=columns(stream), colour=wants_colour(stream)))
     if as_json:
         tell(dumps(results.as_json()).decode())
     raise typer.Exit(results.verdict.exit_code)

@@ -22,7 +22,7 @@ from vambrace.report.palette import DARK, LIGHT, variables
 from vambrace.report.selection import MISSING, by_family
 from vambrace.report.text import visible
 from vambrace.report.views import about, attacks, classes, examples, leakage, limits, reliability, robustness, scorecard
-from vambrace.report.words import EXIT_CODES, FAMILIES, VERDICTS, family_title
+from vambrace.report.words import FAMILIES, VERDICTS, exit_meaning, family_title
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,7 +109,7 @@ def _render(
         "run": name,
         "verdict": results.verdict,
         "look": VERDICTS.get(results.verdict.word, "measured"),
-        "exit_meaning": EXIT_CODES.get(results.verdict.exit_code, ""),
+        "exit_meaning": exit_meaning(results.verdict),
         "subject": about.subject(results),
         "tiles": scorecard.tiles(results),
         "gates": gates[: size.rows],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from xml.etree import ElementTree as ET
 
 from vambrace.core.findings import Status
-from vambrace.report.words import EXIT_CODES, FAMILIES
+from vambrace.report.words import FAMILIES, exit_meaning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,7 +132,7 @@ def _gate_outcome(gate: GateResult) -> _Outcome:
 def _verdict(results: Results) -> _Case:
     verdict = results.verdict
     outcome: _Outcome = "passed" if verdict.exit_code == 0 else "failure" if verdict.exit_code == 1 else "error"
-    meaning = EXIT_CODES.get(verdict.exit_code, "")
+    meaning = exit_meaning(verdict)
     left = [f"left out: {left.name}: {left.reason}" for left in results.left_out]
     return _Case(
         suite="run",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vambrace.core.findings import Status
 from vambrace.report.selection import by_family, headlines, reasons
 from vambrace.report.text import interval_text, shorten, visible
-from vambrace.report.words import EXIT_CODES, STATUSES, VERDICTS, family_title, metric_label, shown_value
+from vambrace.report.words import STATUSES, VERDICTS, exit_meaning, family_title, metric_label, shown_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def summary(results: Results, *, width: int = 100, colour: bool = False, run: st
             page.text(f"{left.name}: {left.reason}", first="  ", rest="    ")
     page.gap()
     _pointers(page, results, run)
-    meaning = EXIT_CODES.get(verdict.exit_code, "see vambrace explain")
+    meaning = exit_meaning(verdict) or "see vambrace explain"
     page.text(f"exit code {verdict.exit_code}: {meaning}", rest="  ")
     return "\n".join(page.lines)
 

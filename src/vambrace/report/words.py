@@ -10,14 +10,14 @@ from vambrace.report.text import eps_text, norm_text, value_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vambrace.core.findings import Finding
+    from vambrace.core.findings import Finding, Verdict
 
 __all__ = [
-    "EXIT_CODES",
     "FAMILIES",
     "Look",
     "STATUSES",
     "VERDICTS",
+    "exit_meaning",
     "family_order",
     "family_title",
     "metric_label",
@@ -51,7 +51,7 @@ VERDICTS: dict[str, Look] = {
     "INTERRUPTED": "missing",
 }
 
-EXIT_CODES = {
+_EXIT_CODES = {
     0: "every required gate ran and holds",
     1: "a gate does not hold",
     2: "the command or the plan could not be used",
@@ -62,7 +62,7 @@ EXIT_CODES = {
     70: "a bug in vambrace",
     130: "interrupted",
 }
-"""What `vambrace assess` means by its exit code."""
+_UNJUDGED = "everything required was measured, and no gate was asked to judge it"
 
 FAMILIES = {
     "preflight": ("Preflight", "Is the model fit to be measured at all?"),
@@ -72,6 +72,13 @@ FAMILIES = {
     "membership": ("Privacy", "Can an outsider tell who was in the training data?"),
 }
 """Families in the order of the report: title and the question they answer."""
+
+
+def exit_meaning(verdict: Verdict) -> str:
+    """What the exit code of `vambrace assess` means here; "" for a code that it does not give."""
+    if verdict.exit_code == 0 and verdict.word == "MEASURED, NOT JUDGED":
+        return _UNJUDGED
+    return _EXIT_CODES.get(verdict.exit_code, "")
 
 
 def family_order(findings: Sequence[Finding]) -> list[str]:
