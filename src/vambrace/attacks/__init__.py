@@ -12,6 +12,7 @@ from vambrace.attacks.curve import Curve
 from vambrace.attacks.ddn import DDN
 from vambrace.attacks.fab import FAB
 from vambrace.attacks.flags import flags
+from vambrace.attacks.fmn import FMN
 from vambrace.attacks.gradient import FGSM, PGD
 from vambrace.attacks.hop_skip_jump import HopSkipJump
 from vambrace.attacks.interop import as_function
@@ -45,6 +46,7 @@ __all__ = [
     "DIFGSM",
     "FAB",
     "FGSM",
+    "FMN",
     "HopSkipJump",
     "LeastLikely",
     "MDIFGSM",

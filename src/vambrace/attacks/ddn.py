@@ -11,7 +11,8 @@ weight between distance and loss, unlike the attack of Carlini and Wagner. When 
 those.
 
 Reference: Rony et al. 2019, "Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks and
-Defenses", arXiv 1811.09600, section 4 and algorithm 1. Without the rounding to grey levels of its line 11.
+Defenses", arXiv 1811.09600, section 4 and algorithm 1. Without the rounding to grey levels of its line 11; and the
+first radius, 1 there, follows the decision where that is nearer, since a radius only falls by `gamma` a step.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 from vambrace.attacks.closing import Box, Closing, annealed, falling_loss, won
 from vambrace.attacks.fixed import require_option
 from vambrace.attacks.nearest import Nearest
+from vambrace.attacks.rivals import dual_lengths
 from vambrace.core.options import Norm, Ratio
 from vambrace.ops import losses
 from vambrace.ops.norms import lengths, steepest
@@ -51,11 +53,11 @@ class Decoupled(Closing):
 
     Attributes:
         gamma: share that a radius shrinks or grows by.
-        radius: the first one, in input units.
+        radius: the first one, in input units; None: where a linear model has the decision, at most the box's width.
     """
 
     gamma: float
-    radius: float
+    radius: float | None
 
     def anchor(self, origin: Origin) -> dict[str, Tensor]:
         """The inputs, and how far from them the box reaches."""
@@ -65,7 +67,7 @@ class Decoupled(Closing):
         """The first points, on no sphere yet."""
         return {
             "point": self.first(origin),
-            "radius": torch.full_like(anchor["reach"], self.radius),
+            "radius": torch.full_like(anchor["reach"], self.radius or 0.0),
             "time": torch.zeros_like(restart),
         }
 
@@ -75,7 +77,10 @@ class Decoupled(Closing):
 
     def step(self, anchor: Tensors, state: Tensors, answer: Answer) -> dict[str, Tensor]:
         """Up the gradient, and then onto the sphere."""
-        radius = state["radius"] * torch.where(won(answer), 1.0 - self.gamma, 1.0 + self.gamma)
+        radius = state["radius"]
+        if self.radius is None:
+            radius = torch.where(state["time"] == 0, self._guess(answer), radius)
+        radius = radius * torch.where(won(answer), 1.0 - self.gamma, 1.0 + self.gamma)
         radius = torch.minimum(radius, anchor["reach"])
         first = self.box.width
         size = annealed(state["time"], self.steps, first, first * _LAST_STEP)
@@ -84,6 +89,11 @@ class Decoupled(Closing):
         length = lengths(change, "l2").clamp_(min=torch.finfo(change.dtype).tiny)
         change.mul_(spread(radius / length, change)).add_(anchor["inputs"])
         return {"point": self.box.clip(change), "radius": radius, "time": state["time"] + 1}
+
+    def _guess(self, answer: Answer) -> Tensor:
+        value = losses.value(falling_loss(answer.goal), answer.logits, answer.goal).abs().double()
+        ahead = value / dual_lengths(answer.slope, "l2")
+        return ahead.clamp_(max=self.box.width).to(answer.slope.dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +107,8 @@ class DDN(Nearest):
         eps: a success within this radius ends the search of its sample; None: the nearest one is wanted.
         steps: how many.
         gamma: share that the radius shrinks by after a success and grows by otherwise.
-        radius: the first one, in the units of the inputs; None: the width of the model's box (1 without a box).
+        radius: the first one, in the units of the inputs; None: where a linear model would have the decision, at most
+            the width of the model's box (1 without a box).
     """
 
     name: ClassVar[str] = "ddn"
@@ -124,6 +135,6 @@ class DDN(Nearest):
             steps=self.steps,
             near=self.enough,
             gamma=self.gamma,
-            radius=box.width if self.radius is None else self.radius,
+            radius=self.radius,
         )
         return search(problem, rule, name=self.name, progress=progress)

@@ -44,6 +44,9 @@ __all__ = ["search"]
 _PUSHES = (1e-5, 1e-4, 1e-3, 1e-2)
 """How much further from its input a nearest success may be put where it is none as it was found."""
 
+_NEARER = 1e-6
+"""By this share a success must be nearer than the one kept: by less, rounding would decide which of them is."""
+
 
 def search(problem: Problem, rule: Rule, *, name: str = "search", progress: Progress = silent) -> Attacked:
     """Search every sample of `problem` for a point that reaches its goal, as `rule` goes about it.
@@ -186,7 +189,7 @@ class _Search:
         distance = lengths(point - slots.anchor["inputs"], rule.norm).double()
         # One that ends the search is judged at once; refused, it must not stand in the way of those further out.
         near = distance <= rule.enough
-        better = claimed & ~near & (-distance > slots.score)
+        better = claimed & ~near & (distance < -slots.score * (1.0 - _NEARER))
         slots.better(better, -distance, self._spent(slots.taken_steps, slots.restart))
         return claimed & near
 
