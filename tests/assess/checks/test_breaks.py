@@ -10,9 +10,10 @@ import torch
 
 from vambrace.assess.checks.adversarial import AdversarialCheck
 from vambrace.assess.checks.breaks import beaten, turns_at
-from vambrace.attacks import PGD
-from vambrace.attacks.adaptive import Adaptive
+from vambrace.attacks import PGD, Adaptive, HopSkipJump, Square
+from vambrace.core.access import Access
 from vambrace.core.findings import Cost, Status
+from vambrace.models import Counted
 from vambrace.search.outcome import Part
 
 CHECK = AdversarialCheck(attack=Adaptive(eps=0.1, budget=120, patience=10), eps=(0.02, 0.06))
@@ -93,3 +94,26 @@ def test_the_worst_radius_counts() -> None:
     records = [{"turns": [turn(0.1, 2), turn(0.3, 28)]}]
     assert [flag.code for flag in beaten(records, (0.1, 0.3))] == ["E467"]
     assert [flag.code for flag in beaten(records, (0.1,))] == ["E468"]
+
+
+class TestBlackBox:
+    def test_scores_alone_are_attacked_by_square(self, world, monkeypatch) -> None:
+        counted = world.model = Counted(world.model)
+        monkeypatch.setattr(type(counted), "access", property(lambda self: Access.SCORES))
+        check = AdversarialCheck(attack=Square(eps=0.1, queries=60), eps=(0.05, 0.1))
+        measured = world.measured(check)
+        finding = world.findings(check)["robust_accuracy@0.1"]
+        assert 0 < finding.value < 1
+        assert "black-box attack square" in finding.sentence
+        assert measured.cost.queries == measured.cost.forwards + measured.cost.verifications
+        assert measured.cost.idle_forwards == measured.cost.padding_forwards == 0
+
+    def test_labels_alone_are_attacked_along_the_decision(self, world, labels_only) -> None:
+        world.model = labels_only(world.model)
+        check = AdversarialCheck(attack=HopSkipJump(norm="l2", budget=150), eps=(0.1, 0.3))
+        findings = world.findings(check)
+        near, far = (findings[f"robust_accuracy@{eps:.6g}"].value for eps in check.eps)
+        assert 0 < far < near
+        assert all(
+            "broken" not in record or record["distance"] <= record["broken"] for record in world.measured(check).records
+        )
