@@ -187,8 +187,8 @@ def propose(inputs: Tensor, points: Tensor, noise: Tensor, spherical: Tensor, so
 def adapted(sizes: Tensor, tries: Tensor, hits: Tensor, share: tuple[float, float]) -> Tensor:
     """Lengths (m,) made longer where more than the upper share of enough tries hit, shorter where less than the lower.
 
-    >>> adapted(torch.ones(3), torch.tensor([20, 20, 4]), torch.tensor([20, 1, 0]), (0.2, 0.5))
-    tensor([1.5000, 0.6667, 1.0000])
+    >>> adapted(torch.full((3,), 0.3), torch.tensor([20, 20, 4]), torch.tensor([20, 1, 0]), (0.2, 0.5))
+    tensor([0.4500, 0.2000, 0.3000])
     """
     rate, full = hits / tries.clamp(min=1), tries >= _WINDOW
     longer = torch.where(full & (rate > share[1]), sizes * _FACTOR, sizes)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from vambrace.core.progress import Progress
     from vambrace.search.problem import Problem
 
-__all__ = ["PUSHES", "Desk", "serve"]
+__all__ = ["Desk", "PUSHES", "serve"]
 
 _BATCHES, _ELEMENTS = 4, 1 << 20  # of one request at most
 _SLACK = 1e-5  # relative, of sizes in single precision
