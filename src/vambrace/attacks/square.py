@@ -31,7 +31,7 @@ from vambrace.core.options import Norm, Ratio
 from vambrace.ops import draws
 from vambrace.ops.norms import lengths
 from vambrace.ops.rows import assign, spread
-from vambrace.ops.windows import bump, frame, spans, square_side
+from vambrace.ops.windows import Windows, bump, frame, move_bumps, put_ends, square_side
 from vambrace.search.rule import Plain
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def window_sides(steps: int, share: float, *, norm: Norm, height: int, width: in
     ends at its best point.
 
         >>> window_sides(10, 0.8, norm="linf", height=28, width=28)
-        (9, 6, 6, 4, 4, 3, 3, 2, 2, 0)
+        (6, 4, 3, 3, 2, 2, 2, 2, 1, 0)
     """
     sides: list[int] = []
     for proposal in range(1, steps):
@@ -111,8 +111,7 @@ class WindowSearch(Plain):
             "margin": torch.full(restart.shape, float("-inf"), dtype=torch.float64, device=point.device),
             "time": torch.zeros_like(restart),
             "first": restart * self.steps,
-            "places": restart.new_zeros((rows, _BLOCK, 3 if self.norm == "linf" else 6)),
-            "colours": torch.zeros((rows, _BLOCK, channels), dtype=torch.bool, device=point.device),
+            "drawn": restart.new_zeros((rows, _BLOCK, (3 if self.norm == "linf" else 6) + channels)),
         }
 
     def slope(self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal) -> Tensor:
@@ -124,106 +123,55 @@ class WindowSearch(Plain):
         margin = answer.goal.margin(answer.logits)
         better = margin > state["margin"]
         assign(here, better, point)
-        places, colours = self._drawn(anchor, state, answer.rng, tuple(point.shape[1:]))
-        propose = self._to_the_ends if self.norm == "linf" else self._moved
+        drawn = self._drawn(anchor, state, answer.rng, tuple(point.shape[1:]))
         return {
             **state,
-            "point": propose(anchor, here, places, colours),
+            "point": self._proposed(anchor, here, drawn),
             "margin": torch.where(better, margin, state["margin"]),
             "time": time + 1,
         }
 
-    def _to_the_ends(self, anchor: Tensors, here: Tensor, places: Tensor, colours: Tensor) -> Tensor:
-        """linf: each sample's window at the upper or the lower end of the ball."""
-        channels, height, width = frame(tuple(here.shape[1:]))
-        top, left, side = places.unbind(dim=1)
-        if side.device.type == "cpu":
-            return self._written(anchor, here, places, colours)
-        inside = spans(left, side, width).unsqueeze(1)
-        if height > 1:
-            inside = inside & spans(top, side, height).unsqueeze(2)
-        low, high, flat = (each.view(-1, channels, height, width) for each in (anchor["low"], anchor["high"], here))
-        ends = torch.where(colours[:, :, None, None], high, low)
-        return torch.where(inside.unsqueeze(1), ends, flat).view(here.shape)
-
-    def _written(self, anchor: Tensors, here: Tensor, places: Tensor, colours: Tensor) -> Tensor:
-        """As `_to_the_ends`, touching the windows only; the host must see how large the largest one is."""
-        channels, height, width = frame(tuple(here.shape[1:]))
-        top, left, side = places.unbind(dim=1)
-        least, most = (int(each) for each in side.aminmax())
-        point = here.clone()
-        if not most:
-            return point
-        # Windows that are smaller than the largest write their last row and column again.
-        offset = torch.minimum(torch.arange(most), side.unsqueeze(1) - 1).clamp_(min=0)
-        index = left.unsqueeze(1) + offset
-        if height > 1:
-            index = ((top.unsqueeze(1) + offset) * width).unsqueeze(2) + index.unsqueeze(1)
-        index = index.reshape(len(here), 1, -1).expand(-1, channels, -1)
-        low, high, flat = (each.view(-1, channels, height * width) for each in (anchor["low"], anchor["high"], point))
-        values = torch.where(colours.unsqueeze(2), high.gather(2, index), low.gather(2, index))
-        if not least:
-            values = torch.where(side.reshape(-1, 1, 1) > 0, values, flat.gather(2, index))
-        flat.scatter_(2, index, values)
-        return point
-
-    def _moved(self, anchor: Tensors, here: Tensor, places: Tensor, colours: Tensor) -> Tensor:
-        """l2, l1: one window gets a new bump and the length of another window, which goes back to the input."""
-        channels, height, width = frame(tuple(here.shape[1:]))
-        top, left, top_2, left_2, side, upright = places.unbind(dim=1)
-        flat, centre = (each.view(-1, channels, height, width) for each in (here, anchor["centre"]))
-        gains, gives = (
-            (spans(row, side, height).unsqueeze(2) & spans(column, side, width).unsqueeze(1)).unsqueeze(1)
-            for row, column in ((top, left), (top_2, left_2))
+    def _proposed(self, anchor: Tensors, here: Tensor, drawn: Tensor) -> Tensor:
+        """The points with one more window each."""
+        form = (-1, *frame(tuple(here.shape[1:])))
+        low, high, flat = (each.view(form) for each in (anchor["low"], anchor["high"], here))
+        if self.norm == "linf":
+            top, left, side = drawn[:, :3].unbind(dim=1)
+            return put_ends(flat, low, high, Windows(top, left, side), drawn[:, 3:] > 0).view(here.shape)
+        top, left, top_2, left_2, side, upright = drawn[:, :6].unbind(dim=1)
+        moved = move_bumps(
+            flat,
+            anchor["centre"].view(form),
+            gains=Windows(top, left, side),
+            gives=Windows(top_2, left_2, side),
+            upright=upright > 0,
+            colours=drawn[:, 6:] > 0,
+            eps=self.eps,
+            power=1 if self.norm == "l1" else 2,
+            low=low,
+            high=high,
         )
-        change = flat - centre
-        old = torch.where(gains, change, 0.0)
-        spare = self._powers(torch.where(gains | gives, change, 0.0))
-        unused = (self.eps**self._power - self._powers(change).sum(dim=1, keepdim=True)).clamp_(min=0.0)
-        hill = bump(top, left, side, upright.bool(), height=height, width=width).to(change.dtype).unsqueeze(1)
-        signs = torch.where(colours, 1.0, -1.0)[:, :, None, None].to(change.dtype)
-        new = self._unit(hill) * signs + self._unit(old)
-        new = self._unit(new) * (spare + unused / channels) ** (1.0 / self._power)
-        moved = torch.where(gains, centre + new, torch.where(gives, centre, flat))
-        low, high = (anchor[end].view(-1, channels, height, width) for end in ("low", "high"))
-        return moved.clamp_(low, high).view(here.shape)
+        return moved.view(here.shape)
 
-    @property
-    def _power(self) -> int:
-        return 1 if self.norm == "l1" else 2
-
-    def _powers(self, changes: Tensor) -> Tensor:
-        """The sum of |x| or x squared over each channel (m, c, h, w): (m, c, 1, 1)."""
-        sizes = changes.abs() if self._power == 1 else changes.square()
-        return sizes.sum(dim=(2, 3), keepdim=True)
-
-    def _unit(self, changes: Tensor) -> Tensor:
-        """Each channel scaled to length 1; zero where it is zero."""
-        size = self._powers(changes) ** (1.0 / self._power)
-        return changes / size.clamp_(min=torch.finfo(changes.dtype).tiny)
-
-    def _drawn(self, anchor: Tensors, state: Tensors, rng: Streams, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Places (m, p) and colours (m, c) of the next proposals."""
+    def _drawn(self, anchor: Tensors, state: Tensors, rng: Streams, shape: tuple[int, ...]) -> Tensor:
+        """Places and colours of the next proposals, int64 (m, p)."""
         ids, time, first = anchor["ids"], state["time"], state["first"]
         if time.device.type != "cpu":
             return self._windows(rng, ids, time, first, shape)
         place = time % _BLOCK
         due = (place == 0).nonzero().squeeze(1)
         if len(due):
-            block = torch.arange(_BLOCK)
-            times = (time[due].unsqueeze(1) + block).reshape(-1)
-            spread_out = (each[due].repeat_interleave(_BLOCK) for each in (ids, first))
-            ids, first = spread_out
-            places, colours = self._windows(rng, ids, times, first, shape)
-            state["places"][due] = places.reshape(len(due), _BLOCK, -1)
-            state["colours"][due] = colours.reshape(len(due), _BLOCK, -1)
-        rows = torch.arange(len(time))
-        return state["places"][rows, place], state["colours"][rows, place]
+            times = (time[due].unsqueeze(1) + torch.arange(_BLOCK)).reshape(-1)
+            ids, first = (each[due].repeat_interleave(_BLOCK) for each in (ids, first))
+            state["drawn"][due] = self._windows(rng, ids, times, first, shape).view(len(due), _BLOCK, -1)
+        return state["drawn"][torch.arange(len(time)), place]
 
-    def _windows(
-        self, rng: Streams, ids: Tensor, time: Tensor, first: Tensor, shape: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """What is drawn for proposals number `time` of restarts that begin at `first`: functions of id and step."""
+    def _windows(self, rng: Streams, ids: Tensor, time: Tensor, first: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """What is drawn for proposals number `time` of restarts that begin at `first`: functions of id and step.
+
+        First row and column of the window, and for l2 and l1 of the second one too; the side; for l2 and l1 whether
+        the bump is upright; the colour of each channel, -1 or 1.
+        """
         channels, height, width = frame(shape)
         step = first + time
         side = _sides(self, height, width, ids.device)[time.clamp(max=self.steps - 1)]
@@ -235,8 +183,8 @@ class WindowSearch(Plain):
         if count > 2:
             columns[1:1] = [(share[:, 2:4] * room).long()]
             columns += [(share[:, 4:] < 0.5).long()]
-        colours = draws.signs(rng.child("colour"), ids, step=step, shape=(channels,)) > 0
-        return torch.cat(columns, dim=1), colours
+        columns += [draws.signs(rng.child("colour"), ids, step=step, shape=(channels,), dtype=torch.int64)]
+        return torch.cat(columns, dim=1)
 
     def _pattern(self, origin: Origin, restart: Tensor) -> Tensor:
         """First points: stripes (linf), or tiles of bumps that together are eps long (l2, l1)."""
@@ -302,5 +250,5 @@ def _sides(rule: WindowSearch, height: int, width: int, device: torch.device) ->
 def _tile(tall: int, wide: int, height: int, width: int, device: torch.device) -> Tensor:
     """One bump repeated over the image, (height, width)."""
     nought = torch.zeros(1, dtype=torch.int64, device=device)
-    one = bump(nought, nought, nought + max(tall, wide), nought == 0, height=tall, width=wide)[0]
+    one = bump(Windows(nought, nought, nought + max(tall, wide)), nought == 0, height=tall, width=wide)[0]
     return one.repeat(-(-height // tall), -(-width // wide))[:height, :width].contiguous()

@@ -2,13 +2,15 @@
 
 Samples are seen as channels of height and width: an image as it is, any other sample as a line, of height 1. A window
 is a rectangle over all channels; what lies in which is told by one mask of rows and one of columns, so that every
-sample has a window of its own size and place at the price of a comparison.
+sample has a window of its own size and place at the price of a comparison. On CPU only what lies inside is touched.
 
     >>> import torch
     >>> frame((3, 28, 28)), frame((20,)), frame((6, 50))
     ((3, 28, 28), (1, 1, 20), (6, 1, 50))
-    >>> spans(torch.tensor([1]), torch.tensor([2]), 5).tolist()
-    [[False, True, True, False, False]]
+    >>> one = torch.tensor([1])
+    >>> points, high = torch.zeros(1, 1, 2, 4), torch.full((1, 1, 2, 4), 0.5)
+    >>> put_ends(points, -high, high, Windows(one, one, one), torch.tensor([[True]]))[0, 0].tolist()
+    [[0.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.0, 0.0]]
 
 Reference: Andriushchenko et al. 2020, arXiv 1912.00049, section 3.3 (the bump for l2, equation 2).
 """
@@ -17,14 +19,30 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["bump", "frame", "spans", "square_side"]
+__all__ = ["Windows", "bump", "frame", "move_bumps", "put_ends", "square_side"]
+
+
+_TABLED = 16
+"""Bumps up to this side are looked up on the host."""
+
+
+class Windows(NamedTuple):
+    """One window a sample, int64 (n,) each."""
+
+    top: Tensor
+    """First row."""
+    left: Tensor
+    """First column."""
+    side: Tensor
+    """Height and width; on a line the width alone; 0: the window is empty."""
 
 
 def frame(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -40,25 +58,97 @@ def square_side(share: float, height: int, width: int) -> int:
     return max(1, round(side))
 
 
-def spans(first: Tensor, count: Tensor, length: int) -> Tensor:
-    """Which of `length` places lie in the `count` from `first` on, int64 (n,) each: bool (n, length)."""
-    place = _places(length, first.device)
-    return (place >= first.unsqueeze(1)) & (place < (first + count).unsqueeze(1))
+def put_ends(points: Tensor, low: Tensor, high: Tensor, windows: Windows, upper: Tensor) -> Tensor:
+    """Points (n, c, h, w) with every channel's window at one end of its range.
+
+    Args:
+        points: left as they are.
+        low: smallest values, like `points`.
+        high: largest values, like `points`.
+        windows: inside the image.
+        upper: bool (n, c), whether it is the upper end.
+    """
+    if points.device.type != "cpu":
+        return torch.where(_mask(windows, points), torch.where(upper[:, :, None, None], high, low), points)
+    found = points.clone()
+    grid = _grid(windows.side, points)
+    if grid is None:
+        return found
+    patch = _patch(grid, windows)
+    patch.write(found, torch.where(upper[:, :, None, None], patch.taken(high), patch.taken(low)))
+    return found
 
 
-def bump(top: Tensor, left: Tensor, side: Tensor, upright: Tensor, *, height: int, width: int) -> Tensor:
+def move_bumps(
+    points: Tensor,
+    centre: Tensor,
+    *,
+    gains: Windows,
+    gives: Windows,
+    upright: Tensor,
+    colours: Tensor,
+    eps: float,
+    power: int,
+    low: Tensor,
+    high: Tensor,
+) -> Tensor:
+    """Points (n, c, h, w) with one more bump each, paid for by a window that goes back to the centre.
+
+    The bump is added to what the window `gains` holds already, both of length 1, and the sum is stretched to the length
+    of both windows together and of what the ball of radius `eps` has left, an equal part for each channel.
+
+    Args:
+        points: left as they are.
+        centre: of the ball, like `points`.
+        gains: where the bump goes.
+        gives: what is given up, of the same sides.
+        upright: bool (n,), whether hill and valley lie one above the other.
+        colours: bool (n, c), whether the hill comes first.
+        eps: radius.
+        power: 1 for l1, 2 for l2.
+        low: smallest values, like `points`.
+        high: largest values, like `points`.
+    """
+    change = points - centre
+    channels, height, width = points.shape[1:]
+    used = _powers(change, power).sum(dim=1, keepdim=True)
+    unused = (eps**power - used).clamp_(min=0.0) / channels
+    signs = torch.where(colours, 1.0, -1.0)[:, :, None, None].to(change.dtype)
+    if points.device.type != "cpu":
+        inside, left = _mask(gains, points), _mask(gives, points)
+        hill = _unit(bump(gains, upright, height=height, width=width).to(change.dtype).unsqueeze(1), power)
+        old, spare = torch.where(inside, change, 0.0), torch.where(inside | left, change, 0.0)
+        new = _stretched(hill * signs, old, _powers(spare, power) + unused, power)
+        moved = torch.where(inside, centre + new, torch.where(left, centre, points))
+        return moved.clamp_(low, high)
+    found = points.clone()
+    grid = _grid(gains.side, points)
+    if grid is None:
+        return found
+    patch, other = _patch(grid, gains), _patch(grid, gives)
+    hill = _hills(grid, upright, power).to(change.dtype)
+    valid = grid.valid()
+    old = torch.where(valid, patch.taken(change), 0.0)
+    rest = torch.where(valid & ~other.inside(gains), other.taken(change), 0.0)
+    spare = _powers(old, power) + _powers(rest, power)
+    new = _stretched(hill * signs, old, spare + unused, power)
+    other.write(found, other.taken(centre))
+    patch.write(found, torch.clamp(patch.taken(centre) + grid.own(new), patch.taken(low), patch.taken(high)))
+    return found
+
+
+def bump(windows: Windows, upright: Tensor, *, height: int, width: int) -> Tensor:
     """A hill and a valley side by side in each sample's window, zero elsewhere: (n, height, width), in float32.
 
     Heights fall from the middle of each half as the sums of 1/j**2 from the distance on, counted in steps of a king.
 
     Args:
-        top: int64 (n,), first row of the window.
-        left: int64 (n,), first column.
-        side: int64 (n,), its height and width, where the image has as many.
+        windows: where; cut to the image where it is smaller.
         upright: bool (n,), whether the halves lie one above the other; on a line they never do.
         height: of the image; 1 for a line.
         width: of the image.
     """
+    top, left, side = windows
     tall, wide = side.clamp(max=height), side.clamp(max=width)
     stacked = upright & (height > 1)
     rows, row_sign = _hill(top, tall, stacked, height)
@@ -69,6 +159,155 @@ def bump(top: Tensor, left: Tensor, side: Tensor, upright: Tensor, *, height: in
     rows, columns = (sums[torch.minimum(each, base.unsqueeze(1))] for each in (rows, columns))
     found = sums[base].reshape(-1, 1, 1) - torch.maximum(rows.unsqueeze(2), columns.unsqueeze(1))
     return found.mul_(row_sign.unsqueeze(2)).mul_(column_sign.unsqueeze(1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Grid:
+    """The rectangle of the largest window's size, on the host; what a smaller window lacks, it repeats.
+
+    Attributes:
+        side: int64 (n,), of each window.
+        offset: int64 (n, s), from the window's first column, and from its first row.
+        most: the largest side.
+        some_empty: whether there is an empty window.
+        shape: height and width of the images.
+    """
+
+    side: Tensor
+    offset: Tensor
+    most: int
+    some_empty: bool
+    shape: tuple[int, int]
+
+    @property
+    def rows(self) -> int:
+        """Height of the rectangle."""
+        return 1 if self.shape[0] == 1 else self.most
+
+    def valid(self) -> Tensor:
+        """Which elements are no repetition, bool (n, 1, r, s); none of an empty window."""
+        found = _places(self.most, self.side.device) < self.side.unsqueeze(1)
+        if self.rows == 1:
+            return found[:, None, None, :]
+        return (found.unsqueeze(2) & found.unsqueeze(1)).unsqueeze(1)
+
+    def own(self, values: Tensor) -> Tensor:
+        """Values (n, c, r, s) with the repeated elements' ones repeated."""
+        local = self.offset.unsqueeze(1)
+        if self.rows > 1:
+            local = ((self.offset * self.most).unsqueeze(2) + local).view(len(local), 1, -1)
+        flat = values.flatten(2)
+        return flat.gather(2, local.expand(-1, flat.shape[1], -1)).view(values.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Patch:
+    """A grid laid on images: `row` int64 (n, r), `column` int64 (n, s), `index` int64 (n, 1, r * s) into flat ones."""
+
+    grid: _Grid
+    row: Tensor
+    column: Tensor
+    index: Tensor
+
+    def taken(self, images: Tensor) -> Tensor:
+        """The elements of images (n, c, h, w): (n, c, r, s)."""
+        count, channels = images.shape[:2]
+        found = images.view(count, channels, -1).gather(2, self.index.expand(-1, channels, -1))
+        return found.view(count, channels, self.grid.rows, self.grid.most)
+
+    def inside(self, windows: Windows) -> Tensor:
+        """Whether the elements lie in windows of the same sides: bool (n, 1, r, s)."""
+        across = _within(self.column - windows.left.unsqueeze(1), windows.side)
+        if self.grid.shape[0] == 1:
+            return across[:, None, None, :]
+        down = _within(self.row - windows.top.unsqueeze(1), windows.side)
+        return (down.unsqueeze(2) & across.unsqueeze(1)).unsqueeze(1)
+
+    def write(self, images: Tensor, values: Tensor) -> None:
+        """Put values (n, c, r, s) into images (n, c, h, w) where windows are not empty."""
+        flat = images.view(*images.shape[:2], -1)
+        index, written = self.index.expand(-1, flat.shape[1], -1), values.flatten(2)
+        if self.grid.some_empty:
+            written = torch.where(self.grid.side.reshape(-1, 1, 1) > 0, written, flat.gather(2, index))
+        flat.scatter_(2, index, written)
+
+
+def _grid(side: Tensor, like: Tensor) -> _Grid | None:
+    """For windows of sides (n,) on images (n, c, h, w); None where all are empty."""
+    height, width = like.shape[2:]
+    least, most = (int(each) for each in side.aminmax())
+    if not most:
+        return None
+    offset = torch.minimum(_places(most, like.device), side.unsqueeze(1) - 1)
+    return _Grid(side, offset if least else offset.clamp_(min=0), most, not least, (height, width))
+
+
+def _patch(grid: _Grid, windows: Windows) -> _Patch:
+    height, width = grid.shape
+    column = windows.left.unsqueeze(1) + grid.offset
+    if height == 1:
+        return _Patch(grid, column, column, column.unsqueeze(1))
+    row = windows.top.unsqueeze(1) + grid.offset
+    index = (row * width).unsqueeze(2) + column.unsqueeze(1)
+    return _Patch(grid, row, column, index.view(len(row), 1, -1))
+
+
+def _hills(grid: _Grid, upright: Tensor, power: int) -> Tensor:
+    """Bumps of length 1 alone in the rectangle: float32 (n, 1, r, s)."""
+    rows = grid.rows
+    if grid.most <= _TABLED:
+        return _table(rows, grid.most, power)[upright.long(), grid.side].unsqueeze(1)
+    nought = torch.zeros_like(grid.side)
+    alone = Windows(nought, nought, grid.side)
+    return _unit(bump(alone, upright, height=rows, width=grid.most).unsqueeze(1), power)
+
+
+@functools.lru_cache(maxsize=4 * _TABLED)
+def _table(rows: int, most: int, power: int) -> Tensor:
+    """All bumps of sides 0 to `most`, both ways up: (2, most + 1, rows, most)."""
+    side = torch.arange(most + 1).repeat(2)
+    alone = Windows(torch.zeros_like(side), torch.zeros_like(side), side)
+    upright = torch.arange(2).repeat_interleave(most + 1) > 0
+    found = _unit(bump(alone, upright, height=rows, width=most).unsqueeze(1), power)
+    return found.view(2, most + 1, rows, most)
+
+
+def _mask(windows: Windows, like: Tensor) -> Tensor:
+    """Which elements of images (n, c, h, w) lie in the windows: bool (n, 1, 1 or h, w)."""
+    across = _span(windows.left, windows.side, like.shape[3])[:, None, None, :]
+    if like.shape[2] == 1:
+        return across
+    return across & _span(windows.top, windows.side, like.shape[2])[:, None, :, None]
+
+
+def _span(first: Tensor, count: Tensor, length: int) -> Tensor:
+    return _within(_places(length, first.device) - first.unsqueeze(1), count)
+
+
+def _within(place: Tensor, count: Tensor) -> Tensor:
+    """Which places (n, l), counted from a first one, are among `count` (n,)."""
+    return (place >= 0) & (place < count.unsqueeze(1))
+
+
+def _stretched(hill: Tensor, old: Tensor, powers: Tensor, power: int) -> Tensor:
+    """The sum of a bump of length 1 and of what was there, scaled to 1; with its sums of powers set to `powers`."""
+    length = powers if power == 1 else powers.sqrt()
+    return _unit(hill + _unit(old, power), power) * length
+
+
+def _powers(changes: Tensor, power: int) -> Tensor:
+    """The sum of |x| or of x squared over each channel (n, c, h, w): (n, c, 1, 1)."""
+    return _lengths(changes, power) ** power
+
+
+def _lengths(changes: Tensor, power: int) -> Tensor:
+    """The l1 or l2 norm of each channel (n, c, h, w): (n, c, 1, 1)."""
+    return cast("Tensor", torch.linalg.vector_norm(changes, power, dim=(2, 3), keepdim=True))
+
+
+def _unit(changes: Tensor, power: int) -> Tensor:
+    """Each channel scaled to length 1; zero where it is zero."""
+    return changes / _lengths(changes, power).clamp_(min=torch.finfo(changes.dtype).tiny)
 
 
 def _hill(first: Tensor, count: Tensor, halved: Tensor, length: int) -> tuple[Tensor, Tensor]:
