@@ -274,3 +274,41 @@ def test_contract_fields_of_the_model_do_not_matter() -> None:
         InputContract(), mean=(0.5,), std=(0.5,), strip_prefix="module.", state_key="state_dict"
     )
     assert data.from_arrays(stored, [0] * 3, contract=other).hashes == data.from_arrays(stored, [0] * 3).hashes
+
+
+class TestFlatPictures:
+    """Flat samples of pictures become pictures where the size says so: vectors never reach an image network unseen."""
+
+    @pytest.mark.parametrize("layout", [None, "NHW", "NCHW", "NHWC"])
+    def test_one_channel(self, layout: Any) -> None:
+        pictures = np.random.default_rng(0).random((5, 4, 6), np.float32)
+        found = loaded(pictures.reshape(5, -1), bounds=(0, 1), size=(4, 6), layout=layout)
+        assert found.shape == (1, 4, 6)
+        np.testing.assert_array_equal(found.read(range(5)).inputs[:, 0].numpy(), pictures)
+
+    @pytest.mark.parametrize(("layout", "axes"), [("NCHW", (0, 1, 2, 3)), ("NHWC", (0, 2, 3, 1))])
+    def test_three_channels_need_their_order(self, layout: Any, axes: tuple[int, ...]) -> None:
+        pictures = np.random.default_rng(0).random((5, 3, 4, 6), np.float32)
+        flat = pictures.transpose(axes).reshape(5, -1)
+        found = loaded(flat, bounds=(0, 1), size=(4, 6), layout=layout)
+        np.testing.assert_array_equal(found.read(range(5)).inputs.numpy(), pictures)
+        error = refused(flat, bounds=(0, 1), size=(4, 6))
+        assert error.code == "E308"
+        assert "--layout NCHW" in error.fix
+        assert "--layout NHWC" in error.fix
+
+    def test_a_size_that_does_not_fit_is_never_passed_over(self) -> None:
+        error = refused(np.zeros((5, 20), np.float32), bounds=(0, 1), size=(4, 6))
+        assert (error.code, error.seen) == ("E314", "flat samples of 20 values")
+        assert "--layout features" in error.fix
+
+    def test_features_stay_flat(self) -> None:
+        flat = np.zeros((5, 24), np.float32)
+        assert loaded(flat, bounds=(0, 1), size=(4, 6), layout="features").shape == (24,)
+        assert loaded(flat, bounds=(0, 1)).shape == (24,)
+
+
+def test_words_for_labels_are_told_how_to_become_numbers() -> None:
+    for labels in (np.array(["cat", "dog"]), np.array([b"cat", b"dog"])):
+        with pytest.raises(DataRefused, match=r"E307.*return_inverse.*--classes"):
+            loaded(np.zeros((2, 4, 4), np.uint8), labels=labels)

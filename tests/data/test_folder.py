@@ -227,3 +227,21 @@ def test_names_that_are_not_text_have_ids_of_their_bytes(tmp_path: Path) -> None
     assert out.names == ("cat/x\\xe8.png", "cat/x\\xe9.png")
     assert out.ids[1] == int.from_bytes(hashlib.sha256(b"cat/x\xe9.png").digest()[:8], "big") >> 1
     assert np.array_equal(out.read([0]).inputs, out.read([1]).inputs)
+
+
+def test_folders_that_are_one_number_are_refused() -> None:
+    with pytest.raises(DataRefused, match="E305: the folders 01 and 1, which are the same number") as caught:
+        class_order(["1", "2", "01"], ())
+    assert "--classes" in caught.value.fix
+    assert class_order(["1", "2", "01"], ("2", "1", "01"))[0] == ("2", "1", "01")
+    assert class_order(["007", "10", "8"], ())[0] == ("007", "8", "10")
+
+
+def test_one_reason_is_said_once(tmp_path: Path) -> None:
+    for number in range(7):
+        put(tmp_path / "cat" / f"{number}.png", b"no image" if number < 6 else b"")
+    with pytest.raises(DataRefused, match="E304") as caught:
+        data.load(str(tmp_path))
+    seen = caught.value.seen
+    assert "cat/0.png, cat/1.png, cat/2.png and 3 more: " in seen
+    assert seen.count("no ") <= 2, seen

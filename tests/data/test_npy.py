@@ -103,3 +103,15 @@ def test_mutated_npz_is_read_or_refused(tmp_path: Path, draw: st.DataObject) -> 
         assert error.code in {"E306", "E311", "E312", "E313", "E316"}  # noqa: PT017  either outcome is right
     else:
         assert inputs.size <= 10_000
+
+
+def test_text_in_the_place_of_labels_is_told_how_to_become_numbers(tmp_path: Path) -> None:
+    np.savez(tmp_path / "y.npz", x=np.zeros((2, 4)), y=np.array(["cat", "dog"]))
+    np.save(tmp_path / "y.npy", np.array(["cat", "dog"]))
+    np.savez(tmp_path / "x.npz", x=np.array(["cat", "dog"]), y=np.arange(2))
+    with pytest.raises(DataRefused, match=r"E307: y.npz:y with text.*return_inverse"):
+        read_npz(tmp_path / "y.npz", labels_apart=False)
+    with pytest.raises(DataRefused, match=r"E307: y.npy with text"):
+        map_npy(tmp_path / "y.npy")
+    with pytest.raises(DataRefused, match=r"E311: x.npz:x holds values of type <U3"):
+        read_npz(tmp_path / "x.npz", labels_apart=False)

@@ -4,7 +4,7 @@ Axes, where the contract's `layout` is None:
 
 | shape | taken as |
 |---|---|
-| (n, d) | features, kept as they are |
+| (n, d) | features, kept as they are; pictures where `size` says (h, w): see `unfolded` |
 | (n, h, w), h and w both other than 1 and 3 | NHW: one channel, (n, 1, h, w) |
 | (n, c, h, w), c 1 or 3, last axis neither | NCHW |
 | (n, h, w, c), c 1 or 3, second axis neither | NHWC: turned to (n, c, h, w) |
@@ -40,7 +40,7 @@ from vambrace.core.contract import InputContract
 from vambrace.core.options import require
 from vambrace.data.batches import sample_id
 from vambrace.data.images import resized
-from vambrace.data.labels import check_labels
+from vambrace.data.labels import check_labels, names_for_labels
 from vambrace.data.loaded import Loaded, content_hashes
 from vambrace.data.select import choose
 from vambrace.data.values import Extent, stated_bounds
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from vambrace.core.contract import Layout
 
-__all__ = ["ArrayStore", "examined", "from_arrays", "layout_of", "plain_array"]
+__all__ = ["ArrayStore", "examined", "from_arrays", "layout_of", "plain_array", "unfolded"]
 
 _AXES: dict[str, int] = {"NCHW": 4, "NHWC": 4, "NHW": 3}
 _CHUNK_BYTES = 2**24
@@ -172,6 +172,8 @@ def plain_array(values: ArrayLike | torch.Tensor, what: str) -> NDArray[Any]:
             array = np.asarray(values)
         except ValueError as error:
             raise _not_numbers(what, "rows of different lengths") from error
+    if array.dtype.kind in "US" and what == "labels":
+        raise names_for_labels(f"labels of type {array.dtype}")
     if array.ndim == 0 or array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise _not_numbers(what, f"type {array.dtype} and shape {array.shape}")
     return array
@@ -202,7 +204,8 @@ def examined(
     """
     if array.ndim == 0 or not len(array):
         raise DataRefused("E302", seen=f"{name} holds 0 samples", expected="at least one", fix="check the source")
-    layout = layout_of(array.shape, contract.layout)
+    array, stated = unfolded(array, contract)
+    layout = layout_of(array.shape, stated)
     bounds = stated_bounds(array.dtype, contract.bounds)
     store = ArrayStore(array, layout, contract)
     shape = store.sample_shape()
@@ -231,6 +234,45 @@ def examined(
         warnings=extent.judge(array.dtype, bounds, stated=contract.bounds is not None),
         store=store,
         positions=chosen,
+    )
+
+
+def unfolded(array: NDArray[Any], contract: InputContract) -> tuple[NDArray[Any], Layout | None]:
+    """Flat samples (n, d) as the pictures whose size the contract states, and the layout of what comes out.
+
+    With d = h * w they have one channel. With three times as many only the layout can say whether the values of one
+    colour stand together (NCHW) or those of one pixel (NHWC). `features` keeps them flat, and so does no size.
+
+        >>> shape = unfolded(np.zeros((5, 784)), InputContract(size=(28, 28)))[0].shape
+        >>> shape
+        (5, 28, 28)
+
+    Raises:
+        DataRefused: E308 where the layout is needed, E314 where d fits no picture of this size.
+    """
+    layout = contract.layout
+    if array.ndim != 2 or contract.size is None or layout == "features":
+        return array, layout
+    count, values = array.shape
+    height, width = contract.size
+    if values == height * width:
+        shapes = {"NCHW": (1, height, width), "NHWC": (height, width, 1)}
+        return array.reshape(count, *shapes.get(layout or "NHW", (height, width))), layout or "NHW"
+    if values == 3 * height * width:
+        if layout in ("NCHW", "NHWC"):
+            shape = (3, height, width) if layout == "NCHW" else (height, width, 3)
+            return array.reshape(count, *shape), layout
+        raise DataRefused(
+            "E308",
+            seen=f"flat samples of {values} values, for {height} x {width} pixels of three",
+            expected="the order of the values, stated",
+            fix="--layout NCHW where all values of one colour come first, --layout NHWC where those of one pixel do",
+        )
+    raise DataRefused(
+        "E314",
+        seen=f"flat samples of {values} values",
+        expected=f"{height * width} for {height} x {width} pixels of one channel, or {3 * height * width} of three",
+        fix="correct --size, or keep them flat: --layout features",
     )
 
 

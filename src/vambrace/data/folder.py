@@ -4,7 +4,8 @@
   its bytes alone. Hidden and other files are ignored and counted.
 - A class is a folder at the top; images anywhere below belong to it. One single folder around the class folders is
   entered. A class may be empty: it keeps its label.
-- Label order: `contract.classes`; else, where every name is a whole number, by number; else sorted by code point.
+- Label order: `contract.classes`; else, where every name is a whole number, by number (equal ones are refused); else
+  sorted by code point.
 - Sample order: by label, then by path. Names and ids are those of the path within the source.
 - Every selected image is decoded once on loading. Up to `max_skipped` of them may be unusable: they are left out and
   listed. More is an error, because what a set is missing is rarely missing at random.
@@ -176,6 +177,13 @@ def class_order(folders: Sequence[str], stated: tuple[str, ...]) -> tuple[tuple[
         return stated, []
     if names and all(name.isascii() and name.isdigit() for name in names):
         order = sorted(names, key=lambda name: (int(name), name))
+        if alike := [pair for pair in zip(order, order[1:], strict=False) if int(pair[0]) == int(pair[1])]:
+            raise DataRefused(
+                "E305",
+                seen=f"the folders {alike[0][0]} and {alike[0][1]}, which are the same number",
+                expected="one folder for each class",
+                fix="merge or rename them; if they are two classes, state all names in order with --classes",
+            )
         if int(order[-1]) - int(order[0]) != len(order) - 1:
             return tuple(order), [
                 f"folder names are numbers with gaps: {order[-1]} is label {len(order) - 1}; if it should be "
@@ -233,14 +241,21 @@ def _check_shape(
 
 def _check_skipped(name: str, skipped: list[tuple[str, str]], of: int, most: float) -> None:
     if len(skipped) > most * of or len(skipped) == of > 0:
-        listed = "; ".join(f"{readable(path)} {reason}" for path, reason in skipped[:5])
-        more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         raise DataRefused(
             "E304",
-            seen=f"{len(skipped)} of {of} images in {name} cannot be used: {listed}{more}",
+            seen=f"{len(skipped)} of {of} images in {name} cannot be used: {_by_reason(skipped)}",
             expected=f"at most {100 * most:.3g} %",
-            fix="repair or remove them",
+            fix="repair, convert or remove them",
         )
+
+
+def _by_reason(skipped: Sequence[tuple[str, str]]) -> str:
+    """Which images, each reason once with the first of them."""
+    reasons: dict[str, list[str]] = {}
+    for path, reason in skipped:
+        reasons.setdefault(reason, []).append(readable(path))
+    said = [f"{_some(paths, 3)}{':' if len(paths) > 1 else ''} {reason}" for reason, paths in list(reasons.items())[:5]]
+    return "; ".join(said) + (f"; and {len(reasons) - 5} other reasons" if len(reasons) > 5 else "")
 
 
 def _nothing(name: str, listing: Listing, images: list[str], skipped: list[tuple[str, str]]) -> DataRefused:
@@ -295,5 +310,5 @@ def _is_image(tree: Tree, path: str) -> bool:
         return False
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

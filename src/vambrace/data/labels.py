@@ -19,7 +19,7 @@ from vambrace.errors import DataRefused
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MAX_CLASSES", "check_labels"]
+__all__ = ["MAX_CLASSES", "check_labels", "names_for_labels"]
 
 MAX_CLASSES = 1_000_000
 """A label from here on is a mistake, such as a sample id in the place of the label."""
@@ -53,7 +53,7 @@ def check_labels(raw: NDArray[Any], *, count: int, classes: tuple[str, ...] = ()
             "store labels.astype('int64') if they are class numbers; regression targets cannot be assessed",
         )
     if raw.dtype.kind not in "biu":
-        raise _refusal(f"labels of type {raw.dtype}", "integers", "number the classes 0, 1, 2, ...")
+        raise names_for_labels(f"labels of type {raw.dtype}")
     if len(raw) != count:
         raise _refusal(
             f"{count} inputs and {len(raw)} labels", "one label for every input", "check that both belong together"
@@ -71,6 +71,16 @@ def check_labels(raw: NDArray[Any], *, count: int, classes: tuple[str, ...] = ()
             fix = "check the class list (--classes) against the labels"
         raise _refusal(f"sample {first} has label {int(raw[first])}", expected, fix)
     return raw.astype(np.int64)
+
+
+def names_for_labels(seen: str) -> DataRefused:
+    """E307 for labels that are words: how they become numbers, in which order is for the user to say."""
+    return _refusal(
+        seen,
+        "integers, one a sample",
+        "store numbers: names, numbers = numpy.unique(labels, return_inverse=True) counts them in the order of the "
+        "alphabet; they must count in that of the model's outputs, which --classes FILE names",
+    )
 
 
 def _one_hot(raw: NDArray[Any]) -> bool:

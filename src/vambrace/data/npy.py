@@ -16,6 +16,7 @@ from numpy.lib import format as npy_format
 
 from vambrace.data.archive import check_members, open_archive
 from vambrace.data.expansion import MAX_UNPACKED, check_expansion
+from vambrace.data.labels import names_for_labels
 from vambrace.errors import DataRefused
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def _header(head: bytes, name: str, size: int) -> _Header:
             expected="an array of numbers",
             fix="save plain numbers: numpy.save(path, numpy.stack(rows).astype('float32'))",
         )
+    if dtype.kind in "US" and not name.endswith((":x", ":inputs")):
+        raise names_for_labels(f"{name} with text of type {str(dtype)[:60]}")
     if dtype.kind not in "buif" or dtype.itemsize > 8:
         raise _broken(name, f"holds values of type {str(dtype)[:60]}")
     if any(length < 0 for length in shape):
@@ -138,6 +141,6 @@ def _broken(name: str, seen: str) -> DataRefused:
     return DataRefused(
         "E311",
         seen=f"{name} {seen}",
-        expected="a whole NumPy array of integers, booleans or floats",
+        expected="a whole NumPy array of integers, booleans or floats (labels: integers)",
         fix="copy the file again, or save the array again",
     )
