@@ -254,7 +254,7 @@ def test_refused_nearest_points_move_outward(look: int, monkeypatch: pytest.Monk
     assert torch.equal(out.adversarial[unmoved], honest.adversarial[unmoved]), "unchanged, bit for bit"
     given_up = honest.success & ~out.success
     assert given_up.any()
-    assert (out.verifications[given_up] == 1 + len(loop._PUSHES)).all()
+    assert (out.verifications[given_up] == 1 + len(loop.pushes(quantised=False))).all()
     assert (out.margin[given_up] <= needed).all()
 
 
@@ -328,10 +328,10 @@ def test_targets_too() -> None:
         assert (goal.margin(FUNCTION(out.adversarial))[out.success] > 0).all()
 
 
-@pytest.mark.parametrize("broken", ["_PUSHES", "_keep", "_spent"])
+@pytest.mark.parametrize("broken", ["pushes", "_keep", "_spent"])
 def test_mutants_are_noticed(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if broken == "_PUSHES":
-        monkeypatch.setattr(loop, "_PUSHES", ())
+    if broken == "pushes":
+        monkeypatch.setattr(loop, "pushes", lambda **_: ())
         with pytest.raises(AssertionError, match="refused and moved"):
             test_refused_nearest_points_move_outward(1, monkeypatch)
         return

@@ -3,7 +3,7 @@
     >>> import torch
     >>> from vambrace.attacks import DDN
     >>> DDN(steps=200)
-    DDN(norm='l2', eps=None, steps=200, gamma=0.05, radius=None)
+    DDN(norm='l2', eps=None, quantised=False, steps=200, gamma=0.05, radius=None)
 
 Every point lies on a sphere around its input (and inside the box). The sphere shrinks where the point is a success
 and grows where it is none, so that points go back and forth across the decision while they slide along it. Needs no

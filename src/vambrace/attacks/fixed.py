@@ -38,6 +38,7 @@ class FixedRadius(Options):
     Attributes:
         norm: "linf" or "l2", or "l1" where the attack has it.
         eps: radius in the units of the inputs; 0 asks about the inputs themselves.
+        quantised: whether a success must survive being saved as an 8-bit image, and is handed back like that.
         loss: what is ascended: "ce" follows cross entropy and never saturates; "margin" works for every goal; "dlr",
             the difference of logits ratio, needs three classes, or four on the way to a class.
     """
@@ -56,6 +57,7 @@ class FixedRadius(Options):
 
     norm: Literal["l1", "l2", "linf"] = "linf"
     eps: Ratio
+    quantised: bool = False
 
     def __post_init__(self) -> None:
         require_option(self.norm in self.norms, "norm", self.norm, " or ".join(f'"{each}"' for each in self.norms))
@@ -173,7 +175,9 @@ class FixedRadius(Options):
         surrogates: Sequence[Model] | None = None,
     ) -> Problem:
         require_access(model, self.needs if surrogates is None else Access.LABELS, method=self.name)
-        problem = pose(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)
+        problem = pose(
+            model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size, quantised=self.quantised
+        )
         self.require_fit(problem)
         return problem
 

@@ -3,7 +3,7 @@
     >>> import torch
     >>> from vambrace.attacks import PGD
     >>> PGD(norm="l2", eps=0.5, steps=10)
-    PGD(norm='l2', eps=0.5, loss='ce', steps=10, step_size=None, restarts=1, random_start=True,
+    PGD(norm='l2', eps=0.5, quantised=False, loss='ce', steps=10, step_size=None, restarts=1, random_start=True,
         sparsity=0.01)
 
 Every iterate is judged, not only the last one, and a sample stops at its first verified success. When not: to call

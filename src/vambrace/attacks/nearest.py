@@ -42,6 +42,7 @@ class Nearest(Options):
         norm: what is made small.
         eps: a success within this radius is near enough and ends the search of its sample, and no other one counts;
             None: the nearest one is wanted, however far it is.
+        quantised: whether a success must survive being saved as an 8-bit image, and is handed back like that.
     """
 
     name: ClassVar[str]
@@ -55,6 +56,7 @@ class Nearest(Options):
 
     norm: Norm = "l2"
     eps: Ratio | None = None
+    quantised: bool = False
 
     def __post_init__(self) -> None:
         require_option(self.norm in self.norms, "norm", self.norm, " or ".join(f'"{each}"' for each in self.norms))
@@ -174,7 +176,7 @@ class Nearest(Options):
         surrogates: Sequence[Model] | None = None,
     ) -> Problem:
         require_access(model, self.needs if surrogates is None else Access.LABELS, method=self.name)
-        return pose(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size)
+        return pose(model, inputs, goal, rng=rng, ids=ids, start=start, batch_size=batch_size, quantised=self.quantised)
 
 
 def censored(outcome: Attacked, eps: float) -> Attacked:

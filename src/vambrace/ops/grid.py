@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vambrace.core.access import Bounds
     from vambrace.core.options import Norm
 
-__all__ = ["LEVELS", "on_grid"]
+__all__ = ["LEVELS", "fitted", "on_grid"]
 
 LEVELS = 255
 """Steps between the ends of the box."""
@@ -66,6 +66,13 @@ def on_grid(points: Tensor, inputs: Tensor, eps: float, norm: Norm, bounds: Boun
     exact = (points.double() - low) / width
     nearer = torch.where(exact >= own, exact.floor(), exact.ceil())
     return torch.where(spread(far, found), _values(nearer, low, width, points), found)
+
+
+def fitted(points: Tensor, inputs: Tensor, eps: float, norm: Norm, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """`on_grid`, and how far the points then are: float64 (n,), inf where they do not fit into the ball."""
+    found = on_grid(points, inputs, eps, norm, bounds)
+    distance = distances(found, inputs, norm)
+    return found, torch.where(distance <= eps, distance, torch.inf)
 
 
 def _values(level: Tensor, low: Tensor, width: Tensor, like: Tensor) -> Tensor:

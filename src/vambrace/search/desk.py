@@ -29,9 +29,10 @@ from torch import Tensor
 from vambrace.core.access import Access
 from vambrace.core.findings import Cost
 from vambrace.core.progress import silent
+from vambrace.ops.grid import fitted
 from vambrace.ops.norms import distances, lengths
 from vambrace.ops.projections import inner_box
-from vambrace.search.judge import Oracle, judge
+from vambrace.search.judge import Oracle, judge, pushes
 from vambrace.search.outcome import Attacked
 from vambrace.search.pace import choose_pace
 from vambrace.search.tally import Tally
@@ -43,13 +44,10 @@ if TYPE_CHECKING:
     from vambrace.core.progress import Progress
     from vambrace.search.problem import Problem
 
-__all__ = ["Desk", "PUSHES", "serve"]
+__all__ = ["Desk", "serve"]
 
 _BATCHES, _ELEMENTS = 4, 1 << 20  # of one request at most
 _SLACK = 1e-5  # relative, of sizes in single precision
-
-PUSHES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
-"""How much further from its input a point is tried, one after the other, until its success is verified."""
 
 
 def serve(
@@ -288,7 +286,7 @@ class Desk:
         centre = self.inputs[index].double()
         for kept, name in ((self.closest, 1), (self._first, 0)):
             change = kept[index].double() - centre
-            for push in PUSHES:
+            for push in (0.0, *pushes(quantised=self.problem.quantised)):
                 rows = (~self._done[index] & self.finite[index]).nonzero().squeeze(1)
                 if not len(rows):
                     return
@@ -297,6 +295,9 @@ class Desk:
                     points = (centre[rows] + change[rows] * (1.0 + push)).to(points.dtype)
                     self._clip(points)
                 size = distances(points, self.inputs[index[rows]], self.norm)
+                if self.problem.quantised and self.problem.model.bounds is not None:
+                    box = self.problem.model.bounds
+                    points, size = fitted(points, self.inputs[index[rows]], math.inf, self.norm, box)
                 # An input that is wrong already cannot be pushed anywhere.
                 sensible = (size <= within) & ((size > 0) | (push == 0))
                 rows, points, size = rows[sensible], points[sensible], size[sensible]

@@ -21,10 +21,18 @@ if TYPE_CHECKING:
 
     from vambrace.models.contract import Model
 
-__all__ = ["CLEAR", "Oracle", "Verdicts", "judge"]
+__all__ = ["CLEAR", "Oracle", "Verdicts", "judge", "pushes"]
 
 CLEAR = 1e-5
 """A margin counts above this share of the size of the row's two highest logits."""
+
+
+def pushes(*, quantised: bool) -> tuple[float, ...]:
+    """How much further from its input a nearest success may be put, try by try, to be one again when it is verified.
+
+    Rounding asks for little; the levels of 8-bit images for more.
+    """
+    return (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, *((0.03, 0.1, 0.2, 0.4) if quantised else ()))
 
 
 class Verdicts(NamedTuple):

@@ -20,10 +20,11 @@ import torch
 
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.core.progress import silent
+from vambrace.ops.grid import fitted
 from vambrace.ops.norms import lengths
 from vambrace.ops.projections import tighten
 from vambrace.ops.rows import spread
-from vambrace.search.judge import Oracle, Verdicts, judge
+from vambrace.search.judge import Oracle, Verdicts, judge, pushes
 from vambrace.search.layout import choose_format
 from vambrace.search.pace import bucket, choose_pace
 from vambrace.search.rule import Origin
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
     from vambrace.search.rule import Keeps, Rule, Tensors
 
 __all__ = ["search"]
-
-_PUSHES = (1e-5, 1e-4, 1e-3, 1e-2)
-"""How much further from its input a nearest success may be put where it is none as it was found."""
 
 _NEARER = 1e-6
 """By this share a success must be nearer than the one kept: by less, rounding would decide which of them is."""
@@ -244,8 +242,13 @@ class _Search:
     def _tight(self, rows: Tensor, points: Tensor, *, claims: bool = False) -> tuple[Tensor, Tensor]:
         """Points of the samples in `rows` as they would be handed back, and their distances."""
         rule, given = self._rule, self._problem.inputs[self.slots.index[rows]]
-        eps = rule.enough if claims and self._keeps == "nearest" else rule.eps
-        return tighten(points, given, eps, rule.norm, self._problem.model.bounds)
+        eps, bounds = rule.enough if claims and self._keeps == "nearest" else rule.eps, self._problem.model.bounds
+        points, distance = tighten(points, given, eps, rule.norm, bounds)
+        if self._problem.quantised and bounds is not None:
+            saved, size = fitted(points, given, eps, rule.norm, bounds)
+            points = torch.where(spread(size.isfinite(), points), saved, points)
+            distance = torch.where(size.isfinite(), size, torch.inf if claims else distance)
+        return points, distance
 
     def _confirm(self, rows: Tensor) -> int:
         """Judge claims at the points as they would be saved; a refused one goes on from where it stood."""
@@ -253,7 +256,8 @@ class _Search:
             return 0
         slots = self.slots
         points, distance = self._tight(rows, slots.state["point"][rows], claims=True)
-        passed, finite = self._verified(rows, points)
+        won, finite = self._verified(rows, points)
+        passed = won & distance.isfinite()  # no success where the levels of 8-bit images leave no room
         slots.retry[rows] = True
         slots.status[rows] = torch.where(finite, LIVE, BROKEN).to(torch.int8)
         passed_rows = rows[passed]
@@ -264,7 +268,7 @@ class _Search:
         """Verify the nearest successes; a point that fails moves away from its input, further each time."""
         slots, done = self.slots, 0
         points, distance = self._tight(rows, slots.best[rows])
-        for push in (*_PUSHES, None):
+        for push in (*pushes(quantised=self._problem.quantised), None):
             won, finite = self._verified(rows, points)
             done += self._retire(rows[won], points[won], distance[won], success=True)
             slots.status[rows[~finite]] = BROKEN

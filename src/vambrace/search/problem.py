@@ -39,6 +39,7 @@ class Problem:
         ids: int64 (n,), distinct, on the same device.
         start: start points like `inputs`, or None.
         batch_size: physical rows a forward, >= 1.
+        quantised: whether a success must be one as 8-bit images save it, and is handed back like that.
         withheld: whether a success ends no search, because the points are meant for another model: every step is run.
     """
 
@@ -49,6 +50,7 @@ class Problem:
     ids: Tensor
     start: Tensor | None
     batch_size: int
+    quantised: bool = False
     withheld: bool = False
 
     @property
@@ -77,14 +79,22 @@ def pose(
     ids: Tensor | None,
     start: Tensor | None,
     batch_size: int | None,
+    quantised: bool = False,
 ) -> Problem:
     """Check and normalise a caller's arguments; the data itself is not copied.
 
     Raises:
-        ConfigError: E108, E131 to E134, E136 to E138; their pages say what each means.
+        ConfigError: E108, E131 to E134, E136 to E138, E142; their pages say what each means.
     """
     inputs = inputs.detach()
     _require_inputs(model, inputs)
+    require(
+        not quantised or model.bounds is not None,
+        seen="quantised on a model without bounds",
+        expected="bounds, whose ends are the levels 0 and 255",
+        fix="state the model's bounds, or leave quantised out",
+        code="E142",
+    )
     return Problem(
         model=model,
         inputs=inputs,
@@ -93,6 +103,7 @@ def pose(
         ids=_usable_ids(ids, inputs),
         start=None if start is None else _usable_start(start.detach(), inputs),
         batch_size=batch_rows(batch_size, inputs.device),
+        quantised=quantised,
     )
 
 
