@@ -135,7 +135,7 @@ class RunSpec(Options):
         workers: processes; 1 runs serially in this one.
         budget: wall time after which no unit begins, such as "10m", or seconds; None: no limit. The units in flight are
             finished first.
-        images: worst examples saved a check; 0 saves none.
+        images: worst examples that a check shows; 0 saves none. Files hold more: no unit knows what the others found.
         out: folder that receives run directories; relative to the working folder.
     """
 

@@ -99,7 +99,7 @@ class RunFlags:
     workers: Annotated[int | None, typer.Option(help="Processes; the numbers do not depend on it.")] = None
     threads: Annotated[int | None, typer.Option(help="Threads of every worker.")] = None
     batch: Annotated[int | None, typer.Option(help="Physical batch; preflight chooses one otherwise.")] = None
-    images: Annotated[int | None, typer.Option(help="Worst examples to save a check; 0 saves none.")] = None
+    images: Annotated[int | None, typer.Option(help="Worst examples that a check shows; 0 saves none.")] = None
     out: Annotated[str | None, typer.Option(help="Folder for run directories (default: runs).")] = None
 
     def given(self) -> dict[str, Any]:

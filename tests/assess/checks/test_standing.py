@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vambrace.assess.checks.examples import example_name, quota
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vambrace.assess.checks.examples import allotted, example_name, quota
 from vambrace.assess.checks.standing import registered_name, standing
 from vambrace.attacks import PGD
 from vambrace.core.findings import Flag, Status
@@ -47,3 +50,13 @@ def test_examples_have_names_of_their_own() -> None:
 def test_images_are_shared_between_radii() -> None:
     assert [quota(12, points) for points in (1, 2, 5, 20)] == [12, 6, 3, 1]
     assert quota(0, 3) == 0
+
+
+@given(st.integers(0, 30), st.lists(st.integers(0, 9), min_size=1, max_size=6))
+def test_never_more_images_than_asked_and_none_wasted(images: int, saved: list[int]) -> None:
+    shown = allotted(images, saved)
+    most = [min(each, quota(images, len(saved))) for each in saved]
+    assert sum(shown) == min(images, sum(most))
+    assert all(0 <= some <= there for some, there in zip(shown, most, strict=True))
+    room = [some for some, there in zip(shown, most, strict=True) if some < there]
+    assert not room or max(shown) - min(room) <= 1, "who has more to show is not passed over"

@@ -32,7 +32,7 @@ from vambrace.assess.checks.breaks import (
     turns_at,
     turns_of,
 )
-from vambrace.assess.checks.examples import as_evidence, quota, save_worst
+from vambrace.assess.checks.examples import allotted, as_evidence, quota, save_worst
 from vambrace.assess.checks.standing import in_order, not_finite, registered_name, standing
 from vambrace.assess.checks.words import radius, share
 from vambrace.core.access import Access
@@ -320,6 +320,8 @@ class AdversarialCheck(Options):
     def _evidence(self, reduction: Reduction, records: Sequence[Record], eps: float) -> list[Evidence]:
         shown = [record for record in records if "saved" in record and record["broken"] == eps]
         shown.sort(key=lambda record: (-record["margin"], int(record["id"])))
+        saved = [record["broken"] for record in records if "saved" in record]
+        most = allotted(reduction.images, [saved.count(each) for each in self.eps])[self.eps.index(eps)]
         return [
             as_evidence(
                 reduction,
@@ -337,7 +339,7 @@ class AdversarialCheck(Options):
                     "margin": record["margin"],
                 },
             )
-            for record in shown[: quota(reduction.images, len(self.eps))]
+            for record in shown[:most]
         ]
 
 

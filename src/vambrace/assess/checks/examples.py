@@ -20,12 +20,28 @@ if TYPE_CHECKING:
     from vambrace.assess.checks.answers import Chunk
     from vambrace.assess.checks.base import Context, Record, Reduction
 
-__all__ = ["as_evidence", "example_name", "quota", "save_worst"]
+__all__ = ["allotted", "as_evidence", "example_name", "quota", "save_worst"]
 
 
 def quota(images: int, points: int) -> int:
-    """How many of a check's `images` each of its radii or severities may show, rounded up."""
+    """How many of a check's `images` a unit saves for each of its radii or severities, rounded up."""
     return -(-images // points)
+
+
+def allotted(images: int, saved: Sequence[int]) -> list[int]:
+    """How many examples each radius or severity shows, of `saved` ones: `images` at most in all, shared out in turns.
+
+    None shows more than its quota, so that the choice does not depend on how many units saved theirs.
+
+    >>> allotted(12, [3, 3, 3, 3, 3]), allotted(2, [0, 5, 1]), allotted(9, [1, 0, 2])
+    ([3, 3, 2, 2, 2], [0, 1, 1], [1, 0, 2])
+    """
+    most = [min(each, quota(images, len(saved))) for each in saved]
+    shown = [0] * len(saved)
+    while sum(shown) < images and shown != most:
+        for place, there in enumerate(most):
+            shown[place] += shown[place] < there and sum(shown) < images
+    return shown
 
 
 def save_worst(

@@ -13,7 +13,7 @@ import torch
 
 from vambrace.assess.checks.answers import Answers, Chunk, ask, enter
 from vambrace.assess.checks.base import Measured
-from vambrace.assess.checks.examples import as_evidence, quota, save_worst
+from vambrace.assess.checks.examples import allotted, as_evidence, quota, save_worst
 from vambrace.assess.checks.standing import in_order, not_finite, registered_name, standing
 from vambrace.assess.checks.words import between, listed, number, share
 from vambrace.core.access import Access
@@ -221,6 +221,8 @@ class NaturalCheck(Options):
         key, place = str(severity), self.severities.index(severity)
         shown = [record for record in records if key in record.get("saved", {})]
         shown.sort(key=lambda record: (-record["saved"][key]["margin"], int(record["id"])))
+        saved = [each for record in records for each in record.get("saved", {})]
+        most = allotted(reduction.images, [saved.count(str(each)) for each in self.severities])[place]
         return [
             as_evidence(
                 reduction,
@@ -236,7 +238,7 @@ class NaturalCheck(Options):
                     "margin": record["saved"][key]["margin"],
                 },
             )
-            for record in shown[: quota(reduction.images, len(self.severities))]
+            for record in shown[:most]
         ]
 
 
