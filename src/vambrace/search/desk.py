@@ -210,6 +210,7 @@ class Desk:
         if bool((counts > self.left).any()):
             raise RuntimeError("a sample was asked about beyond its budget")
         self._clip(points)
+        points = points.to(self.inputs.dtype)  # what is judged is what is kept
         goal, logits = self.problem.goal.take(owner), None
         parts = _split(points, self.problem.batch_size)
         if not parts:
