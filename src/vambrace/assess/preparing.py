@@ -20,6 +20,7 @@ from vambrace.assess.planfile import settled
 from vambrace.assess.preflight import Preflight, preflight
 from vambrace.assess.presets import resolve
 from vambrace.assess.shipped import majority
+from vambrace.assess.uncovered import uncovered
 from vambrace.assess.units import Unit, cut
 from vambrace.assess.worker import arithmetic
 from vambrace.core.findings import Left
@@ -139,6 +140,7 @@ def prepare(plan: Plan, opened: Opened, *, only: Sequence[str], progress: Progre
         num_classes=checked.num_classes,
         majority=majority([*Counter(_first(opened).labels).values()]),
     )
+    named = bool(plan.checks)
     plan, left = resolve(plan, subject, only=only)
     fixed = dataclasses.replace(
         plan.run,
@@ -152,7 +154,11 @@ def prepare(plan: Plan, opened: Opened, *, only: Sequence[str], progress: Progre
         plan=settled(dataclasses.replace(plan, run=fixed, checks=checks)),
         opened=opened,
         checked=checked,
-        left_out=(*left, *_skipped(opened.batches)),
+        left_out=(
+            *left,
+            *uncovered(plan.checks, access=model.access, named=named),
+            *_skipped(opened.batches),
+        ),
         seconds=time.perf_counter() - began,
     )
 

@@ -104,7 +104,8 @@ def select(
         else:
             left.append(Left(name=planned.id, reason=problem.seen))
     if named:
-        left.append(Left(name=f"profile {profile}", reason="the plan names its own checks"))
+        own = "the plan names its own checks, and --profile changes none of them; it chooses gates only"
+        left.append(Left(name=f"checks of profile {profile}", reason=own))
     return _narrowed(checks, left, only) if only else Selection(checks=tuple(checks), left_out=tuple(left))
 
 
