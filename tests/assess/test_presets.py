@@ -206,8 +206,9 @@ class TestOnly:
         assert "rotate" in caught.value.fix
 
     def test_a_name_that_was_left_out_says_why(self):
-        with pytest.raises(ConfigError, match="E170: --only pgd-linf .* needs gradients"):
-            select("ci", dataclasses.replace(WHOLE, access=Access.SCORES), only=["pgd-linf"])
+        for name in ("pgd-linf", "pgd"):
+            with pytest.raises(ConfigError, match=f"E170: --only {name} .* needs gradients"):
+                select("ci", dataclasses.replace(WHOLE, access=Access.SCORES), only=[name])
 
 
 class TestResolve:

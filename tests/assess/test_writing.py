@@ -115,6 +115,8 @@ class TestWriting:
             parse(MINIMAL, check=[PGD | {"eps": ["2/255", 0.3]}]), {"check.pgd-linf": "chosen by hand"}
         )
         assert 'eps = ["2/255", 0.3]' in text
+        short = write_commented_toml(parse(MINIMAL, check=[PGD | {"eps": [0.2, 0.4, 8 / 255]}]))
+        assert 'eps = ["8/255", 0.2, 0.4]' in short, "0.2 is 51/255, and nobody would write that"
         assert "# chosen by hand\n[[check]]" in text
         assert "# (height, width) the model needs; left out: as stored." in text
         assert "the profile's own gates decide" in text

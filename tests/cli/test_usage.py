@@ -29,6 +29,12 @@ def complaint(*arguments: str) -> ConfigError:
         (["check", "--seed", "x"], "'x' is not a valid integer", "--seed INTEGER: Root of", "vambrace check --help"),
         (["check", "--seed"], "option '--seed' requires an argument", "vambrace check", "vambrace check --help"),
         (["init", "a"], "missing argument 'DATA'", "MODEL DATA", "vambrace init --help"),
+        (
+            ["init", "--model", "x"],
+            "no such option '--model'",
+            "MODEL DATA",
+            "write it without --model: vambrace init MODEL DATA",
+        ),
         (["gate", "r", "--json=1"], "option '--json' does not take a value", "vambrace gate", "vambrace gate --help"),
     ],
 )

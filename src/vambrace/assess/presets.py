@@ -197,7 +197,8 @@ def _narrowed(checks: Sequence[PlannedCheck], left: list[Left], only: Sequence[s
     for pattern in only:
         if any(fnmatch.fnmatchcase(name, pattern) for known in names.values() for name in known):
             continue
-        reason = next((each.reason for each in left if fnmatch.fnmatchcase(each.name, pattern)), "")
+        # A check that cannot run is called by its id, which begins with its method.
+        reason = next((each.reason for each in left if fnmatch.fnmatchcase(f"{each.name}-", f"{pattern}-*")), "")
         known = sorted({name for each in names.values() for name in each})
         close = closest(pattern, known)
         raise ConfigError(

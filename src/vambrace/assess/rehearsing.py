@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vambrace.assess.effort import rows_a_sample
 from vambrace.assess.preparing import Job, open_job, prepare, remarks_on, units_of
 from vambrace.core.progress import Progress, silent
+from vambrace.report.words import ACCESS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,6 @@ Json = Any
 UNRELIABLE = 5
 
 _MOST_CLASSES = 20
-_ACCESS = {"labels": "labels only", "scores": "scores", "gradients": "gradients", "internals": "gradients"}
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -231,7 +231,7 @@ def _model(facts: Mapping[str, Json]) -> str:
     shape = "x".join(str(size) for size in facts["input_shape"])
     bounds = facts["bounds"]
     box = "without bounds" if bounds is None else "in [" + ", ".join(map(_end, bounds)) + "]"
-    return f"{facts['name']}: gives {_ACCESS[facts['access']]}, inputs {shape} {box}, {facts['num_classes']} outputs"
+    return f"{facts['name']}: gives {ACCESS[facts['access']]}, inputs {shape} {box}, {facts['num_classes']} outputs"
 
 
 def _end(bound: Json) -> str:

@@ -26,6 +26,7 @@ __all__ = ["toml_value", "write_commented_toml"]
 Json = Any
 
 _WIDTH = 100
+_SHORT = 6  # characters of a decimal that people would write themselves, such as 0.2
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _FRACTIONS = frozenset({"eps", "step_size"})
 
@@ -131,7 +132,7 @@ def _wrapped(value: Json) -> str:
 
 
 def _shown(key: str, value: Json) -> str:
-    """A value of a check; radii that are whole 255ths are written as the fractions they are."""
+    """A value of a check; radii that are whole 255ths and no short decimals are written as the fractions they are."""
     if key in _FRACTIONS:
         values = cast("list[Json]", value) if isinstance(value, list) else [value]
         fractions = [_fraction(each) for each in values]
@@ -142,7 +143,7 @@ def _shown(key: str, value: Json) -> str:
 def _fraction(value: Json) -> str:
     if isinstance(value, int | float) and 0 < value < 1:
         text = f"{round(value * 255)}/255"
-        if parse_ratio(text) == value:
+        if len(repr(value)) > _SHORT and parse_ratio(text) == value:
             return toml_value(text)
     return toml_value(value)
 

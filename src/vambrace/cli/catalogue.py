@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from enum import StrEnum
 from typing import Annotated
@@ -63,7 +62,9 @@ def explain(
         return
     text = book.page(code)
     if text is None:
-        close = difflib.get_close_matches(code.strip().upper(), book.codes(), n=1, cutoff=0.7)
+        # A code of another number means something else: only the spelling of the number is guessed.
+        digits = "".join(filter(str.isdigit, code.upper().translate(str.maketrans("LIO", "110"))))
+        close = [known for known in book.codes() if known[1:] == digits]
         raise ConfigError(
             "E570",
             seen=f"the code {code!r}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import typer
 
@@ -73,7 +73,7 @@ class ContractFlags:
             bounds=numbers(self.bounds, "--bounds"),
             mean=numbers(self.mean, "--mean"),
             std=numbers(self.std, "--std"),
-            size=numbers(self.size, "--size", whole=True),
+            size=_size(self.size),
             resize=self.resize,
             layout=self.layout,
             channels=self.channels,
@@ -130,6 +130,19 @@ def numbers(text: str | None, flag: str, *, whole: bool = False) -> list[str] | 
             "E571", seen=f"{flag} {text}", expected="whole numbers, such as 224,224", fix=f"correct {flag}"
         )
     return [int(part) for part in parts]
+
+
+def _size(text: str | None) -> list[int] | None:
+    """Height and width.
+
+    Raises:
+        ConfigError: E571, for anything but two whole numbers.
+    """
+    sizes = cast("list[int] | None", numbers(text, "--size", whole=True))
+    if sizes is not None and len(sizes) != 2:
+        both = f"--size {sizes[0]},{sizes[0]}" if len(sizes) == 1 else f"--size {sizes[0]},{sizes[1]}"
+        raise ConfigError("E571", seen=f"--size {text}", expected="height and width, such as 224,224", fix=both)
+    return sizes
 
 
 def is_code(source: str) -> bool:

@@ -25,12 +25,12 @@ def usage_error(error: ClickException, called: str = "vambrace") -> ConfigError:
     context = cast("Context | None", getattr(error, "ctx", None))
     called = context.command_path if context is not None else called
     seen = _HINT.sub("", error.format_message()).strip().rstrip(".")
-    meant = _meant(seen, context)
+    meant, place = _meant(seen, context), _place(seen, context)
     return ConfigError(
         "E576",
         seen=seen[:1].lower() + seen[1:],
         expected=_expected(error, context, called),
-        fix=f"did you mean {meant}?" if meant else f"{called} --help",
+        fix=place or (f"did you mean {meant}?" if meant else f"{called} --help"),
     )
 
 
@@ -54,6 +54,18 @@ def _meant(seen: str, context: Context | None) -> str | None:
     options = [name for parameter in context.command.get_params(context) for name in parameter.opts]
     known = [name for name in options if name.startswith("-")] if quoted[1].startswith("-") else _commands(context)
     return closest(quoted[1], known)
+
+
+def _place(seen: str, context: Context | None) -> str:
+    """The fix for an option that is an argument here, such as `init --model`; "" for any other."""
+    quoted = re.search(r"^no such option:? '?--([\w-]+)", seen, re.IGNORECASE)
+    if context is None or quoted is None:
+        return ""
+    arguments = [each for each in context.command.get_params(context) if each.param_type_name == "argument"]
+    if quoted[1] not in {each.name for each in arguments}:
+        return ""
+    metavars = " ".join(each.make_metavar(ctx=context) for each in arguments)
+    return f"write it without --{quoted[1]}: {context.command_path} {metavars}"
 
 
 def _commands(context: Context) -> list[str]:

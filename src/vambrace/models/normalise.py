@@ -90,7 +90,7 @@ class Normalisation:
                 raise ConfigError(
                     "E114",
                     seen=f"{values.numel()} values of mean or std for inputs of shape (n, {_shape(inputs)})",
-                    expected=f"1 or {channels} values, one for each channel",
+                    expected="one value" if channels == 1 else f"1 or {channels} values, one for each channel",
                     fix="give mean and std one value per channel, and feed channels first (n, channels, height, width)",
                 )
             values = values.reshape(channels, *([1] * (inputs.ndim - 2)))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vambrace.core.findings import Finding, Verdict
 
 __all__ = [
+    "ACCESS",
     "FAMILIES",
     "Look",
     "STATUSES",
@@ -63,6 +64,9 @@ _EXIT_CODES = {
     130: "interrupted",
 }
 _UNJUDGED = "everything required was measured, and no gate was asked to judge it"
+
+ACCESS = {"labels": "labels only", "scores": "scores", "gradients": "gradients", "internals": "gradients"}
+"""What a model gives, in words; inner layers are gradients too, as far as any attack goes."""
 
 FAMILIES = {
     "preflight": ("Preflight", "Is the model fit to be measured at all?"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from vambrace.report.text import eps_text, number, seconds_text, thousands
+from vambrace.report.words import ACCESS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -171,11 +172,15 @@ def _model(model: Mapping[str, Any]) -> list[Fact]:
         Fact("File", str(model.get("name", ""))),
         Fact("SHA-256", str(model.get("sha256") or "none"), code=True),
         Fact("Kind", f"{model.get('kind', '')}, {model.get('outputs', '')}"),
-        Fact("Access", f"{model.get('access', '')}: the most that the attacks could use"),
+        Fact("Access", f"{_access(model.get('access'))}: the most that the attacks could use"),
         Fact("Classes", _count(model.get("num_classes"))),
         Fact("Input", " \u00d7 ".join(map(str, shape)) if shape else ""),
         Fact("Bounds", _bounds(model.get("bounds"))),
     ]
+
+
+def _access(name: object) -> str:
+    return ACCESS.get(str(name), str(name or ""))
 
 
 def _data(role: str, data: Mapping[str, Any]) -> list[Fact]:
