@@ -45,6 +45,8 @@ def parsed(line: str) -> None:
     """Parse a command line without running it."""
     words = [re.sub(r"^\[|\]$", "", word) for word in shlex.split(line) if word != "..."]
     group: Any = typer.main.get_command(app)
+    if words[1] in {"--help", "--version"}:  # they end before a command is looked for
+        return
     with group.make_context("vambrace", [words[1], "--help"][:1], resilient_parsing=True):
         command = group.commands[words[1]]
     if len(words) > 2 or line not in MENTIONS:

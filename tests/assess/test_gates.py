@@ -341,6 +341,20 @@ class TestBaseline:
             now = dataclasses.replace(before, value=value)
             assert one(NOT_FALLING, now, baseline=results(before), **self.SAME).status is Status(status)
 
+    def test_a_tolerant_gate_of_one_s_own_takes_the_place_of_the_strict_one(self):
+        """As docs/how-to-ci.md shows it: one sample lost and won elsewhere is noise, ten lost are not."""
+        name, family = "pgd.robust_accuracy@0.3", {"family": "adversarial"}
+        own = GateSpec(metric="*.robust_accuracy@*", max_drop=0.0, use="ci_low")
+        for lost, strict, tolerant in ((1, "fail", "pass"), (10, "fail", "fail")):
+            before = [True] * 50 + [False] * 50
+            a, b = paired([False] * lost + before[lost:], before, **family)
+            now, then = (dataclasses.replace(each, check="pgd", metric="robust_accuracy@0.3") for each in (a, b))
+            base = results(then)
+            assert now.name == name
+            assert against_baseline((own,), base) == (own,)
+            assert one(NOT_FALLING, now, baseline=base, **self.SAME).status is Status(strict)
+            assert one(own, now, baseline=base, **self.SAME).status is Status(tolerant)
+
     def test_the_default_gate_is_added_once(self):
         gates = (GateSpec(metric="clean.accuracy", min=0.5),)
         base = results(finding("pgd.robust_accuracy@0.3", family="adversarial"))

@@ -118,7 +118,7 @@ def test_commands_survive_the_shell() -> None:
     lines = [command.line for command in about.commands(WHOLE, environment, "runs/a b")]
     assert shlex.split(lines[0]) == environment["command"]
     assert "vambrace gate 'runs/a b'" in lines
-    assert any(line == "pip install vambrace==0.1.0 torch==2.13.0 numpy==2.4.1" for line in lines)
+    assert any(line == "pip install torch==2.13.0 numpy==2.4.1" for line in lines)
 
 
 def test_commands_without_a_record() -> None:

@@ -133,8 +133,10 @@ def commands(results: Results, environment: Mapping[str, Any], run: str) -> list
                 "The command line was not recorded. This resumes or repeats the run:", _line("assess", "--resume", run)
             )
         )
-    pinned = [f"{name}=={version.partition('+')[0]}" for name, version in results.versions.items() if name != "python"]
-    made.append(Command("With the same versions:", _pip(pinned)))
+    own = ("python", "vambrace")  # what pip does not bring, and what may be of no release
+    pinned = [f"{name}=={version.partition('+')[0]}" for name, version in results.versions.items() if name not in own]
+    beside = ", ".join(f"{name} {results.versions[name]}" for name in own if name in results.versions)
+    made.append(Command(f"With the same versions, beside {beside}:", _pip(pinned)))
     shown = next((item.finding for finding in results.findings for item in finding.evidence), None)
     if shown:
         made.append(
