@@ -28,6 +28,12 @@ class Ensemble(FGSM):
         return ("a", FGSM(eps=0.1)), ("b", Asking(eps=0.1))
 
 
+class Spending(FGSM):
+    """An attack that decides itself how often it begins."""
+
+    budget = 350
+
+
 def attacks(*made: FGSM | PGD) -> list[PlannedCheck]:
     return [PlannedCheck(id=f"a{at}", check=AdversarialCheck(attack=each, eps=(0.1,))) for at, each in enumerate(made)]
 
@@ -56,6 +62,7 @@ def names(checks: list[PlannedCheck], *, access: Access = FULL, named: bool = Tr
         ),
         ([*OTHERS, *attacks(PGD(eps=0.1, restarts=2), Asking(eps=0.1))], ["attacks in l2, l1, l0"]),
         ([*OTHERS, *attacks(Ensemble(eps=0.1))], ["attacks in l2, l1, l0"]),
+        ([*OTHERS, *attacks(Spending(eps=0.1))], ["black-box attacks", "attacks in l2, l1, l0"]),
     ],
 )
 def test_what_a_plan_of_its_own_leaves_open(checks: list[PlannedCheck], expected: list[str]) -> None:

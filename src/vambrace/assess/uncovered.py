@@ -67,8 +67,8 @@ def _asks_only(attack: object) -> bool:
 
 
 def _starts(attack: object) -> int:
-    """How often the attack begins; more than once for an ensemble."""
-    if callable(getattr(attack, "stages", None)):
+    """How often the attack begins; more than once for an ensemble, and for one that spends a budget as it sees fit."""
+    if callable(getattr(attack, "stages", None)) or hasattr(attack, "budget"):
         return 2
     restarts: Any = getattr(attack, "restarts", 1)
     return int(restarts)
