@@ -8,8 +8,10 @@
 from vambrace.attacks.adaptive import Adaptive
 from vambrace.attacks.apgd import APGD
 from vambrace.attacks.boundary import Boundary
+from vambrace.attacks.carlini_wagner import CarliniWagner
 from vambrace.attacks.curve import Curve
 from vambrace.attacks.ddn import DDN
+from vambrace.attacks.deep_fool import DeepFool
 from vambrace.attacks.fab import FAB
 from vambrace.attacks.flags import flags
 from vambrace.attacks.fmn import FMN
@@ -41,9 +43,11 @@ __all__ = [
     "Adaptive",
     "BIM",
     "Boundary",
+    "CarliniWagner",
     "Curve",
     "DDN",
     "DIFGSM",
+    "DeepFool",
     "FAB",
     "FGSM",
     "FMN",

@@ -29,6 +29,7 @@ from vambrace.attacks.aim import Aim
 from vambrace.attacks.closing import Box, Closing, won
 from vambrace.attacks.fixed import require_option
 from vambrace.attacks.nearest import Nearest
+from vambrace.attacks.retreat import noted, opened, point_between
 from vambrace.attacks.rivals import Rivals, rivals_of
 from vambrace.core.findings import Cost
 from vambrace.core.options import Norm, Ratio
@@ -96,22 +97,18 @@ class FastBoundary(Closing):
     def start(self, origin: Origin, anchor: Tensors, restart: Tensor, before: Tensors | None) -> dict[str, Tensor]:
         """The inputs for the first start of every class, then points drawn around them."""
         point = self.first(origin)
-        nothing = torch.full(restart.shape, float("inf"), dtype=torch.float64, device=point.device)
-        shortest = nothing if before is None else before["shortest"]
+        shortest = anchor["inputs"].new_full((len(point),), math.inf, dtype=torch.float64)
         if before is not None:
+            shortest = before["shortest"].clone()
             drawn = restart >= (anchor["targets"].shape[1] if self.clean else 1)
             point = torch.where(spread(drawn, point), self._drawn(origin, restart, shortest), origin.inputs)
         return {
             "point": point,
             "time": torch.zeros_like(restart),
-            "shortest": shortest.clone(),
-            "outer": point.clone(),
-            "outer_length": nothing.clone(),
-            "outer_margin": nothing.clone(),
-            "inner": torch.zeros_like(nothing),
-            "inner_margin": nothing if before is None else before["input_margin"],
-            "input_margin": nothing.clone() if before is None else before["input_margin"].clone(),
-        } | self.aim.start(anchor, restart)
+            "shortest": shortest,
+            **opened(point, before),
+            **self.aim.start(anchor, restart),
+        }
 
     def slope(self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal) -> Tensor:
         """Of the leads of the rivals over the label."""
@@ -119,22 +116,14 @@ class FastBoundary(Closing):
 
     def step(self, anchor: Tensors, state: Tensors, answer: Answer) -> dict[str, Tensor]:
         """Note a nearer success, and go on; towards the end, search between it and the input."""
-        after, success = dict(state), won(answer)
-        change = self.change(anchor, state)
-        length = lengths(change, self.norm).double()
-        margin = answer.goal.margin(answer.logits).double()
-        after["input_margin"] = torch.where(length == 0, margin, state["input_margin"])
-        better = success & (length < state["outer_length"])
-        assign(state["outer"], better, state["point"])
-        after["outer_length"] = torch.where(better, length, state["outer_length"])
-        after["outer_margin"] = torch.where(better, margin, state["outer_margin"])
-        after["shortest"] = torch.minimum(state["shortest"], after["outer_length"])
-        after["point"] = self._onward(anchor, state, answer, success, change)
-        searching = (state["time"] >= self.steps - self.final) & after["outer_length"].isfinite()
-        self._search(anchor, state, after, searching & ~success, margin, length)
-        assign(after["point"], searching, self._between(anchor, after))
-        after["time"] = state["time"] + 1
-        return after
+        change, success, time = self.change(anchor, state), won(answer), state["time"]
+        first_try = self.steps - self.final
+        columns = noted(state, change, answer, success, self.norm, time > first_try)
+        point = self._onward(anchor, state, answer, success, change)
+        trying = (time >= first_try) & columns["outer_length"].isfinite()
+        assign(point, trying, point_between(anchor["inputs"], columns))
+        shortest = torch.minimum(state["shortest"], columns["outer_length"])
+        return {**state, **columns, "point": point, "time": time + 1, "shortest": shortest}
 
     def _onward(self, anchor: Tensors, state: Tensors, answer: Answer, success: Tensor, change: Tensor) -> Tensor:
         inputs, norm = anchor["inputs"], cast("Straight", self.norm)
@@ -153,24 +142,6 @@ class FastBoundary(Closing):
         pull = spread((one / (one + other)).clamp_(max=self.pull), change)
         onward = torch.lerp(base.add_(near, alpha=self.overshoot), torch.add(inputs, far, alpha=self.overshoot), pull)
         return self.box.clip(onward)
-
-    def _search(
-        self, anchor: Tensors, state: Tensors, after: dict[str, Tensor], short: Tensor, margin: Tensor, length: Tensor
-    ) -> None:
-        """Where the search fell short of the decision, its inner end moves to the point that was tried."""
-        tried = short & (state["time"] > self.steps - self.final)
-        place = length / after["outer_length"]
-        after["inner"] = torch.where(tried & (place < 1), torch.maximum(place, state["inner"]), state["inner"])
-        after["inner_margin"] = torch.where(tried & (place < 1), margin, state["inner_margin"])
-
-    def _between(self, anchor: Tensors, after: dict[str, Tensor]) -> Tensor:
-        """Where a line through the margins at both ends crosses zero."""
-        outer, inner = after["outer_margin"], after["inner_margin"]
-        share = outer / (outer - inner)  # of the way back from the outer end to the inner one
-        share = torch.where((share > 0) & (share < 1), share, 0.5)
-        place = 1.0 - share * (1.0 - after["inner"])
-        inputs = anchor["inputs"]
-        return torch.lerp(inputs, after["outer"], spread(place, inputs).to(inputs.dtype))
 
     def _drawn(self, origin: Origin, restart: Tensor, shortest: Tensor) -> Tensor:
         """Half as far as the nearest success, or as the radius that is asked for, in a drawn direction."""
