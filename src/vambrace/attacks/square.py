@@ -197,7 +197,7 @@ class WindowSearch(Plain):
         rows, columns = -(-height // tall), -(-width // wide)
         drawn = draws.signs(stream, origin.ids, step=restart, shape=(channels, rows, columns), dtype=inputs.dtype)
         signs = drawn.repeat_interleave(tall, dim=2)[:, :, :height].repeat_interleave(wide, dim=3)[:, :, :, :width]
-        change = (signs * _tile(tall, wide, height, width, inputs.device).to(inputs.dtype)).reshape(inputs.shape)
+        change = (signs * _tile(tall, wide, height, width, inputs.dtype, inputs.device)).reshape(inputs.shape)
         size = lengths(change, self.norm).clamp_(min=torch.finfo(inputs.dtype).tiny)
         return inputs + change * spread(self.eps / size, change)
 
@@ -247,8 +247,9 @@ def _sides(rule: WindowSearch, height: int, width: int, device: torch.device) ->
 
 
 @functools.lru_cache(maxsize=16)
-def _tile(tall: int, wide: int, height: int, width: int, device: torch.device) -> Tensor:
+def _tile(tall: int, wide: int, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """One bump repeated over the image, (height, width)."""
     nought = torch.zeros(1, dtype=torch.int64, device=device)
-    one = bump(Windows(nought, nought, nought + max(tall, wide)), nought == 0, height=tall, width=wide)[0]
+    windows = Windows(nought, nought, nought + max(tall, wide))
+    one = bump(windows, nought == 0, height=tall, width=wide, dtype=dtype)[0]
     return one.repeat(-(-height // tall), -(-width // wide))[:height, :width].contiguous()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Windows", "bump", "frame", "move_bumps", "put_ends", "square_side"]
 
 
+_NEXT_TO_NOTHING = 1e-4
 _TABLED = 16
 """Bumps up to this side are looked up on the host."""
 
@@ -68,7 +69,7 @@ def put_ends(points: Tensor, low: Tensor, high: Tensor, windows: Windows, upper:
         windows: inside the image.
         upper: bool (n, c), whether it is the upper end.
     """
-    if points.device.type != "cpu":
+    if not _on_host(points):
         return torch.where(_mask(windows, points), torch.where(upper[:, :, None, None], high, low), points)
     found = points.clone()
     grid = _grid(windows.side, points)
@@ -114,11 +115,12 @@ def move_bumps(
     used = _powers(change, power).sum(dim=1, keepdim=True)
     unused = (eps**power - used).clamp_(min=0.0) / channels
     signs = torch.where(colours, 1.0, -1.0)[:, :, None, None].to(change.dtype)
-    if points.device.type != "cpu":
+    if not _on_host(points):
         inside, left = _mask(gains, points), _mask(gives, points)
-        hill = _unit(bump(gains, upright, height=height, width=width).to(change.dtype).unsqueeze(1), power)
+        hill = bump(gains, upright, height=height, width=width, dtype=change.dtype)
+        hill = _unit(hill.unsqueeze(1), power)
         old, spare = torch.where(inside, change, 0.0), torch.where(inside | left, change, 0.0)
-        new = _stretched(hill * signs, old, _powers(spare, power) + unused, power)
+        new = _stretched(hill * signs, old, _powers(spare, power) + unused, eps, power)
         moved = torch.where(inside, centre + new, torch.where(left, centre, points))
         return moved.clamp_(low, high)
     found = points.clone()
@@ -126,19 +128,19 @@ def move_bumps(
     if grid is None:
         return found
     patch, other = _patch(grid, gains), _patch(grid, gives)
-    hill = _hills(grid, upright, power).to(change.dtype)
+    hill = _hills(grid, upright, power, change.dtype)
     valid = grid.valid()
     old = torch.where(valid, patch.taken(change), 0.0)
     rest = torch.where(valid & ~other.inside(gains), other.taken(change), 0.0)
     spare = _powers(old, power) + _powers(rest, power)
-    new = _stretched(hill * signs, old, spare + unused, power)
+    new = _stretched(hill * signs, old, spare + unused, eps, power)
     other.write(found, other.taken(centre))
     patch.write(found, torch.clamp(patch.taken(centre) + grid.own(new), patch.taken(low), patch.taken(high)))
     return found
 
 
-def bump(windows: Windows, upright: Tensor, *, height: int, width: int) -> Tensor:
-    """A hill and a valley side by side in each sample's window, zero elsewhere: (n, height, width), in float32.
+def bump(windows: Windows, upright: Tensor, *, height: int, width: int, dtype: torch.dtype) -> Tensor:
+    """A hill and a valley side by side in each sample's window, zero elsewhere: (n, height, width).
 
     Heights fall from the middle of each half as the sums of 1/j**2 from the distance on, counted in steps of a king.
 
@@ -147,18 +149,24 @@ def bump(windows: Windows, upright: Tensor, *, height: int, width: int) -> Tenso
         upright: bool (n,), whether the halves lie one above the other; on a line they never do.
         height: of the image; 1 for a line.
         width: of the image.
+        dtype: of the result, float32 or wider.
     """
     top, left, side = windows
     tall, wide = side.clamp(max=height), side.clamp(max=width)
     stacked = upright & (height > 1)
     rows, row_sign = _hill(top, tall, stacked, height)
     columns, column_sign = _hill(left, wide, ~stacked, width)
-    sums = _sums(max(height, width) + 2, top.device)
+    sums = _sums(max(height, width) + 2, dtype, top.device)
     base = (side // 2 + 1).clamp(max=len(sums) - 1)
     # The sum grows with the distance, so that of the larger distance is the larger sum.
     rows, columns = (sums[torch.minimum(each, base.unsqueeze(1))] for each in (rows, columns))
     found = sums[base].reshape(-1, 1, 1) - torch.maximum(rows.unsqueeze(2), columns.unsqueeze(1))
     return found.mul_(row_sign.unsqueeze(2)).mul_(column_sign.unsqueeze(1))
+
+
+def _on_host(tensor: Tensor) -> bool:
+    """Whether a look at the largest window is free; elsewhere it makes the host wait, and masks are the better way."""
+    return tensor.device.type == "cpu"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -252,23 +260,23 @@ def _patch(grid: _Grid, windows: Windows) -> _Patch:
     return _Patch(grid, row, column, index.view(len(row), 1, -1))
 
 
-def _hills(grid: _Grid, upright: Tensor, power: int) -> Tensor:
-    """Bumps of length 1 alone in the rectangle: float32 (n, 1, r, s)."""
+def _hills(grid: _Grid, upright: Tensor, power: int, dtype: torch.dtype) -> Tensor:
+    """Bumps of length 1 alone in the rectangle: (n, 1, r, s)."""
     rows = grid.rows
     if grid.most <= _TABLED:
-        return _table(rows, grid.most, power)[upright.long(), grid.side].unsqueeze(1)
+        return _table(rows, grid.most, power, dtype)[upright.long(), grid.side].unsqueeze(1)
     nought = torch.zeros_like(grid.side)
     alone = Windows(nought, nought, grid.side)
-    return _unit(bump(alone, upright, height=rows, width=grid.most).unsqueeze(1), power)
+    return _unit(bump(alone, upright, height=rows, width=grid.most, dtype=dtype).unsqueeze(1), power)
 
 
 @functools.lru_cache(maxsize=4 * _TABLED)
-def _table(rows: int, most: int, power: int) -> Tensor:
+def _table(rows: int, most: int, power: int, dtype: torch.dtype) -> Tensor:
     """All bumps of sides 0 to `most`, both ways up: (2, most + 1, rows, most)."""
     side = torch.arange(most + 1).repeat(2)
     alone = Windows(torch.zeros_like(side), torch.zeros_like(side), side)
     upright = torch.arange(2).repeat_interleave(most + 1) > 0
-    found = _unit(bump(alone, upright, height=rows, width=most).unsqueeze(1), power)
+    found = _unit(bump(alone, upright, height=rows, width=most, dtype=dtype).unsqueeze(1), power)
     return found.view(2, most + 1, rows, most)
 
 
@@ -289,10 +297,14 @@ def _within(place: Tensor, count: Tensor) -> Tensor:
     return (place >= 0) & (place < count.unsqueeze(1))
 
 
-def _stretched(hill: Tensor, old: Tensor, powers: Tensor, power: int) -> Tensor:
-    """The sum of a bump of length 1 and of what was there, scaled to 1; with its sums of powers set to `powers`."""
+def _stretched(hill: Tensor, old: Tensor, powers: Tensor, eps: float, power: int) -> Tensor:
+    """The sum of a bump of length 1 and of what was there, scaled to 1; with its sums of powers set to `powers`.
+
+    What next to nothing is left of, there or in the sum, is rounding, which must not be blown up.
+    """
+    both = hill + old / _lengths(old, power).clamp_(min=_NEXT_TO_NOTHING * eps)
     length = powers if power == 1 else powers.sqrt()
-    return _unit(hill + _unit(old, power), power) * length
+    return both * (length / _lengths(both, power).clamp_(min=_NEXT_TO_NOTHING))
 
 
 def _powers(changes: Tensor, power: int) -> Tensor:
@@ -327,7 +339,7 @@ def _places(length: int, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def _sums(count: int, device: torch.device) -> Tensor:
+def _sums(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """0, 1, 1 + 1/4, 1 + 1/4 + 1/9 and so on, `count` of them."""
     terms = torch.arange(1, count, dtype=torch.float64, device=device).square().reciprocal().cumsum(0)
-    return torch.cat((terms.new_zeros(1), terms)).float()
+    return torch.cat((terms.new_zeros(1), terms)).to(dtype)

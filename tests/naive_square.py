@@ -1,0 +1,145 @@
+"""Square as the paper writes it, one sample at a time, with loops over pixels. What ours is compared with.
+
+Only the definition of a success and the documented draws are the same by intent.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from naive_attacks import Found, Sample
+from vambrace.core.rng import Streams
+from vambrace.ops import draws
+
+MARKS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+def eta(tall: int, wide: int, upright: bool) -> Tensor:
+    """A hill over (or left of) a valley: rings around the middle, each adding 1/j**2 to all that it encloses."""
+
+    def rings(rows: int, columns: int) -> Tensor:
+        found = torch.zeros(rows, columns, dtype=torch.float64)
+        most = max(tall, wide) // 2 + 1
+        for ring in range(most):
+            for row in range(rows):
+                for column in range(columns):
+                    if max(abs(row - rows // 2), abs(column - columns // 2)) <= ring:
+                        found[row, column] += 1 / (ring + 1) ** 2
+        return found
+
+    if upright and tall > 1:
+        return torch.cat((rings(tall // 2, wide), -rings(tall - tall // 2, wide)), dim=0)
+    return torch.cat((rings(tall, wide // 2), -rings(tall, wide - wide // 2)), dim=1)
+
+
+def start_of(given: Tensor, sign_of: Tensor, eps: float, norm: str) -> Tensor:
+    """Stripes, or tiles of bumps. `given` (c, h, w); `sign_of` as drawn."""
+    channels, height, width = given.shape
+    change = torch.zeros_like(given)
+    tall, wide = max(1, height // 5), max(1, width // 5)
+    hill = eta(tall, wide, True)
+    for channel in range(channels):
+        for row in range(height):
+            for column in range(width):
+                if norm == "linf":
+                    change[channel, row, column] = eps * sign_of[channel, 0, column]
+                else:
+                    sign = sign_of[channel, row // tall, column // wide]
+                    change[channel, row, column] = sign * hill[row % tall, column % wide]
+    if norm == "linf":
+        return given + change
+    return given + change * eps / change.flatten().norm(p=1 if norm == "l1" else 2)
+
+
+def square(
+    sample: Sample,
+    identity: int,
+    streams: Streams,
+    *,
+    norm: str,
+    eps: float,
+    queries: int,
+    restarts: int,
+    box: tuple[float, float],
+    given_start: Tensor | None = None,
+    share: float = 0.8,
+) -> Found:
+    """`sample.given` of shape (c, h, w) or (d,)."""
+    shape, ids = sample.given.shape, torch.tensor([identity])
+    given = sample.given.reshape(1, 1, -1) if len(shape) == 1 else sample.given
+    channels, height, width = given.shape
+    steps = queries // restarts - 1
+    best = given
+    for restart in range(restarts):
+        drawn_shape = (channels, 1, width)
+        if norm != "linf":
+            drawn_shape = (channels, math.ceil(height / max(1, height // 5)), math.ceil(width / max(1, width // 5)))
+        signs = draws.signs(streams.child("start"), ids, step=restart, shape=drawn_shape, dtype=torch.float64)[0]
+        point = start_of(given, signs, eps, norm).clamp(*box)
+        best, best_margin = point, -math.inf
+        for taken in range(steps + 1):
+            sample.found.forwards += 1
+            logits = sample.function(point.reshape(1, *shape))[0].detach()
+            margin = sample.margin(logits)
+            if sample.won(logits):
+                sample.found.verifications += 1
+                sample.found.success, sample.found.first_success = True, sample.found.forwards
+                sample.found.point = point.reshape(shape)
+                return sample.found
+            if margin > best_margin:
+                best, best_margin = point, margin
+            if taken == steps:
+                break
+            point = (
+                best
+                if taken == steps - 1
+                else propose(
+                    best, given, ids, streams, restart * steps + taken, taken + 1, steps, norm, eps, box, share
+                )
+            )
+    sample.found.point = best.reshape(shape)
+    return sample.found
+
+
+def propose(best, given, ids, streams, step, number, steps, norm, eps, box, share) -> Tensor:
+    channels, height, width = given.shape
+    part = share / 2 ** sum(mark < number * 10_000 // (steps + 1) for mark in MARKS)
+    side = max(1, round(part * width if height == 1 else math.sqrt(part * height * width)))
+    if norm != "linf" and (side := max(side, 3)) % 2 == 0:
+        side += 1
+    side = min(side, width if height == 1 else min(height, width))
+    tall = min(side, height)
+    count = 2 if norm == "linf" else 5
+    drawn = draws.uniform(streams.child("window"), ids, step=step, shape=(count,), dtype=torch.float64)[0].tolist()
+    colours = draws.signs(streams.child("colour"), ids, step=step, shape=(channels,))[0].tolist()
+    top, left = int(drawn[0] * (height - tall + 1)), int(drawn[1] * (width - side + 1))
+    if norm == "linf":
+        point = best.clone()
+        for channel, colour in enumerate(colours):
+            for row in range(top, top + tall):
+                for column in range(left, left + side):
+                    point[channel, row, column] = given[channel, row, column] + colour * eps
+        return point.clamp(*box)
+    top_2, left_2 = int(drawn[2] * (height - tall + 1)), int(drawn[3] * (width - side + 1))
+    order = 1 if norm == "l1" else 2
+    change = best - given
+    unused = max(0.0, eps**order - float(change.abs().pow(order).sum()))
+    hill = eta(tall, side, drawn[4] < 0.5)
+    hill = hill / hill.flatten().norm(p=order)
+    after = change.clone()
+    after[:, top_2 : top_2 + tall, left_2 : left_2 + side] = 0
+    for channel, colour in enumerate(colours):
+        inside = change[channel, top : top + tall, left : left + side]
+        either = torch.zeros(height, width, dtype=torch.bool)
+        either[top : top + tall, left : left + side] = True
+        either[top_2 : top_2 + tall, left_2 : left_2 + side] = True
+        spare = float(change[channel][either].abs().pow(order).sum()) + unused / channels
+        size = float(inside.flatten().norm(p=order))
+        new = colour * hill + inside / max(size, 1e-4 * eps)
+        length = float(new.flatten().norm(p=order))
+        new = new / max(length, 1e-4) * spare ** (1 / order)
+        after[channel, top : top + tall, left : left + side] = new
+    return (given + after).clamp(*box)
