@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -74,7 +74,8 @@ class Board:
         problem = self.problem
         oracle, count = Oracle(problem.model, problem.most_class), len(problem.inputs)
         with torch.inference_mode(False), torch.no_grad():
-            logits = torch.cat([oracle.logits(part) for part in problem.inputs.split(problem.batch_size)])
+            parts = cast("tuple[Tensor, ...]", problem.inputs.split(problem.batch_size))
+            logits = torch.cat([oracle.logits(part) for part in parts])
         finite = logits.isfinite().all(dim=1)
         self.margin = torch.where(finite, problem.goal.margin(logits).float(), self.margin)
         self.finite &= finite

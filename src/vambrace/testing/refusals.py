@@ -120,7 +120,7 @@ def _check_forms(
 
 def _check_broken_model(attack: Any, model: Any, inputs: Tensor, labels: Tensor) -> None:  # noqa: ANN401
     asked = model()
-    asked._function = cast("Any", lambda points: (points.flatten(1)[:, :3],))  # noqa: SLF001
+    asked._function = cast("Any", _in_a_tuple)  # noqa: SLF001
     try:
         attack(asked, inputs, labels)
     except (ModelMisbehaved, AttributeError, TypeError) as error:
@@ -128,3 +128,7 @@ def _check_broken_model(attack: Any, model: Any, inputs: Tensor, labels: Tensor)
             holds(isinstance(error, ModelMisbehaved) and error.code == "E401", f"a tuple of logits gives {error!r}")
     else:
         raise AssertionError("a model that gives a tuple is believed")
+
+
+def _in_a_tuple(points: Tensor) -> tuple[Tensor]:
+    return (points.flatten(1)[:, :3],)
