@@ -99,7 +99,8 @@ def normalised(net: nn.Module, mean: tuple[float, ...] = (), std: tuple[float, .
 def untuned(count: int) -> Iterator[Untuned]:
     """Networks that no constant was chosen on: title, loader, images, norm, radius, normalisation."""
     certified = functools.partial(cnn_a, "mnist_cnn_a_certified_eps0.1")
-    yield "mnist_cnn_a_certified_eps0.1", certified, lambda: mnist(count), "linf", 0.1, {}
+    few = min(count, 300)  # nearly all survive, so that every one of them costs the whole budget
+    yield "mnist_cnn_a_certified_eps0.1", certified, lambda: mnist(few), "linf", 0.1, {}
     adv = functools.partial(cnn_a, "cifar10_cnn_a_adv", channels=3, flat=2048)
     how = {"mean": CIFAR_MEAN, "std": CIFAR_STD}
     for norm, eps, text in (("linf", 2 / 255, "2/255"), ("linf", 8 / 255, "8/255"), ("l2", 0.5, "0.5")):
