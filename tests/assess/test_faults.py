@@ -25,7 +25,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def plan_in(base: Path, out: Path, *, failing_gate: bool) -> Plan:
     gate = GateSpec(metric="one.brightness", min=99.0 if failing_gate else 0.0, use="value")
-    return toy_plan(base, gates=(gate,), run={"out": str(out)})
+    guess = GateSpec(metric="clean.accuracy", min=0.0)  # the toy network is no better
+    return toy_plan(base, gates=(guess, gate), run={"out": str(out)})
 
 
 def undisturbed(base: Path, out: Path, *, failing_gate: bool) -> tuple[bytes, list[str]]:
