@@ -8,8 +8,9 @@ move further to make up for it. Exact, for all samples at once, in l1, l2 and li
     >>> low, high = torch.tensor(0.0), torch.tensor(1.0)
     >>> onto_hyperplane(points, normals, torch.tensor([0.5]), low, high, "linf").tolist()
     [[0.25, 0.25]]
-    >>> onto_hyperplane(points, torch.tensor([[3.0, 1.0]]), torch.tensor([1.75]), low, high, "linf").tolist()
-    [[0.5, 0.25]]
+    >>> points, normals = torch.tensor([[0.75, 0.5]]), torch.tensor([[2.0, 1.0]])
+    >>> onto_hyperplane(points, normals, torch.tensor([0.875]), low, high, "linf").tolist()
+    [[0.25, 0.375]]
 
 Reference: Croce & Hein 2020, arXiv 1907.02044, section 2.1 and appendix A. Where they sort and bisect, Newton's method
 finds the same root of the same function for l2 and linf.
