@@ -21,16 +21,18 @@ import torch
 from torch import Tensor
 
 from vambrace import data
-from vambrace.attacks import APGD, DDN, FGSM, FMN, PGD, Adaptive, Boundary, HopSkipJump, RayS, Standard
+from vambrace.attacks import APGD, DDN, FGSM, FMN, PGD, Adaptive, Boundary, HopSkipJump, RayS, Square, Standard
 from vambrace.attacks.momentum import BIM, DIFGSM, MDIFGSM, MIFGSM, NIFGSM, SIFGSM, TIFGSM, VMIFGSM, VNIFGSM
-from vambrace.models import from_torch
+from vambrace.models import BPDA, Expectation, from_torch
 from vambrace.models.contract import Model
+from vambrace.models.wrappers import Wrapper
 from vambrace.search.outcome import Attacked
 from vambrace.testing.digits import train
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 NAME, SEED = "pictures", 0
-RADIUS, TRANSFER_RADIUS, ENSEMBLE_RADIUS = 0.12, 0.2, 0.15
+RADIUS, TRANSFER_RADIUS, ENSEMBLE_RADIUS, HELPERS_RADIUS = 0.12, 0.2, 0.15, 0.12
+LEVELS, NOISE, DRAWS = 8, 0.3, 200
 BUDGETS = (100, 200, 500, 1000, 2000, 5000)
 ROWS = (15, 20, 30, 40, 60, 80, 120, 160, 320)
 
@@ -167,12 +169,42 @@ def ensembles(world: World) -> Json:
     }
 
 
+def helpers(world: World) -> Json:
+    """Two defences that stop attacks and make nothing robust: as they are, and with the helper that sees through."""
+    model, inputs, labels = world.first(200)
+    attack = APGD(eps=HELPERS_RADIUS, steps=50)
+    rounding = BPDA(_rounded)
+    plain, seen = (_Front(part, model) for part in (_rounded, rounding))
+    rounded = {
+        "none": _share(attack(plain, inputs, labels, rng=SEED).success),
+        "BPDA": _share(attack(seen, inputs, labels, rng=SEED).success),
+        "Square": _share(Square(eps=HELPERS_RADIUS, queries=2000)(plain, inputs, labels, rng=SEED).success),
+    }
+    noisy = _Front(_noised, model)
+    judge, found = Expectation(noisy, samples=DRAWS), {}
+    for name, attacked in {"none": noisy, "Expectation": Expectation(noisy, samples=20)}.items():
+        torch.manual_seed(SEED)  # the noise is the model's own, and comes from the global generator
+        out = attack(attacked, inputs, labels, rng=SEED)
+        # What an attack claims was so in its own calls; what holds is so on the average of many more.
+        held = out.success & (judge.predict(out.adversarial) != labels)
+        found[name] = [_share(out.success), _share(held)]
+    return {
+        "eps": HELPERS_RADIUS,
+        "digits": len(inputs),
+        "levels": LEVELS + 1,
+        "draws": DRAWS,
+        "rounded": rounded,
+        "noisy": found,
+    }
+
+
 MEASURED: dict[str, Callable[[World], Json]] = {
     "gradient": gradient,
     "transfer": transfer,
     "nearest": nearest,
     "black-box": black_box,
     "ensembles": ensembles,
+    "helpers": helpers,
 }
 
 
@@ -186,6 +218,25 @@ def measured() -> Json:
         interleave.say(name)
         result[name] = measure(world)
     return result
+
+
+class _Front(Wrapper):
+    """The network behind a part that changes its inputs."""
+
+    def __init__(self, part: Callable[[Tensor], Tensor], model: Model) -> None:
+        super().__init__(model)
+        self._part = part
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        return self.model(self._part(inputs))
+
+
+def _rounded(images: Tensor) -> Tensor:
+    return (images * LEVELS).round() / LEVELS
+
+
+def _noised(images: Tensor) -> Tensor:
+    return images + NOISE * torch.randn_like(images)
 
 
 def _pixels(sample: Tensor) -> list[list[float]]:

@@ -135,12 +135,38 @@ def draw_ensembles(found: Found) -> str:
     )
 
 
+def draw_helpers(found: Found) -> str:
+    """Bars: how many digits break behind two defences, without and with the helper."""
+    left, right = 190.0, 570.0
+    names = {"none": "APGD as it is", "BPDA": "APGD through BPDA", "Expectation": "APGD on Expectation"}
+    rounded = [(names.get(name, name), (share,)) for name, share in found["rounded"].items()]
+    noisy = [(names[name], (held, claimed)) for name, (claimed, held) in found["noisy"].items()]
+    parts = [
+        d.words(24, 34, f"inputs rounded to {found['levels']} levels", class_="ink head"),
+        d.bars(rounded, left=left, right=right, top=48, thick=15),
+        d.words(24, 146, "noise at every call", class_="ink head"),
+        d.bars(noisy, left=left, right=right, top=160, thick=15),
+    ]
+    for number, text in enumerate((f"holds on the average of {found['draws']} calls", "was claimed")):
+        x = left + 250 * number
+        parts.append(d.element("rect", x=x, y=246, width=12, height=12, class_=f"f{number}"))
+        parts.append(d.words(x + 18, 256, text))
+    return d.sheet(
+        *parts,
+        width=640,
+        height=274,
+        title="Two defences that make nothing robust",
+        description=f"Shares of {found['digits']} digits that break within linf radius {found['eps']:g}.",
+    )
+
+
 DRAWN: dict[str, Callable[[Found], str]] = {
     "gradient": draw_gradient,
     "transfer": draw_transfer,
     "nearest": draw_nearest,
     "black-box": draw_black_box,
     "ensembles": draw_ensembles,
+    "helpers": draw_helpers,
 }
 
 

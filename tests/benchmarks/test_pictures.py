@@ -90,3 +90,12 @@ def test_what_the_pages_say_about_them() -> None:
     assert last["rows"] * 10 < ensembles["standard"]["rows"]
     assert (last["left"] - ensembles["standard"]["left"]) * ensembles["digits"] < 1.5  # at most one digit apart
     assert last["rows"] < last["budget"]
+    helpers = RESULT["helpers"]
+    rounded, noisy = helpers["rounded"], helpers["noisy"]
+    assert rounded["none"] < 0.02
+    assert abs(rounded["BPDA"] - rounded["Square"]) < 0.02
+    assert rounded["BPDA"] > 0.3
+    (claimed, held), (less, more) = noisy["none"], noisy["Expectation"]
+    assert held < claimed / 2
+    assert less < claimed
+    assert more > held
