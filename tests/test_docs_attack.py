@@ -196,3 +196,11 @@ def test_versions_of_standard_are_those_of_the_code() -> None:
     for version in ("standard", "plus", "rand"):
         assert f'"{version}"' in text
         vambrace.attacks.Standard(eps=0.1, version=version)
+
+
+@pytest.mark.parametrize("folder", ["attacks", "search"])
+def test_the_map_names_every_file(folder: str) -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    cells = " ".join(re.findall(rf"^\| `{folder}`.*$", text, re.MULTILINE))
+    files = {file.stem for file in (ROOT / "src" / "vambrace" / folder).glob("*.py")} - {"__init__"}
+    assert {name for name in files if not re.search(rf"\b{name}\b", cells)} == set()
