@@ -80,7 +80,7 @@ class Decoupled(Closing):
         radius = state["radius"]
         if self.radius is None:
             radius = torch.where(state["time"] == 0, self._guess(answer), radius)
-        radius = radius * torch.where(won(answer), 1.0 - self.gamma, 1.0 + self.gamma)
+        radius = torch.where(won(answer), radius * (1.0 - self.gamma), radius * (1.0 + self.gamma))
         radius = torch.minimum(radius, anchor["reach"])
         first = self.box.width
         size = annealed(state["time"], self.steps, first, first * _LAST_STEP)

@@ -131,7 +131,7 @@ class FastBoundary(Closing):
             lead, gradient = self.aim.value(state, answer.logits, answer.goal), answer.slope
         else:
             lead, gradient = self.rivals.nearest(answer, self.norm)
-        share = torch.where(success, self.back, 1.0).to(change.dtype)
+        share = torch.where(success, self.back, torch.ones_like(success, dtype=change.dtype))
         base = torch.addcmul(inputs, change, spread(share, change))
         along = (gradient * change).flatten(1).sum(dim=1)
         low, high = self.box.low, self.box.high
