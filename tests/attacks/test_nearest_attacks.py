@@ -15,10 +15,12 @@ from vambrace.core.goals import Targeted, Untargeted
 from vambrace.core.registry import ATTACKS, load
 from vambrace.core.spec import read
 from vambrace.errors import AccessError, ConfigError
+from vambrace.search import loop
+from vambrace.search.pace import Pace
 from vambrace.testing.attacks import curved_problem
 from vambrace.testing.counting import CountingModel
 from vambrace.testing.nearest import check_nearest, nearest_problem
-from vambrace.testing.promises import Trial
+from vambrace.testing.promises import Trial, check_ledger
 
 SLACK = {"carlini_wagner": 0.1}
 EVERY = [
@@ -61,6 +63,23 @@ def test_fab_by_targets_conforms(norm: str) -> None:
             return FAB.run(free, problem, progress=progress)
 
     check_nearest(Fleeing(norm=norm, steps=15, targets=9, restarts=2))
+
+
+@pytest.mark.parametrize("attack", [*EVERY, FAB(norm="l2", steps=9, targets=2, restarts=2)], ids=named)
+def test_pace_changes_no_outcome(attack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`look_every` 8 is what CUDA runs: rows that are over stand still until the host looks."""
+    expected = attack(TRIAL.model, TRIAL.inputs, TRIAL.labels)
+
+    def slow(model: object, device: str, batch_size: int) -> Pace:
+        rows = min(4, batch_size)
+        return Pace(look_every=8, confirm_rows=rows, pending_share=0.125, vacant_share=0.25, padded=True)
+
+    monkeypatch.setattr(loop, "choose_pace", slow)
+    check_ledger(attack, TRIAL)
+    out = attack(TRIAL.model, TRIAL.inputs, TRIAL.labels, batch_size=7)
+    for name in ("success", "forwards", "backwards", "verifications", "first_success", "zero_gradients"):
+        assert torch.equal(getattr(expected, name), getattr(out, name)), name
+    torch.testing.assert_close(expected.adversarial, out.adversarial, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("attack", EVERY, ids=named)
@@ -341,3 +360,16 @@ def test_fab_goes_for_one_class_after_the_other(monkeypatch: pytest.MonkeyPatch)
         assert torch.equal(target, ranked[:, 1 + number % 2])
         assert (moved == 0).all() if number < 2 else (moved > 0).all()
     assert out.forwards.tolist() == [1 + 4 * 5] * len(TRIAL.inputs)
+
+
+def test_radii_are_measured_in_the_norm() -> None:
+    """Sixteen elements in a box of width one half."""
+    for attack, fits, wide in (
+        (FMN(norm="l0", steps=3), 16.0, 17.0),
+        (FMN(norm="l1", steps=3), 8.0, 8.1),
+        (FMN(norm="l2", steps=3), 2.0, 2.1),
+        (FMN(norm="linf", steps=3), 0.5, 0.6),
+    ):
+        dataclasses.replace(attack, eps=fits)(TRIAL.model, TRIAL.inputs, TRIAL.labels)
+        with pytest.raises(ConfigError, match="E139"):
+            dataclasses.replace(attack, eps=wide)(TRIAL.model, TRIAL.inputs, TRIAL.labels)
