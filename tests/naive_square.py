@@ -17,8 +17,9 @@ from vambrace.ops import draws
 MARKS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
-def eta(tall: int, wide: int, upright: bool) -> Tensor:
+def eta(tall: int, wide: int, upright: bool, norm: str) -> Tensor:
     """A hill over (or left of) a valley: rings around the middle, each adding 1/j**2 to all that it encloses."""
+    order = 1 if norm == "l1" else 2
 
     def rings(rows: int, columns: int) -> Tensor:
         found = torch.zeros(rows, columns, dtype=torch.float64)
@@ -28,29 +29,34 @@ def eta(tall: int, wide: int, upright: bool) -> Tensor:
                 for column in range(columns):
                     if max(abs(row - rows // 2), abs(column - columns // 2)) <= ring:
                         found[row, column] += 1 / (ring + 1) ** 2
-        return found
+        length = found.flatten().norm(p=order)
+        return found / length if length > 0 else found
 
     if upright and tall > 1:
-        return torch.cat((rings(tall // 2, wide), -rings(tall - tall // 2, wide)), dim=0)
-    return torch.cat((rings(tall, wide // 2), -rings(tall, wide - wide // 2)), dim=1)
+        both = torch.cat((rings(tall // 2, wide), -rings(tall - tall // 2, wide)), dim=0)
+    else:
+        both = torch.cat((rings(tall, wide // 2), -rings(tall, wide - wide // 2)), dim=1)
+    return both / both.flatten().norm(p=order)
 
 
-def start_of(given: Tensor, sign_of: Tensor, eps: float, norm: str) -> Tensor:
-    """Stripes, or tiles of bumps. `given` (c, h, w); `sign_of` as drawn."""
+def start_of(given: Tensor, ids: Tensor, streams: Streams, restart: int, eps: float, norm: str) -> Tensor:
+    """Stripes, or five by five tiles of bumps. `given` (c, h, w)."""
     channels, height, width = given.shape
     change = torch.zeros_like(given)
-    tall, wide = max(1, height // 5), max(1, width // 5)
-    hill = eta(tall, wide, True)
-    for channel in range(channels):
-        for row in range(height):
-            for column in range(width):
-                if norm == "linf":
-                    change[channel, row, column] = eps * sign_of[channel, 0, column]
-                else:
-                    sign = sign_of[channel, row // tall, column // wide]
-                    change[channel, row, column] = sign * hill[row % tall, column % wide]
+    stream, how = streams.child("start"), {"step": restart, "dtype": torch.float64}
     if norm == "linf":
-        return given + change
+        return given + eps * draws.signs(stream, ids, shape=(channels, 1, width), **how)[0].expand(given.shape)
+    rows, columns = min(5, height), min(5, width)
+    tall, wide = height // rows, width // columns
+    signs = draws.signs(stream, ids, shape=(channels, rows, columns), **how)[0]
+    upright = draws.signs(stream.child("upright"), ids, step=restart, shape=(rows, columns))[0]
+    for row in range(rows):
+        for column in range(columns):
+            top = (height - rows * tall) // 2 + row * tall
+            left = (width - columns * wide) // 2 + column * wide
+            hill = eta(tall, wide, bool(upright[row, column] > 0), norm)
+            for channel in range(channels):
+                change[channel, top : top + tall, left : left + wide] = signs[channel, row, column] * hill
     return given + change * eps / change.flatten().norm(p=1 if norm == "l1" else 2)
 
 
@@ -74,11 +80,7 @@ def square(
     steps = queries // restarts - 1
     best = given
     for restart in range(restarts):
-        drawn_shape = (channels, 1, width)
-        if norm != "linf":
-            drawn_shape = (channels, math.ceil(height / max(1, height // 5)), math.ceil(width / max(1, width // 5)))
-        signs = draws.signs(streams.child("start"), ids, step=restart, shape=drawn_shape, dtype=torch.float64)[0]
-        point = start_of(given, signs, eps, norm).clamp(*box)
+        point = start_of(given, ids, streams, restart, eps, norm).clamp(*box)
         best, best_margin = point, -math.inf
         for taken in range(steps + 1):
             sample.found.forwards += 1
@@ -117,18 +119,21 @@ def propose(best, given, ids, streams, step, number, steps, norm, eps, box, shar
     colours = draws.signs(streams.child("colour"), ids, step=step, shape=(channels,))[0].tolist()
     top, left = int(drawn[0] * (height - tall + 1)), int(drawn[1] * (width - side + 1))
     if norm == "linf":
-        point = best.clone()
-        for channel, colour in enumerate(colours):
-            for row in range(top, top + tall):
-                for column in range(left, left + side):
-                    point[channel, row, column] = given[channel, row, column] + colour * eps
-        return point.clamp(*box)
+        for side_of in (1, -1):  # the other way round only where the first changes nothing
+            point = best.clone()
+            for channel, colour in enumerate(colours):
+                for row in range(top, top + tall):
+                    for column in range(left, left + side):
+                        point[channel, row, column] = given[channel, row, column] + side_of * colour * eps
+            point = point.clamp(*box)
+            if (point - best).abs().max() > 1e-9:
+                break
+        return point
     top_2, left_2 = int(drawn[2] * (height - tall + 1)), int(drawn[3] * (width - side + 1))
     order = 1 if norm == "l1" else 2
     change = best - given
     unused = max(0.0, eps**order - float(change.abs().pow(order).sum()))
-    hill = eta(tall, side, drawn[4] < 0.5)
-    hill = hill / hill.flatten().norm(p=order)
+    hill = eta(tall, side, drawn[4] < 0.5, norm)
     after = change.clone()
     after[:, top_2 : top_2 + tall, left_2 : left_2 + side] = 0
     for channel, colour in enumerate(colours):

@@ -21,7 +21,7 @@ from vambrace.testing.attacks import check_attack
 from vambrace.testing.counting import CountingModel
 
 RADII = {"linf": 0.1, "l2": 0.4, "l1": 1.2}
-STRENGTH = {"linf": 0.9, "l2": 0.75, "l1": 0.6}
+STRENGTH = {"linf": 0.9, "l2": 0.75, "l1": 0.5}
 
 
 def attacks() -> list[Square]:

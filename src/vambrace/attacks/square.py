@@ -6,7 +6,8 @@
 
 It starts from random stripes (linf) or a chequered pattern of hills and valleys (l2, l1) and proposes one change at a
 time, inside a window that shrinks while the search goes on; a change stays where it raises the goal's margin. linf: the
-window goes to one end of the ball, a side drawn for each channel. l2 and l1: the window gets another hill and valley,
+window goes to one end of the ball, a side drawn for each channel, and to the other ends where it is there already, so
+that no query is spent on a point that is known. l2 and l1: the window gets another hill and valley,
 paid for by what lies in a second window, which is given up. Every sample draws windows and sides of its own.
 
 Inputs that are no images are lines of features, and windows runs of them. When not: where gradients are to be had,
@@ -193,13 +194,19 @@ class WindowSearch(Plain):
         if self.norm == "linf":
             drawn = draws.signs(stream, origin.ids, step=restart, shape=(channels, 1, width), dtype=inputs.dtype)
             return inputs + (drawn * self.eps).expand(-1, -1, height, -1).reshape(inputs.shape)
-        tall, wide = max(1, height // _TILES), max(1, width // _TILES)
-        rows, columns = -(-height // tall), -(-width // wide)
-        drawn = draws.signs(stream, origin.ids, step=restart, shape=(channels, rows, columns), dtype=inputs.dtype)
-        signs = drawn.repeat_interleave(tall, dim=2)[:, :, :height].repeat_interleave(wide, dim=3)[:, :, :, :width]
-        change = (signs * _tile(tall, wide, height, width, inputs.dtype, inputs.device)).reshape(inputs.shape)
+        rows, columns = min(_TILES, height), min(_TILES, width)
+        tall, wide = height // rows, width // columns
+        signs = draws.signs(stream, origin.ids, step=restart, shape=(channels, rows, columns), dtype=inputs.dtype)
+        upright = draws.signs(stream.child("upright"), origin.ids, step=restart, shape=(rows, columns)) > 0
+        tiles = _tiles(tall, wide, 1 if self.norm == "l1" else 2, inputs.dtype, inputs.device)[upright.long()]
+        # (m, c, rows, columns, tall, wide), laid side by side and put into the middle of the image.
+        laid = (signs[..., None, None] * tiles.unsqueeze(1)).transpose(3, 4)
+        laid = laid.reshape(-1, channels, rows * tall, columns * wide)
+        change = torch.zeros(len(inputs), channels, height, width, dtype=inputs.dtype, device=inputs.device)
+        top, left = (height - rows * tall) // 2, (width - columns * wide) // 2
+        change[:, :, top : top + rows * tall, left : left + columns * wide] = laid
         size = lengths(change, self.norm).clamp_(min=torch.finfo(inputs.dtype).tiny)
-        return inputs + change * spread(self.eps / size, change)
+        return inputs + (change * spread(self.eps / size, change)).reshape(inputs.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,9 +254,8 @@ def _sides(rule: WindowSearch, height: int, width: int, device: torch.device) ->
 
 
 @functools.lru_cache(maxsize=16)
-def _tile(tall: int, wide: int, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """One bump repeated over the image, (height, width)."""
-    nought = torch.zeros(1, dtype=torch.int64, device=device)
-    windows = Windows(nought, nought, nought + max(tall, wide))
-    one = bump(windows, nought == 0, height=tall, width=wide, dtype=dtype)[0]
-    return one.repeat(-(-height // tall), -(-width // wide))[:height, :width].contiguous()
+def _tiles(tall: int, wide: int, power: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The bump of a tile, lying and upright: (2, tall, wide)."""
+    nought = torch.zeros(2, dtype=torch.int64, device=device)
+    windows, upright = Windows(nought, nought, nought + max(tall, wide)), torch.arange(2, device=device) > 0
+    return bump(windows, upright, height=tall, width=wide, power=power, dtype=dtype)

@@ -12,7 +12,8 @@ sample has a window of its own size and place at the price of a comparison. On C
     >>> put_ends(points, -high, high, Windows(one, one, one), torch.tensor([[True]]))[0, 0].tolist()
     [[0.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.0, 0.0]]
 
-Reference: Andriushchenko et al. 2020, arXiv 1912.00049, section 3.3 (the bump for l2, equation 2).
+Reference: Andriushchenko et al. 2020, arXiv 1912.00049, section 3.3 (the bump for l2, equation 2; its
+halves are balanced as in the authors' code).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def square_side(share: float, height: int, width: int) -> int:
 
 
 def put_ends(points: Tensor, low: Tensor, high: Tensor, windows: Windows, upper: Tensor) -> Tensor:
-    """Points (n, c, h, w) with every channel's window at one end of its range.
+    """Points (n, c, h, w) with every channel's window at one end of its range; at the other ends if nothing changes.
 
     Args:
         points: left as they are.
@@ -70,13 +71,19 @@ def put_ends(points: Tensor, low: Tensor, high: Tensor, windows: Windows, upper:
         upper: bool (n, c), whether it is the upper end.
     """
     if not _on_host(points):
-        return torch.where(_mask(windows, points), torch.where(upper[:, :, None, None], high, low), points)
+        inside, wanted = _mask(windows, points), upper[:, :, None, None]
+        values = torch.where(inside, torch.where(wanted, high, low), points)
+        idle = (values == points).flatten(1).all(dim=1)[:, None, None, None]
+        return torch.where(inside & idle, torch.where(wanted, low, high), values)
     found = points.clone()
     grid = _grid(windows.side, points)
     if grid is None:
         return found
     patch = _patch(grid, windows)
-    patch.write(found, torch.where(upper[:, :, None, None], patch.taken(high), patch.taken(low)))
+    ends = patch.taken(low), patch.taken(high)
+    values = torch.where(upper[:, :, None, None], ends[1], ends[0])
+    idle = (values == patch.taken(points)).flatten(1).all(dim=1)
+    patch.write(found, torch.where((upper ^ idle.unsqueeze(1))[:, :, None, None], ends[1], ends[0]))
     return found
 
 
@@ -117,8 +124,7 @@ def move_bumps(
     signs = torch.where(colours, 1.0, -1.0)[:, :, None, None].to(change.dtype)
     if not _on_host(points):
         inside, left = _mask(gains, points), _mask(gives, points)
-        hill = bump(gains, upright, height=height, width=width, dtype=change.dtype)
-        hill = _unit(hill.unsqueeze(1), power)
+        hill = bump(gains, upright, height=height, width=width, power=power, dtype=change.dtype).unsqueeze(1)
         old, spare = torch.where(inside, change, 0.0), torch.where(inside | left, change, 0.0)
         new = _stretched(hill * signs, old, _powers(spare, power) + unused, eps, power)
         moved = torch.where(inside, centre + new, torch.where(left, centre, points))
@@ -139,16 +145,18 @@ def move_bumps(
     return found
 
 
-def bump(windows: Windows, upright: Tensor, *, height: int, width: int, dtype: torch.dtype) -> Tensor:
-    """A hill and a valley side by side in each sample's window, zero elsewhere: (n, height, width).
+def bump(windows: Windows, upright: Tensor, *, height: int, width: int, power: int, dtype: torch.dtype) -> Tensor:
+    """A hill and a valley side by side in each sample's window, zero elsewhere: (n, height, width), of length 1.
 
-    Heights fall from the middle of each half as the sums of 1/j**2 from the distance on, counted in steps of a king.
+    Both are equally long in the norm. Heights fall from the middle of each half as the sums of 1/j**2 from the distance
+    on, counted in steps of a king.
 
     Args:
         windows: where; cut to the image where it is smaller.
         upright: bool (n,), whether the halves lie one above the other; on a line they never do.
         height: of the image; 1 for a line.
         width: of the image.
+        power: 1: lengths are those of l1; 2: of l2.
         dtype: of the result, float32 or wider.
     """
     top, left, side = windows
@@ -161,7 +169,8 @@ def bump(windows: Windows, upright: Tensor, *, height: int, width: int, dtype: t
     # The sum grows with the distance, so that of the larger distance is the larger sum.
     rows, columns = (sums[torch.minimum(each, base.unsqueeze(1))] for each in (rows, columns))
     found = sums[base].reshape(-1, 1, 1) - torch.maximum(rows.unsqueeze(2), columns.unsqueeze(1))
-    return found.mul_(row_sign.unsqueeze(2)).mul_(column_sign.unsqueeze(1))
+    found = found.mul_(row_sign.unsqueeze(2)).mul_(column_sign.unsqueeze(1)).unsqueeze(1)
+    return _unit(_unit(found.clamp(min=0.0), power) + _unit(found.clamp(max=0.0), power), power).squeeze(1)
 
 
 def _on_host(tensor: Tensor) -> bool:
@@ -267,7 +276,7 @@ def _hills(grid: _Grid, upright: Tensor, power: int, dtype: torch.dtype) -> Tens
         return _table(rows, grid.most, power, dtype)[upright.long(), grid.side].unsqueeze(1)
     nought = torch.zeros_like(grid.side)
     alone = Windows(nought, nought, grid.side)
-    return _unit(bump(alone, upright, height=rows, width=grid.most, dtype=dtype).unsqueeze(1), power)
+    return bump(alone, upright, height=rows, width=grid.most, power=power, dtype=dtype).unsqueeze(1)
 
 
 @functools.lru_cache(maxsize=4 * _TABLED)
@@ -276,7 +285,7 @@ def _table(rows: int, most: int, power: int, dtype: torch.dtype) -> Tensor:
     side = torch.arange(most + 1).repeat(2)
     alone = Windows(torch.zeros_like(side), torch.zeros_like(side), side)
     upright = torch.arange(2).repeat_interleave(most + 1) > 0
-    found = _unit(bump(alone, upright, height=rows, width=most, dtype=dtype).unsqueeze(1), power)
+    found = bump(alone, upright, height=rows, width=most, power=power, dtype=dtype)
     return found.view(2, most + 1, rows, most)
 
 

@@ -1,0 +1,138 @@
+"""Square against torchattacks: what is left after as many queries, how long it takes, what of that is the model's.
+
+    make peers && make bench            # or: .venv-peers/bin/python benchmarks/bench_square.py
+    python benchmarks/bench_square.py --queries 500 --rounds 1      # a quick look
+
+Two MNIST networks, 100 images, 5,000 queries each, in turns in one process; linf and l2, which torchattacks has both.
+The share is the time inside of the network's own forward over the time of the whole call, by the wall clock. Queries
+are rows that passed the network. What is left is judged on what an attack returns. `results/square.json`.
+
+Where torchattacks is not installed, ours is measured alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import interleave
+import nets
+import torch
+from torch import Tensor, nn
+
+from vambrace.attacks import Square
+from vambrace.models import from_torch
+
+try:
+    import torchattacks
+except ImportError:
+    torchattacks = None
+
+SEED, SHARE = 0, 0.8
+CASES = (
+    ("mnist_convbn_standard", nets.conv_bn, "linf", 0.3),
+    ("mnist_cnn_a_fgsm", nets.cnn_a, "linf", 0.3),
+    ("mnist_cnn_a_fgsm", nets.cnn_a, "l2", 2.0),
+)
+
+
+class Timed(nn.Module):
+    """A network with a stopwatch and a counter of rows."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.seconds, self.rows = 0.0, 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """As the network."""
+        begin = time.perf_counter()
+        logits = self.net(inputs)
+        self.seconds += time.perf_counter() - begin
+        self.rows += len(inputs)
+        return logits
+
+
+def ours(net: Timed, inputs: Tensor, labels: Tensor, *, norm: str, eps: float, queries: int) -> Tensor:
+    """Which samples are left."""
+    attack = Square(norm=norm, eps=eps, queries=queries, share=SHARE)
+    return ~attack(from_torch(net, bounds=(0, 1)), inputs, labels, rng=SEED).success
+
+
+def theirs(net: Timed, inputs: Tensor, labels: Tensor, *, norm: str, eps: float, queries: int) -> Tensor:
+    """The same, judged on what is returned, by a forward that is not timed."""
+    kind = {"linf": "Linf", "l2": "L2"}[norm]
+    attack = torchattacks.Square(
+        net, norm=kind, eps=eps, n_queries=queries, n_restarts=1, p_init=SHARE, loss="margin", seed=SEED
+    )
+    points = attack(inputs, labels)
+    with torch.no_grad():
+        return net.net(points).argmax(dim=1) == labels
+
+
+def case(
+    name: str, make: Callable[[], nn.Module], norm: str, eps: float, given: argparse.Namespace
+) -> dict[str, object]:
+    """One network and norm."""
+    inputs, labels = nets.mnist(given.images)
+    net, options = Timed(make()).eval(), {"norm": norm, "eps": eps, "queries": given.queries}
+    attacks = {"ours": ours} if torchattacks is None else {"ours": ours, "torchattacks": theirs}
+    found: dict[str, list[dict[str, float]]] = {each: [] for each in attacks}
+
+    def run(label: str) -> None:
+        net.seconds, net.rows = 0.0, 0
+        begin = time.perf_counter()
+        left = attacks[label](net, inputs, labels, **options)
+        spent = time.perf_counter() - begin
+        found[label].append({"left": int(left.sum()), "rows": net.rows, "seconds": spent, "share": net.seconds / spent})
+
+    for attack in attacks.values():  # warm up
+        attack(net, inputs, labels, norm=norm, eps=eps, queries=20)
+    times = interleave.interleaved(
+        {label: lambda label=label: run(label) for label in attacks}, given.rounds, warm_up=0
+    )
+    result: dict[str, object] = {"model": name, "norm": norm, "eps": eps}
+    for label, runs in found.items():
+        shares = [each["share"] for each in runs]
+        result[label] = {
+            "left": runs[0]["left"],
+            "rows": runs[0]["rows"],
+            "seconds": interleave.fastest(times[label]),
+            "share_of_forward": {"median": statistics.median(shares), "least": min(shares), "most": max(shares)},
+        }
+    if torchattacks is not None:
+        result["torchattacks_over_ours"] = interleave.ratio(times["torchattacks"], times["ours"])
+    return result
+
+
+def main() -> None:
+    """Run, say, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--queries", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    if not nets.there():
+        interleave.say("bench_square: skipped, no shared models (set VAMBRACE_SHARED to their folder)")
+        return
+    if torchattacks is None:
+        interleave.say("bench_square: torchattacks is not installed here, ours is measured alone (make peers)")
+    torch.set_num_threads(given.threads)
+    result: dict[str, object] = {
+        "surroundings": interleave.surroundings(SEED, given.threads),
+        "images": given.images,
+        "queries": given.queries,
+        "cases": [],
+    }
+    for each in CASES:
+        result["cases"].append(case(*each, given))
+        interleave.say(f"square: {result['cases'][-1]}")
+    full = given.queries == 5000 and given.images == 100 and torchattacks is not None
+    interleave.say(f"written to {interleave.write('square' if full else 'square-quick', result)}")
+
+
+if __name__ == "__main__":
+    main()
