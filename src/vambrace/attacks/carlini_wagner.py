@@ -8,7 +8,7 @@ Adam lowers ||x - input||^2 + weight * max(0, confidence - margin) over a variab
 every point lies inside the box. Each search starts anew with another weight: ten times as large until one succeeds,
 then halfway between the largest that failed and the smallest that succeeded. The nearest success of all points of
 all searches is what counts, and no sample's search depends on how another one goes. When not: with a small budget;
-DDN, FMN and FAB are nearer after a hundred steps than this after a thousand.
+DDN and FMN come nearer with a fraction of the steps.
 
 Reference: Carlini & Wagner 2017, "Towards Evaluating the Robustness of Neural Networks", arXiv 1608.04644, sections V
 and VI.A (loss f6). The first weight there is 0.001 for all samples; here it follows the slope of each.
