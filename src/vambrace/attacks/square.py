@@ -32,7 +32,7 @@ from vambrace.core.options import Norm, Ratio
 from vambrace.ops import draws
 from vambrace.ops.norms import lengths
 from vambrace.ops.rows import assign, spread
-from vambrace.ops.windows import Windows, bump, frame, move_bumps, put_ends, square_side
+from vambrace.ops.windows import Windows, bump, cells, frame, move_bumps, put_cells, put_ends, square_side
 from vambrace.search.rule import Plain
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ _MARKS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _TILES = 5
 _BLOCK = 64
 """Proposals that are drawn at once where the host may ask which samples need them; what is drawn is the same."""
+_SMALL = 4
+"""linf windows up to this side are also kept as lists of their elements."""
 
 
 def window_sides(steps: int, share: float, *, norm: Norm, height: int, width: int) -> tuple[int, ...]:
@@ -105,13 +107,14 @@ class WindowSearch(Plain):
         if origin.start is not None:
             point = torch.where(spread(restart == 0, point), origin.start, point)
         point = self.ball.project(anchor, point)
-        rows, (channels, *_) = len(restart), frame(tuple(point.shape[1:]))
+        rows, (channels, height, _) = len(restart), frame(tuple(point.shape[1:]))
         return {
             "point": point,
             "here": point.clone(),
             "margin": torch.full(restart.shape, float("-inf"), dtype=torch.float64, device=point.device),
             "time": torch.zeros_like(restart),
             "first": restart * self.steps,
+            "cells": restart.new_zeros((rows, _BLOCK, _SMALL ** (1 + (height > 1)) if self._lists(point) else 0)),
             "drawn": restart.new_zeros((rows, _BLOCK, (3 if self.norm == "linf" else 6) + channels)),
         }
 
@@ -124,18 +127,20 @@ class WindowSearch(Plain):
         margin = answer.goal.margin(answer.logits)
         better = margin > state["margin"]
         assign(here, better, point)
-        drawn = self._drawn(anchor, state, answer.rng, tuple(point.shape[1:]))
         return {
             **state,
-            "point": self._proposed(anchor, here, drawn),
+            "point": self._proposed(anchor, state, answer.rng),
             "margin": torch.where(better, margin, state["margin"]),
             "time": time + 1,
         }
 
-    def _proposed(self, anchor: Tensors, here: Tensor, drawn: Tensor) -> Tensor:
+    def _proposed(self, anchor: Tensors, state: Tensors, rng: Streams) -> Tensor:
         """The points with one more window each."""
+        here, drawn, places = state["here"], *self._drawn(anchor, state, rng)
         form = (-1, *frame(tuple(here.shape[1:])))
         low, high, flat = (each.view(form) for each in (anchor["low"], anchor["high"], here))
+        if places is not None:
+            return put_cells(flat, low, high, places, drawn[:, 3:] > 0).view(here.shape)
         if self.norm == "linf":
             top, left, side = drawn[:, :3].unbind(dim=1)
             return put_ends(flat, low, high, Windows(top, left, side), drawn[:, 3:] > 0).view(here.shape)
@@ -154,18 +159,35 @@ class WindowSearch(Plain):
         )
         return moved.view(here.shape)
 
-    def _drawn(self, anchor: Tensors, state: Tensors, rng: Streams, shape: tuple[int, ...]) -> Tensor:
-        """Places and colours of the next proposals, int64 (m, p)."""
-        ids, time, first = anchor["ids"], state["time"], state["first"]
+    def _lists(self, like: Tensor) -> bool:
+        """Whether small windows are kept as lists."""
+        return self.norm == "linf" and like.device.type == "cpu"
+
+    def _drawn(self, anchor: Tensors, state: Tensors, rng: Streams) -> tuple[Tensor, Tensor | None]:
+        """Places and colours of the next proposals, int64 (m, p), and their elements where all windows are small."""
+        ids, time, first, shape = anchor["ids"], state["time"], state["first"], tuple(state["here"].shape[1:])
         if time.device.type != "cpu":
-            return self._windows(rng, ids, time, first, shape)
+            return self._windows(rng, ids, time, first, shape), None
         place = time % _BLOCK
         due = (place == 0).nonzero().squeeze(1)
         if len(due):
             times = (time[due].unsqueeze(1) + torch.arange(_BLOCK)).reshape(-1)
             ids, first = (each[due].repeat_interleave(_BLOCK) for each in (ids, first))
-            state["drawn"][due] = self._windows(rng, ids, times, first, shape).view(len(due), _BLOCK, -1)
-        return state["drawn"][torch.arange(len(time)), place]
+            fresh = self._windows(rng, ids, times, first, shape)
+            state["drawn"][due] = fresh.view(len(due), _BLOCK, -1)
+            if self._lists(time):
+                _, height, width = frame(shape)
+                small = Windows(*fresh[:, :3].unbind(dim=1))
+                listed = cells(
+                    small._replace(side=small.side.clamp(1, _SMALL)), height=height, width=width, most=_SMALL
+                )
+                state["cells"][due] = listed.view(len(due), _BLOCK, -1)
+        rows = torch.arange(len(time))
+        drawn = state["drawn"][rows, place]
+        if not self._lists(time):
+            return drawn, None
+        least, most = (int(each) for each in drawn[:, 2].aminmax())
+        return drawn, state["cells"][rows, place] if least and most <= _SMALL else None
 
     def _windows(self, rng: Streams, ids: Tensor, time: Tensor, first: Tensor, shape: tuple[int, ...]) -> Tensor:
         """What is drawn for proposals number `time` of restarts that begin at `first`: functions of id and step.

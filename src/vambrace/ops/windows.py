@@ -28,7 +28,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Windows", "bump", "frame", "move_bumps", "put_ends", "square_side"]
+__all__ = ["Windows", "bump", "cells", "frame", "move_bumps", "put_cells", "put_ends", "square_side"]
 
 
 _NEXT_TO_NOTHING = 1e-4
@@ -75,15 +75,28 @@ def put_ends(points: Tensor, low: Tensor, high: Tensor, windows: Windows, upper:
         values = torch.where(inside, torch.where(wanted, high, low), points)
         idle = (values == points).flatten(1).all(dim=1)[:, None, None, None]
         return torch.where(inside & idle, torch.where(wanted, low, high), values)
-    found = points.clone()
-    grid = _grid(windows.side, points)
+    grid = _grid(windows.side, (points.shape[2], points.shape[3]))
     if grid is None:
-        return found
-    patch = _patch(grid, windows)
-    ends = patch.taken(low), patch.taken(high)
-    values = torch.where(upper[:, :, None, None], ends[1], ends[0])
-    idle = (values == patch.taken(points)).flatten(1).all(dim=1)
-    patch.write(found, torch.where((upper ^ idle.unsqueeze(1))[:, :, None, None], ends[1], ends[0]))
+        return points.clone()
+    found = put_cells(points, low, high, _patch(grid, windows).index.squeeze(1), upper)
+    return torch.where(windows.side.reshape(-1, 1, 1, 1) > 0, found, points) if grid.some_empty else found
+
+
+def cells(windows: Windows, *, height: int, width: int, most: int) -> Tensor:
+    """The elements of windows of sides 1 to `most` as places in the flat image, some named again: int64 (n, cells)."""
+    grid = _Grid(windows.side, _offset(windows.side, most), most, False, (height, width))
+    return _patch(grid, windows).index.squeeze(1)
+
+
+def put_cells(points: Tensor, low: Tensor, high: Tensor, places: Tensor, upper: Tensor) -> Tensor:
+    """As `put_ends`, for windows given as `cells`, int64 (n, cells); quick where they are few."""
+    form = (*points.shape[:2], -1)
+    found = points.clone()
+    flat, index = found.view(form), places.unsqueeze(1).expand(*form)
+    least, most = low.view(form).gather(2, index), high.view(form).gather(2, index)
+    wanted = upper.unsqueeze(2)
+    idle = (torch.where(wanted, most, least) == flat.gather(2, index)).flatten(1).all(dim=1)
+    flat.scatter_(2, index, torch.where(wanted ^ idle.reshape(-1, 1, 1), most, least))
     return found
 
 
@@ -130,7 +143,7 @@ def move_bumps(
         moved = torch.where(inside, centre + new, torch.where(left, centre, points))
         return moved.clamp_(low, high)
     found = points.clone()
-    grid = _grid(gains.side, points)
+    grid = _grid(gains.side, (height, width))
     if grid is None:
         return found
     patch, other = _patch(grid, gains), _patch(grid, gives)
@@ -249,14 +262,17 @@ class _Patch:
         flat.scatter_(2, index, written)
 
 
-def _grid(side: Tensor, like: Tensor) -> _Grid | None:
-    """For windows of sides (n,) on images (n, c, h, w); None where all are empty."""
-    height, width = like.shape[2:]
+def _grid(side: Tensor, shape: tuple[int, int]) -> _Grid | None:
+    """For windows of sides (n,) on images of a height and width; None where all are empty."""
     least, most = (int(each) for each in side.aminmax())
     if not most:
         return None
-    offset = torch.minimum(_places(most, like.device), side.unsqueeze(1) - 1)
-    return _Grid(side, offset if least else offset.clamp_(min=0), most, not least, (height, width))
+    offset = _offset(side, most)
+    return _Grid(side, offset if least else offset.clamp_(min=0), most, not least, shape)
+
+
+def _offset(side: Tensor, most: int) -> Tensor:
+    return torch.minimum(_places(most, side.device), side.unsqueeze(1) - 1)
 
 
 def _patch(grid: _Grid, windows: Windows) -> _Patch:
