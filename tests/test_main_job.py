@@ -196,10 +196,12 @@ def test_a_model_without_gradients_leaves_white_box_checks_out(ran, scores_only,
     assert scores_only.access is Access.SCORES
     report = assess.run(scores_only, digits, profile="ci", options=ONE_THREAD, out=tmp_path)
     assert report.exit_code == 0
-    assert not [finding for finding in report.results.findings if finding.family == "adversarial"]
+    attacks = {finding.check for finding in report.results.findings if finding.family == "adversarial"}
+    assert attacks == {"square-linf", "square-l2"}, "a black-box attack takes their place"
+    assert 0 <= values_of(report)["square-linf.robust_accuracy@0.3"] < values_of(report)["clean.accuracy"]
     assert finding_of(report, "clean.accuracy").value == finding_of(ran, "clean.accuracy").value
     assert "needs gradients, and the model gives scores" in left_out(report)
-    for attack in ("pgd-linf", "apgd-linf", "pgd-l2"):
+    for attack in ("pgd-linf", "adaptive-linf", "adaptive-l2"):
         assert attack in left_out(report)
     assert "pgd-linf" in (report.path / "report.html").read_text()
 
@@ -235,7 +237,9 @@ def test_a_model_that_gives_labels_only(ran, net, digits, tmp_path):
         LabelsOnly(net), digits, members=members, nonmembers=digits, profile="ci", options=ONE_THREAD, out=tmp_path
     )
     assert report.exit_code == 0
-    assert {finding.family for finding in report.results.findings} == {"preflight", "clean", "natural"}
+    assert {finding.family for finding in report.results.findings} == {"preflight", "clean", "natural", "adversarial"}
+    attacks = {finding.check for finding in report.results.findings if finding.family == "adversarial"}
+    assert attacks == {"hop_skip_jump-l2", "rays-linf"}
     assert values_of(report)["clean.accuracy"] == values_of(ran)["clean.accuracy"]
     assert "clean.loss" not in values_of(report)
     assert "membership needs scores, and the model gives labels" in left_out(report)

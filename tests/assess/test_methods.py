@@ -11,6 +11,7 @@ from assess.plan_mistakes import MINIMAL, PGD
 from vambrace.assess import planschema
 from vambrace.assess.methods import check_as_table, read_check
 from vambrace.core import registry
+from vambrace.errors import ConfigError
 
 SCHEMA = json.loads(planschema.FILE.read_text())
 
@@ -21,8 +22,12 @@ def built_ins(group):
 
 class TestMethods:
     @pytest.mark.parametrize("name", built_ins(registry.ATTACKS))
-    @pytest.mark.parametrize("norm", ["linf", "l2"])
+    @pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
     def test_every_attack_goes_there_and_back(self, name, norm):
+        if norm not in registry.load(registry.ATTACKS, name).norms:
+            with pytest.raises(ConfigError, match="E130|E166"):
+                read_check({"attack": name, "norm": norm, "eps": [0.5]}, "check[0]")
+            return
         planned = read_check({"attack": name, "norm": norm, "eps": ["1/255", 0.5], "id": "x"}, "check[0]")
         table = check_as_table(planned)
         jsonschema.validate({**MINIMAL, "check": [table]}, SCHEMA)

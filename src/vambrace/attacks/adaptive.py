@@ -12,8 +12,8 @@ moves chosen by what they broke for what they cost (`vambrace.attacks.shares`). 
    a stretch breaks, as many again are expected to break less than one sample. Or when the budget, less what is set
    aside for the rest, is spent.
 2. Verification: one cross entropy burst on every survivor, those included that no round looked at.
-3. Tail: long searches with windows, from the best point and from stripes, on the survivors of the highest margin; on
-   twice as many when that broke any, as it does where gradients are masked.
+3. Tail: long searches with windows from the best point, on the survivors of the highest margin; on twice as many when
+   that broke any, as it does where gradients are masked.
 4. Where 2 or 3 broke anything and budget is left, all of it again.
 
 What each part attacked, broke and cost is in `parts` of the outcome, what it was allowed in `allowance`. A sample's
@@ -131,7 +131,7 @@ class _Run:
         if self._start is not None and len(alive):
             self._go("start", alive, Burst(ball=self._ball, loss="margin", steps=0), start=self._start[alive])
         if len(self._board.alive) and self._options.eps:
-            self._burst("burst", self._board.alive, "margin", _FIRST_STEPS)
+            self._first()
             shares = Shares(tuple(self._moves()))
             while self._rounds(shares) + self._verification() + self._tail() and self._affords(_STEPS):
                 pass
@@ -144,6 +144,14 @@ class _Run:
         if isinstance(goal, Untargeted):
             others = logits.scatter(1, goal.labels.unsqueeze(1), float("-inf"))
             self._ranks = others.argsort(dim=1, descending=True)[:, :-1]
+
+    def _first(self) -> None:
+        """A short burst on every sample, or on those of the highest margin where the budget does not last for all."""
+        alive, cost = self._board.alive, 2 * _FIRST_STEPS + 2
+        ranked = alive[self._board.margin[alive].argsort(descending=True, stable=True)]
+        afforded = ranked[: max(0, self._allowance - self._board.spent) // cost]
+        if len(afforded):
+            self._burst("burst", afforded.sort().values, "margin", _FIRST_STEPS)
 
     def _moves(self) -> dict[str, Callable[[Tensor], int]]:
         moves: dict[str, Callable[[Tensor], int]] = {

@@ -73,17 +73,17 @@ def check_refusals(attack: Any, *, eps: float, flat: bool = True) -> None:  # no
     if flat:
         weights = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3) / eps
         rows = torch.rand(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * bounds.high
-        found = attack(model_of(rows_function(weights), bounds, needs), rows, (rows @ weights).argmax(dim=1))
+        found = attack(_model_of(_rows(weights), bounds, needs), rows, (rows @ weights).argmax(dim=1))
         holds(found.adversarial.shape == rows.shape, "features come back in another shape")
     _check_broken_model(attack, model, inputs, labels)
 
 
-def model_of(function: Function, bounds: Bounds | None, access: Access) -> CountingModel:
+def _model_of(function: Function, bounds: Bounds | None, access: Access) -> CountingModel:
     """A counting model in float64 over `function`."""
     return CountingModel(function, access=access, bounds=bounds, dtype=torch.float64)
 
 
-def rows_function(weights: Tensor) -> Function:
+def _rows(weights: Tensor) -> Function:
     """A linear model of rows."""
     return lambda points: points @ weights
 

@@ -35,6 +35,7 @@ from vambrace.assess.checks.breaks import (
 from vambrace.assess.checks.examples import allotted, as_evidence, quota, save_worst
 from vambrace.assess.checks.standing import in_order, not_finite, registered_name, standing
 from vambrace.assess.checks.words import radius, share
+from vambrace.attacks.fixed import FixedRadius
 from vambrace.core.access import Access
 from vambrace.core.findings import Cost, Flag
 from vambrace.core.intervals import wilson
@@ -224,7 +225,8 @@ class AdversarialCheck(Options):
             )
             flags.append(Flag(code="E465", level="unreliable", text=text, families=(self.kind,)))
         size, steps = getattr(self.attack, "step_size", None), int(getattr(self.attack, "steps", 0))
-        if size is not None and steps * size < self.eps[0]:
+        # Only steps within a ball are lengths in its norm.
+        if isinstance(self.attack, FixedRadius) and size is not None and steps * size < self.eps[0]:
             text = f"{steps} steps of {size:.3g} do not reach the edge of the smallest radius, {radius(self.eps[0])}."
             flags.append(Flag(code="E466", level="unreliable", text=text, families=(self.kind,)))
         return flags
