@@ -61,8 +61,8 @@ _SHARE, _LEAST = 0.04, 8
 """Of the survivors, how many a round looks at, and at least how many."""
 _TRIED = 0.003
 """How far down the ranking, as a share of the survivors, a try moves a sample."""
-_FEW = 20
-_TAIL_SHARE, _TAIL_STEPS = 0.15, 200
+_FEW = 10
+_TAIL_SHARE, _TAIL_LEAST, _TAIL_STEPS = 0.15, 4, 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class Adaptive(FixedRadius):
         norm: what `eps` is measured in.
         eps: radius in the units of the inputs.
         budget: forwards, backwards and verifications that an input may cost, on the average over all inputs.
-        patience: rows a survivor, of whom at least 20 are counted, without any success, that end the rounds.
+        patience: rows a survivor, of whom at least 10 are counted, without any success, that end the rounds.
     """
 
     name: ClassVar[str] = "adaptive"
@@ -204,7 +204,7 @@ class _Run:
         while len(self._board.alive):
             alive = self._board.alive
             ranked = alive[self._board.margin[alive].argsort(descending=True, stable=True)]
-            index = ranked[: max(_LEAST, math.ceil(share * len(alive)))]
+            index = ranked[: max(_TAIL_LEAST, math.ceil(share * len(alive)))]
             if not self._affords(_TAIL_STEPS + 2, len(index)):
                 break
             found = self._go("tail", index, Windows(ball=self._ball, steps=_TAIL_STEPS), start=self._board.best[index])
