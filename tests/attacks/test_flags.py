@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vambrace.attacks import PGD
+from vambrace.attacks import FMN, PGD, SIFGSM, VMIFGSM
 from vambrace.attacks.flags import blind_flag, flags, not_finite_flag
 from vambrace.core.intervals import wilson
 from vambrace.explain import page
@@ -69,3 +69,21 @@ def test_an_honest_outcome_has_no_flags() -> None:
     function, bounds, inputs, labels = curved_problem(0.1, 40)
     model = CountingModel(function, bounds=bounds, dtype=torch.float64)
     assert flags(PGD(eps=0.1, steps=10)(model, inputs, labels)) == ()
+
+
+def test_a_step_of_several_gradients_is_as_blind_as_one() -> None:
+    """What is counted is what backwards count, whatever the views and slopes of a step."""
+    weight = torch.linspace(-1, 1, 12).reshape(4, 3)
+    inputs = torch.full((60, 4), 0.5) + torch.arange(60).unsqueeze(1) * 1e-3
+
+    def stairs(points: torch.Tensor) -> torch.Tensor:
+        return (points * 4).round() / 4 @ weight + 0 * points.sum(1, keepdim=True)
+
+    labels = stairs(inputs).argmax(1)
+    for attack in (VMIFGSM(eps=0.002, steps=4), SIFGSM(eps=0.002, steps=4), FMN(norm="l2", steps=6)):
+        out = attack(CountingModel(stairs), inputs, labels)
+        left = ~out.success
+        assert left.sum() > 40
+        assert out.finite.all()
+        assert (2 * out.zero_gradients >= out.backwards)[left].all()
+        assert "E464" in {flag.code for flag in flags(out)}

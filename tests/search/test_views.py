@@ -286,7 +286,7 @@ def test_steps_are_blind_where_the_first_view_has_no_gradient(look: int, monkeyp
         rule = Glance(sighted=sighted, steps=5, restarts=1)
         for dead in range(3):
             out = run(rule, model_of(dead_at(dead), bounds), inputs, Never(labels), batch_size=12)
-            assert out.zero_gradients.unique().tolist() == [5 if dead == 0 else 0]
+            assert out.zero_gradients.unique().tolist() == [5 * rule.views if dead == 0 else 0]
             assert out.adversarial.isfinite().all()
 
 

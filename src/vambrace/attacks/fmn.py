@@ -96,6 +96,7 @@ class FastMinimum(Closing):
         if self.norm != "l0":
             outward = radius / lengths(change, self.norm).double().clamp_(min=torch.finfo(torch.float64).tiny)
             outward = torch.where(lost & (outward > 1.0) & outward.isfinite(), outward, 1.0)
+            outward = outward.clamp(max=torch.finfo(change.dtype).max)  # infinity times no change is no number
             change.mul_(spread(outward, change).to(change.dtype))
         point = self.box.clip(shrink(change, radius, self.norm).add_(anchor["inputs"]))
         return {"point": point, "radius": radius, "shortest": shortest, "time": state["time"] + 1}

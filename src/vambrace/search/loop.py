@@ -340,7 +340,7 @@ class _Search:
         tally.backwards[index] = steps * self._views.backwards
         tally.first_success[index] = torch.where(tally.success[index], slots.met[rows], -1)
         tally.verifications[index] = slots.checks[rows]
-        tally.zero_gradients[index] = slots.zeros[rows]
+        tally.zero_gradients[index] = slots.zeros[rows] * self._views.backwards
         slots.status[rows] = VACANT
         return len(rows)
 
