@@ -55,7 +55,7 @@ class Attacked:
         queries: int64 (n,), what a query-counted model was asked: forwards + verifications on SCORES and LABELS access.
         first_success: int64 (n,), number of logical forwards when the verified success was first seen; -1 where none.
         finite: bool (n,), False where any logit seen was NaN or infinite: such a sample is unmeasured, never robust.
-        zero_gradients: int64 (n,), backwards of steps at which the whole input gradient was exactly zero or not a number.
+        zero_gradients: int64 (n,), backwards of steps whose whole input gradient was exactly zero or no number.
         cost: totals of the call, with the idle and padding rows that ran beside the logical ones.
         parts: of an ensemble, what each of its attacks did, in the order of their first turns; else empty.
         by: of an ensemble, int64 (n,), which of `parts` broke a sample, -1 where none did; else None.
