@@ -14,7 +14,9 @@ moves chosen by what they broke for what they cost (`vambrace.attacks.shares`). 
 2. Verification: one cross entropy burst on every survivor, those included that no round looked at.
 3. Tail: long searches with windows from the best point, on the survivors of the highest margin; on twice as many when
    that broke any, as it does where gradients are masked.
-4. Where 2 or 3 broke anything and budget is left, all of it again.
+4. Where 1, 2 or 3 broke anything and budget is left, all of it again.
+
+A budget that does not pay for 2 or 3 leaves them out: `parts` says which ran.
 
 What each part attacked, broke and cost is in `parts` of the outcome, what it was allowed in `allowance`. A sample's
 outcome depends on the others, whose margins compete for the budget (`joint`); an equal set gives an equal outcome in

@@ -18,6 +18,9 @@ Where a loss needs more classes than the model has, the margin is raised in its 
 classes, DLR below three); and where the goal is not to leave a label, there are no targets to aim at, so that those
 attacks go for the goal itself.
 
+In l1 the attacks and their order are AutoAttack's, the budgets are those above: it uses larger radii first, five starts
+and five targets there.
+
 Reference: Croce & Hein 2020, arXiv 2003.01690, section 5; for l1, Croce & Hein 2021, arXiv 2103.01208.
 """
 
