@@ -158,7 +158,7 @@ class _Search:
         if self._problem.withheld:
             return True
         near = self._goal.reached(logits.argmax(dim=1)) if self._labelled else self._goal.margin(logits) > 0
-        return not bool((near & self._open if len(self._still) else near).any())
+        return not (near & self._open if self._waiting else near).any().item()
 
     def _note(self, verdicts: Verdicts) -> Tensor:
         """Write down how every row stands after an evaluation; which rows go on."""
@@ -231,6 +231,7 @@ class _Search:
         if self._watching:
             self._open = slots.status == LIVE
             self._still = (~self._open).nonzero().squeeze(1)
+            self._waiting = len(self._still)
             if bool((slots.retry & self._open).any()):
                 self._soon = 0  # such rows need a note
         return status
