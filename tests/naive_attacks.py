@@ -145,7 +145,7 @@ def apgd(
             if taken > 0 and taken in marks:
                 begin = max(mark for mark in marks if mark < taken)
                 rises = sum(values[place + 1] > values[place] for place in range(begin, taken))
-                first = rises < rho * (taken - begin)
+                first = rises <= rho * (taken - begin)
                 second = not halved and best_value <= at_mark
                 halved, at_mark = first or second, best_value
                 if halved:

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from naive_attacks import Found, Sample, apgd, pgd, project
 from vambrace.attacks import APGD, FGSM, PGD
+from vambrace.attacks.apgd import checkpoints
+from vambrace.core.access import Bounds
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.core.rng import Streams
 from vambrace.ops import draws
+from vambrace.search.rule import Answer, Origin
 from vambrace.testing.attacks import curved_problem
 from vambrace.testing.counting import CountingModel
 
@@ -137,6 +140,32 @@ def test_apgd_is_the_naive_one(attack: APGD) -> None:
     for batch_size in (1, 7, 64):
         out = attack(model, inputs, labels, rng=Streams(5), ids=ids, batch_size=batch_size)
         compare(attack, out, references, inputs)
+
+
+@pytest.mark.parametrize(("raised", "halved"), [(2, True), (3, True), (4, False)])
+def test_a_share_of_rises_equal_to_rho_halves_the_step(raised: int, halved: bool) -> None:
+    """Three of four steps is not more than 0.75 of them: the authors' code counts <=, their paper <."""
+    rule = APGD(eps=0.1, steps=20, rho=0.75).rule()
+    assert checkpoints(20)[:2] == (5, 9)
+    inputs, goal = torch.full((1, 4), 0.5), Untargeted(torch.tensor([0]))
+    origin = Origin(
+        inputs=inputs,
+        ids=torch.tensor([0]),
+        start=None,
+        bounds=Bounds(0.0, 1.0),
+        rng=Streams(0),
+        goal=goal,
+        logits=None,
+    )
+    anchor = rule.anchor(origin)
+    state = rule.start(origin, anchor, torch.tensor([0]), None)
+    best, gradient = state["best"].clone(), torch.tensor([[1.0, -1.0, 2.0, 0.5]])
+    state |= {"point": inputs.clone(), "time": torch.tensor([9]), "raised": torch.tensor([raised])}
+    state |= {name: torch.tensor([value], dtype=torch.float64) for name, value in (("value", 1.0), ("best_value", 2.0))}
+    answer = Answer(torch.tensor([[1.0, 0.0, -1.0]]), goal, gradient, None, Streams(0))  # does not raise the value
+    after = rule.step(anchor, state, answer)
+    assert after["size"].tolist() == pytest.approx([0.1 if halved else 0.2])
+    assert torch.equal(after["previous"], best if halved else inputs)
 
 
 @pytest.mark.parametrize("attack", [PGD(eps=0.1, steps=10), APGD(eps=0.1, steps=20)], ids=["pgd", "apgd"])

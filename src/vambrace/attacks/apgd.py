@@ -11,9 +11,9 @@ later pass their checkpoints later. `APGD(eps=8 / 255, loss="dlr", targets=9)` i
 it flees the label by way of one class after the other. When not: with few steps (below about 20) PGD is as good.
 
 Reference: Croce & Hein 2020, arXiv 2003.01690, section 3 and algorithm 1. Where the paper and the authors' code
-differ by one iterate, this follows the code: a restart from the best point replaces the iterate that the checkpoint
-looked at, not the one after it, which saves a step. "ce" follows cross entropy through the log odds, which order
-points equally (`vambrace.ops.losses`).
+differ, this follows the code: a restart from the best point replaces the iterate that the checkpoint looked at, not
+the one after it, which saves a step; and steps of which exactly the share `rho` raised the objective are too few.
+"ce" follows cross entropy through the log odds, which order points equally (`vambrace.ops.losses`).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class AdaptiveAscent(Plain):
         aim: what is ascended, and how often.
         steps: of one restart.
         random_start: whether starts are drawn.
-        rho: share of steps since the last checkpoint that must have raised the objective.
+        rho: the step is halved unless more than this share of the steps since the last checkpoint raised the objective.
         momentum: weight of the new step against the last move, 1 for none.
     """
 
@@ -150,7 +150,7 @@ class AdaptiveAscent(Plain):
         watching = gradient.device.type == "cpu"  # elsewhere a look at the rows makes the host wait
         if watching and not bool(due.any()):
             return gradient
-        few = after["raised"] < self.rho * span
+        few = after["raised"] <= self.rho * span  # the paper writes <, its code counts an equal share as too few
         stuck = ~after["halved"] & (after["best_value"] <= after["checked_value"])
         halve = due & (few | stuck)
         after["size"] = torch.where(halve, after["size"] / 2, after["size"])
@@ -180,7 +180,8 @@ class APGD(FixedRadius):
         targets: how many classes to aim at in turn, the nearest first, each from a start of its own (9: the targeted
             APGD of AutoAttack); at most all other classes are used. Any class but the label is a success. One more
             forward a sample ranks the classes. None: the goal's own loss is raised.
-        rho: share of steps between checkpoints that must raise the objective, else the step is halved; not for l1.
+        rho: the step is halved unless more than this share of the steps between two checkpoints raised the objective;
+            not for l1.
         momentum: weight of the new step against the last move; 1 for none; not for l1.
     """
 
