@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vambrace.core.access import Bounds
-from vambrace.ops.grid import on_grid
+from vambrace.ops.grid import LEVELS, fitted, on_grid
 from vambrace.ops.norms import distances
-from vambrace.ops.projections import tighten
+from vambrace.ops.projections import inner_box, tighten
 
 
 def pictures(seed: int, n: int = 6) -> torch.Tensor:
@@ -52,3 +52,77 @@ def test_other_boxes_and_per_feature_ends() -> None:
 def test_half_precision_keeps_its_type() -> None:
     inputs = pictures(0).half()
     assert on_grid(inputs, inputs, 0.1, "linf", Bounds(0.0, 1.0)).dtype == torch.float16
+
+
+IMAGENET = Bounds(
+    (0.0 - torch.tensor([0.485, 0.456, 0.406]).double().view(3, 1, 1))
+    / torch.tensor([0.229, 0.224, 0.225]).double().view(3, 1, 1),
+    (1.0 - torch.tensor([0.485, 0.456, 0.406]).double().view(3, 1, 1))
+    / torch.tensor([0.229, 0.224, 0.225]).double().view(3, 1, 1),
+)
+ENDS = st.floats(-1e4, 1e4, allow_subnormal=False)
+BOXES = st.one_of(
+    st.sampled_from([Bounds(-3.7, 9.1), Bounds(-0.1, 0.1), Bounds(0.3, 0.7), Bounds(-1e-3, 1 / 3), IMAGENET]),
+    st.tuples(ENDS, st.floats(1e-2, 1e4)).map(lambda pair: Bounds(pair[0], pair[0] + pair[1])),
+    st.lists(st.tuples(ENDS, st.floats(1e-2, 1e4)), min_size=3, max_size=3).map(
+        lambda pairs: Bounds(
+            torch.tensor([low for low, _ in pairs], dtype=torch.float64).view(3, 1, 1),
+            torch.tensor([low + width for low, width in pairs], dtype=torch.float64).view(3, 1, 1),
+        )
+    ),
+)
+
+
+@settings(deadline=None)
+@given(
+    box=BOXES,
+    norm=st.sampled_from(["linf", "l2", "l1", "l0"]),
+    share=st.sampled_from([0.004, 0.03, 0.3, 3.0, float("inf")]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 10_000),
+)
+def test_in_any_box_what_fits_is_on_levels_and_inside_measured_in_double_precision(
+    box: Bounds, norm: str, share: float, dtype: torch.dtype, seed: int
+) -> None:
+    """Ends that are no numbers of the dtype included: a level is rounded inward there."""
+    generator = torch.Generator().manual_seed(seed)
+    low, high = (torch.as_tensor(end, dtype=torch.float64) for end in (box.low, box.high))
+    width = (high - low) / LEVELS
+    least, most = inner_box(box, torch.zeros((), dtype=dtype))
+    levels = torch.randint(-60, 316, (6, 3, 5, 5), generator=generator).clamp(0, LEVELS)  # many at the ends
+    inputs = (low + levels * width).to(dtype).clamp(least, most)
+    inputs[3:] = (inputs[3:] + torch.rand(inputs[3:].shape, generator=generator) * width).to(dtype).clamp(least, most)
+    eps = 40.0 * share if norm == "l0" else share * box.span * {"linf": 1.0, "l2": 3.0, "l1": 9.0}[norm]
+    away = inputs + torch.randn(inputs.shape, generator=generator, dtype=dtype) * box.span * 0.2
+    points, _ = tighten(away, inputs, eps, norm, box)
+    found, distance = fitted(points, inputs, eps, norm, box)
+    fits = distance.isfinite()
+    assert ((found.double() >= low) & (found.double() <= high)).all()
+    assert (distances(found, inputs, norm)[fits] <= eps).all()
+    saved = ((found.double() - low) / width).round()
+    assert ((saved >= 0) & (saved <= LEVELS)).all()
+    assert torch.equal((low + saved * width).to(dtype).clamp(least, most), found), "read again it is the same"
+    again, size = fitted(found, inputs, eps, norm, box)
+    assert torch.equal(again[fits], found[fits])
+    assert torch.equal(size[fits], distance[fits]), "what is on levels and near enough stays as it is"
+    # An input on a level can always be saved: at least as itself.
+    still, nothing = fitted(inputs[:3], inputs[:3], eps, norm, box)
+    assert torch.equal(still, inputs[:3])
+    assert (nothing == 0).all()
+    if norm == "linf" or (norm != "l0" and dtype == torch.float64):
+        assert fits[:3].all()
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+@given(seed=st.integers(0, 10_000))
+def test_elements_that_are_not_changed_stay_on_their_levels(norm: str, seed: int) -> None:
+    """A level as saved lies beside itself by a rounding, in this box on either side."""
+    box = Bounds(-1.0, 1.0)
+    inputs = ((pictures(seed) * 255).round().double() * (2 / 255) - 1.0).float()
+    points = inputs.clone()
+    points[:, 0, 0, 0] *= -0.99
+    eps = 0.9 * float(distances(points, inputs, norm).min().clamp(min=0.01))
+    points, _ = tighten(points, inputs, eps, norm, box)
+    found, distance = fitted(points, inputs, eps, norm, box)
+    assert torch.equal(found.flatten(1)[:, 1:], inputs.flatten(1)[:, 1:])
+    assert (distance <= eps).all()

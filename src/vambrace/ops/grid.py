@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vambrace.ops.norms import distances
-from vambrace.ops.projections import ball_box
+from vambrace.ops.projections import ball_box, inner_box
 from vambrace.ops.rows import spread
 
 if TYPE_CHECKING:
@@ -41,31 +41,39 @@ def on_grid(points: Tensor, inputs: Tensor, eps: float, norm: Norm, bounds: Boun
         bounds: the box; its ends are levels 0 and 255.
 
     Returns:
-        (n, ...), values `low + k (high - low) / 255` rounded once to the dtype. Inside the ball wherever the inputs lie
-        on levels themselves; where they do not, a value may have no level near enough, and the caller must measure.
+        (n, ...), values `low + k (high - low) / 255` rounded once to the dtype, inward at the ends of the box where
+        these are no numbers of the dtype. Inside the box; inside the ball wherever the inputs lie on levels
+        themselves; where they do not, a value may have no level near enough, and the caller must measure.
     """
     low = torch.as_tensor(bounds.low, dtype=torch.float64, device=points.device)
     high = torch.as_tensor(bounds.high, dtype=torch.float64, device=points.device)
     width = (high - low) / LEVELS
+    floor, ceiling = inner_box(bounds, points)
+
+    def values(level: Tensor) -> Tensor:
+        return (low + level.clamp(0, LEVELS) * width).to(points.dtype).clamp(floor, ceiling)
+
     level = ((points.double() - low) / width).round()
     if norm == "linf":
         least, most = ball_box(inputs, eps, bounds)
         # One level inward where rounding of a level to the dtype would leave the ball by its last digit.
-        found = _values(level, low, width, points)
+        found = values(level)
         level = torch.where(found > most, ((most.double() - low) / width).floor(), level)
         level = torch.where(found < least, ((least.double() - low) / width).ceil(), level)
-        found = _values(level, low, width, points)
+        found = values(level)
         level = level - (found > most).to(level) + (found < least).to(level)
-        return _values(level, low, width, points)
-    found = _values(level, low, width, points)
+        return values(level)
+    found = values(level)
     if norm == "l0":
         return found
     far = distances(found, inputs, norm) > eps
     own = (inputs.double() - low) / width
-    # Toward the input: no coordinate moves further than it was asked to.
+    # Toward the input, but not past its own level, which rounding puts on either side of the input: no coordinate moves
+    # further than it was asked to.
     exact = (points.double() - low) / width
-    nearer = torch.where(exact >= own, exact.floor(), exact.ceil())
-    return torch.where(spread(far, found), _values(nearer, low, width, points), found)
+    home = own.round()
+    nearer = torch.where(exact >= own, exact.floor().maximum(home), exact.ceil().minimum(home))
+    return torch.where(spread(far, found), values(nearer), found)
 
 
 def fitted(points: Tensor, inputs: Tensor, eps: float, norm: Norm, bounds: Bounds) -> tuple[Tensor, Tensor]:
@@ -73,7 +81,3 @@ def fitted(points: Tensor, inputs: Tensor, eps: float, norm: Norm, bounds: Bound
     found = on_grid(points, inputs, eps, norm, bounds)
     distance = distances(found, inputs, norm)
     return found, torch.where(distance <= eps, distance, torch.inf)
-
-
-def _values(level: Tensor, low: Tensor, width: Tensor, like: Tensor) -> Tensor:
-    return (low + level.clamp(0, LEVELS) * width).to(like.dtype)
