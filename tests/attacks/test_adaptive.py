@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vambrace.attacks import PGD
 from vambrace.attacks.adaptive import Adaptive
+from vambrace.attacks.flags import flags
 from vambrace.attacks.ledger import ledger
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.errors import ConfigError
@@ -89,15 +90,21 @@ def test_it_finds_more_than_pgd_on_a_rugged_model_for_less() -> None:
     assert out.cost.forwards + out.cost.backwards < pgd.cost.forwards + pgd.cost.backwards
 
 
-@pytest.mark.parametrize(("budget", "patience"), [(2, 10**6), (13, 10**6), (40, 10**6), (120, 10**6)])
-def test_the_budget_is_kept_and_what_is_left_is_said(budget: int, patience: int) -> None:
+@pytest.mark.parametrize("budget", [3, 13, 40, 120, 300])
+@pytest.mark.parametrize("wrong", [0, 7, 60])
+def test_the_budget_is_kept_and_what_is_left_is_said(budget: int, wrong: int, patience: int = 10**6) -> None:
+    """Also where inputs are wrong already, which costs a claim and a verification each."""
     function, bounds, inputs, labels = curved_problem(0.02, 60)
+    labels = torch.where(torch.arange(60) < wrong, (labels + 1) % 3, labels)
     out = Adaptive(eps=0.01, budget=budget, patience=patience)(model_of(function, bounds), inputs, labels)
+    assert int(out.success.sum()) >= wrong
     spent = out.cost.forwards + out.cost.backwards + out.cost.verifications
     assert out.allowance == 60 * budget
     assert out.unspent == out.allowance - spent
     assert spent <= 60 * budget
     assert f"{out.allowance:,} allowed rows" in ledger(out)
+    assert out.stopped == ("broken" if out.success.all() else "budget")
+    assert ("something was left out" in ledger(out)) == (not out.success.all())
 
 
 def test_it_stops_by_its_rule_when_nothing_breaks() -> None:
@@ -114,6 +121,19 @@ def test_it_stops_by_its_rule_when_nothing_breaks() -> None:
     assert parts["verification"].attacked == 60
     assert parts["tail"].attacked == 9
     assert out.unspent > 0.9 * out.allowance
+    assert out.stopped == "patience"
+    assert "nothing more is expected" in ledger(out)
+
+
+def test_a_small_budget_goes_to_the_rounds_and_no_tail_runs_without_verification() -> None:
+    """What does not pay for all that follows the rounds is not kept for it."""
+    function, bounds, inputs, labels = curved_problem(0.02, 60)
+    for budget in (20, 30, 40, 60, 80):
+        out = Adaptive(eps=1e-7, budget=budget, patience=10**6)(model_of(function, bounds), inputs, labels)
+        names = {part.name for part in out.parts}
+        assert "tail" not in names or "verification" in names
+        assert out.unspent < 600, budget  # what a round may cost
+        assert out.stopped == "budget"
 
 
 def test_a_targeted_goal_reaches_its_target() -> None:
@@ -134,7 +154,14 @@ def test_a_model_without_gradients_to_go_by_is_searched_with_windows() -> None:
     out = Adaptive(eps=0.15)(model_of(stairs, bounds), inputs, labels)
     free = Adaptive(eps=0.15)(model_of(function, bounds), inputs, labels)
     assert int(out.success.sum()) >= 0.8 * int(free.success.sum()) > 0
-    assert {part.name for part in out.parts if part.black_box} == {"tail"}
+    assert {part.name for part in out.parts if part.black_box} == {"windows", "tail"}
+    again = {part.name: part for part in out.parts}["again"]
+    assert again.cost.backwards > 0
+    assert out.beyond >= 0.5 * sum(part.broken for part in out.parts if part.black_box) > 0
+    assert "E467" in {flag.code for flag in flags(out)}
+    smooth = {part.name: part for part in free.parts}
+    assert free.beyond <= 0.1 * smooth["windows"].broken + 1 if "windows" in smooth else free.beyond == 0
+    assert "E467" not in {flag.code for flag in flags(free)}
 
 
 def test_survivors_are_left_with_the_nearest_to_breaking_that_was_met() -> None:
@@ -171,7 +198,7 @@ def test_empty_and_single() -> None:
     assert torch.equal(Adaptive(eps=0.0)(model, inputs, labels).adversarial, inputs)
 
 
-@pytest.mark.parametrize("options", [{"budget": 1}, {"patience": 0}, {"eps": -1.0}])
+@pytest.mark.parametrize("options", [{"budget": 2}, {"patience": 0}, {"eps": -1.0}])
 def test_options_out_of_range_are_refused(options: dict) -> None:
     with pytest.raises(ConfigError, match="E130"):
         Adaptive(**{"eps": 0.1, **options})
@@ -199,7 +226,7 @@ def test_what_is_wrong_on_purpose_is_noticed(wrong: str, monkeypatch: pytest.Mon
         check = test_survivors_are_left_with_the_nearest_to_breaking_that_was_met
     elif wrong == "budget ignored":
         monkeypatch.setattr(adaptive._Run, "_affords", lambda *_, **__: True)
-        check = lambda: test_the_budget_is_kept_and_what_is_left_is_said(40, patience=60)  # noqa: E731
+        check = lambda: test_the_budget_is_kept_and_what_is_left_is_said(40, 7, patience=60)  # noqa: E731
     else:
         monkeypatch.setattr(Targeted, "margin", lambda self, logits: logits.amax(1) - logits.amin(1))
         check = test_a_targeted_goal_reaches_its_target

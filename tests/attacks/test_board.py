@@ -9,7 +9,9 @@ import torch
 from vambrace.attacks import PGD
 from vambrace.attacks.ball import Ball
 from vambrace.attacks.board import Board
+from vambrace.attacks.operators import Windows
 from vambrace.core.access import Access
+from vambrace.search.loop import search
 from vambrace.search.problem import Problem, pose
 from vambrace.testing.attacks import curved_problem
 from vambrace.testing.counting import CountingModel
@@ -57,11 +59,13 @@ def test_searches_add_up_and_only_survivors_are_left() -> None:
     won = second[two.success]
     assert (out.first_success[won] == (1 + one.forwards[~one.success] + two.first_success)[two.success]).all()
     assert (out.by[won] == 2).all()
-    assert [(part.name, part.attacked, part.survivors, part.black_box) for part in out.parts] == [
-        ("clean", 30, 0, False),
-        ("one", 27, 27, False),
-        ("two", len(second), len(second), True),
+    assert [(part.name, part.attacked, part.black_box) for part in out.parts] == [
+        ("clean", 30, False),
+        ("one", 27, False),
+        ("two", len(second), True),
     ]
+    assert out.left == int((~out.success).sum())
+    assert out.beyond == int(two.success.sum())
     assert out.unspent == 10_000 - out.cost.forwards - out.cost.backwards - out.cost.verifications
 
 
@@ -75,6 +79,36 @@ def test_a_part_that_comes_again_is_one_line() -> None:
     assert (
         board.spent == board.parts[0].cost.forwards + board.parts[0].cost.backwards + board.parts[0].cost.verifications
     )
+
+
+def test_what_gradients_find_on_second_asking_is_no_black_box_success() -> None:
+    problem, _ = posed()
+    board = Board(problem, BALL)
+    board.look()
+    first = board.alive
+    assert board.beyond().tolist() == []
+    windows = Windows(ball=BALL, steps=60)
+    for name in ("one", "two"):
+        left = board.alive
+        part = dataclasses.replace(problem.take(left), start=problem.inputs[left], rng=problem.rng.child(name))
+        board.add(name, left, search(part, windows), black_box=True)
+    hits = board.beyond()
+    assert torch.equal(hits, first[board.success[first]])
+    assert len(hits) > 2
+    before = board.outcome()
+    assert before.beyond == len(hits)
+    spent, points = before.forwards.clone(), before.adversarial.clone()
+    weak = PGD(eps=0.03, steps=2, step_size=1e-4).run(problem.take(hits))
+    assert board.ask_again("again", hits, weak).tolist() == hits[~weak.success].tolist()
+    strong = PGD(eps=0.03, steps=30).run(problem.take(hits))
+    assert strong.success.any()
+    assert board.ask_again("again", hits, strong).tolist() == hits[~strong.success].tolist()
+    after = board.outcome()
+    assert after.beyond == len(hits) - int(strong.success.sum()) - int(weak.success.sum())
+    assert torch.equal(after.adversarial, points)
+    assert after.parts[-1].attacked == 2 * len(hits)
+    assert (after.parts[-1].broken, after.parts[-1].black_box) == (0, False)
+    assert (after.forwards - spent)[hits].tolist() == (weak.forwards + strong.forwards).tolist()
 
 
 def test_the_best_point_is_kept_and_none_outside_the_ball() -> None:

@@ -19,13 +19,14 @@ def test_a_line_a_part_and_one_for_all() -> None:
     out = run(Adaptive(eps=0.03, budget=60))
     lines = ledger(out).splitlines()
     assert lines[0].split() == ["attack", "attacked", "broken", "forwards", "backwards", "verifications"]
-    assert [line.split()[0] for line in lines[1:-2]] == [part.name for part in out.parts]
-    assert lines[-2].split() == [
+    assert [line.split()[0] for line in lines[1:-3]] == [part.name for part in out.parts]
+    assert lines[-3].split() == [
         "all", "12", str(int(out.success.sum())), f"{out.cost.forwards:,}", f"{out.cost.backwards:,}",
         f"{out.cost.verifications:,}",
     ]  # fmt: skip
-    assert lines[-1].endswith(f"; {out.unspent:,} of 720 allowed rows left unspent")
-    assert len({len(line) for line in lines[:-1]}) == 1, "columns line up"
+    assert lines[-2].endswith(f"; {out.unspent:,} of 720 allowed rows left unspent")
+    assert lines[-1] == "stopped: budget spent, something was left out"
+    assert len({len(line) for line in lines[:-2]}) == 1, "columns line up"
 
 
 def test_a_single_attack_has_one_line() -> None:

@@ -2,7 +2,7 @@
 
     >>> from vambrace.attacks.adaptive import Adaptive
     >>> Adaptive(norm="linf", eps=8 / 255).budget
-    320
+    340
 
 A fixed ensemble spends most of its calls on samples that nobody breaks. This one starts with a short burst on every
 sample, and then moves its budget to where samples break: rounds of short moves on the few of the highest margin, with
@@ -12,11 +12,14 @@ moves chosen by what they broke for what they cost (`vambrace.attacks.shares`). 
    a stretch breaks, as many again are expected to break less than one sample. Or when the budget, less what is set
    aside for the rest, is spent.
 2. Verification: one cross entropy burst on every survivor, those included that no round looked at.
-3. Tail: long searches with windows from the best point, on the survivors of the highest margin; on twice as many when
-   that broke any, as it does where gradients are masked.
-4. Where 1, 2 or 3 broke anything and budget is left, all of it again.
+3. Tail: long searches with windows on the survivors of the highest margin; on twice as many when that broke any, as it
+   does where gradients are masked.
+4. Where 2 or 3 broke anything and budget is left, all of it again.
+5. What windows alone have broken is attacked again by following gradients. Where that fails too often, gradients
+   mislead, and `vambrace.attacks.flags` says so (E467).
 
-A budget that does not pay for 2 or 3 leaves them out: `parts` says which ran.
+A budget that does not pay for 2 leaves out 3 also: `parts` says which ran, `stopped` why the search ended: "broken"
+(no sample is left), "patience" (nothing more is expected) or "budget" (something was left out).
 
 What each part attacked, broke and cost is in `parts` of the outcome, what it was allowed in `allowance`. A sample's
 outcome depends on the others, whose margins compete for the budget (`joint`); an equal set gives an equal outcome in
@@ -30,7 +33,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import torch
 
@@ -57,6 +60,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Adaptive"]
 
+Steep = Literal["margin", "diverse", "ce", "toward"]
+
 _FIRST_STEPS, _STEPS, _SPREADING = 5, 15, 5
 _WINDOW_STEPS, _AFTER_STEPS = 20, 10
 _SHARE, _LEAST = 0.04, 8
@@ -64,7 +69,11 @@ _SHARE, _LEAST = 0.04, 8
 _TRIED = 0.003
 """How far down the ranking, as a share of the survivors, a try moves a sample."""
 _FEW = 10
+_MOVE = 2 * (max(_STEPS + _SPREADING, _WINDOW_STEPS) + 2)
+"""Rows that a move costs a sample at most, where no claim is refused."""
 _TAIL_SHARE, _TAIL_LEAST, _TAIL_STEPS = 0.15, 4, 200
+_YIELD = 0.125
+"""The share of the samples that windows look at which they may break without the budget running out for the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +91,12 @@ class Adaptive(FixedRadius):
     norms: ClassVar[tuple[Norm, ...]] = ("l1", "l2", "linf")
     joint: ClassVar[bool] = True
     reuses: ClassVar[bool] = True
-    budget: int = 320
+    budget: int = 340
     patience: int = 50
 
     def __post_init__(self) -> None:
         FixedRadius.__post_init__(self)
-        require_option(self.budget >= 2, "budget", self.budget, "2 or more: less does not pay for one step")
+        require_option(self.budget >= 3, "budget", self.budget, "3 or more: what an input that is wrong already costs")
         require_option(self.patience >= 1, "patience", self.patience, "1 or more")
 
     def run(self, problem: Problem, *, progress: Progress = silent) -> Attacked:
@@ -122,6 +131,8 @@ class _Run:
         self._allowance = options.budget * len(problem.inputs)
         self._tries = torch.zeros_like(problem.ids)
         self._turn = 0
+        self._short = False  # whether the last pass left out anything for want of budget
+        self._verified = False  # whether it looked at every survivor
         self._classes = 0
         self._ranks: Tensor | None = None  # classes other than the label, by their logits at the input
 
@@ -134,10 +145,15 @@ class _Run:
             self._go("start", alive, Burst(ball=self._ball, loss="margin", steps=0), start=self._start[alive])
         if len(self._board.alive) and self._options.eps:
             self._first()
-            shares = Shares(tuple(self._moves()))
-            while self._rounds(shares) + self._verification() + self._tail() and self._affords(_STEPS):
-                pass
-        return self._board.outcome(self._allowance)
+            shares = Shares((*self._bursts(), "windows"))
+            while True:
+                self._short = False
+                self._rounds(shares)
+                if not self._verification() + self._tail():
+                    break
+            self._ask_again()
+        stopped = "budget" if self._short else "patience"
+        return self._board.outcome(self._allowance, stopped if len(self._board.alive) else "broken")
 
     def _clean(self) -> None:
         """Which classes are near each input, and which inputs are wrong already."""
@@ -153,35 +169,37 @@ class _Run:
         ranked = alive[self._board.margin[alive].argsort(descending=True, stable=True)]
         afforded = ranked[: max(0, self._allowance - self._board.spent) // cost]
         if len(afforded):
-            self._burst("burst", afforded.sort().values, "margin", _FIRST_STEPS)
+            self._go("burst", afforded.sort().values, self._burst("margin", _FIRST_STEPS))
 
-    def _moves(self) -> dict[str, Callable[[Tensor], int]]:
-        moves: dict[str, Callable[[Tensor], int]] = {
-            "windows": self._windows,
-            "margin": lambda index: self._burst("margin", index, "margin", _STEPS),
-            "diverse": lambda index: self._burst("diverse", index, "margin", _STEPS + _SPREADING, _SPREADING),
-        }
-        if isinstance(self._problem.goal, Untargeted | Targeted):
-            moves["ce"] = lambda index: self._burst("ce", index, "ce", _STEPS)
-        if self._ranks is not None and self._classes > 2:
-            moves["toward"] = self._toward
-        return moves
+    def _bursts(self) -> tuple[Steep, ...]:
+        """The moves that follow gradients."""
+        named = isinstance(self._problem.goal, Untargeted | Targeted)
+        many = self._ranks is not None and self._classes > 2
+        return ("margin", "diverse", *(("ce",) if named else ()), *(("toward",) if many else ()))
 
-    def _rounds(self, shares: Shares) -> int:
-        """Moves on the samples of the highest margin until nothing more is expected; how many samples they broke."""
-        board, moves = self._board, self._moves()
-        dry, broken = 0, 0
+    def _burst_of(self, move: Steep, index: Tensor) -> tuple[Problem, Burst]:
+        """What to search, and by which rule."""
+        if move == "diverse":
+            return self._part(index), self._burst("margin", _STEPS + _SPREADING, _SPREADING)
+        return self._toward(index) if move == "toward" else self._part(index), self._burst(move, _STEPS)
+
+    def _rounds(self, shares: Shares) -> None:
+        """Moves on the samples of the highest margin until nothing more is expected."""
+        board, dry = self._board, 0
+        # A budget that will not pay for what comes after the rounds is theirs.
+        late = self._affords(_MOVE, _LEAST, reserve=self._reserve())
         while len(board.alive) and dry < self._options.patience * max(_FEW, len(board.alive)):
             chosen = self._chosen()
-            if not self._affords(2 * (_STEPS + _SPREADING) + 2, len(chosen), reserve=self._reserve()):
+            if not self._affords(_MOVE, len(chosen), reserve=self._reserve() if late else self._owed(len(chosen))):
                 break
             before, name = board.spent, shares.choose(self._stream().child("share"))
-            found = moves[name](chosen)
+            found = self._windows(chosen) if name == "windows" else self._steeply(cast("Steep", name), chosen)
             self._tries[chosen] += 1
             shares.record(name, broken=found, cost=board.spent - before)
-            broken += found
             dry = 0 if found else dry + board.spent - before
-        return broken
+
+    def _steeply(self, move: Steep, index: Tensor) -> int:
+        return self._searched(move, index, *self._burst_of(move, index))
 
     def _chosen(self) -> Tensor:
         """Positions of the samples that the next round looks at."""
@@ -194,54 +212,68 @@ class _Run:
         return alive[(rank / len(alive) + _TRIED * self._tries[alive]).argsort(stable=True)[:count]]
 
     def _verification(self) -> int:
+        """One cross entropy burst on every survivor; how many it broke."""
         alive = self._board.alive
-        if not len(alive) or not self._affords(2 * _STEPS + 2, len(alive)):
+        self._verified = False
+        if not len(alive) or not self._affords(2 * _STEPS + 2, len(alive), reserve=self._owed()):
             return 0
-        loss: Literal["ce", "margin"] = "ce" if isinstance(self._problem.goal, Untargeted | Targeted) else "margin"
-        return self._burst("verification", alive, loss, _STEPS)
+        self._verified = True
+        named = isinstance(self._problem.goal, Untargeted | Targeted)
+        return self._go("verification", alive, self._burst("ce" if named else "margin", _STEPS))
 
     def _tail(self) -> int:
         """Long searches with windows on the survivors of the highest margin; how many samples they broke."""
         share, broken = _TAIL_SHARE, 0
-        while len(self._board.alive):
+        while len(self._board.alive) and self._verified:
             alive = self._board.alive
             ranked = alive[self._board.margin[alive].argsort(descending=True, stable=True)]
             index = ranked[: max(_TAIL_LEAST, math.ceil(share * len(alive)))]
-            if not self._affords(_TAIL_STEPS + 2, len(index)):
+            if not self._affords(_TAIL_STEPS + 2, len(index), reserve=self._owed(len(index))):
                 break
-            found = self._go("tail", index, Windows(ball=self._ball, steps=_TAIL_STEPS), start=self._board.best[index])
+            found = self._free("tail", index, _TAIL_STEPS)
             broken += found
             if not found or share >= 1:
                 break
             share *= 2
         return broken
 
+    def _ask_again(self) -> None:
+        """Whether gradients find what only windows have found: else they mislead, and a flag says so."""
+        left = self._board.beyond()
+        for move in self._bursts():
+            left = left[: max(0, (self._allowance - self._board.spent) // _MOVE)]
+            if len(left):
+                left = self._board.ask_again("again", left, search(*self._burst_of(move, left), name="again"))
+
     def _windows(self, index: Tensor) -> int:
         """Small windows from the best point, then a burst from beside the new best."""
-        steep = Burst(ball=self._ball, loss="margin", steps=_AFTER_STEPS, noise=True)
-        found = self._go("windows", index, Windows(ball=self._ball, steps=_WINDOW_STEPS), start=self._board.best[index])
-        left = index[~self._board.success[index] & self._board.finite[index]]
-        return found + (self._go("windows-burst", left, steep, start=self._board.best[left]) if len(left) else 0)
+        board, steep = self._board, Burst(ball=self._ball, loss="margin", steps=_AFTER_STEPS, noise=True)
+        found = self._free("windows", index, _WINDOW_STEPS)
+        left = index[~board.success[index] & board.finite[index]]
+        return found + (self._go("windows-burst", left, steep, start=board.best[left]) if len(left) else 0)
 
-    def _toward(self, index: Tensor) -> int:
-        """A burst towards one class, the next one by the logits of the input at every try."""
+    def _toward(self, index: Tensor) -> Problem:
+        """The problem of samples with one class to aim at, the next one by the logits of the input at every try."""
         assert self._ranks is not None
         goal = self._problem.goal
         assert isinstance(goal, Untargeted)
         place = self._tries[index] % min(9, self._ranks.shape[1])
         targets = self._ranks[index].gather(1, place.unsqueeze(1)).squeeze(1)
-        part = dataclasses.replace(self._part(index), goal=Toward(goal.labels[index], targets))
-        return self._searched("toward", index, part, Burst(ball=self._ball, loss="toward", steps=_STEPS))
+        return dataclasses.replace(self._part(index), goal=Toward(goal.labels[index], targets))
 
-    def _burst(self, name: str, index: Tensor, loss: Literal["ce", "margin"], steps: int, spreading: int = 0) -> int:
-        rule = Burst(ball=self._ball, loss=loss, steps=steps, spreading=spreading, classes=self._classes)
-        return self._go(name, index, rule)
+    def _burst(self, loss: Literal["ce", "margin", "toward"], steps: int, spreading: int = 0) -> Burst:
+        return Burst(ball=self._ball, loss=loss, steps=steps, spreading=spreading, classes=self._classes)
+
+    def _free(self, name: str, index: Tensor, steps: int) -> int:
+        """Windows from the best points: without gradients."""
+        part = dataclasses.replace(self._part(index), start=self._board.best[index])
+        return self._searched(name, index, part, Windows(ball=self._ball, steps=steps), black_box=True)
 
     def _go(self, name: str, index: Tensor, rule: Rule, start: Tensor | None = None) -> int:
         return self._searched(name, index, dataclasses.replace(self._part(index), start=start), rule)
 
-    def _searched(self, name: str, index: Tensor, part: Problem, rule: Rule) -> int:
-        broken = self._board.add(name, index, search(part, rule, name=name), black_box=name == "tail")
+    def _searched(self, name: str, index: Tensor, part: Problem, rule: Rule, *, black_box: bool = False) -> int:
+        broken = self._board.add(name, index, search(part, rule, name=name), black_box=black_box)
         self._advance(broken)
         return broken
 
@@ -253,9 +285,17 @@ class _Run:
         return self._problem.rng.child("turn", self._turn)
 
     def _reserve(self) -> int:
-        """Rows set aside for one verification and one tail."""
+        """Rows set aside for one verification, one tail, and what they and a round may owe."""
         alive = len(self._board.alive)
-        return alive * (2 * _STEPS + 2) + math.ceil(_TAIL_SHARE * alive) * (_TAIL_STEPS + 2)
+        tail = max(_TAIL_LEAST, math.ceil(_TAIL_SHARE * alive))
+        return alive * (2 * _STEPS + 2) + tail * (_TAIL_STEPS + 2) + self._owed(_LEAST + tail)
 
-    def _affords(self, rows: int, samples: int = 1, *, reserve: int = 0) -> bool:
-        return self._board.spent + rows * samples + reserve <= self._allowance
+    def _owed(self, samples: int = 0) -> int:
+        """Rows that asking again may cost when windows look at so many samples more."""
+        return (len(self._board.beyond()) + math.ceil(_YIELD * samples)) * len(self._bursts()) * _MOVE
+
+    def _affords(self, rows: int, samples: int, *, reserve: int) -> bool:
+        """Whether the budget pays for this; once it does not, something was left out."""
+        affords = self._board.spent + rows * samples + reserve <= self._allowance
+        self._short |= not affords
+        return affords

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Board"]
 
+_NOBODY = Part(name="", attacked=0, broken=0, cost=Cost())
 _SUMMED = ("forwards", "backwards", "verifications", "queries", "zero_gradients")
 
 
@@ -73,7 +74,8 @@ class Board:
         """Ask once about every input itself, verify what reaches the goal already, and hand back the logits (n, k)."""
         problem = self.problem
         oracle, count = Oracle(problem.model, problem.most_class), len(problem.inputs)
-        with torch.inference_mode(False), torch.no_grad():
+        device = problem.inputs.device.type
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
             parts = cast("tuple[Tensor, ...]", problem.inputs.split(problem.batch_size))
             logits = torch.cat([oracle.logits(part) for part in parts])
         finite = logits.isfinite().all(dim=1)
@@ -102,10 +104,8 @@ class Board:
             again: whether the same part has counted these samples as attacked already.
             black_box: whether the search asked for no gradients.
         """
-        survivors = len(self.alive)
         before = self._spent["forwards"][index]
-        for column, total in self._spent.items():
-            total[index] += getattr(found, column)
+        self._pay(index, found)
         self.finite[index] &= found.finite
         inside = found.distance <= self._ball.eps
         better = found.success | (inside & ~(found.margin <= self.margin[index]))
@@ -115,20 +115,46 @@ class Board:
         won = index[found.success]
         self.success[won] = True
         self._first[won] = (before + found.first_success)[found.success]
-        old = self._parts.get(name, Part(name=name, attacked=0, broken=0, cost=Cost()))
         broken = len(won)
-        self._parts[name] = Part(
-            name=name,
-            attacked=old.attacked + (0 if again else len(index)),
-            broken=old.broken + broken,
-            cost=old.cost + found.cost,
-            black_box=black_box,
-            survivors=old.survivors + (0 if again else survivors),
-        )
+        self._enter(name, 0 if again else len(index), found, broken=broken, black_box=black_box)
         self._by[won] = list(self._parts).index(name)
         return broken
 
-    def outcome(self, allowance: int | None = None) -> Attacked:
+    def ask_again(self, name: str, index: Tensor, found: Attacked) -> Tensor:
+        """Count what attacks with gradients find on samples that black-box attacks have broken.
+
+        Args:
+            name: whose part of the ledger it belongs to.
+            index: distinct positions of broken samples.
+            found: their outcome, in that order.
+
+        Returns:
+            int64, positions of those that were not found.
+        """
+        self._pay(index, found)
+        self._enter(name, len(index), found)
+        parts = self.parts
+        for place in cast("list[int]", self._by[index[found.success]].tolist()):
+            part = self._parts[parts[place].name]
+            self._parts[part.name] = dataclasses.replace(part, regained=part.regained + 1)
+        return index[~found.success]
+
+    def beyond(self) -> Tensor:
+        """int64, positions of the samples that a black-box attack broke."""
+        free = torch.tensor([part.black_box for part in (*self.parts, _NOBODY)], device=self._by.device)
+        return free[self._by].nonzero().squeeze(1)
+
+    def _pay(self, index: Tensor, found: Attacked) -> None:
+        for column, total in self._spent.items():
+            total[index] += getattr(found, column)
+
+    def _enter(self, name: str, attacked: int, found: Attacked, *, broken: int = 0, black_box: bool = False) -> None:
+        old = self._parts.get(name, Part(name=name, attacked=0, broken=0, cost=Cost(), black_box=black_box))
+        self._parts[name] = dataclasses.replace(
+            old, attacked=old.attacked + attacked, broken=old.broken + broken, cost=old.cost + found.cost
+        )
+
+    def outcome(self, allowance: int | None = None, stopped: str = "") -> Attacked:
         """Everything as the caller gets it."""
         return Attacked(
             adversarial=self.best,
@@ -142,5 +168,6 @@ class Board:
             parts=self.parts,
             by=self._by,
             allowance=allowance,
+            stopped=stopped,
             **self._spent,
         )

@@ -123,4 +123,5 @@ def _merged(before: Attacked, left: Tensor, part: Attacked) -> Attacked:
     if part.by is not None:
         by = torch.full_like(columns["forwards"], -1)
         by[left] = part.by
-    return dataclasses.replace(before, **columns, cost=part.cost, parts=part.parts, by=by, allowance=part.allowance)
+    told = {name: getattr(part, name) for name in ("cost", "parts", "allowance", "stopped")}
+    return dataclasses.replace(before, **columns, by=by, **told)

@@ -7,10 +7,10 @@ The same that `vambrace assess` puts on its findings, for whoever calls an attac
 - E464: for too many survivors (a share whose 95 % interval lies above 1 %) the input gradient was zero, or no number,
   at half of their steps or more.
 - E410: any logit seen was NaN or infinite.
-- E467: a black-box attack broke too many (a share whose 95 % interval lies above 1 %) of those that attacks with
-  gradients had left. They should have seen what it saw: the model's gradients mislead.
+- E467: black-box attacks broke too many (a share whose 95 % interval lies above 1 %) of those that attacks with
+  gradients had left. Those should have seen what these saw: the model's gradients mislead.
 
-*Warn*, E468: it broke some, but fewer.
+*Warn*, E468: they broke some, but fewer.
 
     >>> blind_flag(13, 300) is None, blind_flag(4, 300) is None
     (False, True)
@@ -42,7 +42,7 @@ def flags(outcome: Attacked) -> tuple[Flag, ...]:
     raised = (
         blind_flag(int(blind.sum()), int(survivors.sum())),
         not_finite_flag(int((~outcome.finite).sum()), len(outcome.finite)),
-        *(black_box_flag(part.broken, part.survivors) for part in outcome.parts if part.black_box),
+        black_box_flag(outcome.beyond, outcome.beyond + outcome.left),
     )
     return tuple(flag for flag in raised if flag is not None)
 
@@ -70,11 +70,11 @@ def not_finite_flag(broken: int, samples: int) -> Flag | None:
 
 
 def black_box_flag(broken: int, survivors: int) -> Flag | None:
-    """E467 or E468, when a black-box attack broke what attacks with gradients had left.
+    """E467 or E468, when black-box attacks broke what attacks with gradients had left.
 
     Args:
-        broken: samples that the black-box attack broke.
-        survivors: samples that the attacks with gradients had left.
+        broken: samples that only black-box attacks broke.
+        survivors: samples that attacks with gradients had left.
     """
     interval = wilson(broken, survivors)
     if interval is None or not broken:

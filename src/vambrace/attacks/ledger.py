@@ -15,6 +15,12 @@ __all__ = ["ledger"]
 
 _HEADS = ("attack", "attacked", "broken", "forwards", "backwards", "verifications")
 
+_STOPPED = {
+    "broken": "stopped: no sample is left",
+    "patience": "stopped: nothing more is expected",
+    "budget": "stopped: budget spent, something was left out",
+}
+
 
 def ledger(outcome: Attacked) -> str:
     """A table in plain text, a line a part and one for all; a single attack has only the last one.
@@ -35,6 +41,8 @@ def ledger(outcome: Attacked) -> str:
         lines.append(f"{spent / count:,.1f} rows an input")
     if outcome.allowance is not None and outcome.unspent is not None:
         lines[-1] += f"; {outcome.unspent:,} of {outcome.allowance:,} allowed rows left unspent"
+    if outcome.stopped:
+        lines.append(_STOPPED[outcome.stopped])
     return "\n".join(lines)
 
 

@@ -24,7 +24,7 @@ class Part:
         broken: samples that it broke.
         cost: what it spent.
         black_box: whether it asked for scores or labels only, on what attacks with gradients had left.
-        survivors: samples that were alive when its turns began, added up.
+        regained: of a black-box attack: those of the broken that attacks with gradients broke too, asked once more.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Part:
     broken: int
     cost: Cost
     black_box: bool = False
-    survivors: int = 0
+    regained: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -60,6 +60,7 @@ class Attacked:
         parts: of an ensemble, what each of its attacks did, in the order of their first turns; else empty.
         by: of an ensemble, int64 (n,), which of `parts` broke a sample, -1 where none did; else None.
         allowance: forwards, backwards and verifications that the call was allowed in all; None: no such limit.
+        stopped: of a search that decides when to stop, why it did; else empty.
     """
 
     adversarial: Tensor
@@ -78,6 +79,17 @@ class Attacked:
     parts: tuple[Part, ...] = ()
     by: Tensor | None = None
     allowance: int | None = None
+    stopped: str = ""
+
+    @property
+    def left(self) -> int:
+        """Samples that were measured and not broken."""
+        return int((~self.success & self.finite).sum())
+
+    @property
+    def beyond(self) -> int:
+        """Samples that only black-box attacks of an ensemble broke."""
+        return sum(part.broken - part.regained for part in self.parts if part.black_box)
 
     @property
     def unspent(self) -> int | None:

@@ -14,7 +14,7 @@ from vambrace.attacks import PGD, Adaptive, HopSkipJump, Square
 from vambrace.core.access import Access
 from vambrace.core.findings import Cost, Status
 from vambrace.models import Counted
-from vambrace.search.outcome import Part
+from vambrace.search.outcome import Attacked, Part
 
 CHECK = AdversarialCheck(attack=Adaptive(eps=0.1, budget=120, patience=10), eps=(0.02, 0.06))
 
@@ -24,20 +24,33 @@ class Parted(PGD):
     """PGD that says an ensemble had broken so many of so many without gradients."""
 
     broken: int = 0
-    survivors: int = 0
+    left: int = 0
     name: ClassVar[str] = "pgd"
 
     def run(self, problem, **how):
         found = PGD.run(self, problem, **how)
         part = Part(
             name="square",
-            attacked=self.survivors,
+            attacked=self.left + self.broken,
             broken=self.broken,
             cost=Cost(forwards=7),
             black_box=True,
-            survivors=self.survivors,
         )
-        return dataclasses.replace(found, parts=(part,), by=torch.zeros(len(found.success), dtype=torch.int64))
+        return _Told(
+            **{field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+            | {"parts": (part,), "by": torch.zeros(len(found.success), dtype=torch.int64), "told": self.left}
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _Told(Attacked):
+    """An outcome that says so many are left."""
+
+    told: int
+
+    @property
+    def left(self) -> int:
+        return self.told
 
 
 def test_every_attack_of_an_ensemble_is_listed_at_its_radius(world) -> None:
@@ -78,7 +91,7 @@ def test_a_black_box_attack_that_beats_gradients_is_flagged(
     world, broken: int, survivors: int, code: str | None
 ) -> None:
     """The thresholds of the design: 28 of 829 take the meaning away, 13 of 868 qualify it."""
-    check = AdversarialCheck(attack=Parted(eps=0.1, steps=5, broken=broken, survivors=survivors), eps=(0.03,))
+    check = AdversarialCheck(attack=Parted(eps=0.1, steps=5, broken=broken, left=survivors - broken), eps=(0.03,))
     finding = world.findings(check)["robust_accuracy@0.03"]
     codes = [flag.code for flag in finding.flags if flag.code in ("E467", "E468")]
     assert codes == ([code] if code else [])
@@ -88,12 +101,34 @@ def test_a_black_box_attack_that_beats_gradients_is_flagged(
 
 def test_the_worst_radius_counts() -> None:
     def turn(eps: float, broken: int) -> dict:
-        sums = {"attacked": 829, "survivors": 829, "forwards": 1, "backwards": 0, "verifications": 0}
-        return {"eps": eps, "name": "square", "black_box": True, "broken": broken, **sums}
+        sums = {"attacked": 829, "regained": 0, "forwards": 1, "backwards": 0, "verifications": 0}
+        return {"eps": eps, "name": "square", "black_box": True, "broken": broken, "left": 829 - broken, **sums}
 
     records = [{"turns": [turn(0.1, 2), turn(0.3, 28)]}]
     assert [flag.code for flag in beaten(records, (0.1, 0.3))] == ["E467"]
     assert [flag.code for flag in beaten(records, (0.1,))] == ["E468"]
+
+
+def test_several_black_box_parts_of_several_units_count_together_and_what_gradients_regain_does_not() -> None:
+    """13 of 868 do not take the meaning away; twice as many, in two parts or two units, do."""
+
+    def unit(*broken: tuple[int, int], left: int) -> dict:
+        sums = {"attacked": 99, "forwards": 1, "backwards": 0, "verifications": 0, "black_box": True, "eps": 0.1}
+        return {
+            "turns": [
+                sums | {"name": f"part {k}", "broken": n, "regained": r, "left": left}
+                for k, (n, r) in enumerate(broken)
+            ]
+        }
+
+    def codes(*records: dict) -> list[str]:
+        return [flag.code for flag in beaten(records, (0.1,))]
+
+    assert codes(unit((13, 0), left=855)) == ["E468"]
+    assert codes(unit((13, 0), (13, 0), left=842)) == ["E467"]
+    assert codes(unit((13, 0), left=421), unit((13, 0), left=421)) == ["E467"]
+    assert codes(unit((13, 13), (13, 0), left=855)) == ["E468"]
+    assert codes(unit((13, 13), (13, 13), left=868)) == []
 
 
 class TestBlackBox:

@@ -26,7 +26,7 @@ __all__ = [
     "turns_of",
 ]
 
-_SUMMED = ("attacked", "broken", "survivors", "forwards", "backwards", "verifications")
+_SUMMED = ("attacked", "broken", "regained", "forwards", "backwards", "verifications")
 
 
 def is_correct(record: Record) -> bool:
@@ -81,7 +81,8 @@ def turns_of(outcome: Attacked, eps: float) -> list[dict[str, Any]]:
             "name": part.name,
             "attacked": part.attacked,
             "broken": part.broken,
-            "survivors": part.survivors,
+            "regained": part.regained,
+            "left": outcome.left,
             "black_box": part.black_box,
             "forwards": part.cost.forwards,
             "backwards": part.cost.backwards,
@@ -104,12 +105,11 @@ def turns_at(records: Sequence[Record], eps: float) -> list[dict[str, Any]]:
 
 
 def beaten(records: Sequence[Record], radii: Sequence[float]) -> list[Flag]:
-    """E467 or E468 where a black-box attack of an ensemble broke what those with gradients had left; the worst one."""
-    flags = [
-        black_box_flag(turn["broken"], turn["survivors"])
-        for eps in radii
-        for turn in turns_at(records, eps)
-        if turn["black_box"]
-    ]
-    raised = sorted((flag for flag in flags if flag is not None), key=lambda flag: flag.code)
-    return raised[:1]
+    """E467 or E468 where black-box attacks of an ensemble broke what those with gradients had left; the worst one."""
+    flags: list[Flag | None] = []
+    for eps in radii:
+        units = [[turn for turn in record.get("turns", ()) if turn["eps"] == eps] for record in records]
+        left = sum(turns[0]["left"] for turns in units if turns)
+        broken = sum(turn["broken"] - turn["regained"] for turns in units for turn in turns if turn["black_box"])
+        flags.append(black_box_flag(broken, broken + left))
+    return sorted((flag for flag in flags if flag is not None), key=lambda flag: flag.code)[:1]
