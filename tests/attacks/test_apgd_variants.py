@@ -13,11 +13,15 @@ from naive_attacks import Found, Sample, apgd, project
 from vambrace.attacks import APGD, FGSM, PGD, aim
 from vambrace.attacks.sparse import SparseAscent
 from vambrace.core.access import Bounds
-from vambrace.core.goals import Targeted
+from vambrace.core.goals import Targeted, Untargeted
 from vambrace.core.rng import Streams
 from vambrace.errors import ConfigError
 from vambrace.ops import draws
 from vambrace.ops.projections_l1 import draw_l1
+from vambrace.search import loop
+from vambrace.search.loop import search
+from vambrace.search.pace import Pace
+from vambrace.search.problem import pose
 from vambrace.testing.counting import CountingModel
 
 N, CLASSES = 24, 6
@@ -44,6 +48,7 @@ class Aimed(Sample):
         super().__init__(function, given, label)
         self.kind: str = kind
         self.aim: int | None = None
+        self.judged = True
 
     def loss(self, logits: Tensor) -> Tensor:
         high = logits.sort(descending=True).values
@@ -62,7 +67,7 @@ class Aimed(Sample):
         leaf = point.clone().requires_grad_()
         logits = self.function(leaf[None])[0]
         loss = self.loss(logits)
-        if self.won(logits.detach()):
+        if self.judged and self.won(logits.detach()):
             self.found.verifications += 1
             self.found.success, self.found.first_success, self.found.point = True, self.found.forwards, point
             return True, float(loss.detach()), torch.zeros_like(point)
@@ -70,6 +75,8 @@ class Aimed(Sample):
 
 
 def start_of(attack: APGD, given: Tensor, identity: Tensor, restart: int, box: tuple[float, float]) -> Tensor:
+    if attack.large_radii:
+        attack = APGD(norm="l1", eps=3 * attack.eps)
     stream, like = Streams(5).child("start"), {"shape": given.shape, "step": restart, "dtype": torch.float64}
     if attack.norm == "l1":
         return nearest_l1(given + attack.eps * draw_l1(stream, identity, **like)[0], given, attack.eps, *box)
@@ -97,33 +104,46 @@ def nearest_l1(point: Tensor, centre: Tensor, eps: float, low: float, high: floa
     return at(inside)
 
 
-def sparse_apgd(sample: Sample, start: Tensor, *, eps: float, steps: int, box: tuple[float, float]) -> Found:
-    """Croce & Hein 2021, algorithm 1, one restart."""
-    given, features = sample.given, sample.given.numel()
-    point, best, best_value, best_gradient = start, start, -math.inf, torch.zeros_like(start)
-    count, changed, size = math.ceil(0.2 * features), features, eps
-    period = max(1, int(0.04 * steps))
-    for taken in range(steps + 1):
-        won, value, gradient = sample.evaluate(point)
-        if won:
-            return sample.found
-        if taken == steps:
-            break
-        sample.found.backwards += 1
-        if value > best_value:
-            best, best_value, best_gradient = point, value, gradient
-        if taken and taken % period == 0:
-            now = int((best != given).sum())
-            if now < 0.95 * changed:
-                size, point, gradient = eps, best, best_gradient
-            else:
-                size = max(size / 1.5, eps / 10)
-            changed, count = now, max(1, int(now / 1.5))
-        order = gradient.abs().flatten().argsort(descending=True)[:count]
-        move = torch.zeros(features, dtype=torch.float64)
-        move[order] = gradient.flatten()[order].sign()
-        move = move / move.abs().sum().clamp(min=1)
-        point = nearest_l1(point + size * move.reshape(point.shape), given, eps, *box)
+def sparse_apgd(
+    sample: Sample, start: Tensor, *, eps: float, steps: int, box: tuple[float, float], large: bool = False
+) -> Found:
+    """Croce & Hein 2021, algorithm 1, one restart; `large`: in three balls, one after the other."""
+    given, features, point = sample.given, sample.given.numel(), start
+    wide = 3 * steps // 10 if large else 0
+    balls = [(3, wide), (2, wide - 1), (1, steps - 2 * wide - 1)] if wide else [(1, steps)]
+    for place, (times, moves) in enumerate(balls):
+        radius, period = times * eps, max(1, int(0.04 * moves))
+        sample.judged = times == 1
+        if place:
+            point = nearest_l1(best, given, radius, *box)  # noqa: F821  of the ball before
+            changed = int((point != given).sum())
+            count = max(1, int(changed / 1.5))
+        else:
+            changed, count = features, math.ceil(0.2 * features)
+        best, best_value, best_gradient, size = point, -math.inf, torch.zeros_like(point), radius
+        for taken in range(moves + 1):
+            won, value, gradient = sample.evaluate(point)
+            if won:
+                return sample.found
+            if times == 1 and taken == moves:
+                break
+            sample.found.backwards += 1
+            if value > best_value:
+                best, best_value, best_gradient = point, value, gradient
+            if taken == moves:
+                break
+            if taken and taken % period == 0:
+                now = int((best != given).sum())
+                if now < 0.95 * changed:
+                    size, point, gradient = radius, best, best_gradient
+                else:
+                    size = max(size / 1.5, radius / 10)
+                changed, count = now, max(1, int(now / 1.5))
+            order = gradient.abs().flatten().argsort(descending=True)[:count]
+            move = torch.zeros(features, dtype=torch.float64)
+            move[order] = gradient.flatten()[order].sign()
+            move = move / move.abs().sum().clamp(min=1)
+            point = nearest_l1(point + size * move.reshape(point.shape), given, radius, *box)
     sample.found.point = point
     return sample.found
 
@@ -168,7 +188,8 @@ def toward_classes(attack: APGD, function, inputs: Tensor, labels: Tensor, ids: 
             sample.aim = targets[restart % len(targets)]
             start = start_of(attack, inputs[row], ids[row : row + 1], restart, box)
             if attack.norm == "l1":
-                sparse_apgd(sample, start, eps=attack.eps, steps=attack.steps, box=box)
+                options = {"eps": attack.eps, "steps": attack.steps, "box": box, "large": attack.large_radii}
+                sparse_apgd(sample, start, **options)
             else:
                 apgd(sample, [start], norm=attack.norm, eps=attack.eps, steps=attack.steps, box=box)
             if sample.found.success:
@@ -185,8 +206,9 @@ def toward_classes(attack: APGD, function, inputs: Tensor, labels: Tensor, ids: 
         APGD(eps=0.04, loss="ce", targets=2, steps=12, restarts=2),
         APGD(eps=0.13, norm="l2", loss="dlr", targets=4, steps=15),
         APGD(eps=0.3, norm="l1", loss="dlr", targets=2, steps=30),
+        APGD(eps=0.3, norm="l1", loss="dlr", targets=2, steps=30, large_radii=True),
     ],
-    ids=["dlr", "margin-all", "ce-twice", "l2", "l1"],
+    ids=["dlr", "margin-all", "ce-twice", "l2", "l1", "l1-large"],
 )
 def test_toward_classes_is_the_naive_one(attack: APGD) -> None:
     function, inputs, labels, model, box = problem(0.1)
@@ -196,21 +218,57 @@ def test_toward_classes_is_the_naive_one(attack: APGD) -> None:
         compare(attack(model, inputs, labels, rng=Streams(5), ids=ids, batch_size=batch_size), references, attack.eps)
 
 
-def test_l1_is_the_naive_one() -> None:
+@pytest.mark.parametrize(("steps", "large"), [(60, False), (60, True), (7, True), (4, True), (3, True)])
+def test_l1_is_the_naive_one(steps: int, large: bool) -> None:
     function, inputs, labels, model, box = problem(0.1)
-    attack, ids = APGD(norm="l1", eps=0.35, steps=60, loss="dlr"), torch.arange(N) * 977 + 3
+    attack, ids = APGD(norm="l1", eps=0.35, steps=steps, loss="dlr", large_radii=large), torch.arange(N) * 977 + 3
+    given = attack if steps > 3 else dataclasses.replace(attack, large_radii=False)  # too few for larger balls
     references = [
         sparse_apgd(
             Aimed(function, inputs[row], int(labels[row]), "dlr"),
-            start_of(attack, inputs[row], ids[row : row + 1], 0, box),
+            start_of(given, inputs[row], ids[row : row + 1], 0, box),
             eps=attack.eps,
-            steps=60,
+            steps=steps,
             box=box,
+            large=large,
         )
         for row in range(N)
     ]
     for batch_size in (1, 7, 64):
         compare(attack(model, inputs, labels, rng=Streams(5), ids=ids, batch_size=batch_size), references, attack.eps)
+
+
+@pytest.mark.parametrize("look", [1, 8])
+def test_large_radii_end_in_the_ball_and_cost_no_more(look: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most points of the larger balls reach the goal here: none of them is claimed, and none handed back."""
+    function, inputs, labels, model, _ = problem(0.1)
+    pace = Pace(look_every=look, confirm_rows=4, pending_share=0.125, vacant_share=0.25, padded=True)
+    monkeypatch.setattr(loop, "choose_pace", lambda *_: pace)
+    attack = APGD(norm="l1", eps=0.3, steps=40, large_radii=True, restarts=2)
+    out = attack(model, inputs, labels, batch_size=7)
+    cost = out.cost
+    assert 0 < int(out.success.sum()) < N
+    assert (out.distance <= 0.3).all()
+    assert torch.equal(out.verifications, out.success.long())
+    left = ~out.success
+    assert out.forwards[left].unique().tolist() == [2 * 41]
+    assert out.backwards[left].unique().tolist() == [2 * 40]
+    assert model.forward_rows == cost.forwards + cost.verifications + cost.idle_forwards + cost.padding_forwards
+    assert model.backward_rows == cost.backwards + cost.idle_backwards + cost.padding_backwards
+    easier = dataclasses.replace(attack, eps=0.9, large_radii=False)(model, inputs, labels)
+    assert int(easier.success.sum()) > N * 0.9
+    # On surrogates nothing ends a search, and the best point of all restarts is handed back: of those inside.
+    posed = pose(model, inputs, labels, rng=0, ids=None, start=None, batch_size=7)
+    made = search(dataclasses.replace(posed, withheld=True), attack.rule())
+    assert (made.distance <= 0.3).all()
+    torch.testing.assert_close(made.margin, Untargeted(labels).margin(function(made.adversarial)).float())
+
+
+def test_large_radii_are_for_l1() -> None:
+    with pytest.raises(ConfigError, match="E130.*large_radii"):
+        APGD(eps=0.1, large_radii=True)
+    nothing = APGD(norm="l1", eps=0.0, large_radii=True)(problem(0.1)[3], *problem(0.1)[1:3])
+    assert (nothing.forwards == 1).all()
 
 
 def test_l1_pgd_and_fgsm_stay_inside_and_find_what_they_can() -> None:
@@ -282,6 +340,17 @@ def test_mutants_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     sparse = APGD(norm="l1", eps=0.3, loss="dlr", targets=2, steps=30)
     references = toward_classes(sparse, function, inputs, labels, ids, box)
     step = SparseAscent.step
+    large = dataclasses.replace(sparse, large_radii=True)
+    with monkeypatch.context() as patched:  # everything may be claimed
+        patched.setattr(
+            SparseAscent,
+            "step",
+            lambda self, *given: {
+                **step(self, *given),
+                "outside": torch.zeros(len(given[1]["time"]), dtype=torch.bool),
+            },
+        )
+        fails(large, toward_classes(large, function, inputs, labels, ids, box))
     with monkeypatch.context() as patched:
         everything = torch.full((N,), 16)
         patched.setattr(

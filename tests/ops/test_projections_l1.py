@@ -56,6 +56,16 @@ def test_is_what_bisection_finds(seed: int, eps: float) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
+def test_every_sample_may_have_a_radius_of_its_own() -> None:
+    centre, points = samples(3)
+    eps = torch.logspace(-2, 1, len(points), dtype=torch.float64)
+    low, high = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    found = project_l1(points, centre, eps, low, high)
+    expected = [project(points[row : row + 1], centre[row : row + 1], float(eps[row])) for row in range(len(points))]
+    torch.testing.assert_close(found, torch.cat(expected), rtol=0, atol=1e-10)
+    assert not torch.allclose(found, project(points, centre, 1.0))
+
+
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.01, 10))
 def test_no_allowed_point_is_nearer(seed: int, eps: float) -> None:

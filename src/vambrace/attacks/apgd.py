@@ -183,6 +183,8 @@ class APGD(FixedRadius):
         rho: the step is halved unless more than this share of the steps between two checkpoints raised the objective;
             not for l1.
         momentum: weight of the new step against the last move; 1 for none; not for l1.
+        large_radii: l1 only: begin each start in balls of three and two times the radius, as AutoAttack does. Stronger
+            where gradients mislead, else as strong; from about 20 steps on. Below four there is no room for it.
     """
 
     name: ClassVar[str] = "apgd"
@@ -194,6 +196,7 @@ class APGD(FixedRadius):
     targets: int | None = None
     rho: Ratio = 0.75
     momentum: Ratio = 0.75
+    large_radii: bool = False
 
     def __post_init__(self) -> None:
         FixedRadius.__post_init__(self)
@@ -203,6 +206,7 @@ class APGD(FixedRadius):
         require_option(self.targets is None or self.targets >= 1, "targets", self.targets, "1 or more, or nothing")
         require_option(0 <= self.rho <= 1, "rho", self.rho, "a share, 0 to 1")
         require_option(0 < self.momentum <= 1, "momentum", self.momentum, "more than 0, at most 1")
+        require_option(not self.large_radii or self.norm == "l1", "large_radii", self.large_radii, 'False, but in "l1"')
 
     def require_fit(self, problem: Problem) -> None:
         """Raise `ConfigError` E135 unless loss and targets fit the goal and, as far as they are known, the classes."""
@@ -213,7 +217,9 @@ class APGD(FixedRadius):
         ball, steps = Ball(norm=self.norm, eps=self.eps), self.steps if self.eps else 0
         aim = Aim(loss=self.loss, restarts=self.restarts, targets=self.targets) if self.eps else Aim(loss=self.loss)
         if self.norm == "l1":
-            return SparseAscent(ball=ball, aim=aim, steps=steps, random_start=self.random_start)
+            return SparseAscent(
+                ball=ball, aim=aim, steps=steps, random_start=self.random_start, large_radii=self.large_radii
+            )
         return AdaptiveAscent(
             ball=ball,
             aim=aim,

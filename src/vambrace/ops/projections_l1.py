@@ -34,7 +34,7 @@ _MOST_TRIES = 200
 """Halving alone ends after some 70; the rest is slack."""
 
 
-def project_l1(points: Tensor, inputs: Tensor, eps: float, low: Tensor, high: Tensor) -> Tensor:
+def project_l1(points: Tensor, inputs: Tensor, eps: float | Tensor, low: Tensor, high: Tensor) -> Tensor:
     """The nearest point, in the Euclidean sense, that is inside both the box and the l1 ball around `inputs`.
 
     The minimiser moves every element of the change towards zero by one amount a sample, stops at zero, and clips to
@@ -44,7 +44,7 @@ def project_l1(points: Tensor, inputs: Tensor, eps: float, low: Tensor, high: Te
     Args:
         points: (n, ...), anywhere.
         inputs: (n, ...), the centres, inside the box.
-        eps: radius.
+        eps: radius, a number or (n,).
         low: smallest allowed values, broadcasting against `points`; may be -inf.
         high: largest allowed values; may be +inf.
 
@@ -129,15 +129,16 @@ def draw_l1(stream: Streams, ids: Tensor, *, shape: tuple[int, ...], step: int |
     return shares.mul_(sides).reshape(-1, *shape).to(dtype)
 
 
-def _kept(size: Tensor, room: Tensor, eps: float, large: Tensor) -> Tensor:
+def _kept(size: Tensor, room: Tensor, eps: float | Tensor, large: Tensor) -> Tensor:
     """How much of each element's `size` (n, d) is left, at most `room`, so that `large` rows add up to eps."""
     kept = torch.minimum(size, room)
     rows = large.nonzero().squeeze(1)
     size, room = size[rows], room[rows]
+    eps = torch.as_tensor(eps, dtype=size.dtype, device=size.device).expand(len(kept))[rows].unsqueeze(1)
     rounding = torch.finfo(size.dtype).eps
     below, above = torch.zeros_like(size[:, :1]), size.amax(dim=1, keepdim=True)
     most = kept[rows].sum(dim=1, keepdim=True) - eps  # what is too much at the lower end
-    least = torch.full_like(most, -eps)  # and, less than nothing, at the upper one
+    least = -eps  # and, less than nothing, at the upper one
     cut = below
     for attempt in range(_MOST_TRIES):
         left = torch.minimum((size - cut).clamp_(min=0.0), room)
@@ -152,7 +153,7 @@ def _kept(size: Tensor, room: Tensor, eps: float, large: Tensor) -> Tensor:
             rest = still.squeeze(1).nonzero().squeeze(1)
             rows, size, room, left = rows[rest], size[rest], room[rest], left[rest]
             below, above, most, least = below[rest], above[rest], most[rest], least[rest]
-            cut, excess, still = cut[rest], excess[rest], still[rest]
+            cut, excess, still, eps = cut[rest], excess[rest], still[rest], eps[rest]
             if not waiting:
                 break
         free = ((left > 0) & (left < room)).sum(dim=1, keepdim=True)

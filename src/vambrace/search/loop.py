@@ -158,6 +158,8 @@ class _Search:
         if self._problem.withheld:
             return True
         near = self._goal.reached(logits.argmax(dim=1)) if self._labelled else self._goal.margin(logits) > 0
+        if "outside" in self.slots.state:
+            near = near & ~self.slots.state["outside"]
         return not (near & self._open if self._waiting else near).any().item()
 
     def _note(self, verdicts: Verdicts) -> Tensor:
@@ -171,6 +173,8 @@ class _Search:
             over |= slots.state["over"]
         slots.status.masked_fill_(live & over, ENDED)
         claimed = live & won & ~slots.retry & (not self._problem.withheld)
+        if "outside" in slots.state:
+            claimed, known = claimed & ~slots.state["outside"], known & ~slots.state["outside"]
         if self._keeps != "last":
             claimed = self._keep(known, claimed, margin)
         slots.status.masked_fill_(claimed, CLAIMED)

@@ -84,8 +84,10 @@ class Rule(Protocol):
     a gradient with respect to the point, and hands both to `step`, which gives the next state. After `steps` steps
     it evaluates once more: a restart that never succeeds costs `steps + 1` forwards and `steps` backwards, and more
     where a step looks at several `views` or slopes. A rule may end a restart earlier: where the state has a bool
-    tensor "over" (m,), the evaluation of a point that it marks is the last one of that restart. Nothing may depend on
-    how many samples there are, in which order, or on one another. `Plain` answers all that most rules answer alike.
+    tensor "over" (m,), the evaluation of a point that it marks is the last one of that restart. It may also search
+    beyond eps for a while: points that a bool tensor "outside" (m,) marks are never claimed, and never kept. Nothing
+    may depend on how many samples there are, in which order, or on one another. `Plain` answers all that most rules
+    answer alike.
     """
 
     gradient: ClassVar[bool]
