@@ -77,7 +77,7 @@ class Board:
         device = problem.inputs.device.type
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
             parts = cast("tuple[Tensor, ...]", problem.inputs.split(problem.batch_size))
-            logits = torch.cat([oracle.logits(part) for part in parts])
+            logits = torch.cat([oracle.logits(part, exact=True) for part in parts])
         finite = logits.isfinite().all(dim=1)
         self.margin = torch.where(finite, problem.goal.margin(logits).float(), self.margin)
         self.finite &= finite

@@ -12,6 +12,7 @@ from vambrace.models.contract import Identity, Model, Outputs
 from vambrace.models.ensemble import Ensemble
 from vambrace.models.expectation import Expectation
 from vambrace.models.load import load
+from vambrace.models.low_precision import LowPrecision
 from vambrace.models.torch import TorchModel, from_torch
 from vambrace.models.wrappers import Batched, Counted
 
@@ -22,6 +23,7 @@ __all__ = [
     "Ensemble",
     "Expectation",
     "Identity",
+    "LowPrecision",
     "Model",
     "Outputs",
     "TorchModel",

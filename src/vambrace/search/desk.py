@@ -333,7 +333,7 @@ class Desk:
         """Logits at points in a call of fixed shape, filled up with copies unless the model counts queries."""
         missing = self._pace.confirm_rows - len(points) if self._pace.padded else 0
         asked = torch.cat((points, points[-1:].expand(missing, *points.shape[1:])))
-        return self._oracle.logits(asked, pads=missing)[: len(points)]
+        return self._oracle.logits(asked, pads=missing, exact=True)[: len(points)]
 
 
 def _firsts(values: Tensor) -> Tensor:

@@ -79,18 +79,22 @@ class Oracle:
         self.backward_pads = 0
         self.memory_format = torch.contiguous_format
         self._model = model
+        self._exact: Model = getattr(model, "exact", model)
 
-    def logits(self, points: Tensor, *, pads: int = 0) -> Tensor:
+    def logits(self, points: Tensor, *, pads: int = 0, exact: bool = False) -> Tensor:
         """Points (m, ...), `pads` of them nobody's, to logits (m, k) in float32 or wider, in the graph of `points`.
+
+        `exact`: what is asked decides a success, and a model that is searched in low precision answers in full.
 
         Raises:
             ConfigError: E133, when the goal names a class that the logits do not have.
             ModelMisbehaved: E401 to E404, when the answer is not one row of at least two scores per point.
         """
-        given = points.clone(memory_format=self.memory_format).to(self._model.dtype)
+        model = self._exact if exact else self._model
+        given = points.clone(memory_format=self.memory_format).to(model.dtype)
         self.forwards += len(points)
         self.forward_pads += pads
-        logits = checked_logits(self._model(given), len(points), "logits", source=self._model)
+        logits = checked_logits(model(given), len(points), "logits", source=model)
         if logits.shape[1] < 2:
             raise ModelMisbehaved(
                 "E402",

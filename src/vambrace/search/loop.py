@@ -293,7 +293,7 @@ class _Search:
             part = points[first : first + size]
             missing = size - len(part) if self._pace.padded else 0
             asked = torch.cat((part, part[-1:].expand(missing, *part.shape[1:])))
-            answers.append(self._oracle.logits(asked, pads=missing)[: len(part)])
+            answers.append(self._oracle.logits(asked, pads=missing, exact=True)[: len(part)])
         logits = torch.cat(answers)
         margin, won, finite = judge(logits, self._problem.goal.take(slots.index[rows]).margin(logits))
         slots.checks[rows] += 1
