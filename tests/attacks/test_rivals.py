@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
+from vambrace.attacks import FAB, DeepFool
 from vambrace.attacks.rivals import Rivals, dual_lengths, rivals_of
 from vambrace.core.findings import Cost
 from vambrace.core.goals import Targeted, Untargeted
@@ -63,3 +65,23 @@ def test_classes_are_counted_once_where_the_model_does_not_say() -> None:
         posed, model = problem(classes, goal, n)
         rivals, cost = rivals_of(posed, 10)
         assert (rivals.count, cost, model.calls) == (2 if classes else 1, Cost(), [])
+
+
+@pytest.mark.parametrize("attack", [DeepFool(), FAB(norm="l2", steps=10)], ids=["deep_fool", "fab"])
+def test_autocast_around_the_call_reaches_no_call_of_the_model(attack) -> None:
+    """Nor the one that counts the classes: a model that has no half precision could not answer it."""
+    weights = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+
+    def function(points: Tensor) -> Tensor:
+        logits = points @ weights
+        assert logits.dtype == torch.float32
+        return logits
+
+    inputs = torch.rand(8, 6, generator=torch.Generator().manual_seed(1))
+    labels = function(inputs).argmax(1)
+    expected = attack(CountingModel(function), inputs, labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = attack(CountingModel(function), inputs, labels)
+    assert torch.equal(out.adversarial, expected.adversarial)
+    assert torch.equal(out.success, expected.success)
+    assert out.success.any()

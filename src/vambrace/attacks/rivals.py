@@ -80,7 +80,8 @@ def rivals_of(problem: Problem, limit: int | None) -> tuple[Rivals, Cost]:
         return Rivals(count=1), Cost()
     classes, cost = problem.model.num_classes, Cost()
     if classes is None:
-        with torch.no_grad():
+        device = problem.inputs.device.type
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
             answer = Oracle(problem.model, problem.most_class).logits(problem.inputs[:1])
         classes, cost = answer.shape[1], Cost(idle_forwards=1)
     others = max(1, classes - 1)
