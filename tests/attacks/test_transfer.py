@@ -8,12 +8,34 @@ import pytest
 import torch
 from torch import Tensor
 
-from vambrace.attacks import APGD, BIM, MDIFGSM, MIFGSM, PGD, LeastLikely, transfer
+from vambrace.attacks import (
+    APGD,
+    BIM,
+    DDN,
+    FAB,
+    FMN,
+    MDIFGSM,
+    MIFGSM,
+    NES,
+    PGD,
+    Adaptive,
+    CarliniWagner,
+    DeepFool,
+    HopSkipJump,
+    LeastLikely,
+    RayS,
+    Square,
+    Standard,
+    transfer,
+)
 from vambrace.attacks.nearest import Nearest
+from vambrace.attacks.transfer import Beyond
 from vambrace.core.access import Access, Bounds
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.errors import AccessError, ConfigError
 from vambrace.models.ensemble import Ensemble
+from vambrace.ops.norms import distances
+from vambrace.ops.projections import inner_box
 from vambrace.search import loop
 from vambrace.search.loop import search
 from vambrace.search.outcome import Attacked
@@ -84,7 +106,13 @@ class Straight(Nearest):
 
 
 FIXED = [PGD(eps=0.1, steps=5, restarts=2), MIFGSM(eps=0.1, steps=6), MDIFGSM(eps=0.1, steps=3, shrink=0.5)]
-EVERY = [*FIXED, APGD(eps=0.3, norm="l2", steps=10), LeastLikely(eps=0.1, steps=4), Straight()]
+EVERY = [
+    *FIXED,
+    APGD(eps=0.3, norm="l2", steps=10),
+    LeastLikely(eps=0.1, steps=4),
+    Straight(),
+    Adaptive(eps=0.05, budget=60),
+]
 
 
 @pytest.mark.parametrize("attack", EVERY, ids=lambda each: each.name)
@@ -158,6 +186,24 @@ def test_points_are_those_of_a_plain_loop() -> None:
         (gradient,) = torch.autograd.grad(loss, leaf)
         point = (point + 0.02 * gradient.sign()).clamp(inputs - 0.1, inputs + 0.1).clamp(0, 0.5)
     torch.testing.assert_close(out.adversarial, point, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("attack", [MIFGSM(eps=0.1, steps=2), DDN(steps=3), DeepFool(), Adaptive(eps=0.1, budget=20)])
+def test_autocast_around_the_call_reaches_no_model(attack) -> None:
+    inputs, labels = samples()
+
+    def calm(seed: int):
+        def function(points: Tensor) -> Tensor:
+            assert not torch.is_autocast_enabled("cpu")
+            return net(seed)(points)
+
+        return CountingModel(function, bounds=BOX, dtype=torch.float64)
+
+    expected = attack(calm(0), inputs, labels, surrogates=[calm(1)])
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+        out = attack(calm(0), inputs, labels, surrogates=[calm(1)])
+    assert torch.equal(out.adversarial, expected.adversarial)
+    assert torch.equal(out.success, expected.success)
 
 
 def test_of_several_restarts_the_best_point_is_judged() -> None:
@@ -272,6 +318,139 @@ def test_no_samples() -> None:
         assert out.success.shape == (0,)
         assert out.margin.dtype == torch.float32
         assert model.forward_rows == 0
+
+
+ONWARD = [
+    Standard(eps=0.1, norm="l2"),
+    Adaptive(eps=0.1, norm="l2", budget=100),
+    Straight(),
+    DDN(steps=30),
+    DDN(steps=30, eps=0.2),
+    DeepFool(),
+    FMN(steps=30),
+    FAB(norm="l2", steps=20),
+    FAB(norm="l2", steps=20, targets=2),
+    CarliniWagner(steps=40, searches=3),
+    CarliniWagner(steps=40, searches=3, confidence=0.05),
+    HopSkipJump(norm="l2", budget=300),
+    RayS(norm="linf", budget=300),
+    NES(eps=0.1, budget=300),
+]
+
+
+@pytest.mark.parametrize("attack", ONWARD, ids=repr)
+@pytest.mark.parametrize("targeted", [False, True])
+def test_crafting_goes_on_where_the_surrogates_are_wrong_already(attack, targeted: bool) -> None:
+    """The unchanged input, which the model gets right, is no example of anything."""
+    inputs = torch.rand(240, 1, 4, 4, generator=torch.Generator().manual_seed(7), dtype=torch.float64) * 0.5
+    said, seen = net(0)(inputs), (net(1)(inputs) + net(2)(inputs)) / 2
+    wrong = seen.argmax(1) != said.argmax(1)
+    inputs, said, seen = inputs[wrong], said[wrong], seen[wrong]
+    assert len(inputs) > 30
+    goal = Targeted(seen.argmax(1)) if targeted else Untargeted(said.argmax(1))
+    out = attack(counting(0), inputs, goal, surrogates=[counting(1), counting(2)])
+    assert (out.distance > 0).double().mean() > 0.95
+    with torch.no_grad():
+        after = goal.margin((net(1)(out.adversarial) + net(2)(out.adversarial)) / 2)
+    before = goal.margin(seen)
+    assert (before > 0).all()
+    far = after > 2 * before + getattr(attack, "confidence", 0.0)
+    assert far.double().mean() > (0.8 if attack.norm == "l2" else 0.5), "beyond by as much again, unless eps forbids"
+    assert 0.25 < out.success.double().mean() <= 1
+
+
+def test_what_goes_on_further_than_eps_is_moved_back() -> None:
+    """A sample that the model gets wrong too, as it came, is broken within any radius."""
+    inputs, labels = samples()
+    labels = (labels + 1) % 3
+    for attack in (DDN(steps=20, eps=0.01), DDN(steps=20, eps=0.01, quantised=True), RayS(budget=50, eps=0.01)):
+        out = attack(counting(0), inputs, labels, surrogates=[counting(1), counting(2)])
+        wrong = (net(1)(inputs) + net(2)(inputs)).argmax(1) != labels
+        assert int(wrong.sum()) > 30
+        assert (out.distance <= 0.01)[wrong].all()
+        assert torch.equal(out.distance, distances(out.adversarial, inputs, attack.norm))
+        assert out.success[wrong].double().mean() > 0.8
+
+
+def test_each_goes_as_far_as_it_would_alone() -> None:
+    """Those that go on and those that do not: whichever company they have."""
+    inputs, labels = samples()
+    ids = torch.arange(N) * 17 + 2
+    surrogates = [counting(1), counting(2)]
+    wrong = surrogates[0](inputs).add(surrogates[1](inputs)).argmax(1) != labels
+    assert 3 < int(wrong.sum()) < N - 3
+    attack = DDN(steps=20)
+    whole = attack(counting(0), inputs, labels, ids=ids, surrogates=surrogates)
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(3))
+    for part in (order, *order.split(11), wrong.nonzero().squeeze(1), (~wrong).nonzero().squeeze(1)):
+        out = attack(counting(0), inputs[part], labels[part], ids=ids[part], surrogates=surrogates, batch_size=7)
+        torch.testing.assert_close(out.adversarial, whole.adversarial[part], rtol=0, atol=1e-9)
+        assert torch.equal(out.success, whole.success[part])
+        assert torch.equal(out.forwards, whole.forwards[part])
+
+
+def test_a_goal_with_something_to_spare() -> None:
+    logits = torch.tensor([[1.0, 3.0], [1.0, 3.0], [5.0, 0.0]])
+    goal = Beyond(Untargeted(torch.tensor([0, 0, 1])), torch.tensor([1.0, 2.5, 0.0]))
+    assert goal.size == 3
+    assert goal.margin(logits).tolist() == [1.0, -0.5, 5.0]
+    assert goal.reached(torch.tensor([1, 0, 0])).tolist() == [True, False, True]
+    taken = goal.take(torch.tensor([2, 0]))
+    assert taken.margin(logits[[2, 0]]).tolist() == [5.0, 1.0]
+
+
+QUANTISED = [
+    PGD(eps=0.0007, steps=5, quantised=True),
+    PGD(eps=0.1, steps=5, quantised=True),
+    MIFGSM(eps=0.3, norm="l2", steps=6, quantised=True),
+    APGD(eps=0.3, norm="l1", steps=10, quantised=True),
+    Square(eps=0.1, queries=60, quantised=True),
+    Adaptive(eps=0.001, budget=60, quantised=True),
+    Adaptive(eps=0.05, budget=60, quantised=True),
+    Straight(quantised=True),
+    DDN(steps=20, quantised=True),
+    FAB(norm="linf", steps=10, quantised=True, eps=0.003),
+    HopSkipJump(norm="l2", budget=200, quantised=True),
+    RayS(norm="linf", budget=20, quantised=True),
+]
+
+
+@pytest.mark.parametrize("attack", QUANTISED, ids=repr)
+@pytest.mark.parametrize(
+    ("access", "box"), [(Access.LABELS, BOX), (Access.GRADIENTS, Bounds(-3.7, 9.1))], ids=["half", "odd"]
+)
+def test_quantised_claims_lie_on_levels(attack, access: Access, box: Bounds) -> None:
+    """Inputs between levels, and labels by chance, so that points fool the model that no level is near enough to."""
+    span, low = box.span, float(box.low)
+    generator = torch.Generator().manual_seed(11)
+    inputs = low + torch.rand(60, 1, 4, 4, generator=generator, dtype=torch.float64) * span
+    inputs = inputs.float().clamp(*inner_box(box, torch.zeros(())))
+    labels = torch.randint(0, 3, (60,), generator=generator)
+
+    def judge(seed: int):
+        return lambda points: net(seed)((points.double() - low) / span * 0.5)
+
+    def model(seed: int, given: Access = Access.GRADIENTS) -> CountingModel:
+        return CountingModel(judge(seed), access=given, bounds=box)
+
+    if attack.eps is not None:
+        attack = dataclasses.replace(attack, eps=attack.eps * span / BOX.span)
+    out = attack(model(0, access), inputs, labels, surrogates=[model(1), model(2)])
+    fooled = judge(0)(out.adversarial).argmax(1) != labels
+    points = out.adversarial[out.success]
+    level = (points.double() - low) / span * 255
+    least, most = inner_box(box, points)
+    assert torch.equal((low + level.round() * span / 255).float().clamp(least, most), points)
+    assert ((points.double() >= box.low) & (points.double() <= box.high)).all()
+    assert fooled[out.success].all()
+    size = distances(out.adversarial, inputs, attack.norm)
+    assert torch.equal(size, out.distance)
+    if attack.eps is not None:
+        assert (size[out.success] <= attack.eps).all()
+        half = 0.5 * span / 255
+        assert attack.eps < half or out.success.any()
+    else:
+        assert out.success.any()
 
 
 def test_a_judge_that_is_wrong_on_purpose_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
