@@ -36,6 +36,15 @@ def test_attacks_order_and_budgets_are_those_of_autoattack() -> None:
     assert stages["apgd-t"] == APGD(norm="l2", eps=0.5, loss="dlr", steps=100, targets=9)
     assert stages["fab-t"] == FAB(norm="l2", eps=0.5, steps=100, targets=9)
     assert stages["square"] == Square(norm="l2", eps=0.5, queries=5000)
+    sparse = dict(Standard(norm="l1", eps=5.0).stages(10))
+    assert sparse["apgd-ce"] == APGD(norm="l1", eps=5.0, loss="ce", steps=100, restarts=5, large_radii=True)
+    assert sparse["apgd-t"] == APGD(norm="l1", eps=5.0, loss="dlr", steps=100, targets=5, large_radii=True)
+    assert sparse["fab-t"] == FAB(norm="l1", eps=5.0, steps=100, targets=9)
+    assert sparse["square"] == Square(norm="l1", eps=5.0, queries=5000)
+    thorough = dict(Standard(norm="l1", eps=5.0, version="plus").stages(10))
+    assert thorough["apgd-t"] == APGD(norm="l1", eps=5.0, loss="dlr", steps=100, targets=9, large_radii=True)
+    assert dict(Standard(norm="l1", eps=5.0).stages(3))["apgd-t"].targets == 2
+    assert dict(Standard(norm="l1", eps=5.0, version="rand").stages(10))["apgd-ce"].restarts == 1
     plus = dict(Standard(eps=0.5, version="plus").stages(10))
     assert list(plus) == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
     assert plus["apgd-dlr"] == APGD(eps=0.5, loss="dlr", steps=100, restarts=5)
@@ -67,9 +76,11 @@ def test_a_linear_model_breaks_where_it_can_and_nowhere_else(short, norm: str) -
     assert not out.success[radii > 1].any()
 
 
-@pytest.mark.parametrize(("norm", "version"), [("linf", "standard"), ("l2", "standard"), ("linf", "plus")])
+@pytest.mark.parametrize(
+    ("norm", "version"), [("linf", "standard"), ("l2", "standard"), ("linf", "plus"), ("l1", "standard")]
+)
 def test_claims_hold_and_the_ledger_is_exact(short, norm: str, version: str) -> None:
-    eps = 0.03 if norm == "linf" else 0.06
+    eps = {"linf": 0.03, "l2": 0.06, "l1": 0.2}[norm]
     function, bounds, inputs, labels = curved_problem(0.1, 30)
     labels = torch.where(torch.arange(30) % 9 == 0, (labels + 1) % 3, labels)
     whole = None

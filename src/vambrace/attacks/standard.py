@@ -18,8 +18,8 @@ Where a loss needs more classes than the model has, the margin is raised in its 
 classes, DLR below three); and where the goal is not to leave a label, there are no targets to aim at, so that those
 attacks go for the goal itself.
 
-In l1 the attacks and their order are AutoAttack's, the budgets are those above: it uses larger radii first, five starts
-and five targets there.
+In l1 APGD begins at larger radii (`APGD.large_radii`), as AutoAttack does; "standard" has five starts for APGD-CE and
+five targets for APGD-T there. Of the other two versions AutoAttack says nothing in l1: they keep their numbers.
 
 Reference: Croce & Hein 2020, arXiv 2003.01690, section 5; for l1, Croce & Hein 2021, arXiv 2103.01208.
 """
@@ -54,7 +54,7 @@ __all__ = ["Standard", "Version"]
 
 Version = Literal["standard", "plus", "rand"]
 
-_TARGETS, _STEPS, _QUERIES, _STARTS, _DRAWS = 9, 100, 5000, 5, 20
+_TARGETS, _L1_TARGETS, _STEPS, _QUERIES, _STARTS, _DRAWS = 9, 5, 100, 5000, 5, 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,15 +89,18 @@ class Standard(FixedRadius):
         spread: Loss = "dlr" if named and classes >= (3 if away else 4) else "margin"
         aimed: Loss = "dlr" if classes >= 4 else "margin"
         targets = min(_TARGETS, classes - 1) if away else None
-        starts = _STARTS if self.version == "plus" else 1
-        ce = APGD(norm=self.norm, eps=self.eps, loss=plain, steps=_STEPS, restarts=starts)
+        sparse, usual = self.norm == "l1", self.version == "standard"
+        starts = _STARTS if self.version == "plus" or (sparse and usual) else 1
+        few = min(_L1_TARGETS, targets) if targets and sparse and usual else targets
+        apgd = APGD(norm=self.norm, eps=self.eps, steps=_STEPS, large_radii=sparse)
+        ce = dataclasses.replace(apgd, loss=plain, restarts=starts)
         dlr = dataclasses.replace(ce, loss=spread)
         if self.version == "rand":
             return ("apgd-ce", ce), ("apgd-dlr", dlr)
-        apgd_t = APGD(norm=self.norm, eps=self.eps, loss=aimed if away else spread, steps=_STEPS, targets=targets)
+        apgd_t = dataclasses.replace(apgd, loss=aimed if away else spread, targets=few)
         fab_t = FAB(norm=self.norm, eps=self.eps, steps=_STEPS, targets=targets)
         square = Square(norm=self.norm, eps=self.eps, queries=_QUERIES)
-        if self.version == "standard":
+        if usual:
             return ("apgd-ce", ce), ("apgd-t", apgd_t), ("fab-t", fab_t), ("square", square)
         fab = FAB(norm=self.norm, eps=self.eps, steps=_STEPS, restarts=_STARTS)
         return (
