@@ -12,6 +12,7 @@ from vambrace.attacks.transfer import transferred
 from vambrace.core.access import Access, require_access
 from vambrace.core.options import Norm, Options, Ratio, require
 from vambrace.core.progress import silent
+from vambrace.models.expectation import calls_a_row
 from vambrace.search.loop import search
 from vambrace.search.problem import pose, require_radius
 
@@ -157,7 +158,7 @@ class FixedRadius(Options):
 
     def _ran(self, problem: Problem, surrogates: Sequence[Model] | None, progress: Progress) -> Attacked:
         if surrogates is None:
-            return self.run(problem, progress=progress)
+            return self.run(problem, progress=progress).charged(calls_a_row(problem.model))
         # What does not search by steps of its own rule would go on for ever, or spend all it has, without a success.
         withheld = type(self).run is FixedRadius.run
         return transferred(self, problem, surrogates, withheld=withheld, progress=progress)

@@ -17,6 +17,7 @@ from vambrace.core.access import Access, require_access
 from vambrace.core.findings import Cost
 from vambrace.core.options import Norm, Options, Ratio
 from vambrace.core.progress import silent
+from vambrace.models.expectation import calls_a_row
 from vambrace.search.problem import pose, require_radius
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Nearest(Options):
 
     def _ran(self, problem: Problem, surrogates: Sequence[Model] | None, progress: Progress) -> Attacked:
         if surrogates is None:
-            return self.run(problem, progress=progress)
+            return self.run(problem, progress=progress).charged(calls_a_row(problem.model))
         return transferred(self, problem, surrogates, withheld=False, progress=progress)
 
     def _posed(

@@ -64,7 +64,7 @@ class Standard(FixedRadius):
     Attributes:
         norm: what `eps` is measured in.
         eps: radius in the units of the inputs.
-        version: which attacks, see above. With "rand" a row is twenty calls of the model, counted as one.
+        version: which attacks, see above. With "rand" each question is twenty calls of the model, and counted so.
     """
 
     name: ClassVar[str] = "standard"
@@ -114,8 +114,9 @@ class Standard(FixedRadius):
 
     def run(self, problem: Problem, *, progress: Progress = silent) -> Attacked:
         """One attack after the other."""
-        if self.version == "rand":
-            problem = dataclasses.replace(problem, model=Expectation(problem.model, samples=_DRAWS))
+        draws = _DRAWS if self.version == "rand" else 1
+        if draws > 1:
+            problem = dataclasses.replace(problem, model=Expectation(problem.model, samples=draws))
         board = Board(problem, Ball(norm=self.norm, eps=self.eps))
         if not len(problem.inputs):
             return board.outcome()
@@ -128,4 +129,4 @@ class Standard(FixedRadius):
             found = attack.run(part, progress=progress)
             found = censored(found, self.eps) if isinstance(attack, Nearest) else found
             board.add(name, left, found, black_box=attack.needs < Access.GRADIENTS)
-        return board.outcome()
+        return board.outcome().charged(draws)

@@ -32,6 +32,7 @@ from vambrace.core.findings import Cost
 from vambrace.core.goals import Goal
 from vambrace.core.progress import silent
 from vambrace.models.ensemble import Ensemble, require_alike
+from vambrace.models.expectation import calls_a_row
 from vambrace.ops.grid import fitted, on_grid
 from vambrace.ops.projections import tighten
 from vambrace.ops.rows import spread
@@ -114,9 +115,9 @@ def transferred(
         progress: told how many samples are made.
 
     Returns:
-        Forwards and backwards are rows of the surrogates, each of which is asked so many; verifications of what was
-        found on them are forwards. Verifications, queries, success and margin are the model's; margin is NaN where it
-        gives labels only.
+        Forwards and backwards are rows of the surrogates, each of which is asked so many (the most, where some of them
+        are expectations); verifications of what was found on them are forwards. Verifications, queries, success and
+        margin are the model's; margin is NaN where it gives labels only.
 
     Raises:
         AccessError: E110, for a surrogate that gives less than the attack needs.
@@ -127,8 +128,9 @@ def transferred(
     ensemble = Ensemble(surrogates)
     require_alike(problem.model, ensemble)
     crafting = dataclasses.replace(problem, model=ensemble, withheld=withheld)
+    calls = max(calls_a_row(surrogate) for surrogate in surrogates)
     if withheld or not len(problem.inputs):
-        return judged(problem, attack.run(crafting, progress=progress))
+        return judged(problem, attack.run(crafting, progress=progress).charged(calls))
     clean = _clean(crafting)
     right, wrong = ((clean.won == won).nonzero().squeeze(1) for won in (False, True))
     parts: list[tuple[Tensor, Attacked]] = []
@@ -137,7 +139,7 @@ def transferred(
     if len(wrong):
         onward, part = _beyond(attack, crafting.take(wrong), clean.margin[wrong])
         parts.append((wrong, _nearer(onward.run(part, progress=progress), part, attack.eps)))
-    return judged(problem, _joined(parts))
+    return judged(problem, _joined(parts).charged(calls))
 
 
 def judged(problem: Problem, crafted: Attacked) -> Attacked:
@@ -154,7 +156,8 @@ def judged(problem: Problem, crafted: Attacked) -> Attacked:
             asked = 1
     success = won & crafted.finite & _saved(problem, crafted)
     forwards = crafted.forwards + crafted.verifications
-    checks = torch.full_like(forwards, asked)
+    calls = calls_a_row(problem.model)
+    checks = torch.full_like(forwards, asked * calls)
     queries = checks if problem.model.access < Access.GRADIENTS else torch.zeros_like(checks)
     before, spent = crafted.cost, int(checks.sum())
     cost = dataclasses.replace(
@@ -162,7 +165,7 @@ def judged(problem: Problem, crafted: Attacked) -> Attacked:
         forwards=before.forwards + before.verifications,
         verifications=spent,
         queries=int(queries.sum()),
-        padding_forwards=before.padding_forwards + pads,
+        padding_forwards=before.padding_forwards + pads * calls,
     )
     return dataclasses.replace(
         crafted,

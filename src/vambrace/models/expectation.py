@@ -13,8 +13,9 @@ The logits are the log of the mean probability of each class, computed without l
 counts for one, however large its logits, the class on top is that of the averaged model, and nothing saturates. For
 a model that is not random they are its own logits but for a constant.
 
-Ledger: a row that the expectation is asked about is `samples` rows of the model, forward and backward. A budget of the
-model's own rows belongs inside: `Expectation(Counted(model, budget=...))`.
+Ledger: a row that the expectation is asked about is `samples` rows of the model, forward and backward, and that is what
+outcomes and findings count (`calls_a_row`). What limits an attack, such as its queries, is in rows of what it is given;
+a budget of the model's own rows belongs inside: `Expectation(Counted(model, budget=...))`.
 
 Reference: Athalye, Carlini, Wagner 2018, arXiv 1802.00420, section 4.2.
 """
@@ -30,14 +31,14 @@ import torch.nn.functional as F
 
 from vambrace.core.access import Access
 from vambrace.errors import ConfigError
-from vambrace.models.wrappers import Wrapper
+from vambrace.models.wrappers import Counted, Wrapper
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vambrace.models.contract import Identity, Model
 
-__all__ = ["Expectation"]
+__all__ = ["Expectation", "calls_a_row"]
 
 
 class Expectation(Wrapper):
@@ -74,6 +75,12 @@ class Expectation(Wrapper):
             return None
         return dataclasses.replace(inner, detail={**inner.detail, "expectation": self.samples})
 
+    @property
+    def exact(self) -> Model:
+        """What claims are verified by: the expectation of the exact model, where the wrapped one is less than exact."""
+        inner: Model | None = getattr(self.model, "exact", None)
+        return self if inner is None else Expectation(inner, self.samples)
+
     def __call__(self, inputs: Tensor) -> Tensor:
         """Inputs (n, ...) to logits (n, k), all finite where the model's are."""
         draws = torch.stack([F.log_softmax(self.model(inputs), dim=1) for _ in range(self.samples)])
@@ -91,3 +98,22 @@ class Expectation(Wrapper):
 
     def __repr__(self) -> str:
         return f"Expectation({self.model!r}, samples={self.samples})"
+
+
+def calls_a_row(model: Model) -> int:
+    """How many rows of the model inside each row of `model` is: the samples of all expectations around it, multiplied.
+
+    Where something is `Counted`, its rows are what is counted, whatever lies inside.
+
+        >>> import torch
+        >>> from vambrace.models import from_torch
+        >>> model = from_torch(torch.nn.Linear(4, 2).eval())
+        >>> calls_a_row(model), calls_a_row(Expectation(model, samples=3))
+        (1, 3)
+    """
+    calls = 1
+    while isinstance(model, Wrapper) and not isinstance(model, Counted):
+        if isinstance(model, Expectation):
+            calls *= model.samples
+        model = model.model
+    return calls

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
+
+import torch
+
+from vambrace.core.findings import Cost
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vambrace.core.findings import Cost
     from vambrace.core.options import Norm
 
 __all__ = ["Attacked", "Part"]
+
+_COUNTED = ("forwards", "backwards", "verifications", "queries", "zero_gradients")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,3 +102,17 @@ class Attacked:
         if self.allowance is None:
             return None
         return self.allowance - self.cost.forwards - self.cost.backwards - self.cost.verifications
+
+    def charged(self, calls: int) -> Attacked:
+        """The same outcome where each row that was asked is `calls` rows of the model: its whole ledger times that."""
+        if calls == 1:
+            return self
+        columns = {name: getattr(self, name) * calls for name in _COUNTED}
+        columns["first_success"] = torch.where(self.first_success > 0, self.first_success * calls, self.first_success)
+        parts = tuple(replace(part, cost=_times(part.cost, calls)) for part in self.parts)
+        allowance = None if self.allowance is None else self.allowance * calls
+        return replace(self, **columns, cost=_times(self.cost, calls), parts=parts, allowance=allowance)
+
+
+def _times(cost: Cost, calls: int) -> Cost:
+    return Cost(**{field.name: getattr(cost, field.name) * calls for field in fields(cost)})

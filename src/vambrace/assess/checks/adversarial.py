@@ -316,8 +316,7 @@ class AdversarialCheck(Options):
         )
         for place, entry in saved.items():
             entries[place]["saved"] = entry
-        counted = context.model.access < Access.GRADIENTS
-        return entries, Cost(verifications=len(claimed), queries=len(claimed) if counted else 0)
+        return entries, Cost(verifications=answers.cost.forwards, queries=answers.cost.queries)
 
     def _evidence(self, reduction: Reduction, records: Sequence[Record], eps: float) -> list[Evidence]:
         shown = [record for record in records if "saved" in record and record["broken"] == eps]

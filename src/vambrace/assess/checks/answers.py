@@ -15,6 +15,7 @@ from vambrace.core.access import Access
 from vambrace.core.findings import Cost
 from vambrace.core.goals import Untargeted
 from vambrace.errors import DataRefused
+from vambrace.models.expectation import calls_a_row
 from vambrace.privacy.membership.threshold import per_sample_loss, per_sample_odds
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def enter(context: Context, batch: Batch) -> Chunk:
 def ask(model: Model, inputs: Tensor, labels: Tensor, *, batch_size: int) -> Answers:
     """Inputs (n, ...) and labels (n,) on the model's device to the model's answers, `batch_size` rows at a time."""
     n = len(labels)
+    spent = n * calls_a_row(model)
     scored = model.access >= Access.SCORES
     finite, predictions = torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.int64)
     margins, odds = torch.zeros(n), torch.zeros(n if scored else 0, dtype=torch.float64)
@@ -137,5 +139,5 @@ def ask(model: Model, inputs: Tensor, labels: Tensor, *, batch_size: int) -> Ans
         margins=cast("list[float]", margins.tolist()),
         losses=cast("list[float]", losses.tolist()),
         odds=cast("list[float]", odds.tolist()),
-        cost=Cost(forwards=n, queries=n if model.access < Access.GRADIENTS else 0),
+        cost=Cost(forwards=spent, queries=spent if model.access < Access.GRADIENTS else 0),
     )
