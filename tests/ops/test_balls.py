@@ -33,8 +33,9 @@ CHANGES = torch.randn(40, 2, 3, 4, generator=torch.Generator().manual_seed(0), d
 RADII = torch.rand(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 20
 
 
-def test_l1_is_the_nearest_point_of_the_ball() -> None:
-    found = shrink(CHANGES, RADII, "l1").flatten(1)
+@pytest.mark.parametrize("looks", [True, False])
+def test_l1_is_the_nearest_point_of_the_ball(looks: bool) -> None:
+    found = shrink(CHANGES, RADII, "l1", looks=looks).flatten(1)
     for row, change in enumerate(CHANGES.flatten(1)):
         torch.testing.assert_close(found[row], slow_l1(change, float(RADII[row])), rtol=0, atol=1e-12)
     assert 5 < int((lengths(CHANGES, "l1") > RADII).sum()) < 40
@@ -59,17 +60,22 @@ def test_scaling_and_clipping(norm: str) -> None:
         torch.testing.assert_close(found[row], expected, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("looks", [True, False])
 @pytest.mark.parametrize("norm", ["l0", "l1", "l2", "linf"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_edges(norm: str, dtype: torch.dtype) -> None:
+def test_edges(norm: str, dtype: torch.dtype, looks: bool) -> None:
     changes = CHANGES.to(dtype)
     kept = changes.clone()
-    assert torch.equal(shrink(changes, torch.full((40,), float("inf"), dtype=torch.float64), norm), changes)
-    assert torch.equal(shrink(changes, torch.zeros(40, dtype=torch.float64), norm), torch.zeros_like(changes))
-    assert torch.equal(shrink(torch.zeros_like(changes), RADII, norm), torch.zeros_like(changes))
+    assert torch.equal(
+        shrink(changes, torch.full((40,), float("inf"), dtype=torch.float64), norm, looks=looks), changes
+    )
+    assert torch.equal(
+        shrink(changes, torch.zeros(40, dtype=torch.float64), norm, looks=looks), torch.zeros_like(changes)
+    )
+    assert torch.equal(shrink(torch.zeros_like(changes), RADII, norm, looks=looks), torch.zeros_like(changes))
     assert torch.equal(changes, kept), "left as they are"
-    found = shrink(changes, RADII, norm)
+    found = shrink(changes, RADII, norm, looks=looks)
     assert found.dtype == dtype
     assert (lengths(found, norm) <= RADII * (1 + 1e-5)).all()
-    alone = torch.cat([shrink(changes[row : row + 1], RADII[row : row + 1], norm) for row in range(40)])
+    alone = torch.cat([shrink(changes[row : row + 1], RADII[row : row + 1], norm, looks=looks) for row in range(40)])
     torch.testing.assert_close(found, alone, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-14)

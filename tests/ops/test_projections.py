@@ -95,23 +95,25 @@ def slow_projection(point: np.ndarray, centre: np.ndarray, eps: float) -> np.nda
     return best
 
 
-def test_l2_projection_is_the_nearest_point() -> None:
+@pytest.mark.parametrize("looks", [True, False])
+def test_l2_projection_is_the_nearest_point(looks: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     inputs = images(1, torch.float64, (12, 6))
     points = inputs + torch.randn(12, 6, generator=generator, dtype=torch.float64) * 1.5
     for eps in (0.05, 0.4, 0.9, 1.4):
-        found = project_l2(points, inputs, eps, torch.tensor(0.0), torch.tensor(1.0))
+        found = project_l2(points, inputs, eps, torch.tensor(0.0), torch.tensor(1.0), looks=looks)
         for row in range(12):
             expected = slow_projection(points[row].numpy(), inputs[row].numpy(), eps)
             np.testing.assert_allclose(found[row].numpy(), expected, atol=2e-6)
 
 
-@given(st.integers(0, 2**31), st.floats(1e-3, 6.0), st.floats(0.01, 50.0))
-def test_l2_projection_by_bisection(seed: int, eps: float, away: float) -> None:
+@pytest.mark.parametrize("looks", [True, False])
+@given(seed=st.integers(0, 2**31), eps=st.floats(1e-3, 6.0), away=st.floats(0.01, 50.0))
+def test_l2_projection_by_bisection(looks: bool, seed: int, eps: float, away: float) -> None:
     """The minimiser is clip(x0 + s d) with the largest s that fits: found here by bisection, in higher dimension."""
     inputs = images(seed, torch.float64, (3, 60))
     change = torch.randn(3, 60, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64) * away
-    found = project_l2(inputs + change, inputs, eps, torch.tensor(0.0), torch.tensor(1.0))
+    found = project_l2(inputs + change, inputs, eps, torch.tensor(0.0), torch.tensor(1.0), looks=looks)
     low, high = torch.zeros(3, 1, dtype=torch.float64), torch.ones(3, 1, dtype=torch.float64)
     for _ in range(80):
         middle = (low + high) / 2
@@ -123,35 +125,38 @@ def test_l2_projection_by_bisection(seed: int, eps: float, away: float) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
-def test_l2_projection_is_not_scale_and_clip() -> None:
+@pytest.mark.parametrize("looks", [True, False])
+def test_l2_projection_is_not_scale_and_clip(looks: bool) -> None:
     """What most tools do instead: scaling into the ball and clipping after leaves part of the radius unused."""
     inputs = torch.tensor([[0.0, 0.5]], dtype=torch.float64)
     point = torch.tensor([[-3.0, 0.9]], dtype=torch.float64)
-    found = project_l2(point, inputs, 0.2, torch.tensor(0.0), torch.tensor(1.0))
+    found = project_l2(point, inputs, 0.2, torch.tensor(0.0), torch.tensor(1.0), looks=looks)
     torch.testing.assert_close(found, torch.tensor([[0.0, 0.7]], dtype=torch.float64))
     naive = (inputs + (point - inputs) * 0.2 / (point - inputs).norm()).clamp(0, 1)
     assert (naive - inputs).norm() < 0.05
 
 
-def test_l2_projection_at_its_edges() -> None:
+@pytest.mark.parametrize("looks", [True, False])
+def test_l2_projection_at_its_edges(looks: bool) -> None:
     inputs = torch.full((4, 3), 0.5)
     points = torch.stack((inputs[0], inputs[1] + 0.01, torch.tensor([9.0, 0.5, 0.5]), torch.full((3,), torch.nan)))
     low, high = torch.tensor(0.0), torch.tensor(1.0)
-    found = project_l2(points, inputs, 0.1, low, high)
+    found = project_l2(points, inputs, 0.1, low, high, looks=looks)
     assert torch.equal(found[:2], points[:2])
     torch.testing.assert_close(found[2], torch.tensor([0.6, 0.5, 0.5]))
     assert found[3].isnan().all()
-    assert torch.equal(project_l2(points[:3], inputs[:3], 0.0, low, high), inputs[:3])
-    free = project_l2(points[2:3], inputs[:1], 4.0, torch.tensor(float("-inf")), torch.tensor(float("inf")))
+    assert torch.equal(project_l2(points[:3], inputs[:3], 0.0, low, high, looks=looks), inputs[:3])
+    free = project_l2(points[2:3], inputs[:1], 4.0, -low.new_tensor(torch.inf), low.new_tensor(torch.inf), looks=looks)
     torch.testing.assert_close(free, torch.tensor([[4.5, 0.5, 0.5]]))
 
 
+@pytest.mark.parametrize("looks", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_l2_projection_in_every_dtype(dtype: torch.dtype) -> None:
+def test_l2_projection_in_every_dtype(dtype: torch.dtype, looks: bool) -> None:
     inputs = images(3, dtype, (5, 300))
     points = inputs + torch.randn(5, 300, generator=torch.Generator().manual_seed(4)).to(dtype)
     low, high = inner_box(Bounds(0.0, 1.0), inputs)
-    found = project_l2(points, inputs, 2.0, low, high)
+    found = project_l2(points, inputs, 2.0, low, high, looks=looks)
     assert found.dtype == dtype
     size = lengths(found.double() - inputs.double(), "l2")
     assert (size <= 2.0 * (1 + 4 * torch.finfo(dtype).eps)).all()

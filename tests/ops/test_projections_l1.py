@@ -42,36 +42,45 @@ def samples(seed: int, n: int = 12, features: int = 23) -> tuple[Tensor, Tensor]
     return centre, centre + torch.where(torch.rand(n, features, generator=generator) < 0.2, 0.0, moves)
 
 
-def project(points: Tensor, centre: Tensor, eps: float) -> Tensor:
+def project(points: Tensor, centre: Tensor, eps: float, *, looks: bool) -> Tensor:
     low, high = torch.zeros((), dtype=points.dtype), torch.ones((), dtype=points.dtype)
-    return project_l1(points, centre, eps, low, high)
+    return project_l1(points, centre, eps, low, high, looks=looks)
 
 
+LOOKS = pytest.mark.parametrize("looks", [True, False])
+
+
+@LOOKS
 @settings(deadline=None)
-@given(st.integers(0, 2**31), st.floats(1e-6, 30))
-def test_is_what_bisection_finds(seed: int, eps: float) -> None:
+@given(seed=st.integers(0, 2**31), eps=st.floats(1e-6, 30))
+def test_is_what_bisection_finds(looks: bool, seed: int, eps: float) -> None:
     centre, points = samples(seed)
-    found = project(points, centre, eps)
+    found = project(points, centre, eps, looks=looks)
     expected = torch.stack([bisected(*pair, eps, 0.0, 1.0) for pair in zip(points, centre, strict=True)])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
-def test_every_sample_may_have_a_radius_of_its_own() -> None:
+@LOOKS
+def test_every_sample_may_have_a_radius_of_its_own(looks: bool) -> None:
     centre, points = samples(3)
     eps = torch.logspace(-2, 1, len(points), dtype=torch.float64)
     low, high = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-    found = project_l1(points, centre, eps, low, high)
-    expected = [project(points[row : row + 1], centre[row : row + 1], float(eps[row])) for row in range(len(points))]
+    found = project_l1(points, centre, eps, low, high, looks=looks)
+    expected = [
+        project(points[row : row + 1], centre[row : row + 1], float(eps[row]), looks=looks)
+        for row in range(len(points))
+    ]
     torch.testing.assert_close(found, torch.cat(expected), rtol=0, atol=1e-10)
-    assert not torch.allclose(found, project(points, centre, 1.0))
+    assert not torch.allclose(found, project(points, centre, 1.0, looks=looks))
 
 
+@LOOKS
 @settings(deadline=None)
-@given(st.integers(0, 2**31), st.floats(0.01, 10))
-def test_no_allowed_point_is_nearer(seed: int, eps: float) -> None:
+@given(seed=st.integers(0, 2**31), eps=st.floats(0.01, 10))
+def test_no_allowed_point_is_nearer(looks: bool, seed: int, eps: float) -> None:
     """The variational inequality, which only the nearest point of a convex set fulfils."""
     centre, points = samples(seed)
-    found = project(points, centre, eps)
+    found = project(points, centre, eps, looks=looks)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(20):
         other = (centre + torch.randn(centre.shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
@@ -80,38 +89,41 @@ def test_no_allowed_point_is_nearer(seed: int, eps: float) -> None:
         assert (((points - found) * (other - found)).sum(1) <= 1e-8).all()
 
 
+@LOOKS
 @settings(deadline=None)
-@given(st.integers(0, 2**31), st.floats(0.01, 20))
-def test_in_single_precision_too(seed: int, eps: float) -> None:
+@given(seed=st.integers(0, 2**31), eps=st.floats(0.01, 20))
+def test_in_single_precision_too(looks: bool, seed: int, eps: float) -> None:
     centre, points = (each.float() for each in samples(seed, features=60))
-    found = project(points, centre, eps)
+    found = project(points, centre, eps, looks=looks)
     assert ((found >= 0) & (found <= 1)).all()
     size = (found.double() - centre.double()).abs().sum(1)
     rounding = 60 * 1e-7 * float(points.abs().max().clamp(min=1))  # of sixty sums of such points
     assert (size <= eps * (1 + 1e-5) + rounding).all()
-    exact = project(points.double(), centre.double(), eps)
+    exact = project(points.double(), centre.double(), eps, looks=looks)
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-4)
     tight, distance = tighten(found, centre, eps, "l1", None)
     assert (distance <= eps).all()
     assert (tight - found).abs().max() < 1e-5 + rounding
 
 
-def test_a_sample_is_projected_as_it_would_be_alone() -> None:
+@LOOKS
+def test_a_sample_is_projected_as_it_would_be_alone(looks: bool) -> None:
     centre, points = samples(3, n=40)
-    whole = project(points, centre, 2.0)
+    whole = project(points, centre, 2.0, looks=looks)
     for row in range(40):
-        assert torch.equal(project(points[row : row + 1], centre[row : row + 1], 2.0)[0], whole[row])
+        assert torch.equal(project(points[row : row + 1], centre[row : row + 1], 2.0, looks=looks)[0], whole[row])
 
 
-def test_points_inside_come_back_and_images_keep_their_shape() -> None:
+@LOOKS
+def test_points_inside_come_back_and_images_keep_their_shape(looks: bool) -> None:
     centre = torch.full((2, 1, 3, 3), 0.5)
     near = centre + 0.01
-    assert torch.equal(project(near, centre, 1.0), near)
-    assert project(near, centre, 0.01).shape == near.shape
-    assert torch.equal(project(near + 5, centre, 0.0), centre)
-    no_box = project_l1(centre + 1, centre, 0.9, torch.tensor(float("-inf")), torch.tensor(float("inf")))
+    assert torch.equal(project(near, centre, 1.0, looks=looks), near)
+    assert project(near, centre, 0.01, looks=looks).shape == near.shape
+    assert torch.equal(project(near + 5, centre, 0.0, looks=looks), centre)
+    no_box = project_l1(centre + 1, centre, 0.9, torch.tensor(float("-inf")), torch.tensor(float("inf")), looks=looks)
     torch.testing.assert_close(no_box, centre + 0.1)
-    half = project(near.half() + 5, centre.half(), 1.0)
+    half = project(near.half() + 5, centre.half(), 1.0, looks=looks)
     assert half.dtype == torch.float16
     assert (half.float() - 0.5).abs().flatten(1).sum(1).max() < 1.01
 

@@ -16,8 +16,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 from vambrace.core.access import Bounds
+from vambrace.ops.knots import last_within, may_look
 from vambrace.ops.norms import distances, lengths
 from vambrace.ops.rows import spread
 
@@ -59,18 +61,21 @@ def ball_box(inputs: Tensor, eps: float, bounds: Bounds | None) -> tuple[Tensor,
     low = torch.where(torch.sub(wide, low) > eps, torch.nextafter(low, inputs), low).clamp_(min=floor)
     high = torch.where(torch.sub(high, wide) > eps, torch.nextafter(high, inputs), high).clamp_(max=ceiling)
     empty = low > high
-    if bool(empty.any()):
+    if not may_look(inputs) or bool(empty.any()):
         low = torch.where(empty, inputs, low)
         high = torch.where(empty, inputs, high)
     return low, high
 
 
-def project_l2(points: Tensor, inputs: Tensor, eps: float, low: Tensor, high: Tensor) -> Tensor:
+def project_l2(
+    points: Tensor, inputs: Tensor, eps: float, low: Tensor, high: Tensor, *, looks: bool | None = None
+) -> Tensor:
     """The nearest point, in the Euclidean sense, that is inside both the box and the l2 ball around `inputs`.
 
     The minimiser has the form clip(x0 + s (y - x0)) with the largest s <= 1 that fits in the ball. Its squared size
-    is a concave, increasing, piecewise linear function of s squared, so that Newton's method from below ends at
-    the root after finitely many steps and every iterate is feasible.
+    is a concave, increasing, piecewise linear function of s squared. Where the host may look, Newton's method from
+    below ends at the root after finitely many steps; elsewhere the piece is found first (`ops.knots`), and Newton's
+    method takes one step. Every iterate is feasible.
 
     Args:
         points: (n, ...), anywhere.
@@ -78,33 +83,24 @@ def project_l2(points: Tensor, inputs: Tensor, eps: float, low: Tensor, high: Te
         eps: radius.
         low: smallest allowed values, broadcasting against `points`; may be -inf.
         high: largest allowed values; may be +inf.
+        looks: whether the host looks at values on the way; None: on CPU only, where that is free.
 
     Returns:
         (n, ...), inside the box, and inside the ball up to rounding.
     """
-    dtype = points.dtype
+    dtype, looks = points.dtype, may_look(points) if looks is None else looks
     if torch.finfo(dtype).bits < 32:  # squares of half precision under- and overflow
-        found = project_l2(points.float(), inputs.float(), eps, low.float(), high.float())
+        found = project_l2(points.float(), inputs.float(), eps, low.float(), high.float(), looks=looks)
         return found.to(dtype).clamp(low, high)
     change = points - inputs
     clipped = points.clamp(low, high)
-    if not bool((lengths(clipped - inputs, "l2") > eps).any()):
+    large = lengths(clipped - inputs, "l2") > eps
+    if looks and not bool(large.any()):
         return clipped
-    squared = change.square()
     room = torch.where(change > 0, high - inputs, inputs - low).square()
-    dims = tuple(range(1, points.dim()))
-    tiny = torch.finfo(dtype).tiny
-    scale = (eps * eps / squared.sum(dim=dims, keepdim=True).clamp_(min=tiny)).clamp_(max=1.0)
-    bends = room / squared  # NaN where nothing moves and nothing may: such elements add nothing either way
-    while True:
-        free = bends > scale
-        used = torch.where(free, 0.0, room).sum(dim=dims, keepdim=True)
-        slope = torch.where(free, squared, 0.0).sum(dim=dims, keepdim=True)
-        root = ((eps * eps - used).clamp_(min=0.0) / slope.clamp_(min=tiny)).clamp_(max=1.0)
-        if not bool((root > scale).any()):
-            break
-        scale = torch.maximum(scale, root)
-    return (inputs + change * scale.sqrt()).clamp(low, high)
+    share = _share(change.square(), room, eps * eps, looks=looks)
+    found = (inputs + change * share.sqrt()).clamp(low, high)
+    return found if looks and bool(large.all()) else torch.where(spread(large, found), found, clipped)
 
 
 def tighten(points: Tensor, inputs: Tensor, eps: float, norm: Norm, bounds: Bounds | None) -> tuple[Tensor, Tensor]:
@@ -151,6 +147,32 @@ def _shrink(points: Tensor, inputs: Tensor, eps: float, norm: Norm, low: Tensor,
     beyond = (shrunk.double() - centre.double()).abs() > (wanted - centre.double()).abs()
     shrunk = torch.where(beyond, torch.nextafter(shrunk, centre), shrunk)
     return torch.where(spread(size > slack, points), shrunk, points)
+
+
+def _share(squared: Tensor, room: Tensor, most: float, *, looks: bool) -> Tensor:
+    """The largest share t <= 1 of each sample of `squared`, cut at `room`, that adds up to `most`: (n, 1, ..., 1)."""
+    dims, tiny = tuple(range(1, squared.dim())), torch.finfo(squared.dtype).tiny
+    bends = room / squared  # NaN where nothing moves and nothing may: such elements add nothing either way
+
+    def onward(share: Tensor) -> Tensor:
+        free = bends > share
+        used = torch.where(free, 0.0, room).sum(dim=dims, keepdim=True)
+        slope = torch.where(free, squared, 0.0).sum(dim=dims, keepdim=True)
+        return ((most - used).clamp_(min=0.0) / slope.clamp_(min=tiny)).clamp_(max=1.0)
+
+    def within(share: Tensor) -> Tensor:
+        return torch.minimum(squared * spread(share, squared), room).sum(dim=dims).unsqueeze(1) <= most
+
+    if not looks:
+        knots = F.pad(bends.flatten(1).nan_to_num(nan=1.0).clamp_(max=1.0), (1, 0)).sort(dim=1).values
+        share = spread(last_within(knots, within)[0], squared)
+        return torch.maximum(share, onward(share))
+    share = (most / squared.sum(dim=dims, keepdim=True).clamp_(min=tiny)).clamp_(max=1.0)
+    while True:
+        root = onward(share)
+        if not bool((root > share).any()):
+            return share
+        share = torch.maximum(share, root)
 
 
 def _round_up(values: Tensor, dtype: torch.dtype) -> Tensor:

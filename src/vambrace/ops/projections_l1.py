@@ -18,8 +18,10 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 from vambrace.ops import draws
+from vambrace.ops.knots import last_within, may_look
 from vambrace.ops.norms import lengths
 from vambrace.ops.rows import spread
 
@@ -34,12 +36,15 @@ _MOST_TRIES = 200
 """Halving alone ends after some 70; the rest is slack."""
 
 
-def project_l1(points: Tensor, inputs: Tensor, eps: float | Tensor, low: Tensor, high: Tensor) -> Tensor:
+def project_l1(
+    points: Tensor, inputs: Tensor, eps: float | Tensor, low: Tensor, high: Tensor, *, looks: bool | None = None
+) -> Tensor:
     """The nearest point, in the Euclidean sense, that is inside both the box and the l1 ball around `inputs`.
 
     The minimiser moves every element of the change towards zero by one amount a sample, stops at zero, and clips to
-    the box. Its size is a falling, piecewise linear function of that amount, neither convex nor concave, so Newton's
-    method runs between two ends that close in on the root, and halves where it would leave them.
+    the box. Its size is a falling, piecewise linear function of that amount, neither convex nor concave. Where the host
+    may look, Newton's method runs between two ends that close in on the root, and halves where it would leave them;
+    elsewhere the piece is found first (`ops.knots`).
 
     Args:
         points: (n, ...), anywhere.
@@ -47,22 +52,25 @@ def project_l1(points: Tensor, inputs: Tensor, eps: float | Tensor, low: Tensor,
         eps: radius, a number or (n,).
         low: smallest allowed values, broadcasting against `points`; may be -inf.
         high: largest allowed values; may be +inf.
+        looks: whether the host looks at values on the way; None: on CPU only, where that is free.
 
     Returns:
         (n, ...), inside the box, and inside the ball up to rounding.
     """
-    dtype = points.dtype
+    dtype, looks = points.dtype, may_look(points) if looks is None else looks
     if torch.finfo(dtype).bits < 32:  # sums of half precision lose what they add
-        found = project_l1(points.float(), inputs.float(), eps, low.float(), high.float())
+        found = project_l1(points.float(), inputs.float(), eps, low.float(), high.float(), looks=looks)
         return found.to(dtype).clamp(low, high)
     clipped = points.clamp(low, high)
     large = lengths(clipped - inputs, "l1") > eps
-    if not bool(large.any()):
+    if looks and not bool(large.any()):
         return clipped
     change = points - inputs
     room = torch.where(change > 0, high - inputs, inputs - low).clamp_(min=0.0).flatten(1)
-    kept = _kept(change.abs().flatten(1), room, eps, large)
-    return torch.addcmul(inputs, change.sign(), kept.reshape(change.shape)).clamp_(low, high)
+    size = change.abs().flatten(1)
+    kept = _kept(size, room, eps, large) if looks else _kept_by_knots(size, room, eps)
+    found = torch.addcmul(inputs, change.sign(), kept.reshape(change.shape)).clamp_(low, high)
+    return found if looks and bool(large.all()) else torch.where(spread(large, found), found, clipped)
 
 
 def movable(gradients: Tensor, points: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -166,3 +174,19 @@ def _kept(size: Tensor, room: Tensor, eps: float | Tensor, large: Tensor) -> Ten
     else:
         kept[rows] = torch.minimum((size - above).clamp_(min=0.0), room)
     return kept
+
+
+def _kept_by_knots(size: Tensor, room: Tensor, eps: float | Tensor) -> Tensor:
+    """As `_kept`, for rows that are all `large`, without a look of the host."""
+    most = eps.unsqueeze(1) if isinstance(eps, torch.Tensor) else eps
+
+    def left(cut: Tensor) -> Tensor:
+        return torch.minimum((size - cut).clamp_(min=0.0), room)
+
+    # An element begins to give way where it has sunk to its room, and has given all at its size.
+    knots = F.pad(torch.cat((size, (size - room).clamp_(min=0.0)), dim=1), (1, 0)).sort(dim=1).values
+    first, following = last_within(knots, lambda cut: left(cut).sum(dim=1, keepdim=True) >= most)
+    # Between the two the size falls in a straight line; where it hardly falls, any point will do.
+    here, there = (left(cut).sum(dim=1, keepdim=True) for cut in (first, following))
+    share = (here - most) / (here - there).clamp_(min=torch.finfo(size.dtype).tiny)
+    return left(torch.lerp(first, following, share.clamp_(0.0, 1.0)))
