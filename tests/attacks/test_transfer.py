@@ -33,6 +33,7 @@ from vambrace.attacks.transfer import Beyond
 from vambrace.core.access import Access, Bounds
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.errors import AccessError, ConfigError
+from vambrace.models import LowPrecision
 from vambrace.models.ensemble import Ensemble
 from vambrace.ops.norms import distances
 from vambrace.ops.projections import inner_box
@@ -186,6 +187,14 @@ def test_points_are_those_of_a_plain_loop() -> None:
         (gradient,) = torch.autograd.grad(loss, leaf)
         point = (point + 0.02 * gradient.sign()).clamp(inputs - 0.1, inputs + 0.1).clamp(0, 0.5)
     torch.testing.assert_close(out.adversarial, point, rtol=0, atol=1e-9)
+
+
+def test_a_model_of_low_precision_judges_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks it in half the bits gets an error."""
+    monkeypatch.setattr(LowPrecision, "__call__", None)
+    inputs, labels = samples()
+    out = MIFGSM(eps=0.1, steps=4)(LowPrecision(counting(0)), inputs, labels, surrogates=[counting(1)])
+    assert torch.equal(out.success, net(0)(out.adversarial).argmax(1) != labels)
 
 
 @pytest.mark.parametrize("attack", [MIFGSM(eps=0.1, steps=2), DDN(steps=3), DeepFool(), Adaptive(eps=0.1, budget=20)])

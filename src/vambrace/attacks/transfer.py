@@ -187,7 +187,7 @@ def _clean(problem: Problem) -> Verdicts:
     """What the surrogates say of the inputs themselves."""
     oracle = Oracle(problem.model, problem.most_class)
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(problem.inputs.device.type, enabled=False):
-        logits = torch.cat([oracle.logits(part) for part in _split(problem.inputs, problem.batch_size)])
+        logits = torch.cat([oracle.logits(part, exact=True) for part in _split(problem.inputs, problem.batch_size)])
         return judge(logits, problem.goal.margin(logits))
 
 
