@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -53,10 +55,11 @@ def slow(point: np.ndarray, normal: np.ndarray, gap: float, norm: str) -> float:
     return float(linprog(cost, A_ub=above, b_ub=np.zeros(2 * size), A_eq=equal, b_eq=[gap], bounds=bounds).fun)
 
 
+@pytest.mark.parametrize("looks", [True, False])
 @pytest.mark.parametrize("norm", NORMS)
-def test_no_change_that_reaches_it_is_smaller(norm: str) -> None:
+def test_no_change_that_reaches_it_is_smaller(norm: str, looks: bool) -> None:
     points, normals, gaps = problems()
-    found = onto_hyperplane(points, normals, gaps, LOW, HIGH, norm)
+    found = onto_hyperplane(points, normals, gaps, LOW, HIGH, norm, looks=looks)
     torch.testing.assert_close((found * normals).flatten(1).sum(1), gaps, rtol=1e-9, atol=1e-12)
     assert ((points + found >= -1e-12) & (points + found <= 1 + 1e-12)).all()
     size = lengths(found, norm)
@@ -79,12 +82,14 @@ def test_the_reference_can_tell(norm: str, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(hyperplanes, name, boxless)
     with pytest.raises(AssertionError):
-        test_no_change_that_reaches_it_is_smaller(norm)
+        test_no_change_that_reaches_it_is_smaller(norm, looks=True)
 
 
+@pytest.mark.parametrize("looks", [True, False])
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_edges(norm: str, dtype: torch.dtype) -> None:
+def test_edges(norm: str, dtype: torch.dtype, looks: bool) -> None:
+    onto_hyperplane = functools.partial(hyperplanes.onto_hyperplane, looks=looks)
     points, normals, gaps = (each.to(dtype) for each in problems())
     low, high = LOW.to(dtype), HIGH.to(dtype)
     nothing = onto_hyperplane(points, normals, gaps * 0, low, high, norm)
@@ -108,11 +113,38 @@ def test_edges(norm: str, dtype: torch.dtype) -> None:
     assert (points + mixed >= -1e-6).all()
 
 
+@pytest.mark.parametrize("looks", [True, False])
 @pytest.mark.parametrize("norm", NORMS)
-def test_samples_do_not_meet(norm: str) -> None:
+def test_samples_do_not_meet(norm: str, looks: bool) -> None:
+    onto_hyperplane = functools.partial(hyperplanes.onto_hyperplane, looks=looks)
     points, normals, gaps = problems(20)
     whole = onto_hyperplane(points, normals, gaps, LOW, HIGH, norm)
     for row in range(20):
         part = slice(row, row + 1)
         alone = onto_hyperplane(points[part], normals[part], gaps[part], LOW, HIGH, norm)
         torch.testing.assert_close(whole[part], alone, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_off_cpu_the_host_never_waits(norm: str) -> None:
+    """Tensors of the device "meta" have no values: what needs one raises."""
+    points, normals, gaps = (each.to("meta") for each in problems())
+    found = onto_hyperplane(points, normals, gaps, LOW.to("meta"), HIGH.to("meta"), norm)
+    assert found.shape == points.shape
+    if norm != "l1":
+        with pytest.raises(RuntimeError):
+            onto_hyperplane(points, normals, gaps, LOW.to("meta"), HIGH.to("meta"), norm, looks=True)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_both_ways_end_at_one_point(norm: str, dtype: torch.dtype) -> None:
+    """On samples of the size of images, with many elements at the ends of the box."""
+    generator = torch.Generator().manual_seed(4)
+    points = (torch.rand(20, 3, 16, 16, generator=generator, dtype=torch.float64) * 1.6 - 0.3).clamp(0, 1)
+    normals = torch.randn(20, 3, 16, 16, generator=generator, dtype=torch.float64)
+    room = (torch.where(normals > 0, 1 - points, points) * normals.abs()).flatten(1).sum(1)
+    gaps = room * torch.linspace(0.0, 1.1, 20, dtype=torch.float64)
+    given = [each.to(dtype) for each in (points, normals, gaps, LOW, HIGH)]
+    seen, unseen = (onto_hyperplane(*given, norm, looks=looks) for looks in (True, False))
+    torch.testing.assert_close(seen, unseen, rtol=1e-4, atol=1e-5 if dtype == torch.float32 else 1e-12)

@@ -13,7 +13,7 @@ move further to make up for it. Exact, for all samples at once, in l1, l2 and li
     [[0.25, 0.375]]
 
 Reference: Croce & Hein 2020, arXiv 1907.02044, section 2.1 and appendix A. Where they sort and bisect, Newton's method
-finds the same root of the same function for l2 and linf.
+finds the same root of the same function for l2 and linf, on CPU; elsewhere a binary search does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import torch
+import torch.nn.functional as F
 
+from vambrace.ops.knots import last_within, may_look
 from vambrace.ops.norms import peaks
 
 if TYPE_CHECKING:
@@ -33,7 +35,16 @@ Straight = Literal["l1", "l2", "linf"]
 """Norms in which the nearest point of a hyperplane is found exactly."""
 
 
-def onto_hyperplane(points: Tensor, normals: Tensor, gaps: Tensor, low: Tensor, high: Tensor, norm: Straight) -> Tensor:
+def onto_hyperplane(
+    points: Tensor,
+    normals: Tensor,
+    gaps: Tensor,
+    low: Tensor,
+    high: Tensor,
+    norm: Straight,
+    *,
+    looks: bool | None = None,
+) -> Tensor:
     """The smallest change d, in `norm`, with normals . d = gaps and points + d in the box.
 
     Args:
@@ -43,6 +54,7 @@ def onto_hyperplane(points: Tensor, normals: Tensor, gaps: Tensor, low: Tensor, 
         low: smallest allowed values, broadcasting against `points`; may be -inf.
         high: largest allowed values; may be +inf.
         norm: what is made small.
+        looks: whether the host looks at values on the way; None: on CPU only, where that is free.
 
     Returns:
         (n, ...). Where the box does not meet the hyperplane, the change that brings it nearest: every element that
@@ -59,30 +71,42 @@ def onto_hyperplane(points: Tensor, normals: Tensor, gaps: Tensor, low: Tensor, 
     ).clamp_(min=0.0)
     weight = normal.abs()
     room = torch.where(weight > 0, room, 0.0)
-    moved = _greedy(weight, room, gap) if norm == "l1" else _levelled(weight, room, gap, even=norm == "linf")
+    looks = may_look(points) if looks is None else looks
+    if norm == "l1":
+        moved = _greedy(weight, room, gap)
+    else:
+        moved = _levelled(weight, room, gap, even=norm == "linf", looks=looks)
     return (moved * normal.sign()).reshape(points.shape)
 
 
-def _levelled(weight: Tensor, room: Tensor, gap: Tensor, *, even: bool) -> Tensor:
+def _levelled(weight: Tensor, room: Tensor, gap: Tensor, *, even: bool, looks: bool) -> Tensor:
     """Moves min(level, room) where `even`, else min(level weight, room), that together are worth the gap.
 
-    Their worth is a concave, increasing, piecewise linear function of the level, so that Newton's method from below
-    ends at the root after finitely many steps.
+    Their worth is a concave, increasing, piecewise linear function of the level. Where the host may look, Newton's
+    method from below ends at the root after finitely many steps; elsewhere the piece is found first (`ops.knots`).
     """
     pace = torch.ones_like(weight) if even else weight
     bends = room / pace if not even else room
     bends = torch.where(weight > 0, bends, 0.0)
     worth = weight * pace
-    level = torch.zeros_like(gap)
     largest, tiny = torch.finfo(weight.dtype).max, torch.finfo(weight.dtype).tiny
-    while True:
+
+    def onward(level: Tensor) -> Tensor:
         free = bends > level
         used = torch.where(free, 0.0, weight * room).sum(dim=1, keepdim=True)
         slope = torch.where(free, worth, 0.0).sum(dim=1, keepdim=True)
-        root = ((gap - used).clamp_(min=0.0) / slope.clamp_(min=tiny)).clamp_(max=largest)
-        if not bool((root > level).any()):
-            break
-        level = torch.maximum(level, root)
+        return ((gap - used).clamp_(min=0.0) / slope.clamp_(min=tiny)).clamp_(max=largest)
+
+    def within(level: Tensor) -> Tensor:
+        return (weight * torch.minimum(level * pace, room)).sum(dim=1, keepdim=True) <= gap
+
+    if looks:
+        level = torch.zeros_like(gap)
+        while bool(((root := onward(level)) > level).any()):
+            level = torch.maximum(level, root)
+    else:
+        level, _ = last_within(F.pad(bends, (1, 0)).sort(dim=1).values, within)
+        level = torch.maximum(level, onward(level))
     return torch.minimum(level * pace, room)
 
 
