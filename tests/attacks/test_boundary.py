@@ -11,7 +11,7 @@ from torch import Tensor
 import black_box
 from vambrace.attacks import boundary
 from vambrace.attacks.boundary import Boundary, adapted, propose
-from vambrace.core.access import Access
+from vambrace.core.access import Access, Bounds
 from vambrace.core.rng import Streams
 from vambrace.errors import ConfigError
 from vambrace.ops import draws
@@ -90,6 +90,25 @@ def test_a_proposal_is_on_the_sphere_and_then_inward() -> None:
     cosine = torch.cosine_similarity(found.flatten(1), change)
     assert torch.allclose(cosine, (1 / (1 + spherical**2)).sqrt())
     assert torch.linalg.matrix_rank(torch.stack((found[0].flatten(), change[0], noise[0].flatten()))) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_walks_about_as_far(dtype: torch.dtype) -> None:
+    """The squares of the noise and of large distances are no numbers of float16."""
+    network, bounds, inputs, labels = curved_problem(0.1)
+
+    def wide(points: Tensor) -> Tensor:
+        return network(points.double() / 500.0)
+
+    inputs = (inputs * 500.0).to(dtype)
+    labels = wide(inputs).argmax(1)
+    box = Bounds(0.0, 250.0)
+    low, single = (
+        Boundary(budget=600)(black_box.counting(wide, box, Access.LABELS), each, labels)
+        for each in (inputs, inputs.float())
+    )
+    assert low.success.all()
+    assert (low.distance <= single.distance * 1.2 + 250 * 4 * torch.finfo(dtype).eps).all()
 
 
 def test_lengths_follow_the_share_of_hits() -> None:

@@ -206,6 +206,21 @@ def test_random_steps_have_the_wanted_size_in_the_norm_of_the_attack(norm: str) 
 # ---- wrong on purpose -------------------------------------------------------------------------------------------
 
 
+def test_an_estimate_of_many_steps_is_one_in_half_precision() -> None:
+    """Sums over thousands of steps are no numbers of float16."""
+
+    def network(points: Tensor) -> Tensor:
+        score = points.double().flatten(1)[:, 0] - 0.6
+        return torch.stack((-score, score), dim=1)
+
+    inputs, labels = torch.full((3, 4), 0.3), torch.zeros(3, dtype=torch.int64)
+    attack = HopSkipJump(norm="l2", budget=6000, initial_queries=2500)
+    for dtype in (torch.float16, torch.bfloat16):
+        out = attack(black_box.counting(network, Bounds(0.0, 1.0), Access.LABELS), inputs.to(dtype), labels)
+        assert out.success.all()
+        assert (out.distance < 0.34).all()
+
+
 def test_mutants_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     true = hop_skip_jump.estimate
     with monkeypatch.context() as patch:

@@ -129,7 +129,9 @@ def _round(
 ) -> tuple[Tensor, Tensor]:
     """Ask about `count` proposals of each sample: the points to go on from, and how many proposals reached the goal."""
     best, won = points.clone(), torch.zeros_like(count)
-    wanted = lengths(points - desk.inputs[owner], "l2") * (1.0 - sizes[1]).to(points.dtype)
+    # Half precision squares such whole numbers, and the lengths of large images, to infinity.
+    wide = torch.promote_types(points.dtype, torch.float32)
+    wanted = lengths(points.to(wide) - desk.inputs[owner], "l2") * (1.0 - sizes[1]).to(wide)
     best_key = torch.full_like(count, _NO_KEY)
     place = torch.arange(len(owner), device=owner.device).repeat_interleave(count)
     number = torch.arange(len(place), device=owner.device) - (count.cumsum(0) - count)[place]
@@ -137,17 +139,18 @@ def _round(
     for first in range(0, len(place), desk.rows):
         rows, step = place[first : first + desk.rows], number[first : first + desk.rows]
         who = owner[rows]
-        noise = draws.bell(stream, desk.problem.ids[who], step=step, shape=tuple(points.shape[1:]), dtype=points.dtype)
+        noise = draws.bell(stream, desk.problem.ids[who], step=step, shape=tuple(points.shape[1:]), dtype=wide)
         inputs = desk.inputs.index_select(0, who)
         source = torch.zeros_like(sizes[1]) if probing else sizes[1]
-        asked = propose(inputs, points.index_select(0, rows), noise, sizes[0][rows], source[rows])
+        asked = propose(inputs, points.index_select(0, rows).to(wide), noise, sizes[0][rows], source[rows])
+        asked = asked.to(points.dtype)
         reached = desk.reached(asked, who)
         won.index_add_(0, rows, reached.long())
         if probing:
             continue
         # All proposals that the box leaves alone are equally far: in sizes so coarse that rounding does not choose
         # between them, the first one of the smallest wins.
-        share = lengths(asked - inputs, "l2") / wanted[rows]
+        share = lengths(asked.to(wide) - inputs, "l2") / wanted[rows]
         key = ((share * _GRAIN).round().long() * len(place) + step).masked_fill_(~reached, _NO_KEY)
         least = best_key.scatter_reduce(0, rows, key, "amin")
         better = ((key == least[rows]) & (key < best_key[rows])).nonzero().squeeze(1)
@@ -161,8 +164,8 @@ def propose(inputs: Tensor, points: Tensor, noise: Tensor, spherical: Tensor, so
 
     Args:
         inputs: (m, ...).
-        points: (m, ...), elsewhere.
-        noise: (m, ...), directions of any length; overwritten.
+        points: (m, ...), elsewhere, in float32 or wider.
+        noise: (m, ...), directions of any length, in the dtype of the points; overwritten.
         spherical: (m,), length of the first step as a share of the distance.
         source: (m,), by what share the second one shortens the distance.
 

@@ -161,7 +161,7 @@ def estimate(desk: Desk, owner: Tensor, points: Tensor, count: Tensor, size: Ten
         crossed[low:high] += own @ sign
     share = crossed.double() / count
     share = torch.where(share.abs() == 1.0, 0.0, share).unsqueeze(1)
-    return (signed.double() - share * plain.double()).to(points.dtype).reshape(shape)
+    return ((signed.double() - share * plain.double()) / count.unsqueeze(1)).to(points.dtype).reshape(shape)
 
 
 def leap(desk: Desk, owner: Tensor, points: Tensor, slope: Tensor, turn: int) -> Tensor:
