@@ -229,7 +229,7 @@ class WayBack:
         return self.sample.given + place * (self.outer - self.sample.given)
 
 
-def fab(sample: Sample, steps: int, *, classes: list[int] | None = None, final: int = 3) -> Sample:
+def fab(sample: Sample, steps: int, *, classes: list[int] | None = None, final: int = 1) -> Sample:
     """All classes at once, or a start for each of `classes` in turn (ranked by one forward more)."""
     sample.forwards += classes is not None
     way_back = WayBack(sample)
@@ -246,6 +246,7 @@ def fab(sample: Sample, steps: int, *, classes: list[int] | None = None, final: 
             way_back.note(point, look, tried=taken > steps - final)
             rivals = [place for place in range(len(look.logits)) if place != sample.label]
             lead, gradient = nearest_plane(sample, point, look.logits, rivals if target is None else [target])
+            lead -= 2e-5 * look.scale  # on the decision itself a point is no success
             if taken >= steps - final and way_back.outer is not None:
                 point = way_back.next()
                 continue
@@ -261,7 +262,7 @@ def fab(sample: Sample, steps: int, *, classes: list[int] | None = None, final: 
 
 
 def deep_fool(sample: Sample, steps: int, *, tries: int = 3) -> Sample:
-    point, total, way_back, tried = sample.given, torch.zeros_like(sample.given), WayBack(sample), 0
+    point, way_back, tried = sample.given, WayBack(sample), 0
     for taken in range(steps + 1):
         look = sample.look(point)
         if sample.done or taken == steps or tried == tries:
@@ -271,14 +272,14 @@ def deep_fool(sample: Sample, steps: int, *, tries: int = 3) -> Sample:
         lead, gradient = nearest_plane(sample, point, look.logits, rivals)
         gap = abs(lead) + 1e-4 * look.scale
         if sample.norm == "linf":
-            total = total + gap * gradient.sign() / gradient.abs().sum()
+            step = gap * gradient.sign() / gradient.abs().sum()
         else:
-            total = total + gap * gradient / gradient.square().sum()
+            step = gap * gradient / gradient.square().sum()
         if way_back.outer is not None:
             tried += 1
             point = way_back.next()
         else:
-            point = sample.clip(sample.given + 1.02 * total)
+            point = sample.clip(point + 1.02 * step)
     return sample
 
 
@@ -292,11 +293,11 @@ def carlini_wagner(sample: Sample, steps: int, searches: int, *, step_size: floa
         point, found, before, over = sample.given, False, math.inf, False
         for taken in range(steps + 1):
             look = sample.look(point)
+            found = found or look.won
             if sample.done:
                 return sample
             if taken == steps or over:
                 break
-            found = found or look.won
             slope = sample.margin_gradient(point)
             if weight == 0.0:
                 weight = 2 * abs(look.margin) / float(slope.square().sum())

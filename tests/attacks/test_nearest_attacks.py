@@ -10,12 +10,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from vambrace.attacks import DDN, FAB, FMN, CarliniWagner, DeepFool, carlini_wagner, ddn, deep_fool, fab, fmn, retreat
+from vambrace.attacks import (
+    DDN,
+    FAB,
+    FMN,
+    CarliniWagner,
+    DeepFool,
+    carlini_wagner,
+    closing,
+    ddn,
+    deep_fool,
+    fab,
+    fmn,
+    retreat,
+)
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.core.registry import ATTACKS, load
 from vambrace.core.spec import read
 from vambrace.errors import AccessError, ConfigError
 from vambrace.search import loop
+from vambrace.search.judge import CLEAR
 from vambrace.search.pace import Pace
 from vambrace.testing.attacks import curved_problem
 from vambrace.testing.counting import CountingModel
@@ -270,7 +284,7 @@ def test_carlini_wagner_that_stops_at_the_first_success_fails(monkeypatch: pytes
 
     def content(self, anchor, state, answer):
         after = step(self, anchor, state, answer)
-        after["over"] = after["over"] | carlini_wagner.won(answer)
+        after["over"] = after["over"] | closing.won(answer)
         return after
 
     monkeypatch.setattr(carlini_wagner.Weighing, "step", content)
@@ -325,6 +339,66 @@ def test_confidence_asks_for_a_lead() -> None:
         assert (sure.distance[both] > plain.distance[both] * 0.99).all()
     with pytest.raises(ConfigError, match="E135"):
         CarliniWagner(confidence=0.1)(TRIAL.model, TRIAL.inputs, goal & goal)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.05])
+def test_a_margin_is_that_of_the_goal(confidence: float) -> None:
+    """What confidence asks for on top is no part of it."""
+    out = CarliniWagner(steps=60, searches=6, confidence=confidence)(TRIAL.model, TRIAL.inputs, TRIAL.labels)
+    with torch.no_grad():
+        margin = Untargeted(TRIAL.labels).margin(TRIAL.network(out.adversarial))
+    torch.testing.assert_close(out.margin.double(), margin, rtol=1e-5, atol=1e-7)
+
+
+def test_carlini_wagner_sees_a_success_at_the_last_point_of_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step long, a search can only succeed there; the weight of the next one then falls."""
+    weights: list[Tensor] = []
+    inside = carlini_wagner.Weighing._weights
+
+    def seen(self, unknown, before):
+        found = inside(self, unknown, before)
+        weights.append(found["weight"].clone())
+        return found
+
+    monkeypatch.setattr(carlini_wagner.Weighing, "_weights", seen)
+    attack = CarliniWagner(steps=1, searches=2, weight=1e6, step_size=1.0)
+    out = attack(TRIAL.model, TRIAL.inputs, TRIAL.labels, batch_size=64)
+    first = out.first_success == 2
+    assert first.any()
+    assert not (out.first_success == 1).any()
+    assert not first.all()
+    assert (weights[1][first] == 5e5).all()
+    assert (weights[1][~first] == 1e7).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_fab_does_not_settle_on_the_decision(norm: str) -> None:
+    """Next to a large common part of the logits, what a step goes beyond the decision is no clear success."""
+    trial, least = nearest_problem(norm)
+    common = 2000.0
+    model = CountingModel(lambda points: trial.network(points) + common, bounds=trial.bounds, dtype=torch.float64)
+    out = FAB(norm=norm, steps=10)(model, trial.inputs, trial.labels)
+    assert out.success.all()
+    with torch.no_grad():
+        gap = -Untargeted(trial.labels).margin(trial.network(trial.inputs))
+    assert (out.distance > least * (1.0 + CLEAR * common / gap)).all()
+    assert (out.distance < least * (1.0 + 2.1 * CLEAR * common / gap)).all()
+
+
+@pytest.mark.parametrize(("norm", "most"), [("linf", 0.45), ("l2", 0.4)])
+def test_deep_fool_goes_on_from_where_the_box_left_it(norm: str, most: float) -> None:
+    """What the box took of earlier steps does not have to be walked back when the gradient turns."""
+
+    def turning(points: Tensor) -> Tensor:
+        """The first element, at the upper end, is worth most upwards at first, and downwards once the second rises."""
+        first, second = points[:, 0], points[:, 1]
+        score = second - 0.9 + torch.where(second < 0.5, 4.0, -4.0) * (first - 1.0)
+        return torch.stack((-score, score), dim=1)
+
+    model = CountingModel(turning, dtype=torch.float64)
+    out = DeepFool(norm=norm, steps=50)(model, torch.tensor([[1.0, 0.2]]).double(), torch.tensor([0]))
+    assert out.success.all()
+    assert out.distance.item() < most
 
 
 def test_carlini_wagner_needs_bounds() -> None:

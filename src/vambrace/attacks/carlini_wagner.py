@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from vambrace.attacks.closing import Box, Closing, won
+from vambrace.attacks.closing import Box, Closing
 from vambrace.attacks.fixed import require_option
+from vambrace.attacks.halves import run_wide
 from vambrace.attacks.nearest import Nearest
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.core.options import Norm, Ratio, require
@@ -132,7 +133,6 @@ class Weighing(Closing):
             (after["square"] / second).sqrt_().add_(_TINY)
         )
         after["point"] = self.box.clip(torch.tanh(after["variable"]) * self._half + self._middle)
-        after["found"] = state["found"] | won(answer)
         after["time"] = time
         if self.hasty:
             loss = change.double().square().flatten(1).sum(dim=1) + weight * -margin
@@ -210,6 +210,11 @@ class CarliniWagner(Nearest):
         )
         if self.confidence:
             problem = dataclasses.replace(problem, goal=_sure(problem.goal, self.confidence))
+        out = run_wide(self, problem, progress=progress)
+        return dataclasses.replace(out, margin=out.margin + self.confidence)
+
+    def seek(self, problem: Problem, *, progress: Progress) -> Attacked:
+        """The same for inputs of float32 or wider, and a goal that asks for the confidence."""
         rule = Weighing(
             norm=self.norm,
             box=Box.of(problem),

@@ -24,6 +24,7 @@ import torch
 
 from vambrace.attacks.closing import Box, Closing, annealed, falling_loss, won
 from vambrace.attacks.fixed import require_option
+from vambrace.attacks.halves import run_wide
 from vambrace.attacks.nearest import Nearest
 from vambrace.attacks.rivals import dual_lengths
 from vambrace.core.options import Norm, Ratio
@@ -128,6 +129,10 @@ class DDN(Nearest):
 
     def run(self, problem: Problem, *, progress: Progress) -> Attacked:
         """The nearest verified success of every sample."""
+        return run_wide(self, problem, progress=progress)
+
+    def seek(self, problem: Problem, *, progress: Progress) -> Attacked:
+        """The same, for inputs of float32 or wider."""
         box = Box.of(problem)
         rule = Decoupled(
             norm=self.norm,

@@ -9,9 +9,10 @@ goes there and a little beyond. A few steps find an adversarial point that is of
 nearest. When not: as a measure of robustness; the methods that slide along the decision (FAB, FMN, DDN) come nearer.
 
 Reference: Moosavi-Dezfooli, Fawzi, Frossard 2016, "DeepFool: a simple and accurate method to fool deep neural
-networks", arXiv 1511.04599, sections 3.2 and 3.3, algorithm 2. The paper knows no box: points are clipped into it. The
-paper stops at the first success: here a few tries on the way back to the input follow. For a target, which the paper
-does not treat, the decision is where its margin is zero.
+networks", arXiv 1511.04599, sections 3.2 and 3.3, algorithm 2. The paper knows no box: points are clipped into it, and
+the next step sets out from there. The paper goes beyond the sum of its steps once, here every step does. It stops at
+the first success: here a few tries on the way back to the input follow. For a target, which the paper does not treat,
+the decision is where its margin is zero.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import torch
 
 from vambrace.attacks.closing import Box, Closing, won
 from vambrace.attacks.fixed import require_option
+from vambrace.attacks.halves import run_wide
 from vambrace.attacks.nearest import Nearest
 from vambrace.attacks.retreat import noted, opened, point_between
 from vambrace.attacks.rivals import Rivals, rivals_of
@@ -56,7 +58,7 @@ class Hopping(Closing):
 
     Attributes:
         rivals: the decisions of a step.
-        overshoot: share by which a point goes beyond the sum of its steps.
+        overshoot: share by which a step goes beyond the decision.
         tries: on the way back, after the first success.
     """
 
@@ -76,11 +78,10 @@ class Hopping(Closing):
         return self.rivals.count
 
     def start(self, origin: Origin, anchor: Tensors, restart: Tensor, before: Tensors | None) -> dict[str, Tensor]:
-        """The first points, with the sum of all steps so far."""
+        """The first points."""
         point = self.first(origin)
         return {
             "point": point,
-            "sum": point - origin.inputs,
             "tries": torch.zeros_like(restart),
             "over": torch.zeros_like(restart, dtype=torch.bool),
             **opened(point),
@@ -97,12 +98,13 @@ class Hopping(Closing):
         lead, gradient = self.rivals.nearest(answer, self.norm)
         # Where the box takes part of every step, points come ever nearer to the decision and never beyond it.
         gap = lead.abs() + answer.logits.topk(2, dim=1).values.abs().amax(dim=1) * _BEYOND
-        moved = onto_hyperplane(inputs, gradient, gap, *self.nowhere, cast("Straight", self.norm)).add_(state["sum"])
-        point = self.box.clip(torch.add(inputs, moved, alpha=1.0 + self.overshoot))
+        # From the point itself: what the box has taken of earlier steps is no part of where the next one sets out.
+        moved = onto_hyperplane(state["point"], gradient, gap, *self.nowhere, cast("Straight", self.norm))
+        point = self.box.clip(torch.add(state["point"], moved, alpha=1.0 + self.overshoot))
         found = columns["outer_length"].isfinite()
         assign(point, found, point_between(inputs, columns))
         tries = state["tries"] + found
-        return {**columns, "point": point, "sum": moved, "tries": tries, "over": tries >= self.tries}
+        return {**columns, "point": point, "tries": tries, "over": tries >= self.tries}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,7 @@ class DeepFool(Nearest):
         eps: a success within this radius ends the search of its sample; None: the nearest one found is wanted.
         steps: at most.
         candidates: how many other classes a step looks at, those of the highest logits; a target is looked at alone.
-        overshoot: share by which points go beyond the decision.
+        overshoot: share by which steps go beyond the decision.
         tries: evaluations on the way back to the input, after the first success; 1 or more.
     """
 
@@ -138,6 +140,10 @@ class DeepFool(Nearest):
 
     def run(self, problem: Problem, *, progress: Progress) -> Attacked:
         """The nearest verified success of every sample."""
+        return run_wide(self, problem, progress=progress)
+
+    def seek(self, problem: Problem, *, progress: Progress) -> Attacked:
+        """The same, for inputs of float32 or wider."""
         rivals, cost = rivals_of(problem, self.candidates)
         rule = Hopping(
             norm=self.norm,

@@ -12,8 +12,10 @@ without `targets`, since a step then takes one gradient a class.
 
 Reference: Croce & Hein 2020, "Minimally distorted Adversarial Examples with a Fast Adaptive Boundary Attack",
 arXiv 1907.02044, section 2 and algorithm 1; with `targets`, as AutoAttack uses it (arXiv 2003.01690, section 5).
-Two differences. A success is linearised where it was found and not where it is moved back to, which saves a forward
-and a backward of every such step. The final search of the paper is part of `steps`; AutoAttack leaves it out.
+Three differences. A success is linearised where it was found and not where it is moved back to, which saves a forward
+of every such step. Steps aim at the margin from which a success is clear: points that end on the decision itself are
+no successes and would stay there. The final search of the paper is part of `steps` and one try long, since with few
+steps more of them cost more than they bring; AutoAttack leaves it out.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ import torch
 from vambrace.attacks.aim import Aim
 from vambrace.attacks.closing import Box, Closing, won
 from vambrace.attacks.fixed import require_option
+from vambrace.attacks.halves import run_wide
 from vambrace.attacks.nearest import Nearest
-from vambrace.attacks.retreat import noted, opened, point_between
+from vambrace.attacks.retreat import clear_lead, noted, opened, point_between
 from vambrace.attacks.rivals import Rivals, rivals_of
 from vambrace.core.findings import Cost
 from vambrace.core.options import Norm, Ratio
@@ -131,6 +134,8 @@ class FastBoundary(Closing):
             lead, gradient = self.aim.value(state, answer.logits, answer.goal), answer.slope
         else:
             lead, gradient = self.rivals.nearest(answer, self.norm)
+        # On the decision itself a point is no success and has nowhere to go: what is aimed at is a clear one.
+        lead = lead - clear_lead(answer)
         share = torch.where(success, self.back, torch.ones_like(success, dtype=change.dtype))
         base = torch.addcmul(inputs, change, spread(share, change))
         along = (gradient * change).flatten(1).sum(dim=1)
@@ -190,7 +195,7 @@ class FAB(Nearest):
     pull: Ratio = 0.1
     overshoot: Ratio = 1.05
     back: Ratio = 0.9
-    final: int = 3
+    final: int = 1
 
     def __post_init__(self) -> None:
         Nearest.__post_init__(self)
@@ -204,6 +209,10 @@ class FAB(Nearest):
 
     def run(self, problem: Problem, *, progress: Progress) -> Attacked:
         """The nearest verified success of every sample."""
+        return run_wide(self, problem, progress=progress)
+
+    def seek(self, problem: Problem, *, progress: Progress) -> Attacked:
+        """The same, for inputs of float32 or wider."""
         rivals, cost = Rivals(count=1), Cost()
         if self.targets is None:
             rivals, cost = rivals_of(problem, None)

@@ -23,10 +23,15 @@ if TYPE_CHECKING:
     from vambrace.core.options import Norm
     from vambrace.search.rule import Answer, Tensors
 
-__all__ = ["noted", "opened", "point_between"]
+__all__ = ["clear_lead", "noted", "opened", "point_between"]
 
 _AIM = 2.0
 """The margin that tries aim at, over the least that is clear."""
+
+
+def clear_lead(answer: Answer) -> Tensor:
+    """The margin (m,) to aim at: at zero, or at what is just clear, rounding would decide what is a success."""
+    return answer.logits.topk(2, dim=1).values.abs().amax(dim=1) * (_AIM * CLEAR)
 
 
 def opened(points: Tensor, before: Tensors | None = None) -> dict[str, Tensor]:
@@ -65,9 +70,7 @@ def noted(
         tried: which points were tries, chosen by `point_between`.
     """
     length = lengths(change, norm).double()
-    # Measured from a clear success: at a margin of zero rounding would decide which end a try becomes.
-    highest = answer.logits.topk(2, dim=1).values.abs().amax(dim=1).double()
-    margin = answer.goal.margin(answer.logits).double() - _AIM * CLEAR * highest
+    margin = answer.goal.margin(answer.logits).double() - clear_lead(answer).double()
     better = success & (length < state["outer_length"])
     assign(state["outer"], better, state["point"])
     outer_length = torch.where(better, length, state["outer_length"])

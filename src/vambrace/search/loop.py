@@ -175,6 +175,8 @@ class _Search:
         claimed = live & won & ~slots.retry & (not self._problem.withheld)
         if "outside" in slots.state:
             claimed, known = claimed & ~slots.state["outside"], known & ~slots.state["outside"]
+        if "found" in slots.state:
+            slots.state["found"] |= live & won
         if self._keeps != "last":
             claimed = self._keep(known, claimed, margin)
         slots.status.masked_fill_(claimed, CLAIMED)
@@ -184,11 +186,10 @@ class _Search:
     def _keep(self, known: Tensor, claimed: Tensor, margin: Tensor) -> Tensor:
         """Remember the points that are better than any before; which of the claims end a search."""
         slots, rule = self.slots, self._rule
-        point = slots.state["point"]
         if self._keeps == "margin":
             slots.better(known & (margin > slots.score), margin.double(), self._spent(slots.taken_steps, slots.restart))
             return claimed
-        distance = lengths(point - slots.anchor["inputs"], rule.norm).double()
+        distance = lengths(slots.state["point"] - slots.anchor["inputs"], rule.norm).double()
         # One that ends the search is judged at once; refused, it must not stand in the way of those further out.
         near = distance <= rule.enough
         better = claimed & ~near & (distance < -slots.score * (1.0 - _NEARER))

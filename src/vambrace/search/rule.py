@@ -85,9 +85,10 @@ class Rule(Protocol):
     it evaluates once more: a restart that never succeeds costs `steps + 1` forwards and `steps` backwards, and more
     where a step looks at several `views` or slopes. A rule may end a restart earlier: where the state has a bool
     tensor "over" (m,), the evaluation of a point that it marks is the last one of that restart. It may also search
-    beyond eps for a while: points that a bool tensor "outside" (m,) marks are never claimed, and never kept. Nothing
-    may depend on how many samples there are, in which order, or on one another. `Plain` answers all that most rules
-    answer alike.
+    beyond eps for a while: points that a bool tensor "outside" (m,) marks are never claimed, and never kept. In a bool
+    tensor "found" (m,) the loop marks samples of which any point was a success, the last one of a restart among them.
+    Nothing may depend on how many samples there are, in which order, or on one another. `Plain` answers all that most
+    rules answer alike.
     """
 
     gradient: ClassVar[bool]
