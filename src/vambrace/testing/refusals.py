@@ -6,7 +6,8 @@
 
 Refused with a code and before the model is asked: integer images, inputs outside the bounds, labels that are not
 classes, goals and ids of another size, a batch of nothing, a model that gives too little. Taken: one sample, strided
-and channels-last inputs, half precision, a goal that is reached already. A model that breaks its contract is named.
+and channels-last inputs, half precision (`testing.halves`), a goal that is reached already. A model that breaks its
+contract is named.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import torch
 
 from vambrace.attacks.nearest import Nearest
 from vambrace.core.access import Access
-from vambrace.core.goals import Targeted, Untargeted
+from vambrace.core.goals import Targeted
 from vambrace.errors import AccessError, ConfigError, ModelMisbehaved, VambraceError
 from vambrace.testing.attacks import curved_problem
 from vambrace.testing.counting import CountingModel
+from vambrace.testing.halves import check_halves
 from vambrace.testing.promises import holds
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ def check_refusals(attack: Any, *, eps: float, flat: bool = True) -> None:  # no
     refused("E138", ConfigError, inputs, labels, batch_size=0)
     if needs > Access.LABELS:
         refused("E110", AccessError, inputs, labels, asked=model(access=Access(needs - 1)))
-    _check_forms(attack, model, function, bounds, inputs, labels)
+    _check_forms(attack, model, inputs, labels)
+    check_halves(attack, eps=eps, flat=flat)
     if flat:
         weights = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3) / eps
         rows = torch.rand(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * bounds.high
@@ -91,8 +94,6 @@ def _rows(weights: Tensor) -> Function:
 def _check_forms(
     attack: Any,  # noqa: ANN401
     model: Any,  # noqa: ANN401
-    function: Function,
-    bounds: Bounds,
     inputs: Tensor,
     labels: Tensor,
 ) -> None:
@@ -104,11 +105,6 @@ def _check_forms(
         holds(torch.allclose(other.adversarial, whole.adversarial, atol=1e-9), f"{how} inputs have other points")
     one = attack(model(), inputs[:1], labels[:1])
     holds(torch.equal(one.success, whole.success[:1]), "one sample alone has another outcome")
-    half = bounds.clip(inputs.half().double()).half()
-    low = attack(model(), half, labels)
-    holds(low.adversarial.dtype == torch.float16, "half precision comes back in another type")
-    reached = Untargeted(labels).margin(function(low.adversarial.double())) > 0
-    holds(not bool((low.success & ~reached).any()), "a success in half precision that is none")
     if (
         getattr(attack, "targets", None) is None
     ):  # what aims at classes in turn flees a label, and has no goal of its own
