@@ -179,11 +179,11 @@ def test_withheld_success_at_any_pace(look: int, monkeypatch: pytest.MonkeyPatch
 def test_points_are_those_of_a_plain_loop() -> None:
     """Basic steps on the mean of two networks, all of them, and only the last point is judged."""
     inputs, labels = samples()
-    out = BIM(eps=0.1, steps=5)(counting(0), inputs, labels, surrogates=[counting(1), counting(2)])
+    out = BIM(eps=0.1, steps=5, loss="margin")(counting(0), inputs, labels, surrogates=[counting(1), counting(2)])
     point = inputs
     for _ in range(5):
         leaf = point.clone().requires_grad_()
-        loss = torch.nn.functional.cross_entropy((net(1)(leaf) + net(2)(leaf)) / 2, labels, reduction="sum")
+        loss = Untargeted(labels).margin((net(1)(leaf) + net(2)(leaf)) / 2).sum()
         (gradient,) = torch.autograd.grad(loss, leaf)
         point = (point + 0.02 * gradient.sign()).clamp(inputs - 0.1, inputs + 0.1).clamp(0, 0.5)
     torch.testing.assert_close(out.adversarial, point, rtol=0, atol=1e-9)
