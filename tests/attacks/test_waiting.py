@@ -32,7 +32,7 @@ from vambrace.attacks import (
 )
 from vambrace.attacks.ball import Ball
 from vambrace.attacks.fixed import FixedRadius
-from vambrace.attacks.operators import Toward, Windows
+from vambrace.attacks.operators import Burst, Toward, Windows
 from vambrace.core.access import Bounds
 from vambrace.core.rng import Streams
 from vambrace.search.rule import Answer, Origin, Rule
@@ -55,7 +55,12 @@ ATTACKS = [
     DeepFool(norm="linf"),
     CarliniWagner(),
 ]
-MOVES: list[Rule] = [Windows(ball=Ball(norm=norm, eps=0.1), steps=5) for norm in ("linf", "l2", "l1")]
+BALLS = [Ball(norm=norm, eps=0.1) for norm in ("linf", "l2", "l1")]
+MOVES: list[Rule] = [
+    *(Windows(ball=ball, steps=5) for ball in BALLS),
+    *(Burst(ball=ball, loss="margin", steps=5, spreading=2, classes=CLASSES) for ball in BALLS),
+    Burst(ball=BALLS[0], loss="toward", steps=5),
+]
 
 
 class Found(Exception):

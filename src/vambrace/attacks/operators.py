@@ -13,6 +13,7 @@ small, because the point is good already.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -126,16 +127,20 @@ class Burst(Plain):
         return torch.where((state["time"] < self.spreading).unsqueeze(1), state["direction"].to(wanted), wanted)
 
     def step(self, anchor: Tensors, state: Tensors, answer: Answer) -> dict[str, Tensor]:
-        sizes = torch.tensor(
-            [self.eps] * self.spreading + [self.eps * each for each in cosine(self.steps - self.spreading)],
-            dtype=state["point"].dtype,
-            device=state["point"].device,
-        )
-        size = spread(sizes[state["time"].clamp(max=self.steps - 1)], state["point"])
+        point = state["point"]
+        sizes = _sizes(self.eps, self.steps, self.spreading, point.dtype, point.device)
+        size = spread(sizes[state["time"].clamp(max=self.steps - 1)], point)
         after = dict(state)
-        after["point"] = self.ball.ascend(anchor, state["point"], answer.slope, size)
+        after["point"] = self.ball.ascend(anchor, point, answer.slope, size)
         after["time"] = state["time"] + 1
         return after
+
+
+@functools.lru_cache(maxsize=64)
+def _sizes(eps: float, steps: int, spreading: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The lengths of a burst's steps; kept, because making a tensor of numbers waits for the device."""
+    lengths = [eps] * spreading + [eps * each for each in cosine(steps - spreading)]
+    return torch.tensor(lengths, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
