@@ -59,13 +59,39 @@ def test_is_code(source: str, code: bool) -> None:
 
 def test_classes(tmp_path: Path) -> None:
     file = tmp_path / "names.txt"
-    file.write_text("cat\n\n dog \nété\n", encoding="utf-8")
-    assert ContractFlags(classes=file).table() == {"contract": {"classes": ["cat", "dog", "été"]}}
+    names = {"contract": {"classes": ["cat", "dog", "été"]}}
+    for text in ("cat\n dog \nété\n", "cat\r\ndog\r\nété", "\ufeffcat\ndog\nété\n\n \t\n"):
+        file.write_bytes(text.encode())
+        assert ContractFlags(classes=file).table() == names
+    file.write_text("a\u2028b\x0cc\nd", encoding="utf-8")
+    assert ContractFlags(classes=file).table() == {"contract": {"classes": ["a\u2028b\x0cc", "d"]}}
     file.write_bytes(b"\xff\xfe\x00")
     for path, words in ((file, "not UTF-8"), (tmp_path, "directory"), (tmp_path / "none", "No such file")):
         with pytest.raises(ConfigError, match=words) as caught:
             ContractFlags(classes=path).table()
         assert caught.value.code == "E572"
+
+
+@pytest.mark.parametrize(
+    ("text", "seen", "fix"),
+    [
+        ("cat\n\ndog\n", "line 2 is blank", "remove line 2, or write the name of class 1"),
+        ("\ncat\ndog", "line 1 is blank", "remove line 1, or write the name of class 0"),
+        ("cat\ndog\n \t\nowl\n\n", "line 3 is blank", "remove line 3"),
+        ("cat\ndog\nowl\n dog\n", "'dog' in lines 2 and 4", "correct line 4"),
+        ("", "it is empty", "leave --classes out"),
+        ("\n \n", "it is empty", "leave --classes out"),
+    ],
+)
+def test_classes_never_shift(tmp_path: Path, text: str, seen: str, fix: str) -> None:
+    """The line is the label: what is not a name is refused, and never skipped."""
+    file = tmp_path / "names.txt"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        ContractFlags(classes=file).table()
+    assert caught.value.code == "E572"
+    assert caught.value.seen == f"{file}: {seen}"
+    assert fix in caught.value.fix
 
 
 def test_groups_become_options_and_come_back_as_dataclasses() -> None:

@@ -161,10 +161,16 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _lines(path: Path | None) -> list[str] | None:
+    """The class names in a file: the number of a line is the label, so every line counts.
+
+    Raises:
+        ConfigError: E572, for a file that cannot be read, holds no name, a blank line between names or a name twice.
+    """
     if path is None:
         return None
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        # Not `splitlines`: it also cuts at characters that a name may hold. Some editors begin with a byte order mark.
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             "E572",
@@ -172,4 +178,19 @@ def _lines(path: Path | None) -> list[str] | None:
             expected="a UTF-8 text file, one class name a line",
             fix="check the path of --classes, and save the file as UTF-8",
         ) from error
-    return [name for name in names if name]
+    if names == [""]:
+        raise _no_names(path, "it is empty", fix="write the names, or leave --classes out")
+    lines: dict[str, int] = {}
+    for number, name in enumerate(names, 1):
+        if not name:
+            fix = f"remove line {number}, or write the name of class {number - 1} in it"
+            raise _no_names(path, f"line {number} is blank", fix=fix)
+        if (first := lines.setdefault(name, number)) < number:
+            raise _no_names(path, f"{name!r} in lines {first} and {number}", fix=f"correct line {number}")
+    return names
+
+
+def _no_names(path: Path, seen: str, *, fix: str) -> ConfigError:
+    return ConfigError(
+        "E572", seen=f"{path}: {seen}", expected="one class name a line, each once, in label order", fix=fix
+    )
