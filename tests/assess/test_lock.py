@@ -122,7 +122,41 @@ def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(ResourceError, match="E603"):
         Lock.take(tmp_path / "LOCK")
-    with pytest.raises(ResourceError, match="E603"):
+
+
+@pytest.mark.parametrize(
+    ("code", "fix"),
+    [
+        (errno.EROFS, "permissions"),
+        (errno.EACCES, "permissions"),
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "free some space"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENFILE, "ulimit -n"),
+        (errno.EIO, "permissions"),
+    ],
+)
+@pytest.mark.parametrize("call", ["open", "ftruncate", "pwrite"])
+def test_a_lock_file_that_cannot_be_written_says_nothing_about_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, fix: str
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, refuse)
+        with pytest.raises(ResourceError) as caught:
+            Lock.take(tmp_path / "LOCK")
+    assert caught.value.code == "E601"
+    assert caught.value.exit_code == 6
+    assert f"{errno.errorcode[code]} writing {tmp_path / 'LOCK'}" in caught.value.seen
+    assert "MiB free" in caught.value.seen
+    assert fix in caught.value.fix
+    Lock.take(tmp_path / "LOCK").release()  # and nothing was left locked
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="E601: ENOENT"):
         Lock.take(tmp_path / "absent" / "LOCK")
 
 

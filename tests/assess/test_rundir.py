@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,7 +82,10 @@ def test_whatever_fails_nothing_is_left(tmp_path: Path, monkeypatch: pytest.Monk
             refused = error
         if refused:
             assert refused.code == "E601"
-            assert str(out) in refused.seen
+            assert f"ENOSPC writing a run directory in {out} (" in refused.seen
+            # There is nothing to resume, and its names are gone.
+            assert refused.fix == "free some space, then run the same command again"
+            assert ".new" not in str(refused)
             left = [entry.name for entry in out.iterdir()] if out.exists() else []
             # Only the last call, the fsync of the folder, can fail after the directory has its name.
             assert left == [] or (len(left) == 1 and not left[0].startswith("."))
@@ -86,6 +93,55 @@ def test_whatever_fails_nothing_is_left(tmp_path: Path, monkeypatch: pytest.Monk
             assert len(shim.calls) < at
             return
     raise AssertionError
+
+
+def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "system", Failing(1, errno.EACCES))
+    with pytest.raises(ResourceError) as caught:
+        make(tmp_path / "out")
+    assert f"EACCES writing a run directory in {tmp_path / 'out'} (" in caught.value.seen
+    assert "--out" in caught.value.fix
+
+
+def failing_open(path: Path, code: int) -> Callable[..., int]:
+    """`os.open` that refuses one path."""
+    real = os.open
+
+    def opened(target: str | Path, *rest: int) -> int:
+        if Path(target) == path:
+            raise OSError(code, os.strerror(code))
+        return real(target, *rest)
+
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("code", "fix"), [(errno.EROFS, "copy"), (errno.EACCES, "copy"), (errno.ENOSPC, "free"), (errno.EMFILE, "ulimit")]
+)
+def test_a_run_that_can_only_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, fix: str) -> None:
+    """What is asked for is room or a place to write, not another kind of file system; and --out helps nobody here."""
+    with make(tmp_path / "out", name="run") as directory:
+        path = directory.path
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing_open(path / "LOCK", code))
+        with pytest.raises(ResourceError) as caught:
+            RunDirectory.open(path)
+    assert (caught.value.code, caught.value.exit_code) == ("E601", 6)
+    assert f"{errno.errorcode[code]} writing {path} (" in caught.value.seen
+    assert "MiB free" in caught.value.seen
+    assert fix in caught.value.fix
+    assert "--out" not in caught.value.fix
+    copied = shutil.copytree(path, tmp_path / "copy")
+    with RunDirectory.open(copied) as again:  # so the fix does help
+        assert again.file == directory.file
+
+
+def test_a_name_is_taken_also_where_its_lock_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with make(tmp_path, name="mine") as directory:
+        path = directory.path
+    monkeypatch.setattr(os, "open", failing_open(path / "LOCK", errno.EROFS))
+    with pytest.raises(ConfigError, match="E502"):
+        make(tmp_path, name="mine")
 
 
 @pytest.mark.parametrize("name", ["absent", "empty"])

@@ -19,6 +19,7 @@ RUNS = {
     "pass": sample.passing(),
     "refused": sample.refused(),
 }
+WRITTEN = ("results.json", "report.html", "junit.xml")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -39,7 +40,7 @@ def test_colour_changes_nothing_but_colour() -> None:
 
 
 def test_says_what_matters() -> None:
-    text = summary(RUNS["full"], width=120, run="runs/x y")
+    text = summary(RUNS["full"], width=120, run="runs/x y/", written=WRITTEN)
     lines = text.split("\n")
     assert lines[0] == "FAIL"
     assert lines[-1] == "exit code 1: a gate does not hold"
@@ -61,9 +62,34 @@ def test_replay_line_can_be_pasted() -> None:
 
     first = RUNS["full"].findings[1]
     evidence = sample.Evidence(finding="a b;c", kind="adversarial", file="", sample="1", data={})
-    text = summary(replace(RUNS["full"], findings=(replace(first, evidence=(evidence,)),)), run="runs/x y")
+    results = replace(RUNS["full"], findings=(replace(first, evidence=(evidence,)),))
+    text = summary(results, run="runs/x y", written=WRITTEN)
     (line,) = [line for line in text.split("\n") if line.startswith("replay")]
     assert shlex.split(line)[1:] == ["vambrace", "replay", "runs/x y", "a b;c"]
+
+
+@pytest.mark.parametrize(
+    ("written", "pointers"),
+    [
+        (
+            ("results.json", "report.html", "junit.xml"),
+            ["report   run/report.html", "replay   vambrace replay run one"],
+        ),
+        (
+            ("results.json", "junit.xml"),
+            ["results  run/results.json", "report   vambrace report run", "replay   vambrace replay run one"],
+        ),
+        (("report.html",), ["report   run/report.html"]),
+        ((), []),
+    ],
+)
+def test_only_what_was_written_is_pointed_at(written: tuple[str, ...], pointers: list[str]) -> None:
+    """A disk that was full before the report: no path to a file that is not there, no replay that must fail."""
+    evidence = sample.Evidence(finding="one", kind="adversarial", file="", sample="1", data={})
+    results = replace(RUNS["full"], findings=(replace(RUNS["full"].findings[1], evidence=(evidence,)),))
+    lines = summary(results, width=120, run="run", written=written).split("\n")
+    found = [line for line in lines if line.startswith(("report ", "results ", "replay "))]
+    assert [line.partition("  (")[0] for line in found] == pointers
 
 
 @given(st.text(max_size=80), st.integers(20, 120))
@@ -80,7 +106,7 @@ def test_any_text_of_strangers(text: str, width: int) -> None:
         left_out=(Left(name=text, reason=text),),
         verdict=Verdict(exit_code=3, word="ERROR", sentences=(text,)),
     )
-    shown = summary(results, width=width, run=text)
+    shown = summary(results, width=width, run=text, written=WRITTEN)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
     assert max(map(_wide, shown.split("\n"))) <= max(width, 40)
 

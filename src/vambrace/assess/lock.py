@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vambrace.assess.clock import now
 from vambrace.core import canonical
+from vambrace.core.files import unwritable
 from vambrace.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -56,13 +57,14 @@ class Lock:
         """Lock the file at `path`, which is made where there is none; `shown` is its folder in messages.
 
         Raises:
-            ResourceError: E600 when another process holds it, E603 when the folder has no locks.
+            ResourceError: E600 when another process holds it, E601 when the file cannot be written, E603 when its file
+                system has no locks.
         """
         folder = shown or path.parent
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise _no_locks(folder, error) from error
+            raise unwritable(path, error) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -81,7 +83,7 @@ class Lock:
             _note(fd, canonical.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}))
         except OSError as error:
             os.close(fd)
-            raise _no_locks(folder, error) from error
+            raise unwritable(path, error) from error
         return cls(fd, stale)
 
     def release(self) -> None:

@@ -6,6 +6,7 @@ none.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -16,11 +17,11 @@ from vambrace.assess.clock import now, stamp
 from vambrace.assess.journal import HEADER
 from vambrace.assess.lock import Lock
 from vambrace.core import canonical
-from vambrace.core.files import make_folder, publish, read_file, sweep, write_file
+from vambrace.core.files import make_folder, publish, read_file, sweep, unwritable, write_file
 from vambrace.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
 __all__ = ["FORMAT", "RunDirectory", "RunFile", "read_run_file"]
@@ -130,17 +131,18 @@ class RunDirectory:
         run = secrets.token_hex(16)
         path = out / (name or f"{stamp()}-{run[:8]}")
         content = RunFile(run=run, created=now(), plan=plan, facts=facts).as_bytes()
-        make_folder(out)
         prepared = out / f".{path.name}.{os.getpid()}.new"
         lock: Lock | None = None
         try:
-            make_folder(prepared)
-            lock = Lock.take(prepared / "LOCK", shown=path)
-            write_file(prepared / "plan.json", content)
-            write_file(prepared / "journal", HEADER)
-            if baseline is not None:
-                write_file(prepared / "baseline.json", baseline)
-            publish(prepared, path)
+            # Nobody can go on with what is swept below, nor find the names it had.
+            with _told(out, f"a run directory in {out}", "check its permissions, or choose another folder with --out"):
+                make_folder(prepared)
+                lock = Lock.take(prepared / "LOCK", shown=out)
+                write_file(prepared / "plan.json", content)
+                write_file(prepared / "journal", HEADER)
+                if baseline is not None:
+                    write_file(prepared / "baseline.json", baseline)
+                publish(prepared, path)
         except BaseException as error:
             if lock:
                 lock.release()
@@ -157,10 +159,12 @@ class RunDirectory:
 
         Raises:
             ConfigError: E500 or E501, see `read_run_file`.
-            ResourceError: E600 when another process works on it, E603 when it cannot be locked.
+            ResourceError: E600 when another process works on it, E601 when it cannot be written, E603 when it cannot be
+                locked.
         """
         file = read_run_file(path)
-        lock = Lock.take(path / "LOCK")
+        with _told(path, str(path), "make it writable, or copy it to a place that is, and resume the copy"):
+            lock = Lock.take(path / "LOCK")
         sweep(path)
         sweep(path / "evidence")
         return cls(path, file, lock)
@@ -201,6 +205,17 @@ class RunDirectory:
         self.release()
 
 
+@contextlib.contextmanager
+def _told(path: Path, named: str, otherwise: str) -> Generator[None]:
+    """E601 from within, told about what the user knows: see `unwritable`."""
+    try:
+        yield
+    except ResourceError as error:
+        if error.code != "E601" or not isinstance(error.__cause__, OSError):
+            raise
+        raise unwritable(path, error.__cause__, named=named, otherwise=otherwise) from error.__cause__
+
+
 def _digest(body: Json) -> str:
     try:
         return canonical.digest(body)
@@ -223,7 +238,8 @@ def _taken(path: Path) -> Exception:
         try:
             Lock.take(path / "LOCK").release()
         except ResourceError as held:
-            return held
+            if held.code == "E600":
+                return held
     return ConfigError(
         "E502",
         seen=f"{path} exists already",

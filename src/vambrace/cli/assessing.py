@@ -163,7 +163,8 @@ def show(report: Report) -> None:
 
     run = str(report.path)
     say("")
-    say(summary(report.results, width=columns(sys.stderr), colour=wants_colour(sys.stderr), run=run))
+    written = [path.name for path in report.written]
+    say(summary(report.results, width=columns(sys.stderr), colour=wants_colour(sys.stderr), run=run, written=written))
     if report.exit_code in _TO_BE_CONTINUED and report.results.verdict.exit_code in _TO_BE_CONTINUED:
         say_lines([f"continue vambrace assess --resume {shlex.quote(run)}"], indent=9)
 

@@ -36,5 +36,6 @@ def demo(
         raise typer.Exit(report.exit_code)
     say("")
     say(f"`vambrace assess` would have exited with {report.exit_code}; the demo exits 0, because its run completed.")
-    say(f"Look at {report.path / 'report.html'}")
+    if (page := report.path / "report.html") in report.written:
+        say(f"Look at {page}")
     say(f"Change the plan and run it: vambrace assess {shlex.quote(str(out / PLAN))}")

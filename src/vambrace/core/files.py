@@ -32,6 +32,7 @@ __all__ = [
     "store",
     "sweep",
     "system",
+    "unwritable",
     "write_file",
 ]
 
@@ -201,6 +202,29 @@ class Appender:
             self._fd = -1
 
 
+def unwritable(path: Path, error: OSError, *, named: str = "", otherwise: str = "") -> ResourceError:
+    """E601: what `error` means for somebody who wanted `path` written.
+
+    Args:
+        path: whose disk it is.
+        error: what the system said.
+        named: what the message calls it; "": the path.
+        otherwise: what helps where neither room nor the number of open files is short; "": the likely thing.
+    """
+    if error.errno in _FULL:
+        fix = "free some space, then run the same command again"
+    elif error.errno in _MANY:
+        fix = "allow more open files (`ulimit -n`), then run the same command again"
+    else:
+        fix = otherwise or "check the path and its permissions, or choose another place"
+    return ResourceError(
+        "E601",
+        seen=f"{_name(error)} writing {named or path} ({_free(path)} free)",
+        expected="a writable place with room",
+        fix=fix,
+    )
+
+
 class _Taken(FileExistsError):
     """Told apart from every other failure of a rename, because the caller can answer it."""
 
@@ -226,17 +250,11 @@ def _explained(path: Path) -> Generator[None]:
     except (ResourceError, _Taken):
         raise
     except OSError as error:
-        raise ResourceError(
-            "E601",
-            seen=f"{_name(error)} writing {path} ({_free(path)} free)",
-            expected="a writable place with room",
-            fix="free some space, then go on with --resume"
-            if error.errno in _FULL
-            else "check the path and its permissions, or choose another folder with --out",
-        ) from error
+        raise unwritable(path, error) from error
 
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_MANY = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def _name(error: OSError) -> str:
@@ -244,7 +262,7 @@ def _name(error: OSError) -> str:
 
 
 def _free(path: Path) -> str:
-    for folder in path.parents:
+    for folder in (path, *path.parents):
         with contextlib.suppress(OSError):
             return f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB"
     return "unknown space"

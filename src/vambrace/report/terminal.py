@@ -17,7 +17,7 @@ from vambrace.report.text import interval_text, shorten, visible
 from vambrace.report.words import STATUSES, VERDICTS, exit_meaning, family_title, metric_label, shown_value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from vambrace.core.findings import Finding, GateResult, Results
     from vambrace.report.words import Look
@@ -38,14 +38,17 @@ _MOST_ROWS = 16  # of one family; the rest is counted
 _LEAST_LABEL = 26  # columns; below that a row becomes two lines
 
 
-def summary(results: Results, *, width: int = 100, colour: bool = False, run: str = "") -> str:
+def summary(
+    results: Results, *, width: int = 100, colour: bool = False, run: str = "", written: Collection[str] = ()
+) -> str:
     """The run as lines of at most `width` columns (40 at least), without a final newline.
 
     Args:
         results: what the run found.
         width: columns of the terminal.
         colour: whether ANSI colours are wanted.
-        run: the run directory as the user would type it; "" leaves the pointers out.
+        run: the run directory as the user would type it.
+        written: names of the files in it that this run has written; only they are pointed at.
     """
     page = _Page(max(width, _NARROWEST), colour)
     verdict = results.verdict
@@ -67,7 +70,7 @@ def summary(results: Results, *, width: int = 100, colour: bool = False, run: st
         for left in results.left_out:
             page.text(f"{left.name}: {left.reason}", first="  ", rest="    ")
     page.gap()
-    _pointers(page, results, run)
+    _pointers(page, results, run.rstrip("/"), written)
     meaning = exit_meaning(verdict) or "see vambrace explain"
     page.text(f"exit code {verdict.exit_code}: {meaning}", rest="  ")
     return "\n".join(page.lines)
@@ -151,9 +154,13 @@ def _gate(page: _Page, gate: GateResult) -> None:
     page.lines += [f"  {' ' * 12 if number else mark}  {line}" for number, line in enumerate(folded)]
 
 
-def _pointers(page: _Page, results: Results, run: str) -> None:
-    if run:
-        page.text(f"report   {run.rstrip('/')}/report.html")
+def _pointers(page: _Page, results: Results, run: str, written: Collection[str]) -> None:
+    if "report.html" in written:
+        page.text(f"report   {run}/report.html")
+    if "results.json" in written:
+        if "report.html" not in written:
+            page.text(f"results  {run}/results.json")
+            page.text(f"report   vambrace report {shlex.quote(run)}  (not written yet)")
         shown = next((item.finding for finding in results.findings for item in finding.evidence), None)
         if shown:
             page.text(f"replay   vambrace replay {shlex.quote(run)} {shlex.quote(shown)}", rest="         ")
