@@ -149,9 +149,9 @@ def deliver(
         others: list[Format] = [name for name in formats if name != "json"]
         # As everybody else will read them: a report that is written again comes out byte for byte the same.
         told = Results.from_json(_as_stored(results.as_json()))
-        written += write_reports(
-            told, directory.path, others, timings=_as_stored(timings), environment=_as_stored(environment)
-        )
+        beside = {"timings": _as_stored(timings), "environment": _as_stored(environment)}
+        for name in others:  # one at a time: what is on the disk counts, whatever becomes of the next
+            written += write_reports(told, directory.path, [name], **beside)
     except ResourceError as error:
         ending = dataclasses.replace(ending, starved=ending.starved or f"{error.code}: {error.seen}")
     return dataclasses.replace(results, verdict=verdict(ending)), tuple(written)
