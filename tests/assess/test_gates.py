@@ -10,34 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vambrace.assess.gates import NOT_FALLING, against_baseline, apply, judge, standing_of
+from assess.judging import finding, one, paired, results, world
+from vambrace.assess.gates import apply, judge, standing_of
 from vambrace.assess.plan import GateSpec
-from vambrace.core.findings import Finding, Flag, Interval, Results, Status, Verdict
-from vambrace.core.intervals import bonett_price, mover, wilson
-from vambrace.core.outcomes import KEY, pack
+from vambrace.core.findings import Flag, Status
+from vambrace.core.intervals import wilson
 from vambrace.errors import ConfigError
 
 UNRELIABLE = Flag(code="E401", level="unreliable", text="the model answers at random")
 WARN = Flag(code="E402", level="warn", text="one class is never predicted")
-
-
-def finding(name="clean.accuracy", value=0.9, *, low=0.88, high=0.92, **other):
-    check, _, metric = name.partition(".")
-    interval = None if low is None else Interval(low=low, high=high, method="x")
-    fields = {"family": "clean", "n": 1000, "status": Status.MEASURED, "sentence": "", "interval": interval}
-    return Finding(check=check, metric=metric, value=value, **(fields | other))
-
-
-def one(gate, *findings, **world):
-    (result,) = judge([gate], findings or [finding()], **world)
-    return result
-
-
-def results(*findings, sha="a"):
-    return Results(
-        schema="vambrace/results/1", model={}, data={"eval": {"sha256": sha}}, plan={}, versions={}, findings=findings,
-        gates=(), left_out=(), verdict=Verdict(exit_code=0, word="PASS", sentences=("",)),
-    )  # fmt: skip
 
 
 class TestThreshold:
@@ -103,7 +84,7 @@ class TestThreshold:
     def test_words_of_a_loss_that_few_samples_do_not_show(self):
         a, b = paired([True] * 40 + [False] * 10, [True] * 40 + [False] * 10)
         gate = GateSpec(metric="clean.accuracy", max_drop=0.01)
-        result = one(gate, a, baseline=results(b), data={"eval": {"sha256": "a"}})
+        result = one(gate, a, baseline=results(b), **world(a))
         assert result.status is Status.FAIL
         assert "did not change against the baseline" in result.sentence
         assert result.sentence.endswith("50 samples are not enough to show less, more would tell.")
@@ -137,7 +118,7 @@ UNMEASURED = {
 )
 def test_what_is_not_measured_never_passes(name, gate):
     found = finding(**UNMEASURED[name])
-    result = one(GateSpec(metric="*.*", **gate), found, data={"eval": {"sha256": "a"}}, baseline=results(finding()))
+    result = one(GateSpec(metric="*.*", **gate), found, baseline=results(finding()), **world(finding()))
     assert result.status is Status.NOT_MEASURED
     assert result.observed is None
     assert "cannot be judged" in result.sentence
@@ -213,157 +194,6 @@ class TestGateSpec:
     def test_what_is_no_condition(self, spec):
         with pytest.raises(ConfigError, match="E530"):
             GateSpec(**({"metric": "clean.accuracy"} | spec))
-
-
-def paired(now, before, **other):
-    """Two findings with outcomes, and the shares they are."""
-    return [
-        finding(value=sum(each) / len(each), n=len(each), low=0.0, high=1.0, series={KEY: pack(each)}, **other)
-        for each in (now, before)
-    ]
-
-
-class TestBaseline:
-    GATE = GateSpec(metric="clean.accuracy", max_drop=0.02)
-    SAME = {"data": {"eval": {"sha256": "a"}}}
-
-    def test_without_a_baseline(self):
-        assert one(self.GATE).status is Status.NOT_MEASURED
-        assert "--baseline" in one(self.GATE).sentence
-
-    def test_a_number_that_the_baseline_lacks(self):
-        assert one(self.GATE, baseline=results()).status is Status.NOT_MEASURED
-
-    def test_a_pattern_that_neither_run_has(self):
-        result = one(NOT_FALLING, finding(), baseline=results(finding()))
-        assert (result.status, result.finding) == (Status.NOT_MEASURED, NOT_FALLING.metric)
-
-    def test_a_number_that_only_the_baseline_has(self):
-        """Leaving an attack out must not look like withstanding it."""
-        gone = finding("pgd.robust_accuracy@0.3")
-        (result,) = judge([NOT_FALLING], [finding()], baseline=results(gone))
-        assert (result.finding, result.status) == (gone.name, Status.NOT_MEASURED)
-
-    def test_unpaired_loss(self):
-        now = finding(value=0.87, low=0.85, high=0.89)
-        result = one(self.GATE, now, baseline=results(finding()))
-        loss = mover(0.9, finding().interval, 0.87, now.interval)
-        assert result.observed == pytest.approx(loss.high)
-        assert result.status is Status.FAIL
-        assert "unpaired" in result.sentence
-
-    def test_paired_loss_is_sharper(self):
-        before = [True] * 900 + [False] * 100
-        now = [True] * 897 + [False] * 103
-        a, b = paired(now, before)
-        result = one(self.GATE, a, baseline=results(b), **self.SAME)
-        assert result.observed == pytest.approx(bonett_price(3, 0, 1000).high)
-        assert result.status is Status.PASS
-        assert result.sentence == (
-            "Accuracy (clean.accuracy) became worse by 0.3 points against the baseline "
-            "(95 % interval of the loss, paired: -0.138 points to 0.736 points); "
-            "the upper end, 0.736 points, is within the allowed 2 points."
-        )
-        other = one(self.GATE, a, baseline=results(b, sha="b"), **self.SAME)
-        assert "unpaired" in other.sentence
-        assert other.status is Status.FAIL
-
-    @pytest.mark.parametrize(
-        "series", [{}, {KEY: "3:0"}, {KEY: "1000:zz"}, {KEY: 7}, {KEY: pack([True] * 1000)}, {KEY: pack([True] * 900)}]
-    )
-    def test_outcomes_that_do_not_fit_are_not_used(self, series):
-        a, b = paired([True] * 890 + [False] * 110, [True] * 900 + [False] * 100)
-        bad = dataclasses.replace(a, series=series)
-        assert "unpaired" in one(self.GATE, bad, baseline=results(b), **self.SAME).sentence
-
-    def test_lower_is_better(self):
-        points = {"unit": "points", "higher_is_better": False}
-        now = finding("r.drop@1", 6.0, low=5.0, high=7.0, **points)
-        before = finding("r.drop@1", 4.0, low=3.0, high=5.0, **points)
-        gate = GateSpec(metric="r.drop@1", max_drop=2.0, use="value")
-        assert one(gate, now, baseline=results(before), **self.SAME).observed == pytest.approx(2.0)
-        assert one(gate, now, baseline=results(before), **self.SAME).status is Status.PASS
-        assert one(gate, before, baseline=results(now), **self.SAME).observed == pytest.approx(-2.0)
-
-    def test_a_bare_loss_on_other_samples_says_nothing(self):
-        """A worse model on easier samples must not look better than its baseline."""
-        gate = GateSpec(metric="clean.accuracy", max_drop=0.0, use="value")
-        result = one(gate, finding(value=0.99), baseline=results(finding(), sha="b"), **self.SAME)
-        assert result.status is Status.NOT_MEASURED
-        assert "other samples" in result.sentence
-
-    def test_a_paired_rate_where_lower_is_better(self):
-        a, b = paired([True] * 30 + [False] * 70, [True] * 20 + [False] * 80, higher_is_better=False)
-        result = one(GateSpec(metric="clean.accuracy", max_drop=0.0, use="value"), a, baseline=results(b), **self.SAME)
-        assert (result.status, result.observed) == (Status.FAIL, pytest.approx(0.1))
-        result = one(GateSpec(metric="clean.accuracy", max_drop=0.0), a, baseline=results(b), **self.SAME)
-        assert result.observed == pytest.approx(bonett_price(10, 0, 100).high)
-
-    @pytest.mark.parametrize("higher", [True, False])
-    def test_the_unpaired_loss_keeps_its_lopsided_ends(self, higher):
-        one_end, other_end = Interval(low=0.5, high=0.9, method="x"), Interval(low=0.78, high=0.85, method="x")
-        now = finding(value=0.6, low=one_end.low, high=one_end.high, higher_is_better=higher)
-        before = finding(value=0.8, low=other_end.low, high=other_end.high, higher_is_better=higher)
-        loss = mover(0.8, other_end, 0.6, one_end) if higher else mover(0.6, one_end, 0.8, other_end)
-        found = one(GateSpec(metric="clean.accuracy", max_drop=1), now, baseline=results(before))
-        assert found.observed == pytest.approx(loss.high)
-        lower = one(GateSpec(metric="clean.accuracy", max_drop=1, use="ci_low"), now, baseline=results(before))
-        assert lower.observed == pytest.approx(loss.low)
-
-    @pytest.mark.parametrize("use", ["ci_low", "ci_high", "value", None])
-    def test_which_end_of_the_loss(self, use):
-        a, b = paired([True] * 80 + [False] * 20, [True] * 90 + [False] * 10)
-        loss = bonett_price(10, 0, 100)
-        gate = GateSpec(metric="clean.accuracy", max_drop=0.05, use=use)
-        expected = {"ci_low": loss.low, "ci_high": loss.high, "value": 0.1, None: loss.high}[use]
-        assert one(gate, a, baseline=results(b), **self.SAME).observed == pytest.approx(expected)
-
-    def test_other_options_cannot_be_compared(self):
-        now, before = finding(parameters={"steps": 10}), finding(parameters={"steps": 40})
-        result = one(self.GATE, now, baseline=results(before))
-        assert result.status is Status.NOT_MEASURED
-        assert "steps 40 then, 10 now" in result.sentence
-        same = finding(parameters={"steps": 10.0, "radii": (1, 2)}), finding(parameters={"steps": 10, "radii": [1, 2]})
-        assert one(self.GATE, same[0], baseline=results(same[1])).status is not Status.NOT_MEASURED
-
-    def test_other_units_cannot_be_compared(self):
-        assert one(self.GATE, finding(unit="points"), baseline=results(finding())).status is Status.NOT_MEASURED
-
-    def test_without_intervals_only_the_value_is_judged(self):
-        bare = finding(low=None)
-        assert one(self.GATE, bare, baseline=results(bare)).status is Status.NOT_MEASURED
-        value = GateSpec(metric="clean.accuracy", max_drop=0.0, use="value")
-        assert one(value, bare, baseline=results(bare), **self.SAME).status is Status.PASS
-
-    def test_robust_accuracy_may_not_fall(self):
-        before = finding("pgd.robust_accuracy@0.3", 0.5, family="adversarial")
-        for value, status in ((0.5, "pass"), (0.51, "pass"), (0.499, "fail")):
-            now = dataclasses.replace(before, value=value)
-            assert one(NOT_FALLING, now, baseline=results(before), **self.SAME).status is Status(status)
-
-    def test_a_tolerant_gate_of_one_s_own_takes_the_place_of_the_strict_one(self):
-        """As docs/how-to-ci.md shows it: one sample lost and won elsewhere is noise, ten lost are not."""
-        name, family = "pgd.robust_accuracy@0.3", {"family": "adversarial"}
-        own = GateSpec(metric="*.robust_accuracy@*", max_drop=0.0, use="ci_low")
-        for lost, strict, tolerant in ((1, "fail", "pass"), (10, "fail", "fail")):
-            before = [True] * 50 + [False] * 50
-            a, b = paired([False] * lost + before[lost:], before, **family)
-            now, then = (dataclasses.replace(each, check="pgd", metric="robust_accuracy@0.3") for each in (a, b))
-            base = results(then)
-            assert now.name == name
-            assert against_baseline((own,), base) == (own,)
-            assert one(NOT_FALLING, now, baseline=base, **self.SAME).status is Status(strict)
-            assert one(own, now, baseline=base, **self.SAME).status is Status(tolerant)
-
-    def test_the_default_gate_is_added_once(self):
-        gates = (GateSpec(metric="clean.accuracy", min=0.5),)
-        base = results(finding("pgd.robust_accuracy@0.3", family="adversarial"))
-        own = (GateSpec(metric="pgd.robust_accuracy@0.3", max_drop=0.01),)
-        assert against_baseline(gates, base) == (*gates, NOT_FALLING)
-        assert against_baseline(own, base) == own
-        assert against_baseline(gates, None) == gates
-        assert against_baseline(gates, results(finding())) == gates, "nothing there that could fall"
-        assert against_baseline(None, base) is None
 
 
 class TestApply:

@@ -51,10 +51,13 @@ def test_the_commonest_class() -> None:
         (GateSpec(metric="clean.accuracy", min=0.5), ("clean.accuracy",)),
         (GateSpec(metric="*.drop@1", max=5.0), ("tilt.drop@1",)),
         (GateSpec(metric="clean.accuracy", min=0.01, required=False), ()),
-        (GateSpec(metric="*.*", min=0.0), tuple(gate.metric for gate in FULL)),
+        (GateSpec(metric="clean.accuracy", max=1.0, use="value"), ()),
+        (GateSpec(metric="*.drop@1", min=-100.0), ()),
+        (GateSpec(metric="*.*", min=0.0), ("preflight.ok", "clean.accuracy")),
+        (GateSpec(metric="*.*", max=100.0), ("tilt.drop@1", "membership.auc")),
     ],
 )
-def test_a_gate_replaces_only_the_shipped_one_on_its_number(own: GateSpec, gone: tuple[str, ...]) -> None:
+def test_a_gate_replaces_only_the_shipped_one_on_its_number_from_its_side(own: GateSpec, gone: tuple[str, ...]) -> None:
     assert beside((own,), FULL) == (*(gate for gate in FULL if gate.metric not in gone), own)
 
 
@@ -67,7 +70,7 @@ class Guess(nn.Module):
 
 
 def test_a_model_at_chance_never_passes_by_a_gate_on_something_else(digits, tmp_path) -> None:
-    own = [GateSpec(metric="clean.loss", max=1e6)]
+    own = [GateSpec(metric="clean.loss", max=1e6), GateSpec(metric="clean.accuracy", max=1.0)]
     report = assess.run(
         models.from_torch(Guess().eval()),
         digits,
@@ -77,7 +80,7 @@ def test_a_model_at_chance_never_passes_by_a_gate_on_something_else(digits, tmp_
         out=tmp_path,
     )
     assert report.exit_code == 1
-    assert [gate.status for gate in report.results.gates if gate.finding == "clean.accuracy"] == ["fail"]
+    assert [gate.status for gate in report.results.gates if gate.finding == "clean.accuracy"] == ["fail", "pass"]
     plan = tmp_path / "plan.toml"
     plan.write_text('schema = 1\n[[gate]]\nmetric = "clean.loss"\nmax = 1e6\n')
     assert rejudge(report.path, plan=plan).verdict.exit_code == 1

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from vambrace.assess.environment import versions
 from vambrace.assess.gates import against_baseline, apply, judge
 from vambrace.assess.reduction import keep_valid, quiet, reduce_units
+from vambrace.assess.units import chosen
 from vambrace.assess.verdict import Ending, verdict
 from vambrace.core import canonical
 from vambrace.core.findings import Results
+from vambrace.core.outcomes import pack
 from vambrace.errors import ResourceError
 from vambrace.report import write as write_reports
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vambrace.assess.engine import Ended
+    from vambrace.assess.facts import Samples
     from vambrace.assess.plan import Plan
     from vambrace.assess.rundir import RunDirectory
     from vambrace.assess.units import Unit
@@ -54,6 +57,7 @@ def conclude(
     ended: Ended,
     *,
     facts: Mapping[str, Json],
+    samples: Mapping[str, Samples],
     preflight: Finding,
     left_out: Sequence[Left],
     baseline: Results | None = None,
@@ -65,6 +69,7 @@ def conclude(
         units: all units of the plan.
         ended: how they ended.
         facts: "model" and "data", see `vambrace.assess.facts`.
+        samples: per role, which samples there are.
         preflight: its finding; its flags concern all others.
         left_out: what was not tested.
         baseline: results of the run to compare with.
@@ -99,7 +104,7 @@ def conclude(
         schema="vambrace/results/1",
         model=_model(facts["model"], class_names),
         data=data,
-        plan=_plan(plan, facts["model"]["dtype"]),
+        plan=_plan(plan, samples, facts["model"]["dtype"]),
         versions=versions(facts["model"]["kind"] or ""),
         findings=findings,
         gates=(),
@@ -107,7 +112,7 @@ def conclude(
         verdict=verdict(ending),
     )
     results, unusable = keep_valid(results)
-    judged = judge(gates or (), results.findings, data=data, baseline=baseline)
+    judged = judge(gates or (), results.findings, data=data, plan=results.plan, baseline=baseline)
     ending = dataclasses.replace(
         ending,
         findings=apply(results.findings, judged),
@@ -202,6 +207,7 @@ def _data(facts: Mapping[str, Json]) -> dict[str, Json]:
         "classes": sum(count > 0 for count in facts["counts"]),
         "counts": list(facts["counts"]),
         "sha256": facts["sha256"],
+        "ids": facts["ids"],
     }
 
 
@@ -215,7 +221,7 @@ def _how_it_ended(ending: Ending) -> dict[str, Json]:
     }
 
 
-def _plan(plan: Plan, dtype: str) -> dict[str, Json]:
+def _plan(plan: Plan, samples: Mapping[str, Samples], dtype: str) -> dict[str, Json]:
     return {
         "profile": plan.profile,
         "seed": plan.seed,
@@ -226,6 +232,7 @@ def _plan(plan: Plan, dtype: str) -> dict[str, Json]:
                 "required": planned.required,
                 "limit": planned.limit,
                 "chunk": planned.chunk or plan.run.chunk,
+                "samples": {role: _measured(samples[role], planned.limit) for role in planned.check.roles},
                 "options": planned.check.as_json(),
             }
             for planned in plan.checks
@@ -237,3 +244,9 @@ def _plan(plan: Plan, dtype: str) -> dict[str, Json]:
         "dtype": dtype,
         "device": plan.run.device.partition(":")[0],
     }
+
+
+def _measured(samples: Samples, limit: int | None) -> str:
+    """Which samples of a role a check with this limit measures, packed; see `vambrace.assess.sampled`."""
+    taken = {samples.ids[position] for position in chosen(samples, limit)}
+    return pack([each in taken for each in sorted(samples.ids)])

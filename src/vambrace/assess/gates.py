@@ -5,8 +5,10 @@ for it. A number that is missing, unreliable, in error, or without the interval 
 never passed; so is a pattern that matches nothing.
 
 Against a baseline run, a gate judges the *loss*: how much worse the number became, in its own unit. Both runs must
-have measured the same thing (equal parameters). Where they measured the same samples the loss has a paired interval,
-else that of two independent estimates. With a baseline, robust accuracy may not fall: `against_baseline`.
+have measured the same thing (equal parameters). Where results say which samples were right, the loss is that on the
+samples which both runs measured, with a paired interval; else it has the interval of two independent estimates, and
+the bare difference of two numbers is judged only where both are of the same samples. Which samples those are is decided
+check by check, because each may have its own limit. With a baseline, robust accuracy may not fall: `against_baseline`.
 
 Everything here is a pure function of findings, which `vambrace gate` calls again on a finished run.
 """
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from vambrace.assess.losses import Loss, loss_between
 from vambrace.assess.plan import GateSpec
+from vambrace.assess.sampled import sampled
 from vambrace.assess.shipped import pattern_of
 from vambrace.core.findings import Finding, GateResult, Status
 from vambrace.report.words import metric_phrase
@@ -33,6 +36,16 @@ __all__ = ["NOT_FALLING", "against_baseline", "apply", "judge", "shown", "standi
 NOT_FALLING = GateSpec(metric="*.robust_accuracy@*", max_drop=0.0, use="value")
 """With a baseline, robust accuracy may not fall: on equal samples and options any loss is real, whatever its cause."""
 
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _World:
+    """What a loss is judged in: data and plan of this run, and the run before."""
+
+    data: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    baseline: Results | None
+
+
 _UNJUDGED = (Status.NOT_MEASURED, Status.UNRELIABLE, Status.ERROR)
 
 
@@ -41,6 +54,7 @@ def judge(
     findings: Sequence[Finding],
     *,
     data: Mapping[str, Any] | None = None,
+    plan: Mapping[str, Any] | None = None,
     baseline: Results | None = None,
 ) -> tuple[GateResult, ...]:
     """One result for each gate and each finding it matches, in the order of gates, then findings.
@@ -48,11 +62,12 @@ def judge(
     Args:
         gates: what is demanded.
         findings: what was found; statuses of an earlier judgement do not matter.
-        data: `Results.data` of this run; its hashes say whether the baseline measured the same samples.
+        data: `Results.data` of this run; with `plan` it says which samples a check measured.
+        plan: `Results.plan` of this run.
         baseline: results of the run to compare with; without it every `max_drop` is not measured.
     """
-    same = baseline is not None and _same_samples(data or {}, baseline.data)
-    return tuple(result for gate in gates for result in _judge_one(gate, findings, baseline, same))
+    world = _World(data=data or {}, plan=plan or {}, baseline=baseline)
+    return tuple(result for gate in gates for result in _judge_one(gate, findings, world))
 
 
 def against_baseline(gates: tuple[GateSpec, ...] | None, baseline: Results | None) -> tuple[GateSpec, ...] | None:
@@ -109,20 +124,14 @@ def _with_status(finding: Finding, results: Sequence[GateResult]) -> Finding:
     return dataclasses.replace(finding, status=status)
 
 
-def _same_samples(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
-    hashes = [data.get("eval", {}).get("sha256") for data in (ours, theirs)]
-    return hashes[0] is not None and hashes[0] == hashes[1]
-
-
-def _judge_one(
-    gate: GateSpec, findings: Sequence[Finding], baseline: Results | None, same_samples: bool
-) -> list[GateResult]:
+def _judge_one(gate: GateSpec, findings: Sequence[Finding], world: _World) -> list[GateResult]:
+    baseline = world.baseline
     pattern = pattern_of(gate)
     matched = [finding for finding in findings if pattern.fullmatch(finding.name)]
     if gate.max_drop is None:
         results = [_threshold(gate, finding) for finding in matched]
         return results or [_unmeasured(gate, gate.metric, "no finding has this name")]
-    results = [_drop(gate, finding, baseline, same_samples) for finding in matched]
+    results = [_drop(gate, finding, world) for finding in matched]
     # A number that the baseline has and this run has not is a loss that nobody measured.
     ours = {finding.name for finding in matched}
     theirs = [each.name for each in baseline.findings if pattern.fullmatch(each.name)] if baseline else []
@@ -182,7 +191,8 @@ def _samples(n: int) -> str:
     return "1 sample is" if n == 1 else f"{n:,} samples are"
 
 
-def _drop(gate: GateSpec, finding: Finding, baseline: Results | None, same_samples: bool) -> GateResult:
+def _drop(gate: GateSpec, finding: Finding, world: _World) -> GateResult:
+    baseline = world.baseline
     if baseline is None:
         return _unmeasured(gate, finding, "there is no baseline: add --baseline RUN")
     status, reason = standing_of(finding)
@@ -194,12 +204,18 @@ def _drop(gate: GateSpec, finding: Finding, baseline: Results | None, same_sampl
     status, reason = standing_of(before)
     if status is not Status.MEASURED:
         return _unmeasured(gate, finding, f"in the baseline {reason}")
-    if gate.use == "value" and not same_samples:
-        reason = 'the baseline measured other samples; use = "ci_high" judges the interval of such a loss'
-        return _unmeasured(gate, finding, reason)
-    loss = loss_between(finding, before, same_samples=same_samples)
+    loss = loss_between(
+        finding,
+        before,
+        ours=sampled(finding.check, data=world.data, plan=world.plan),
+        theirs=sampled(finding.check, data=baseline.data, plan=baseline.plan),
+    )
     if isinstance(loss, str):
         return _unmeasured(gate, finding, loss)
+    if gate.use == "value" and not (loss.paired or loss.same):
+        counts = f"{before.n:,} then, {finding.n:,} now"
+        reason = f'the baseline measured other samples ({counts}); use = "ci_high" judges the interval of such a loss'
+        return _unmeasured(gate, finding, reason)
     use = gate.use or "ci_high"
     observed = _end(loss, use)
     if observed is None:
@@ -234,6 +250,8 @@ def _change(loss: Loss, unit: str) -> str:
     else:
         moved = f"became {'worse' if loss.value > 0 else 'better'} by {_difference(abs(loss.value), unit)}"
     moved = f"{moved} against the baseline"
+    if loss.paired and not loss.same:
+        moved = f"{moved} on the {loss.paired:,} sample{'' if loss.paired == 1 else 's'} that both runs measured"
     if loss.interval is None:
         return moved
     ends = f"{_difference(loss.interval.low, unit)} to {_difference(loss.interval.high, unit)}"
@@ -246,7 +264,11 @@ def _allowed(gate: GateSpec, loss: Loss, observed: float, finding: Finding, *, h
     if gate.use == "value":
         return f"a loss of {most} is allowed" if gate.max_drop else "no loss is allowed"
     end = f"the {'lower' if gate.use == 'ci_low' else 'upper'} end, {_difference(observed, finding.unit)},"
-    few = "" if holds or loss.value > allowed else f"; {_samples(finding.n)} not enough to show less, more would tell"
+    few = (
+        ""
+        if holds or loss.value > allowed
+        else f"; {_samples(loss.paired or finding.n)} not enough to show less, more would tell"
+    )
     return f"{end} is {'within' if holds else 'above'} the allowed {most}{few}"
 
 

@@ -12,6 +12,7 @@ from vambrace.core.intervals import bonett_price, mover
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from vambrace.assess.sampled import Sampled
     from vambrace.core.findings import Finding
 
 __all__ = ["Loss", "loss_between"]
@@ -24,52 +25,67 @@ class Loss:
     Attributes:
         value: > 0 where it became worse, in the unit of the finding.
         interval: 95 %, or None where the numbers have none.
-        paired: whether both were measured on the same samples, and compared sample by sample.
+        paired: how many samples of both runs were compared one by one; 0 where none could be.
+        same: whether both numbers are of the same samples, all of them.
     """
 
     value: float
     interval: Interval | None
-    paired: bool
+    paired: int
+    same: bool
 
 
-def loss_between(now: Finding, before: Finding, *, same_samples: bool) -> Loss | str:
+def loss_between(now: Finding, before: Finding, *, ours: Sampled | None, theirs: Sampled | None) -> Loss | str:
     """The loss from `before` to `now`, or why the two cannot be compared.
+
+    Where both say which samples were right, it is the loss on the samples that both have, pair by pair; else that of
+    the two numbers as they stand.
 
     Args:
         now: a measured finding.
         before: the measured finding of the same name in the baseline.
-        same_samples: whether both runs measured the same samples: equal hash of their data.
+        ours: the samples of `now`; None where they are not known.
+        theirs: those of `before`.
     """
     if (now.unit, now.higher_is_better) != (before.unit, before.higher_is_better):
         return f"the baseline measured it in {before.unit}, this run in {now.unit}"
     if different := _different(now.parameters, before.parameters):
         return f"the baseline measured it with other options: {different}"
     assert now.value is not None and before.value is not None  # noqa: PT018, S101  both are measured
-    value = before.value - now.value if now.higher_is_better else now.value - before.value
-    pairs = _pairs(now, before) if same_samples else None
-    if pairs is not None:
+    same = ours is not None and ours == theirs
+    pairs = _pairs(now, before, ours, theirs)
+    if pairs:
         fell = sum(was and not still for still, was in pairs)
         rose = sum(still and not was for still, was in pairs)
         worse, better = (fell, rose) if now.higher_is_better else (rose, fell)
-        return Loss(value=value, interval=bonett_price(worse, better, len(pairs)), paired=True)
+        interval = bonett_price(worse, better, len(pairs))
+        return Loss(value=(worse - better) / len(pairs), interval=interval, paired=len(pairs), same=same)
+    value = before.value - now.value if now.higher_is_better else now.value - before.value
     if now.interval is None or before.interval is None:
-        return Loss(value=value, interval=None, paired=False)
-    ordered = (before, now) if now.higher_is_better else (now, before)
-    one, two = ordered
+        return Loss(value=value, interval=None, paired=0, same=same)
+    one, two = (before, now) if now.higher_is_better else (now, before)
     assert one.value is not None and two.value is not None  # noqa: PT018, S101  as above
     assert one.interval is not None and two.interval is not None  # noqa: PT018, S101  as above
-    return Loss(value=value, interval=mover(one.value, one.interval, two.value, two.interval), paired=False)
+    return Loss(value=value, interval=mover(one.value, one.interval, two.value, two.interval), paired=0, same=same)
 
 
-def _pairs(now: Finding, before: Finding) -> Sequence[tuple[bool, bool]] | None:
-    """Outcomes of the same samples in both runs, or None where they are not there or do not fit the numbers."""
-    ours, theirs = (outcomes.unpack(each.series.get(outcomes.KEY)) for each in (now, before))
-    if ours is None or theirs is None or not 0 < len(ours) == len(theirs):
-        return None
-    for found, finding in ((ours, now), (theirs, before)):
-        if finding.value is None or abs(sum(found) / len(found) - finding.value) > 1e-9:
-            return None
-    return list(zip(ours, theirs, strict=True))
+def _pairs(now: Finding, before: Finding, ours: Sampled | None, theirs: Sampled | None) -> Sequence[tuple[bool, bool]]:
+    """Outcomes now and before of the samples that both measured; empty where they are not there or fit no number."""
+    if ours is None or theirs is None or ours.sources != theirs.sources:
+        return ()
+    still, was = _by_place(now, ours), _by_place(before, theirs)
+    return [(still[place], was[place]) for place in sorted(still.keys() & was.keys())]
+
+
+def _by_place(finding: Finding, samples: Sampled) -> dict[int, bool]:
+    """Place of each measured sample among all of its data, to whether the model was right about it."""
+    found = outcomes.unpack(finding.series.get(outcomes.KEY))
+    places = [place for mask in samples.chosen.values() for place, taken in enumerate(mask) if taken]
+    if not found or len(samples.chosen) != 1 or len(found) != len(places):
+        return {}
+    if finding.value is None or abs(sum(found) / len(found) - finding.value) > 1e-9:
+        return {}
+    return dict(zip(places, found, strict=True))
 
 
 def _different(now: Mapping[str, object], before: Mapping[str, object]) -> str:

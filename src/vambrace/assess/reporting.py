@@ -72,7 +72,7 @@ def rejudge(run: Path, *, baseline: Path | None = None, plan: Path | None = None
         named = read_gates(read_table(plan), where=plan.name)
         planned = None if named is None else beside(named, shipped_for(results)) if named else planned
     wanted = against_baseline(planned, before)
-    judged = judge(wanted or (), results.findings, data=results.data, baseline=before)
+    judged = judge(wanted or (), results.findings, data=results.data, plan=results.plan, baseline=before)
     findings = apply(results.findings, judged)
     ending = Ending(
         findings=findings,

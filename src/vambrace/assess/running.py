@@ -271,6 +271,7 @@ def _carry_out(
         units,
         ended,
         facts=facts,
+        samples=opened.samples,
         preflight=Finding.from_json(facts["preflight"]),
         left_out=[Left(**left) for left in facts["left_out"]],
         baseline=compared,

@@ -6,9 +6,10 @@
 | ci | those; no perturbation at severity 1 surely costs more than 10 points |
 | full | those; members are told from others with an AUC of surely at most 0.6 |
 
-A gate of a plan comes on top. It takes the place of a shipped one only where it demands a threshold of the same number:
-who demands something of robust accuracy has not said that a model at chance will do. That every required check was
-measured and is reliable is demanded of all runs, by the exit code.
+A gate of a plan comes on top. It takes the place of a shipped one only where it demands a threshold of the same number
+from the same side: who demands something of robust accuracy, or that accuracy is at most so much, has not said that a
+model at chance will do. That every required check was measured and is reliable is demanded of all runs, by the exit
+code.
 """
 
 from __future__ import annotations
@@ -67,8 +68,12 @@ def shipped_gates(profile: str, checks: Sequence[Named], *, num_classes: int, ma
 
 def beside(own: Sequence[GateSpec], shipped: Sequence[GateSpec]) -> tuple[GateSpec, ...]:
     """The shipped gates that a plan's own leave standing, and its own after them."""
-    thresholds = [pattern_of(gate) for gate in own if gate.required and gate.max_drop is None]
-    kept = [gate for gate in shipped if not any(pattern.fullmatch(gate.metric) for pattern in thresholds)]
+    thresholds = [(pattern_of(gate), gate.min is not None) for gate in own if gate.required and gate.max_drop is None]
+    kept = [
+        gate
+        for gate in shipped
+        if not any(pattern.fullmatch(gate.metric) and (gate.min is not None) is lower for pattern, lower in thresholds)
+    ]
     return (*kept, *own)
 
 

@@ -8,7 +8,8 @@ in hexadecimal, samples in ascending order of their ids, first sample in the hig
     >>> unpack("5:b0")
     (True, False, True, True, False)
 
-Two findings pair when their runs measured the same samples: equal hash of the data, equal number of outcomes.
+In the same form results say which samples of its data a check measured: two findings pair on those that both have
+(`vambrace.assess.sampled`).
 """
 
 from __future__ import annotations
