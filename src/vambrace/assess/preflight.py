@@ -12,6 +12,7 @@ error of the units that hold such samples.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class Preflight:
         batch: physical batch for every unit.
         threads: intra-op threads for every worker.
         input_shape: shape of one sample.
+        spread: largest minus smallest value of the probed samples.
         num_classes: width of the logits.
         clean: share of the scored samples that the model gets right.
         scored: how many samples that share rests on.
@@ -67,12 +69,21 @@ class Preflight:
     batch: int
     threads: int
     input_shape: tuple[int, ...]
+    spread: float
     num_classes: int
     clean: float
     scored: int
     forward_seconds: float
     gradient_seconds: float | None
     row_operations: float
+
+    def remarked(self, flags: Sequence[Flag]) -> Preflight:
+        """With further warnings, known only once the checks are chosen; they are named before the others."""
+        if not flags:
+            return self
+        everything = (*flags, *self.flags)
+        finding = _finding(everything, n=self.finding.n, gradients=self.gradient_seconds is not None)
+        return dataclasses.replace(self, flags=everything, finding=finding)
 
 
 def preflight(model: Model, batches: Mapping[str, Batches], plan: Plan) -> Preflight:
@@ -125,6 +136,7 @@ def preflight(model: Model, batches: Mapping[str, Batches], plan: Plan) -> Prefl
         batch=width,
         threads=plan.run.threads or torch.get_num_threads(),
         input_shape=tuple(inputs.shape[1:]),
+        spread=float(batch.inputs.max() - batch.inputs.min()),
         num_classes=probe.logits.shape[1],
         clean=right / len(batch),
         scored=len(batch),

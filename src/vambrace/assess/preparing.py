@@ -6,6 +6,7 @@ Nothing is written here: a model or data that is refused leaves no run directory
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from vambrace.assess.opening import open_data, open_model
 from vambrace.assess.planfile import settled
 from vambrace.assess.preflight import Preflight, preflight
 from vambrace.assess.presets import resolve
+from vambrace.assess.reach import reach_flags
 from vambrace.assess.shipped import majority
 from vambrace.assess.uncovered import uncovered
 from vambrace.assess.units import Unit, cut
@@ -131,7 +133,6 @@ def prepare(plan: Plan, opened: Opened, *, only: Sequence[str], progress: Progre
     progress.start("preflight", 1)
     with arithmetic(plan):
         checked = preflight(model, opened.batches, plan)
-    progress.finish("preflight", checked.finding.sentence)
     subject = Subject(
         access=model.access,
         roles=tuple(opened.batches),
@@ -142,6 +143,9 @@ def prepare(plan: Plan, opened: Opened, *, only: Sequence[str], progress: Progre
     )
     named = bool(plan.checks)
     plan, left = resolve(plan, subject, only=only)
+    values = math.prod(checked.input_shape)
+    checked = checked.remarked(reach_flags(plan.checks, spread=checked.spread, values=values))
+    progress.finish("preflight", checked.finding.sentence)
     fixed = dataclasses.replace(
         plan.run,
         batch=checked.batch,
