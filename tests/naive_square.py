@@ -142,6 +142,7 @@ def propose(best, given, ids, streams, step, number, steps, norm, eps, box, shar
         either[top : top + tall, left : left + side] = True
         either[top_2 : top_2 + tall, left_2 : left_2 + side] = True
         spare = float(change[channel][either].abs().pow(order).sum()) + unused / channels
+        spare = spare if spare > 1e-6 * eps**order else 0.0
         size = float(inside.flatten().norm(p=order))
         new = colour * hill + inside / max(size, 1e-4 * eps)
         length = float(new.flatten().norm(p=order))

@@ -97,11 +97,6 @@ def test_how_many_proposals_are_drawn_at_once_changes_nothing(norm: str, monkeyp
         monkeypatch.setattr(module, "_BLOCK", block)
         again = attack(model_of(function), inputs, labels)
         assert torch.equal(again.adversarial, whole.adversarial)
-    for small in (0, 1, 9):
-        monkeypatch.setattr(module, "_SMALL", small)
-        again = attack(model_of(function), inputs, labels)
-        assert torch.equal(again.adversarial, whole.adversarial)
-    monkeypatch.setattr(module, "_SMALL", 0)
     monkeypatch.setattr("vambrace.ops.windows._on_host", lambda tensor: False)
     masked = attack(model_of(function), inputs, labels)
     assert torch.equal(masked.forwards, whole.forwards)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from naive_square import eta
 from vambrace.ops import windows as module
-from vambrace.ops.windows import Windows, bump, frame, move_bumps, put_ends, square_side
+from vambrace.ops.windows import bump, frame, move_bumps, put_ends, square_side
 
 
 def test_frames() -> None:
@@ -28,10 +28,16 @@ def test_sides_cover_their_share() -> None:
 def test_bumps_are_as_drawn_by_hand(height: int, width: int, power: int) -> None:
     for side in range(1, min(height, width) + 1 if height > 1 else width + 1):
         tall = min(side, height)
-        one = torch.tensor([height - tall]), torch.tensor([width - side]), torch.tensor([side])
+        first = torch.tensor([(height - tall) * width + width - side])
         for upright in (True, False):
             found = bump(
-                Windows(*one), torch.tensor([upright]), height=height, width=width, power=power, dtype=torch.float64
+                first,
+                torch.tensor([side]),
+                torch.tensor([upright]),
+                height=height,
+                width=width,
+                power=power,
+                dtype=torch.float64,
             )[0]
             expected = torch.zeros(height, width, dtype=torch.float64)
             expected[height - tall :, width - side :] = eta(tall, side, upright, "l1" if power == 1 else "l2")
@@ -40,41 +46,43 @@ def test_bumps_are_as_drawn_by_hand(height: int, width: int, power: int) -> None
 
 
 def sample(
-    height: int, width: int, channels: int, n: int = 40
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Windows, Windows]:
+    height: int, width: int, channels: int, n: int = 40, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, ...]:
+    """Points as flat channels, their centre, the box, and two windows each: first places (n, 2) and sides."""
     generator = torch.Generator().manual_seed(height * width)
-    centre = torch.rand(n, channels, height, width, generator=generator, dtype=torch.float64)
-    points = (centre + 0.1 * torch.randn(centre.shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
+    centre = torch.rand(n, channels, height * width, generator=generator, dtype=dtype)
+    points = (centre + 0.1 * torch.randn(centre.shape, generator=generator, dtype=dtype)).clamp(0, 1)
     most = width if height == 1 else min(height, width)
     side = torch.randint(0, most + 1, (n,), generator=generator)
-    both = []
-    for _ in range(2):
-        share = torch.rand(2, n, generator=generator)
-        room = (height - side).clamp(min=0) + (side > 0), (width - side) + (side > 0)
-        both.append(Windows((share[0] * room[0]).long(), (share[1] * room[1]).long(), side))
-    low, high = torch.zeros_like(centre), torch.ones_like(centre)
-    return points, centre, low, high, both[0], both[1]
+    room = torch.stack(((height - side).clamp(min=0), width - side), dim=1) + (side > 0).unsqueeze(1)
+    corners = (torch.rand(n, 2, 2, generator=generator) * room.unsqueeze(1)).long()
+    return points, centre, torch.zeros_like(centre), torch.ones_like(centre), corners @ torch.tensor([width, 1]), side
+
+
+def marks(n: int, channels: int) -> tuple[Tensor, Tensor]:
+    """Whether hills come first, or which end is meant, bool (n, c); and kinds of bumps."""
+    generator = torch.Generator().manual_seed(1)
+    colours = torch.rand(n, channels, generator=generator) < 0.5
+    return colours, colours + 2 * (torch.rand(n, 1, generator=generator) < 0.5)
 
 
 @pytest.mark.parametrize(("height", "width", "channels"), [(6, 6, 1), (5, 9, 3), (1, 12, 1), (1, 8, 2), (1, 1, 1)])
-def test_masks_and_patches_agree(height: int, width: int, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    points, centre, low, high, gains, gives = sample(height, width, channels)
-    generator = torch.Generator().manual_seed(1)
-    colours = torch.rand(len(points), channels, generator=generator) < 0.5
-    upright = torch.rand(len(points), generator=generator) < 0.5
+def test_masks_and_places_agree(height: int, width: int, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    points, centre, low, high, first, side = sample(height, width, channels)
+    colours, kinds = marks(len(points), channels)
     kept = points.clone()
 
-    def both(power: int) -> Tensor:
-        how = {"gains": gains, "gives": gives, "upright": upright, "colours": colours, "low": low, "high": high}
-        return move_bumps(points, centre, eps=1.5, power=power, **how)
+    def all_three() -> tuple[Tensor, ...]:
+        how = {"first": first, "side": side, "kinds": kinds, "width": width, "eps": 1.5}
+        ends = put_ends(points, low, high, first=first[:, :1], side=side, upper=colours, width=width)
+        return (ends, *(move_bumps(points, centre, low, high, power=power, **how) for power in (1, 2)))
 
-    written = put_ends(points, low, high, gains, colours), both(1), both(2)
+    written = all_three()
     monkeypatch.setattr(module, "_on_host", lambda tensor: False)
-    masked = put_ends(points, low, high, gains, colours), both(1), both(2)
-    for one, other in zip(written, masked, strict=True):
+    for one, other in zip(written, all_three(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
     assert torch.equal(points, kept)
-    empty = gains.side == 0
+    empty = side == 0
     for found in written:
         assert torch.equal(found[empty], points[empty]), "an empty window changes nothing"
     for found, power in zip(written[1:], (1, 2), strict=True):
@@ -82,16 +90,37 @@ def test_masks_and_patches_agree(height: int, width: int, channels: int, monkeyp
         assert (after <= before.clamp(min=1.5) + 1e-9).all()
 
 
+@pytest.mark.parametrize(("height", "width", "channels"), [(28, 28, 1), (9, 9, 3), (1, 40, 1)])
+def test_a_sample_does_not_depend_on_its_company(height: int, width: int, channels: int) -> None:
+    """Bit for bit, whatever the windows of the others."""
+    points, centre, low, high, first, side = sample(height, width, channels, dtype=torch.float32)
+    colours, kinds = marks(len(points), channels)
+
+    def of(rows: Tensor) -> tuple[Tensor, ...]:
+        given = [each[rows] for each in (points, centre, low, high)]
+        how = {"side": side[rows], "width": width}
+        ends = put_ends(given[0], *given[2:], first=first[rows, :1], upper=colours[rows], **how)
+        bumps = (move_bumps(*given, first=first[rows], kinds=kinds[rows], eps=1.5, power=k, **how) for k in (1, 2))
+        return (ends, *bumps)
+
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(2))
+    whole = of(torch.arange(len(points)))
+    for parts in (order.split(1), order.split(7), [order]):
+        split = [of(part) for part in parts]
+        for place, expected in enumerate(whole):
+            assert torch.equal(torch.cat([each[place] for each in split]), expected[order])
+
+
 def test_a_window_that_is_there_already_goes_to_the_other_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    low, high = torch.zeros(2, 2, 3, 3), torch.ones(2, 2, 3, 3)
-    one = torch.ones(2, dtype=torch.int64)
-    windows, upper = Windows(one, one, one), torch.tensor([[True, False], [True, True]])
-    points = put_ends(torch.full_like(low, 0.5), low, high, windows, upper)
-    assert points[:, :, 1, 1].tolist() == [[1, 0], [1, 1]]
+    low, high = torch.zeros(2, 2, 9), torch.ones(2, 2, 9)
+    middle = {"first": torch.full((2, 1), 4), "side": torch.ones(2, dtype=torch.int64), "width": 3}
+    upper = torch.tensor([[True, False], [True, True]])
+    points = put_ends(torch.full_like(low, 0.5), low, high, upper=upper, **middle)
+    assert points[:, :, 4].tolist() == [[1, 0], [1, 1]]
     for on_host in (True, False):
         monkeypatch.setattr(module, "_on_host", lambda tensor, on_host=on_host: on_host)
-        again = put_ends(points, low, high, windows, upper)
-        assert again[:, :, 1, 1].tolist() == [[0, 1], [0, 0]]
-        other = put_ends(points, low, high, windows, torch.tensor([[True, True], [False, True]]))
-        assert other[:, :, 1, 1].tolist() == [[1, 1], [0, 1]], "one channel that changes is enough"
+        again = put_ends(points, low, high, upper=upper, **middle)
+        assert again[:, :, 4].tolist() == [[0, 1], [0, 0]]
+        other = put_ends(points, low, high, upper=torch.tensor([[True, True], [False, True]]), **middle)
+        assert other[:, :, 4].tolist() == [[1, 1], [0, 1]], "one channel that changes is enough"
     assert (points != 0.5).flatten(1).sum(1).tolist() == [2, 2]

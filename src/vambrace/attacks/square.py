@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 
@@ -32,7 +32,7 @@ from vambrace.core.options import Norm, Ratio
 from vambrace.ops import draws
 from vambrace.ops.norms import lengths
 from vambrace.ops.rows import assign, spread
-from vambrace.ops.windows import Windows, bump, cells, frame, move_bumps, put_cells, put_ends, square_side
+from vambrace.ops.windows import bump, frame, move_bumps, put_ends, square_side
 from vambrace.search.rule import Plain
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ _MARKS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _TILES = 5
 _BLOCK = 64
 """Proposals that are drawn at once where the host may ask which samples need them; what is drawn is the same."""
-_SMALL = 4
-"""linf windows up to this side are also kept as lists of their elements."""
 
 
 def window_sides(steps: int, share: float, *, norm: Norm, height: int, width: int) -> tuple[int, ...]:
@@ -100,22 +98,22 @@ class WindowSearch(Plain):
         return self.ball.eps
 
     def anchor(self, origin: Origin) -> dict[str, Tensor]:
-        return {**self.ball.anchor(origin), "ids": origin.ids}
+        """The ball as flat channels."""
+        form = _flat(origin.inputs)
+        ends = {name: tensor.reshape(form) for name, tensor in self.ball.anchor(origin).items()}
+        return {**ends, "ids": origin.ids}
 
     def start(self, origin: Origin, anchor: Tensors, restart: Tensor, before: Tensors | None) -> dict[str, Tensor]:
         point = self._pattern(origin, restart)
         if origin.start is not None:
             point = torch.where(spread(restart == 0, point), origin.start, point)
-        point = self.ball.project(anchor, point)
-        rows, (channels, height, _) = len(restart), frame(tuple(point.shape[1:]))
+        here = self.ball.project(anchor, point.reshape(_flat(point)))
         return {
-            "point": point,
-            "here": point.clone(),
+            "point": here.view(point.shape).clone(),
+            "here": here,
             "margin": torch.full(restart.shape, float("-inf"), dtype=torch.float64, device=point.device),
-            "time": torch.zeros_like(restart),
-            "first": restart * self.steps,
-            "cells": restart.new_zeros((rows, _BLOCK, _SMALL ** (1 + (height > 1)) if self._lists(point) else 0)),
-            "drawn": restart.new_zeros((rows, _BLOCK, (3 if self.norm == "linf" else 6) + channels)),
+            "time": restart * self.steps,
+            "drawn": restart.new_zeros((len(restart), _BLOCK, (2 if self.norm == "linf" else 3) + here.shape[1])),
         }
 
     def slope(self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal) -> Tensor:
@@ -123,91 +121,68 @@ class WindowSearch(Plain):
 
     def step(self, anchor: Tensors, state: Tensors, answer: Answer) -> dict[str, Tensor]:
         """Keep the point just evaluated if it is better, and propose the next one."""
-        point, here, time = state["point"], state["here"], state["time"]
+        point, here = state["point"], state["here"]
         margin = answer.goal.margin(answer.logits)
         better = margin > state["margin"]
-        assign(here, better, point)
+        assign(here, better, point.view(here.shape))
         return {
             **state,
-            "point": self._proposed(anchor, state, answer.rng),
+            "point": self._proposed(anchor, state, answer.rng, tuple(point.shape[1:])).view(point.shape),
             "margin": torch.where(better, margin, state["margin"]),
-            "time": time + 1,
+            "time": state["time"].add_(1),
         }
 
-    def _proposed(self, anchor: Tensors, state: Tensors, rng: Streams) -> Tensor:
-        """The points with one more window each."""
-        here, drawn, places = state["here"], *self._drawn(anchor, state, rng)
-        form = (-1, *frame(tuple(here.shape[1:])))
-        low, high, flat = (each.view(form) for each in (anchor["low"], anchor["high"], here))
-        if places is not None:
-            return put_cells(flat, low, high, places, drawn[:, 3:] > 0).view(here.shape)
+    def _proposed(self, anchor: Tensors, state: Tensors, rng: Streams, shape: tuple[int, ...]) -> Tensor:
+        """The points, as flat channels, with one more window each."""
+        drawn, width = self._drawn(anchor, state, rng, shape), frame(shape)[2]
+        here, low, high, side = state["here"], anchor["low"], anchor["high"], drawn[:, 0]
         if self.norm == "linf":
-            top, left, side = drawn[:, :3].unbind(dim=1)
-            return put_ends(flat, low, high, Windows(top, left, side), drawn[:, 3:] > 0).view(here.shape)
-        top, left, top_2, left_2, side, upright = drawn[:, :6].unbind(dim=1)
-        moved = move_bumps(
-            flat,
-            anchor["centre"].view(form),
-            gains=Windows(top, left, side),
-            gives=Windows(top_2, left_2, side),
-            upright=upright > 0,
-            colours=drawn[:, 6:] > 0,
+            return put_ends(here, low, high, first=drawn[:, 1:2], side=side, upper=drawn[:, 2:] > 0, width=width)
+        return move_bumps(
+            here,
+            anchor["centre"],
+            low,
+            high,
+            first=drawn[:, 1:3],
+            side=side,
+            kinds=drawn[:, 3:],
+            width=width,
             eps=self.eps,
             power=1 if self.norm == "l1" else 2,
-            low=low,
-            high=high,
         )
-        return moved.view(here.shape)
 
-    def _lists(self, like: Tensor) -> bool:
-        """Whether small windows are kept as lists."""
-        return self.norm == "linf" and like.device.type == "cpu"
-
-    def _drawn(self, anchor: Tensors, state: Tensors, rng: Streams) -> tuple[Tensor, Tensor | None]:
-        """Places and colours of the next proposals, int64 (m, p), and their elements where all windows are small."""
-        ids, time, first, shape = anchor["ids"], state["time"], state["first"], tuple(state["here"].shape[1:])
+    def _drawn(self, anchor: Tensors, state: Tensors, rng: Streams, shape: tuple[int, ...]) -> Tensor:
+        """Windows and colours of the next proposals, int64 (m, p), as `_windows` draws them."""
+        ids, time = anchor["ids"], state["time"]
         if time.device.type != "cpu":
-            return self._windows(rng, ids, time, first, shape), None
-        place = time % _BLOCK
-        due = (place == 0).nonzero().squeeze(1)
-        if len(due):
-            times = (time[due].unsqueeze(1) + torch.arange(_BLOCK)).reshape(-1)
-            ids, first = (each[due].repeat_interleave(_BLOCK) for each in (ids, first))
-            fresh = self._windows(rng, ids, times, first, shape)
-            state["drawn"][due] = fresh.view(len(due), _BLOCK, -1)
-            if self._lists(time):
-                _, height, width = frame(shape)
-                small = Windows(*fresh[:, :3].unbind(dim=1))
-                listed = cells(
-                    small._replace(side=small.side.clamp(1, _SMALL)), height=height, width=width, most=_SMALL
-                )
-                state["cells"][due] = listed.view(len(due), _BLOCK, -1)
-        rows = torch.arange(len(time))
-        drawn = state["drawn"][rows, place]
-        if not self._lists(time):
-            return drawn, None
-        least, most = (int(each) for each in drawn[:, 2].aminmax())
-        return drawn, state["cells"][rows, place] if least and most <= _SMALL else None
+            return self._windows(rng, ids, time, shape)
+        drawn, times = state["drawn"], set(cast("list[int]", time.tolist()))
+        if any(each % self.steps % _BLOCK == 0 for each in times):
+            due = (time % self.steps % _BLOCK == 0).nonzero().squeeze(1)
+            ahead = (time[due].unsqueeze(1) + torch.arange(_BLOCK)).flatten()
+            fresh = self._windows(rng, ids[due].repeat_interleave(_BLOCK), ahead, shape)
+            drawn[due] = fresh.view(len(due), _BLOCK, -1)
+        if len(times) == 1:  # in step, as samples are that began together
+            return drawn[:, times.pop() % self.steps % _BLOCK]
+        return drawn[torch.arange(len(time)), time % self.steps % _BLOCK]
 
-    def _windows(self, rng: Streams, ids: Tensor, time: Tensor, first: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """What is drawn for proposals number `time` of restarts that begin at `first`: functions of id and step.
+    def _windows(self, rng: Streams, ids: Tensor, time: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """What is drawn for proposals number `time`, counted through all restarts: functions of id and time.
 
-        First row and column of the window, and for l2 and l1 of the second one too; the side; for l2 and l1 whether
-        the bump is upright; the colour of each channel, -1 or 1.
+        The side of the window and the place of its first element. linf: the colour of each channel, -1 or 1; else the
+        first place of the second window, and the kind of bump of each channel, as `move_bumps` takes it.
         """
         channels, height, width = frame(shape)
-        step = first + time
-        side = _sides(self, height, width, ids.device)[time.clamp(max=self.steps - 1)]
+        side = _sides(self, height, width, ids.device)[time % self.steps]
         count = 2 if self.norm == "linf" else 5
-        share = draws.uniform(rng.child("window"), ids, step=step, shape=(count,), dtype=torch.float64)
+        share = draws.uniform(rng.child("window"), ids, step=time, shape=(count,), dtype=torch.float64)
         # How many places there are for the first row and column; as many for an empty window as for the smallest.
         room = torch.stack((height - side, width - side), dim=1).clamp_(min=0) + (side > 0).unsqueeze(1)
-        columns = [(share[:, :2] * room).long(), side.unsqueeze(1)]
-        if count > 2:
-            columns[1:1] = [(share[:, 2:4] * room).long()]
-            columns += [(share[:, 4:] < 0.5).long()]
-        columns += [draws.signs(rng.child("colour"), ids, step=step, shape=(channels,), dtype=torch.int64)]
-        return torch.cat(columns, dim=1)
+        colour = draws.signs(rng.child("colour"), ids, step=time, shape=(channels,), dtype=torch.int64)
+        corners = (share[:, : count // 2 * 2].view(len(share), -1, 2) * room.unsqueeze(1)).long()
+        first = corners[:, :, 0] * width + corners[:, :, 1]
+        marks = colour if count == 2 else (colour > 0) + 2 * (share[:, 4:] < 0.5)
+        return torch.cat((side.unsqueeze(1), first, marks), dim=1)
 
     def _pattern(self, origin: Origin, restart: Tensor) -> Tensor:
         """First points: stripes (linf), or tiles of bumps that together are eps long (l2, l1)."""
@@ -269,6 +244,12 @@ class Square(FixedRadius):
         )
 
 
+def _flat(like: Tensor) -> tuple[int, int, int]:
+    """The form of samples (m, ...) as flat channels."""
+    channels, height, width = frame(tuple(like.shape[1:]))
+    return (len(like), channels, height * width)
+
+
 @functools.lru_cache(maxsize=32)
 def _sides(rule: WindowSearch, height: int, width: int, device: torch.device) -> Tensor:
     found = window_sides(rule.steps, rule.share, norm=rule.norm, height=height, width=width)
@@ -279,5 +260,5 @@ def _sides(rule: WindowSearch, height: int, width: int, device: torch.device) ->
 def _tiles(tall: int, wide: int, power: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The bump of a tile, lying and upright: (2, tall, wide)."""
     nought = torch.zeros(2, dtype=torch.int64, device=device)
-    windows, upright = Windows(nought, nought, nought + max(tall, wide)), torch.arange(2, device=device) > 0
-    return bump(windows, upright, height=tall, width=wide, power=power, dtype=dtype)
+    upright = torch.arange(2, device=device) > 0
+    return bump(nought, nought + max(tall, wide), upright, height=tall, width=wide, power=power, dtype=dtype)

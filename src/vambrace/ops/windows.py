@@ -1,16 +1,17 @@
 """Random windows on images and lines, one for each sample, and the bump that random search adds inside one.
 
-Samples are seen as channels of height and width: an image as it is, any other sample as a line, of height 1. A window
-is a rectangle over all channels; what lies in which is told by one mask of rows and one of columns, so that every
-sample has a window of its own size and place at the price of a comparison. On CPU only what lies inside is touched.
+Samples are seen as channels of height and width: an image as it is, any other sample as a line, of height 1; here they
+come as flat channels (n, c, height * width). A window is a rectangle over all channels, told by the place of its first
+element in a flat channel and by its side: height and width, on a line the width alone; of side 0 it is empty. So every
+sample has a window of its own. On CPU only what lies inside is touched; elsewhere masks are compared.
 
     >>> import torch
     >>> frame((3, 28, 28)), frame((20,)), frame((6, 50))
     ((3, 28, 28), (1, 1, 20), (6, 1, 50))
-    >>> one = torch.tensor([1])
-    >>> points, high = torch.zeros(1, 1, 2, 4), torch.full((1, 1, 2, 4), 0.5)
-    >>> put_ends(points, -high, high, Windows(one, one, one), torch.tensor([[True]]))[0, 0].tolist()
-    [[0.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.0, 0.0]]
+    >>> points, high = torch.zeros(1, 1, 8), torch.full((1, 1, 8), 0.5)
+    >>> first, side = torch.tensor([[5]]), torch.tensor([1])
+    >>> put_ends(points, -high, high, first=first, side=side, upper=torch.tensor([[True]]), width=4).tolist()
+    [[[0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0]]]
 
 Reference: Andriushchenko et al. 2020, arXiv 1912.00049, section 3.3 (the bump for l2, equation 2; its
 halves are balanced as in the authors' code).
@@ -20,31 +21,21 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
-__all__ = ["Windows", "bump", "cells", "frame", "move_bumps", "put_cells", "put_ends", "square_side"]
+__all__ = ["bump", "frame", "move_bumps", "put_ends", "square_side"]
 
 
 _NEXT_TO_NOTHING = 1e-4
-_TABLED = 16
-"""Bumps up to this side are looked up on the host."""
-
-
-class Windows(NamedTuple):
-    """One window a sample, int64 (n,) each."""
-
-    top: Tensor
-    """First row."""
-    left: Tensor
-    """First column."""
-    side: Tensor
-    """Height and width; on a line the width alone; 0: the window is empty."""
+_ROUNDING = 1e-6
+"""Of a radius, or of its square: what sums in single precision do not tell from nothing."""
 
 
 def frame(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -60,296 +51,242 @@ def square_side(share: float, height: int, width: int) -> int:
     return max(1, round(side))
 
 
-def put_ends(points: Tensor, low: Tensor, high: Tensor, windows: Windows, upper: Tensor) -> Tensor:
-    """Points (n, c, h, w) with every channel's window at one end of its range; at the other ends if nothing changes.
+def put_ends(
+    points: Tensor, low: Tensor, high: Tensor, *, first: Tensor, side: Tensor, upper: Tensor, width: int
+) -> Tensor:
+    """Points (n, c, l) with every channel's window at one end of its range; at the other ends if nothing changes.
 
     Args:
         points: left as they are.
         low: smallest values, like `points`.
         high: largest values, like `points`.
-        windows: inside the image.
+        first: int64 (n, 1), the windows' first places; they lie inside the image.
+        side: int64 (n,), their sides.
         upper: bool (n, c), whether it is the upper end.
+        width: of the images.
     """
-    if not _on_host(points):
-        inside, wanted = _mask(windows, points), upper[:, :, None, None]
-        values = torch.where(inside, torch.where(wanted, high, low), points)
-        idle = (values == points).flatten(1).all(dim=1)[:, None, None, None]
-        return torch.where(inside & idle, torch.where(wanted, low, high), values)
-    grid = _grid(windows.side, (points.shape[2], points.shape[3]))
-    if grid is None:
-        return points.clone()
-    found = put_cells(points, low, high, _patch(grid, windows).index.squeeze(1), upper)
-    return torch.where(windows.side.reshape(-1, 1, 1, 1) > 0, found, points) if grid.some_empty else found
-
-
-def cells(windows: Windows, *, height: int, width: int, most: int) -> Tensor:
-    """The elements of windows of sides 1 to `most` as places in the flat image, some named again: int64 (n, cells)."""
-    grid = _Grid(windows.side, _offset(windows.side, most), most, False, (height, width))
-    return _patch(grid, windows).index.squeeze(1)
-
-
-def put_cells(points: Tensor, low: Tensor, high: Tensor, places: Tensor, upper: Tensor) -> Tensor:
-    """As `put_ends`, for windows given as `cells`, int64 (n, cells); quick where they are few."""
-    form = (*points.shape[:2], -1)
-    found = points.clone()
-    flat, index = found.view(form), places.unsqueeze(1).expand(*form)
-    least, most = low.view(form).gather(2, index), high.view(form).gather(2, index)
-    wanted = upper.unsqueeze(2)
-    idle = (torch.where(wanted, most, least) == flat.gather(2, index)).flatten(1).all(dim=1)
-    flat.scatter_(2, index, torch.where(wanted ^ idle.reshape(-1, 1, 1), most, least))
-    return found
+    if _on_host(points):
+        work = functools.partial(_ends_written, width=width)
+        return _by_side(work, side, (points, low, high, first, upper))
+    inside, wanted = _mask(first[:, 0], side, points.shape[2] // width, width), upper.unsqueeze(2)
+    values = torch.where(inside, torch.where(wanted, high, low), points)
+    idle = (values == points).all(dim=(1, 2), keepdim=True)
+    return torch.where(inside & idle, torch.where(wanted, low, high), values)
 
 
 def move_bumps(
     points: Tensor,
     centre: Tensor,
-    *,
-    gains: Windows,
-    gives: Windows,
-    upright: Tensor,
-    colours: Tensor,
-    eps: float,
-    power: int,
     low: Tensor,
     high: Tensor,
+    *,
+    first: Tensor,
+    side: Tensor,
+    kinds: Tensor,
+    width: int,
+    eps: float,
+    power: int,
 ) -> Tensor:
-    """Points (n, c, h, w) with one more bump each, paid for by a window that goes back to the centre.
+    """Points (n, c, l) with one more bump each, paid for by a window that goes back to the centre.
 
-    The bump is added to what the window `gains` holds already, both of length 1, and the sum is stretched to the length
-    of both windows together and of what the ball of radius `eps` has left, an equal part for each channel.
+    The bump is added to what its window holds already, both of length 1, and the sum is stretched to the length of
+    both windows together and of what the ball of radius `eps` has left, an equal part for each channel. Elements
+    outside may move by rounding.
 
     Args:
-        points: left as they are.
+        points: in the ball and in the box; left as they are.
         centre: of the ball, like `points`.
-        gains: where the bump goes.
-        gives: what is given up, of the same sides.
-        upright: bool (n,), whether hill and valley lie one above the other.
-        colours: bool (n, c), whether the hill comes first.
-        eps: radius.
-        power: 1 for l1, 2 for l2.
         low: smallest values, like `points`.
         high: largest values, like `points`.
+        first: int64 (n, 2), first places of the window that gets the bump and of that which is given up.
+        side: int64 (n,), of both windows.
+        kinds: int64 (n, c), of the bumps: 1 where the hill comes first, plus 2 where hill and valley lie one above the
+            other, as those of all channels of a sample do or none.
+        width: of the images.
+        eps: radius.
+        power: 1 for l1, 2 for l2.
     """
-    change = points - centre
-    channels, height, width = points.shape[1:]
-    used = _powers(change, power).sum(dim=1, keepdim=True)
-    unused = (eps**power - used).clamp_(min=0.0) / channels
-    signs = torch.where(colours, 1.0, -1.0)[:, :, None, None].to(change.dtype)
-    if not _on_host(points):
-        inside, left = _mask(gains, points), _mask(gives, points)
-        hill = bump(gains, upright, height=height, width=width, power=power, dtype=change.dtype).unsqueeze(1)
-        old, spare = torch.where(inside, change, 0.0), torch.where(inside | left, change, 0.0)
-        new = _stretched(hill * signs, old, _powers(spare, power) + unused, eps, power)
-        moved = torch.where(inside, centre + new, torch.where(left, centre, points))
-        return moved.clamp_(low, high)
-    found = points.clone()
-    grid = _grid(gains.side, (height, width))
-    if grid is None:
-        return found
-    patch, other = _patch(grid, gains), _patch(grid, gives)
-    hill = _hills(grid, upright, power, change.dtype)
-    valid = grid.valid()
-    old = torch.where(valid, patch.taken(change), 0.0)
-    rest = torch.where(valid & ~other.inside(gains), other.taken(change), 0.0)
-    spare = _powers(old, power) + _powers(rest, power)
-    new = _stretched(hill * signs, old, spare + unused, eps, power)
-    other.write(found, other.taken(centre))
-    patch.write(found, torch.clamp(patch.taken(centre) + grid.own(new), patch.taken(low), patch.taken(high)))
-    return found
+    if _on_host(points):
+        work = functools.partial(_bumps_written, width=width, eps=eps, power=power)
+        return _by_side(work, side, (points, centre, low, high, first, kinds))
+    change, height = points - centre, points.shape[2] // width
+    gains, gives = (_mask(each, side, height, width) for each in first.unbind(dim=1))
+    hill = bump(first[:, 0], side, kinds[:, 0] >= 2, height=height, width=width, power=power, dtype=change.dtype)
+    hills = hill.flatten(1).unsqueeze(1) * (kinds % 2 * 2 - 1).unsqueeze(2)
+    old, rest = torch.where(gains, change, 0.0), torch.where(gains | gives, 0.0, change)
+    before = None if points.shape[1] == 1 else _powers(change, power)
+    new = _stretched(hills, old, _room(before, _powers(rest, power), eps, power), eps, power)
+    moved = torch.where(gains, new, rest).add_(centre)
+    return torch.where((side > 0)[:, None, None], torch.clamp(moved, low, high), points)
 
 
-def bump(windows: Windows, upright: Tensor, *, height: int, width: int, power: int, dtype: torch.dtype) -> Tensor:
+def bump(
+    first: Tensor, side: Tensor, upright: Tensor, *, height: int, width: int, power: int, dtype: torch.dtype
+) -> Tensor:
     """A hill and a valley side by side in each sample's window, zero elsewhere: (n, height, width), of length 1.
 
     Both are equally long in the norm. Heights fall from the middle of each half as the sums of 1/j**2 from the distance
     on, counted in steps of a king.
 
     Args:
-        windows: where; cut to the image where it is smaller.
+        first: int64 (n,), the windows' first places.
+        side: int64 (n,); the windows are cut to the image where it is smaller.
         upright: bool (n,), whether the halves lie one above the other; on a line they never do.
         height: of the image; 1 for a line.
         width: of the image.
         power: 1: lengths are those of l1; 2: of l2.
         dtype: of the result, float32 or wider.
     """
-    top, left, side = windows
     tall, wide = side.clamp(max=height), side.clamp(max=width)
     stacked = upright & (height > 1)
-    rows, row_sign = _hill(top, tall, stacked, height)
-    columns, column_sign = _hill(left, wide, ~stacked, width)
-    sums = _sums(max(height, width) + 2, dtype, top.device)
+    rows, row_sign = _hill(first // width, tall, stacked, height)
+    columns, column_sign = _hill(first % width, wide, ~stacked, width)
+    sums = _sums(max(height, width) + 2, dtype, first.device)
     base = (side // 2 + 1).clamp(max=len(sums) - 1)
     # The sum grows with the distance, so that of the larger distance is the larger sum.
     rows, columns = (sums[torch.minimum(each, base.unsqueeze(1))] for each in (rows, columns))
     found = sums[base].reshape(-1, 1, 1) - torch.maximum(rows.unsqueeze(2), columns.unsqueeze(1))
-    found = found.mul_(row_sign.unsqueeze(2)).mul_(column_sign.unsqueeze(1)).unsqueeze(1)
-    return _unit(_unit(found.clamp(min=0.0), power) + _unit(found.clamp(max=0.0), power), power).squeeze(1)
+    found = found.mul_(row_sign.unsqueeze(2)).mul_(column_sign.unsqueeze(1))
+    return _unit(_unit(found.clamp(min=0.0), power) + _unit(found.clamp(max=0.0), power), power)
 
 
 def _on_host(tensor: Tensor) -> bool:
-    """Whether a look at the largest window is free; elsewhere it makes the host wait, and masks are the better way."""
+    """Whether a look at the sides is free; elsewhere it makes the host wait, and masks are the better way."""
     return tensor.device.type == "cpu"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Grid:
-    """The rectangle of the largest window's size, on the host; what a smaller window lacks, it repeats.
+def _by_side(work: Callable[..., Tensor], side: Tensor, given: tuple[Tensor, ...]) -> Tensor:
+    """What `work` makes of a side and the tensors `given` (n, ...), each side's samples by themselves.
 
-    Attributes:
-        side: int64 (n,), of each window.
-        offset: int64 (n, s), from the window's first column, and from its first row.
-        most: the largest side.
-        some_empty: whether there is an empty window.
-        shape: height and width of the images.
+    So every sample costs what its own window asks for, however large those of others are. The first of the tensors are
+    the points, which an empty window leaves as they are.
     """
-
-    side: Tensor
-    offset: Tensor
-    most: int
-    some_empty: bool
-    shape: tuple[int, int]
-
-    @property
-    def rows(self) -> int:
-        """Height of the rectangle."""
-        return 1 if self.shape[0] == 1 else self.most
-
-    def valid(self) -> Tensor:
-        """Which elements are no repetition, bool (n, 1, r, s); none of an empty window."""
-        found = _places(self.most, self.side.device) < self.side.unsqueeze(1)
-        if self.rows == 1:
-            return found[:, None, None, :]
-        return (found.unsqueeze(2) & found.unsqueeze(1)).unsqueeze(1)
-
-    def own(self, values: Tensor) -> Tensor:
-        """Values (n, c, r, s) with the repeated elements' ones repeated."""
-        local = self.offset.unsqueeze(1)
-        if self.rows > 1:
-            local = ((self.offset * self.most).unsqueeze(2) + local).view(len(local), 1, -1)
-        flat = values.flatten(2)
-        return flat.gather(2, local.expand(-1, flat.shape[1], -1)).view(values.shape)
+    sides = sorted(set(cast("list[int]", side.tolist())))
+    if len(sides) == 1 and sides[0]:
+        return work(sides[0], *given)
+    found = given[0].clone()
+    for each in sides:
+        if each:
+            rows = (side == each).nonzero().squeeze(1)
+            found[rows] = work(each, *(tensor[rows] for tensor in given))
+    return found
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Patch:
-    """A grid laid on images: `row` int64 (n, r), `column` int64 (n, s), `index` int64 (n, 1, r * s) into flat ones."""
-
-    grid: _Grid
-    row: Tensor
-    column: Tensor
-    index: Tensor
-
-    def taken(self, images: Tensor) -> Tensor:
-        """The elements of images (n, c, h, w): (n, c, r, s)."""
-        count, channels = images.shape[:2]
-        found = images.view(count, channels, -1).gather(2, self.index.expand(-1, channels, -1))
-        return found.view(count, channels, self.grid.rows, self.grid.most)
-
-    def inside(self, windows: Windows) -> Tensor:
-        """Whether the elements lie in windows of the same sides: bool (n, 1, r, s)."""
-        across = _within(self.column - windows.left.unsqueeze(1), windows.side)
-        if self.grid.shape[0] == 1:
-            return across[:, None, None, :]
-        down = _within(self.row - windows.top.unsqueeze(1), windows.side)
-        return (down.unsqueeze(2) & across.unsqueeze(1)).unsqueeze(1)
-
-    def write(self, images: Tensor, values: Tensor) -> None:
-        """Put values (n, c, r, s) into images (n, c, h, w) where windows are not empty."""
-        flat = images.view(*images.shape[:2], -1)
-        index, written = self.index.expand(-1, flat.shape[1], -1), values.flatten(2)
-        if self.grid.some_empty:
-            written = torch.where(self.grid.side.reshape(-1, 1, 1) > 0, written, flat.gather(2, index))
-        flat.scatter_(2, index, written)
+def _ends_written(
+    side: int, points: Tensor, low: Tensor, high: Tensor, first: Tensor, upper: Tensor, *, width: int
+) -> Tensor:
+    """`put_ends` for windows of one side."""
+    places, wanted = _places_of(first, side, points, width), upper.unsqueeze(2)
+    least, most = low.gather(2, places), high.gather(2, places)
+    idle = (torch.where(wanted, most, least) == points.gather(2, places)).all(dim=(1, 2), keepdim=True)
+    return points.scatter(2, places, torch.where(wanted ^ idle, most, least))
 
 
-def _grid(side: Tensor, shape: tuple[int, int]) -> _Grid | None:
-    """For windows of sides (n,) on images of a height and width; None where all are empty."""
-    least, most = (int(each) for each in side.aminmax())
-    if not most:
-        return None
-    offset = _offset(side, most)
-    return _Grid(side, offset if least else offset.clamp_(min=0), most, not least, shape)
+def _bumps_written(
+    side: int,
+    points: Tensor,
+    centre: Tensor,
+    low: Tensor,
+    high: Tensor,
+    first: Tensor,
+    kinds: Tensor,
+    *,
+    width: int,
+    eps: float,
+    power: int,
+) -> Tensor:
+    """`move_bumps` for windows of one side."""
+    change, places = points - centre, _places_of(first, side, points, width)
+    gains = places[:, :, : places.shape[2] // 2]
+    before = None if points.shape[1] == 1 else _powers(change, power)
+    old = change.gather(2, gains)
+    change.scatter_(2, places, 0.0)
+    hills = _hills(side, 1 if points.shape[2] == width else side, power, points.dtype)[kinds]
+    new = _stretched(hills, old, _room(before, _powers(change, power), eps, power), eps, power)
+    change.scatter_(2, gains, new).add_(centre)
+    return torch.clamp(change, low, high, out=change)
 
 
-def _offset(side: Tensor, most: int) -> Tensor:
-    return torch.minimum(_places(most, side.device), side.unsqueeze(1) - 1)
+def _places_of(first: Tensor, side: int, like: Tensor, width: int) -> Tensor:
+    """The places of k windows a sample, one behind the other, for `first` (n, k): int64 (n, c, k * elements)."""
+    rows, channels, length = like.shape
+    places = first.unsqueeze(2) + _square(side, 1 if length == width else side, width)
+    return places.view(rows, 1, -1).expand(-1, channels, -1)
 
 
-def _patch(grid: _Grid, windows: Windows) -> _Patch:
-    height, width = grid.shape
-    column = windows.left.unsqueeze(1) + grid.offset
+@functools.lru_cache(maxsize=64)
+def _square(side: int, rows: int, width: int) -> Tensor:
+    """The places of a window in the upper left corner, row by row."""
+    return (torch.arange(rows).unsqueeze(1) * width + torch.arange(side)).flatten()
+
+
+@functools.lru_cache(maxsize=64)
+def _hills(side: int, rows: int, power: int, dtype: torch.dtype) -> Tensor:
+    """The bumps that fill a window, by kind (see `move_bumps`): (4, elements)."""
+    kind = torch.arange(4)
+    found = bump(kind * 0, kind * 0 + side, kind >= 2, height=rows, width=side, power=power, dtype=dtype)
+    return found.flatten(1) * (kind % 2 * 2 - 1).unsqueeze(1)
+
+
+def _mask(first: Tensor, side: Tensor, height: int, width: int) -> Tensor:
+    """Which elements lie in the windows: bool (n, 1, height * width)."""
+    across = _span(first % width, side, width)
     if height == 1:
-        return _Patch(grid, column, column, column.unsqueeze(1))
-    row = windows.top.unsqueeze(1) + grid.offset
-    index = (row * width).unsqueeze(2) + column.unsqueeze(1)
-    return _Patch(grid, row, column, index.view(len(row), 1, -1))
-
-
-def _hills(grid: _Grid, upright: Tensor, power: int, dtype: torch.dtype) -> Tensor:
-    """Bumps of length 1 alone in the rectangle: (n, 1, r, s)."""
-    rows = grid.rows
-    if grid.most <= _TABLED:
-        return _table(rows, grid.most, power, dtype)[upright.long(), grid.side].unsqueeze(1)
-    nought = torch.zeros_like(grid.side)
-    alone = Windows(nought, nought, grid.side)
-    return bump(alone, upright, height=rows, width=grid.most, power=power, dtype=dtype).unsqueeze(1)
-
-
-@functools.lru_cache(maxsize=4 * _TABLED)
-def _table(rows: int, most: int, power: int, dtype: torch.dtype) -> Tensor:
-    """All bumps of sides 0 to `most`, both ways up: (2, most + 1, rows, most)."""
-    side = torch.arange(most + 1).repeat(2)
-    alone = Windows(torch.zeros_like(side), torch.zeros_like(side), side)
-    upright = torch.arange(2).repeat_interleave(most + 1) > 0
-    found = bump(alone, upright, height=rows, width=most, power=power, dtype=dtype)
-    return found.view(2, most + 1, rows, most)
-
-
-def _mask(windows: Windows, like: Tensor) -> Tensor:
-    """Which elements of images (n, c, h, w) lie in the windows: bool (n, 1, 1 or h, w)."""
-    across = _span(windows.left, windows.side, like.shape[3])[:, None, None, :]
-    if like.shape[2] == 1:
-        return across
-    return across & _span(windows.top, windows.side, like.shape[2])[:, None, :, None]
+        return across.unsqueeze(1)
+    return (_span(first // width, side, height).unsqueeze(2) & across.unsqueeze(1)).view(len(first), 1, -1)
 
 
 def _span(first: Tensor, count: Tensor, length: int) -> Tensor:
-    return _within(_places(length, first.device) - first.unsqueeze(1), count)
-
-
-def _within(place: Tensor, count: Tensor) -> Tensor:
-    """Which places (n, l), counted from a first one, are among `count` (n,)."""
+    place = _line(length, first.device) - first.unsqueeze(1)
     return (place >= 0) & (place < count.unsqueeze(1))
 
 
-def _stretched(hill: Tensor, old: Tensor, powers: Tensor, eps: float, power: int) -> Tensor:
-    """The sum of a bump of length 1 and of what was there, scaled to 1; with its sums of powers set to `powers`.
+def _room(before: Tensor | None, after: Tensor, eps: float, power: int) -> Tensor:
+    """What the new windows may be long, in each channel: (n, c, 1).
+
+    Args:
+        before: powers of the change as it was, (n, c, 1); None for a single channel, which gets all that is left.
+        after: those of the change without both windows.
+        eps: radius.
+        power: 1 for l1, 2 for l2.
+    """
+    if before is None:
+        free = eps**power - after
+    else:
+        free = (eps**power - before.sum(dim=1, keepdim=True)).clamp_(min=0.0).div(before.shape[1]) + before - after
+    free = torch.threshold_(free, _ROUNDING * eps**power, 0.0)
+    return free if power == 1 else free.sqrt_()
+
+
+def _stretched(hills: Tensor, old: Tensor, length: Tensor, eps: float, power: int) -> Tensor:
+    """The sum of bumps (n, c, l) of length 1 and of what was there, like them, made `length` (n, c, 1) long.
 
     What next to nothing is left of, there or in the sum, is rounding, which must not be blown up.
     """
-    both = hill + old / _lengths(old, power).clamp_(min=_NEXT_TO_NOTHING * eps)
-    length = powers if power == 1 else powers.sqrt()
-    return both * (length / _lengths(both, power).clamp_(min=_NEXT_TO_NOTHING))
+    both = torch.addcdiv(hills, old, _lengths(old, power).clamp_(min=_NEXT_TO_NOTHING * eps))
+    return both.mul_(length / _lengths(both, power).clamp_(min=_NEXT_TO_NOTHING))
 
 
 def _powers(changes: Tensor, power: int) -> Tensor:
-    """The sum of |x| or of x squared over each channel (n, c, h, w): (n, c, 1, 1)."""
-    return _lengths(changes, power) ** power
+    """The sum of |x| or of x squared over each channel (n, c, l): (n, c, 1)."""
+    found = _lengths(changes, power)
+    return found if power == 1 else found.square_()
 
 
 def _lengths(changes: Tensor, power: int) -> Tensor:
-    """The l1 or l2 norm of each channel (n, c, h, w): (n, c, 1, 1)."""
-    return cast("Tensor", torch.linalg.vector_norm(changes, power, dim=(2, 3), keepdim=True))
+    """The l1 or l2 norm of each channel (n, c, l): (n, c, 1)."""
+    return cast("Tensor", torch.linalg.vector_norm(changes, power, dim=2, keepdim=True))
 
 
 def _unit(changes: Tensor, power: int) -> Tensor:
-    """Each channel scaled to length 1; zero where it is zero."""
-    return changes / _lengths(changes, power).clamp_(min=torch.finfo(changes.dtype).tiny)
+    """Each image (n, h, w) scaled to length 1; zero where it is zero."""
+    length = cast("Tensor", torch.linalg.vector_norm(changes, power, dim=(1, 2), keepdim=True))
+    return changes / length.clamp_(min=torch.finfo(changes.dtype).tiny)
 
 
 def _hill(first: Tensor, count: Tensor, halved: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Along one side: distances from the middle, very large outside of the window, and signs, both (n, length)."""
-    place = _places(length, first.device) - first.unsqueeze(1)
+    place = _line(length, first.device) - first.unsqueeze(1)
     count = count.unsqueeze(1)
     half = torch.where(halved.unsqueeze(1), count // 2, 0)
     second = place >= half
@@ -359,7 +296,7 @@ def _hill(first: Tensor, count: Tensor, halved: Tensor, length: int) -> tuple[Te
 
 
 @functools.lru_cache(maxsize=64)
-def _places(length: int, device: torch.device) -> Tensor:
+def _line(length: int, device: torch.device) -> Tensor:
     return torch.arange(length, device=device)
 
 
