@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,44 @@ def test_themes_and_widths(width: int, dark: bool, tmp_path: Path) -> None:
 
 
 MEASURE = "<script>parent.document.title=document.documentElement.scrollWidth+'/'+innerWidth</script>"
+
+
+CUT = """<script>
+const cut = [];
+for (const svg of document.querySelectorAll("svg.plot")) {
+  const frame = svg.getBoundingClientRect();
+  for (const text of svg.querySelectorAll("text")) {
+    const box = text.getBoundingClientRect();
+    if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1)
+      cut.push(text.textContent);
+  }
+}
+for (const table of document.querySelectorAll(".tight, .stack"))
+  if (table.caption.getBoundingClientRect().height > 90) cut.push(table.caption.textContent);
+for (const table of document.querySelectorAll(".stack"))
+  if (table.scrollWidth > table.parentElement.clientWidth) cut.push(table.caption.textContent);
+parent.document.title = "[" + cut.join(", ") + "]";
+</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 390, 600, 1280])
+def test_no_word_of_a_picture_is_cut_off(width: int, tmp_path: Path) -> None:
+    """Labels stay within their pictures, captions are read from left to right, and what is stacked fits a phone."""
+    whole = sample.results(tmp_path)
+    named = tuple(
+        replace(finding, check={"pgd-linf": "hop_skip_jump-linf"}.get(finding.check, finding.check))
+        for finding in whole.findings
+    )
+    content = render(replace(whole, findings=named), tmp_path).decode()
+    assert "hop_ski" in content
+    inner = html.escape(POLICY.sub("", content).replace("</body>", f"{CUT}</body>"))
+    frame = f'<iframe srcdoc="{inner}" style="width:{width}px;height:900px;border:0"></iframe>'
+    file = tmp_path / "frame.html"
+    file.write_text(f"<!DOCTYPE html><title>?</title>{frame}", encoding="utf-8")
+    title = TITLE.search(browse(file, "--window-size=1400,900", "--dump-dom"))
+    assert title is not None
+    assert html.unescape(title[1]) == "[]"
 
 
 @pytest.mark.slow

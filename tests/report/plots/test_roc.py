@@ -73,6 +73,17 @@ def test_what_too_few_samples_carry_is_dotted() -> None:
     assert "line ghost" not in {node.get("class") for node in whole.iter("path")}
 
 
+def test_no_words_stand_where_lines_run() -> None:
+    """An interval, a guide or the staircase would go through them."""
+    tree = drawn([0.001, 0.01, 0.1, 1.0], [0.2, 0.3, 0.5, 1.0], Mark(0.01, 0.02, 0.001, 0.03), measured_from=0.005)
+    (left, bottom), (right, top) = points(tree, "chance")
+    said = {node.text: (float(node.get("x", "0")), float(node.get("y", "0"))) for node in tree.iter("text")}
+    assert {"false alarms", "dashed: guessing", "dotted: below 0.5 %, too few non-members"} <= said.keys()
+    assert not [text for text, (x, y) in said.items() if left < x <= right and top < y < bottom + 12]
+    rows = sorted(y for x, y in said.values() if y > bottom + 12)
+    assert rows[-1] <= float(tree.get("viewBox", "").split()[3]) - 4
+
+
 def test_nothing_is_marked_that_was_not_measured() -> None:
     tree = drawn([0.001, 0.1, 1.0], [0.001, 0.1, 1.0])
     assert not list(tree.iter("circle"))

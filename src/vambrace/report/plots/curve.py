@@ -19,7 +19,7 @@ MOST_LINES = 8
 """Lines that one picture holds; more would not be told apart."""
 
 _WIDTH, _HEIGHT = 440.0, 300.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 132.0, 14.0, 48.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 132.0, 14.0, 48.0
 _COLOURS = 4
 _LABEL = 14
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Mark", "log_roc"]
 
-_WIDTH, _HEIGHT = 440.0, 350.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 76.0, 32.0, 38.0, 52.0
+_WIDTH, _HEIGHT = 440.0, 384.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 76.0, 32.0, 38.0, 86.0
 _DEEPEST = 5  # decades
 
 
@@ -69,12 +69,9 @@ def log_roc(
         parts.append(element("line", x1=x(rate), x2=x(rate), y1=_TOP, y2=bottom, class_="grid"))
         parts.append(element("text", label, x=x(rate), y=bottom + 18, text_anchor="middle", class_="tick"))
     parts.append(element("path", d=path([(_LEFT, bottom), (right, _TOP)]), class_="chance"))
-    parts.append(element("text", "dashed: guessing", x=right - 8, y=bottom - 10, text_anchor="end", class_="tick"))
     unsure, sure = _stairs(fpr, tpr, measured_from)
     if len(unsure) > 1:
         parts.append(element("path", d=path([(x(f), y(t)) for f, t in unsure]), class_="line ghost"))
-        words = f"dotted: below {measured_from * 100:.3g} %, too few non-members"
-        parts.append(element("text", words, x=right - 8, y=bottom - 26, text_anchor="end", class_="tick"))
     if len(sure) > 1:
         parts.append(element("path", d=path([(x(f), y(t)) for f, t in sure]), class_="line c1"))
     told: list[str] = []
@@ -89,8 +86,13 @@ def log_roc(
         parts.append(element("circle", cx=at, cy=y(mark.found), r=4.5, class_="marker c1"))
         parts.append(element("text", share(mark.found), x=at, y=_TOP - 14, text_anchor="middle", class_="name c1"))
         told.append(f"{share(mark.found)}{ends} of the members at {mark.fpr * 100:g} % false alarms")
-    middle = (_LEFT + right) / 2
-    parts.append(element("text", "false alarms", x=middle, y=_HEIGHT - 8, text_anchor="middle", class_="tick"))
+    # Below the axis: within the picture a bar or a line would run through the words.
+    words = ["false alarms", "dashed: guessing"]
+    if len(unsure) > 1:
+        words.append(f"dotted: below {measured_from * 100:.3g} %, too few non-members")
+    for row, text in enumerate(words):
+        middle, y_row = (_LEFT + right) / 2, bottom + 40 + 19 * row
+        parts.append(element("text", text, x=middle, y=y_row, text_anchor="middle", class_="tick"))
     parts.append(
         element(
             "text",
