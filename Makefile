@@ -2,7 +2,7 @@
 #   make demo         install what is needed to run, then `vambrace demo`
 #   make test         set-up and the test suite        make test-slow    the slow suites
 #   make check        format, lint, types, floors, spelling, tests: the same as CI
-#   make format       rewrite the code in house format make coverage     branch coverage by file
+#   make format       rewrite the code in house format make coverage     branch coverage, with the bar of tests/branches.py
 #   make peers        .venv-peers, for benchmarks against other tools
 #   make bench        every benchmarks/bench_*.py      make clean        remove what make made
 # PIP_ARGS="..." is handed to every pip install (an index of CPU-only wheels, say); WORKERS=4 sets the test processes.
@@ -37,7 +37,8 @@ test-slow: $(DEV)
 	$(BIN)/python -m pytest -m slow
 
 coverage: $(DEV)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term --cov-report=json:build/coverage.json
+	$(BIN)/python tests/branches.py build/coverage.json
 
 check: lint test
 
