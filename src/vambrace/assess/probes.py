@@ -13,7 +13,7 @@ E424   unreliable   the model changes its input in place
 E425   unreliable   the model changes an answer that it gave before
 E430   unreliable   declared logits look like probabilities
 E431   warn         logits so large that cross entropy is exactly zero
-E432   warn         the score is at chance, and a transformed input scores far better
+E432   warn         with changed inputs, or in another order of classes, it is right far more often (`assess.mistakes`)
 E436   unreliable   logits that share an offset in which their differences are lost
 E437   warn         the score is not surely above a guess
 E438   warn         logits so alike that cross entropy cannot tell which class is nearest
@@ -21,7 +21,6 @@ E438   warn         logits so alike that cross entropy cannot tell which class i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -29,6 +28,7 @@ import torch
 from torch import Tensor
 
 from vambrace.assess.constancy import OTHER_CALL, SAME_CALL, contenders, gap, put
+from vambrace.assess.mistakes import mistake_flag
 from vambrace.core.access import Access
 from vambrace.core.findings import Flag
 from vambrace.core.intervals import wilson
@@ -177,7 +177,7 @@ def score_flags(probe: Probe, *, class_names: tuple[str, ...], known: int) -> li
     finite = logits[logits.isfinite().all(dim=1)]
     if len(finite) < 2:
         return []
-    better = _better_input(probe)
+    better = mistake_flag(probe, class_names=class_names)
     if found := _constant(probe, finite):
         return [found, *([better] if better else [])]
     low = better or _guess(probe)
@@ -293,49 +293,6 @@ def _guess(probe: Probe) -> Flag | None:
     by = "naming the commonest class" if commonest > 1.0 / width else "guessing"
     text = f"the model is right on {right} of {n} probed samples, not surely more than by {by}"
     return warn("E437", f"{text}: compare the order of classes, --mean and --std, and the axes with training.")
-
-
-def _better_input(probe: Probe) -> Flag | None:
-    """At chance, try the usual mistakes: a transformation that scores far better names the one that was made."""
-    n, width = probe.logits.shape
-    right = int((probe.logits.argmax(dim=1) == probe.labels).sum())
-    now = wilson(right, n)
-    if now is None or now.high > 2.0 / width + 0.1 or n < 50:
-        return None
-    best: tuple[float, str] | None = None
-    for name, change in _mistakes(probe.inputs).items():
-        try:
-            again = put(probe.model, change(probe.inputs), probe.width).argmax(dim=1)
-        except ModelMisbehaved:
-            continue  # such inputs are outside the bounds: the model need not answer them
-        then = wilson(int((again == probe.labels).sum()), n)
-        if then is not None and then.low > now.high + 0.1 and (best is None or then.low > best[0]):
-            best = (then.low, name)
-    if best is None:
-        return None
-    return warn("E432", f"the model is right on {right} of {n} samples, but on at least {best[0]:.0%} {best[1]}.")
-
-
-def _mistakes(inputs: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
-    found: dict[str, Callable[[Tensor], Tensor]] = {
-        "when fed values 255 times larger: use --bounds 0,255": lambda part: part * 255,
-        "when fed values 255 times smaller: use --bounds 0,1": lambda part: part / 255,
-        "when black and white are swapped": lambda part: part.amax() + part.amin() - part,
-    }
-    if inputs.dim() == 4 and inputs.shape[1] == 3:
-        mean, std = _channels((0.485, 0.456, 0.406), inputs), _channels((0.229, 0.224, 0.225), inputs)
-        found["with red and blue swapped (BGR)"] = lambda part: part.flip(1)
-        found["when normalised: use --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"] = lambda part: (
-            (part - mean) / std
-        )
-        found["without normalisation: drop --mean and --std, it is done twice"] = lambda part: part * std + mean
-    if inputs.dim() == 4 and inputs.shape[2] == inputs.shape[3]:
-        found["when height and width are swapped"] = lambda part: part.transpose(2, 3)
-    return found
-
-
-def _channels(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
