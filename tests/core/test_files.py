@@ -93,6 +93,7 @@ def test_write_file_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         assert str(path) in error.seen
         assert "MiB free" in error.seen
         assert errno.errorcode[code] in error.seen
+        assert "--resume" not in error.fix  # not every file is part of a run
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -204,6 +205,43 @@ def test_sweep_takes_only_leftovers(tmp_path: Path) -> None:
     files.sweep(tmp_path)
     files.sweep(tmp_path / "absent")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".hidden", "b.tmp", "plan.json"]
+
+
+@pytest.mark.parametrize(
+    ("code", "fix"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "free some space"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENFILE, "ulimit -n"),
+        (errno.EACCES, "permissions"),
+        (errno.EIO, "permissions"),
+    ],
+)
+def test_what_is_told_of_a_file_that_cannot_be_written(tmp_path: Path, code: int, fix: str) -> None:
+    """What helps follows from the error; the room is that of the path itself, which may be a disk of its own."""
+    error = OSError(code, os.strerror(code))
+    told = files.unwritable(tmp_path, error)
+    assert (told.code, told.exit_code) == ("E601", 6)
+    assert told.seen.startswith(f"{errno.errorcode[code]} writing {tmp_path} (")
+    assert fix in told.fix
+    known = files.unwritable(tmp_path / "absent" / "a", error, named="the plan", otherwise="ask somebody")
+    assert known.seen.startswith(f"{errno.errorcode[code]} writing the plan (")
+    assert "MiB free" in known.seen
+    assert (known.fix == "ask somebody") == (fix == "permissions")
+
+
+def test_the_room_is_that_of_the_folder_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = {tmp_path / "disk": 3 * 2**20}
+    sizes = type("Usage", (), {})
+
+    def usage(path: Path) -> object:
+        found = sizes()
+        found.free = room.get(path, 500 * 2**20)
+        return found
+
+    monkeypatch.setattr(files.shutil, "disk_usage", usage)
+    assert "(3 MiB free)" in files.unwritable(tmp_path / "disk", OSError(errno.ENOSPC, "full")).seen
 
 
 def test_read_file(tmp_path: Path) -> None:
