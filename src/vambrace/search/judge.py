@@ -95,13 +95,6 @@ class Oracle:
         self.forwards += len(points)
         self.forward_pads += pads
         logits = checked_logits(model(given), len(points), "logits", source=model)
-        if logits.shape[1] < 2:
-            raise ModelMisbehaved(
-                "E402",
-                seen=f"logits of {logits.shape[1]} columns",
-                expected="at least two classes",
-                fix="for a single score s of a yes/no model return torch.stack([-s, s], dim=1)",
-            )
         if self._most_class >= logits.shape[1]:
             require_classes(least=0, most=self._most_class, classes=logits.shape[1])
         return logits
