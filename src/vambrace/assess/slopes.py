@@ -6,6 +6,7 @@ E423   unreliable   the model answers otherwise when gradients are recorded
 E433   unreliable   input gradients that are exactly zero
 E434   unreliable   input gradients that are NaN or infinite
 E435   unreliable   a step along the gradient does not move the answer as the gradient says
+E439   both         values of the input that move the answers and have no gradient (`assess.blindness`)
 
 White-box attacks follow these gradients and judge by these answers. Where they are wrong, the attacks find nothing, and
 a model that nobody could attack would be called robust (Athalye, Carlini, Wagner, ICML 2018, arXiv:1802.00420).
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vambrace.assess.blindness import blind_flags, margin_gradient
 from vambrace.assess.constancy import OTHER_CALL, contenders, gap, put
 from vambrace.assess.probes import Probe, bad
 from vambrace.core.intervals import wilson
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["gradient_flags"]
 
 ZERO = 0.1
-"""Share of samples without a gradient that is flagged when exceeded."""
+"""Share of samples without a gradient that is flagged when exceeded; for E439 of values, and of classes that change."""
 AGREE = 0.9
 """Share of samples whose gradient points the right way that a model must be able to have."""
 
@@ -68,10 +70,7 @@ def gradient_flags(model: Model, probe: Probe) -> tuple[list[Flag], float | None
             text = "the logits do not depend on the input for autograd (detach(), no_grad() or NumPy inside forward())."
             return [bad("E405", text, _FAMILY)], None
         answers.append(logits.detach().to(torch.float64, copy=True))
-        with torch.enable_grad():
-            top = logits.topk(2, dim=1).values
-            (gradient,) = torch.autograd.grad((top[:, 0] - top[:, 1]).sum(), points, materialize_grads=True)
-        gradients.append(gradient)
+        gradients.append(margin_gradient(logits, points))
     seconds = (time.perf_counter() - began) / len(few)
     gradient = torch.cat(gradients)
     flags: list[Flag] = []
@@ -88,6 +87,8 @@ def gradient_flags(model: Model, probe: Probe) -> tuple[list[Flag], float | None
         flags.append(bad("E433", text, _FAMILY))
     if not flags:
         flags += _direction_flags(model, probe, gradient)
+    if not flags:
+        flags += blind_flags(model, probe, gradient, most=ZERO)
     return flags, seconds
 
 

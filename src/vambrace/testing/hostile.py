@@ -272,6 +272,31 @@ def _margins_lost_in_an_offset(model: Misbehaving, inputs: Tensor) -> Tensor:
     return model.base(inputs) + 1e6
 
 
+def _half_detached(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(_cut(inputs, inputs[0].numel() // 2))
+
+
+def _seven_values_detached(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(_cut(inputs, 7))
+
+
+def _six_values_detached(model: Misbehaving, inputs: Tensor) -> Tensor:
+    return model.base(_cut(inputs, 6))
+
+
+def _one_value_decides(model: Misbehaving, inputs: Tensor) -> Tensor:
+    # One value of the input alone, cut off from the gradient, shifts all classes round.
+    logits = model.base(_cut(inputs, 1))
+    return torch.where(inputs.flatten(1)[:, :1] > 0.5, logits.roll(1, dims=1), logits)
+
+
+def _cut(inputs: Tensor, count: int) -> Tensor:
+    """Inputs whose first `count` values, in the order of columns, are cut off from the gradient."""
+    rows = inputs.transpose(-1, -2).flatten(1)
+    cut = torch.cat([rows[:, :count].detach(), rows[:, count:]], dim=1)
+    return cut.reshape(inputs.transpose(-1, -2).shape).transpose(-1, -2)
+
+
 MODELS: dict[str, Callable[[Misbehaving, Tensor], object]] = {
     "nan_logits": _nan_logits,
     "inf_logits": _inf_logits,
@@ -317,4 +342,8 @@ MODELS: dict[str, Callable[[Misbehaving, Tensor], object]] = {
     "one_class_always": _one_class_always,
     "noise_under_an_offset": _noise_under_an_offset,
     "margins_lost_in_an_offset": _margins_lost_in_an_offset,
+    "half_detached": _half_detached,
+    "seven_values_detached": _seven_values_detached,
+    "six_values_detached": _six_values_detached,
+    "one_value_decides": _one_value_decides,
 }
