@@ -46,6 +46,6 @@ def reach_flags(checks: Sequence[PlannedCheck], *, spread: float, values: int) -
     others = f" (and in {len(beyond) - 1} more)" if len(beyond) > 1 else ""
     text = (
         f"the radius {norm} {radius:.4g} of {name}{others} is larger than the data is wide: its values spread over "
-        f"{spread:.4g}, and no two samples are farther apart than {across:.4g}. Are --bounds in units of the data?"
+        f"{spread:.4g}, and no two samples are farther apart than {across:.4g}. Compare --bounds with the data's units."
     )
     return [warn("E469", text, ("adversarial",))]
