@@ -72,11 +72,11 @@ def test_steps_are_cheap_and_every_claim_is_one_of_the_model_itself(attack) -> N
 
 
 class Coarse(LowPrecision):
-    """Rounds its logits to whole numbers, with slopes as if it did not."""
+    """Less exact by far: every second class is rated too high."""
 
     def __call__(self, inputs: Tensor) -> Tensor:
         logits = self.model(inputs)
-        return logits + (logits.round() - logits).detach()
+        return logits + 0.2 * (torch.arange(logits.shape[1]) % 2)
 
 
 def test_without_the_exact_model_claims_would_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
