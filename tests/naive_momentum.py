@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from naive_attacks import Found, Sample, direction, project
+from naive_attacks import Found, Sample, cross_entropy, direction, project, steeper
 from vambrace.core.rng import Streams
 from vambrace.ops import draws
 
@@ -92,20 +92,19 @@ def momentum(
             )
             seen = resized(leaf / 2**copy, drawn[0].tolist(), parts) if parts.diversity else leaf / 2**copy
             logits = sample.function(seen[None])
-            loss = F.cross_entropy(logits, torch.tensor([sample.label])) * (-1 if sample.target else 1)
-            # Ours ascends the log odds: the same direction, steeper by 1 / (1 - p), which matters between copies.
-            steeper = 1 / (1 - logits.detach().softmax(1)[0, sample.label])
-            total += torch.autograd.grad(loss, leaf)[0] * steeper
+            loss = cross_entropy(logits[0], sample.label)
+            # Ours ascends the log odds: the same direction, but steeper, which matters between copies.
+            sign = -1 if sample.target else 1
+            total += sign * torch.autograd.grad(loss, leaf)[0] * steeper(loss.detach())
         return total / parts.scales
 
     for taken in range(steps + 1):
-        won, _, own = sample.evaluate(point)
+        won, loss, own = sample.evaluate(point)
         if won:
             return sample.found
         if taken == steps:
             break
-        with torch.no_grad():
-            own = own / (1 - sample.function(point[None]).softmax(1)[0, sample.label])
+        own = own * steeper(abs(loss))
         length = 1.0 if norm == "linf" else math.sqrt(point.numel())
         shift = step_size * parts.decay * accumulated / length if ahead else torch.zeros_like(point)
         unseen = ahead or parts.diversity > 0

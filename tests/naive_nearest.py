@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from naive_attacks import cross_entropy, steeper
 
 Function = Callable[[Tensor], Tensor]
 DUAL = {"l1": math.inf, "l2": 2.0, "linf": 1.0}
@@ -87,15 +88,12 @@ def ddn(sample: Sample, steps: int, *, gamma: float = 0.05) -> Sample:
         look = sample.look(point)
         if sample.done or taken == steps:
             break
-        gradient = sample.gradient(
-            point, lambda logits: F.cross_entropy(logits[None], torch.tensor([sample.label])) * 1.0
-        )
+        gradient = sample.gradient(point, lambda logits: cross_entropy(logits, sample.label))
         if taken == 0:
-            # The log odds d, whose gradient is that of the cross entropy over the chance of all other classes.
-            log_p = look.logits.log_softmax(0)[sample.label]
-            others = float(-torch.expm1(log_p))
-            odds = float(log_p) - math.log(others)
-            radius = min(abs(odds) / (size(gradient, "l2") / others), width)
+            # The log odds, whose gradient is that of the cross entropy but steeper.
+            loss = float(cross_entropy(look.logits, sample.label))
+            odds = math.log(math.expm1(loss))
+            radius = min(abs(odds) / (size(gradient, "l2") * steeper(loss)), width)
         radius = min(radius * (1 - gamma if look.won else 1 + gamma), sample.reach)
         change = point - sample.given
         change = change + cosine(taken, steps, width, 0.01 * width) * gradient / gradient.norm()

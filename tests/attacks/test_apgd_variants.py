@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from naive_attacks import Found, Sample, apgd, project
+from naive_attacks import Found, Sample, apgd, cross_entropy, project
 from vambrace.attacks import APGD, FGSM, PGD, aim
 from vambrace.attacks.sparse import SparseAscent
 from vambrace.core.access import Bounds
@@ -59,7 +59,7 @@ class Aimed(Sample):
         if self.kind == "margin":
             return gap
         if self.kind == "ce":
-            return torch.log_softmax(logits, dim=0)[self.aim]
+            return -cross_entropy(logits, self.aim)
         return gap / (high[0] - (high[2] + high[3]) / 2)
 
     def evaluate(self, point: Tensor) -> tuple[bool, float, Tensor]:

@@ -115,18 +115,36 @@ def test_huge_logits_do_not_hide_a_weak_model(norm: str, factor: float) -> None:
     assert (found.zero_gradients == 0).all()
 
 
+@pytest.mark.parametrize("attack", [PGD(eps=0.1, steps=10), APGD(eps=0.1, steps=20), FGSM(eps=0.1)])
+@pytest.mark.parametrize("size", [30.0, 0.5, 1e-2, 1e-6, 1e-12])
+def test_flat_logits_do_not_hide_the_near_class(attack: PGD, size: float) -> None:
+    """One class is near one way, many are far the other way: the mean of all others leads away from the near one."""
+    inputs = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(7)) * 0.6 + 0.2
+    far = torch.linspace(-1.5, -0.9, 8)
+
+    def function(points: Tensor) -> Tensor:
+        height = (points - inputs.mean()).flatten(1).mean(dim=1, keepdim=True)
+        return torch.cat((torch.zeros_like(height), height - 0.09, far - height), dim=1) * size
+
+    inputs = inputs - inputs.flatten(1).mean(dim=1).view(-1, 1, 1, 1) + inputs.mean()
+    labels = torch.zeros(40, dtype=torch.int64)
+    model = CountingModel(function, bounds=Bounds(-1.0, 2.0))
+    assert not (model.predict(inputs) != labels).any()
+    assert attack(model, inputs, labels).success.all()
+
+
 def test_restarts_find_more_and_stop_early() -> None:
     function, bounds, inputs, labels = curved_problem(0.1, 60)
 
     def rugged(points: Tensor) -> Tensor:
-        return function(points) + 0.05 * torch.sin(points.flatten(1) * 90).sum(1, keepdim=True) * torch.tensor(
+        return function(points) + 0.02 * torch.sin(points.flatten(1) * 90).sum(1, keepdim=True) * torch.tensor(
             [1.0, -1.0, 0.0]
         )
 
     labels = rugged(inputs).argmax(1)
     counts = []
     for restarts in (1, 3, 8):
-        out = PGD(eps=0.005, steps=3, restarts=restarts)(double(rugged, bounds), inputs, labels, rng=2)
+        out = PGD(eps=0.01, steps=3, restarts=restarts)(double(rugged, bounds), inputs, labels, rng=2)
         counts.append(int(out.success.sum()))
         assert (out.forwards[~out.success] == restarts * 4).all()
         assert (out.forwards[out.success] <= restarts * 4).all()

@@ -45,7 +45,7 @@ EVERY = [
     BIM(eps=0.1, steps=8),
     MIFGSM(eps=0.1, steps=8),
     DIFGSM(eps=0.1, steps=8, shrink=0.5),
-    MDIFGSM(eps=0.1, steps=8, shrink=0.5, diversity=0.8),
+    MDIFGSM(eps=0.1, steps=8, shrink=0.5, diversity=0.5),
     NIFGSM(eps=0.1, steps=8),
     TIFGSM(eps=0.1, steps=8, kernel=3),
     SIFGSM(eps=0.1, steps=5, scales=3),

@@ -6,9 +6,8 @@ import pickle
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from naive_attacks import direction, project
+from naive_attacks import cross_entropy, direction, project
 from vambrace.attacks import FGSM
 from vambrace.attacks.random_step import RFGSM, RandomStep
 from vambrace.core.registry import ATTACKS, load
@@ -44,7 +43,7 @@ def compare(attack: RFGSM) -> None:
             if success := bool(function(point[None]).argmax() != label):
                 break
             leaf = point[None].requires_grad_()
-            (gradient,) = torch.autograd.grad(F.cross_entropy(function(leaf), label), leaf)
+            (gradient,) = torch.autograd.grad(cross_entropy(function(leaf)[0], int(label)), leaf)
             step = eps * (1 - attack.share) * direction(gradient[0], attack.norm)
             point = project(point + step, given, eps, attack.norm, *box)
             forwards, backwards = forwards + 1, backwards + 1

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.errors import ConfigError
 from vambrace.ops.losses import log_odds, require_loss, slope, toward_slope, toward_value, value
 
 
+def spread_of(logits: Tensor) -> Tensor:
+    return logits.amax(1) - logits.amin(1)
+
+
+def apart(logits: Tensor) -> Tensor:
+    """Rows of less than one between the highest and the lowest are moved further apart."""
+    return logits * (1.001 / spread_of(logits)).clamp(min=1).unsqueeze(1)
+
+
 @given(st.integers(0, 2**31), st.floats(0.01, 20), st.integers(2, 12))
 def test_slope_is_a_positive_multiple_of_the_cross_entropy_gradient(seed: int, scale: float, classes: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(6, classes, generator=generator, dtype=torch.float64) * scale
+    logits = apart(torch.randn(6, classes, generator=generator, dtype=torch.float64) * scale)
     labels = torch.randint(classes, (6,), generator=generator)
     for goal, sign in ((Untargeted(labels), 1.0), (Targeted(labels), -1.0)):
         leaf = logits.clone().requires_grad_()
         loss = sign * F.cross_entropy(leaf, labels, reduction="none")
         (expected,) = torch.autograd.grad(loss.sum(), leaf)
+        assert spread_of(logits).min() > 1
         factor = 1 - logits.softmax(1).gather(1, labels.unsqueeze(1))
         torch.testing.assert_close(slope("ce", logits, goal) * factor, expected, rtol=1e-7, atol=1e-12)
 
@@ -29,18 +42,19 @@ def test_slope_is_a_positive_multiple_of_the_cross_entropy_gradient(seed: int, s
 @given(st.integers(0, 2**31), st.floats(0.01, 10))
 def test_value_orders_points_as_cross_entropy_does(seed: int, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(40, 5, generator=generator, dtype=torch.float64) * scale
+    logits = apart(torch.randn(40, 5, generator=generator, dtype=torch.float64) * scale)
     labels = torch.zeros(40, dtype=torch.int64)
     loss = F.cross_entropy(logits, labels, reduction="none")
     torch.testing.assert_close(F.softplus(value("ce", logits, Untargeted(labels))), loss, rtol=1e-7, atol=1e-12)
     torch.testing.assert_close(F.softplus(-value("ce", logits, Targeted(labels))), loss, rtol=1e-7, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-4])
 @pytest.mark.parametrize("loss", ["ce", "margin", "dlr"])
 @pytest.mark.parametrize("kind", [Untargeted, Targeted])
-def test_slope_is_the_derivative_of_value(loss: str, kind: type) -> None:
+def test_slope_is_the_derivative_of_value(loss: str, kind: type, size: float) -> None:
     generator = torch.Generator().manual_seed(3)
-    logits = torch.randn(5, 4, dtype=torch.float64, generator=generator).requires_grad_()
+    logits = (torch.randn(5, 4, dtype=torch.float64, generator=generator) * size).requires_grad_()
     goal = kind(torch.tensor([0, 1, 2, 3, 0]))
     (expected,) = torch.autograd.grad(value(loss, logits, goal).sum(), logits)
     torch.testing.assert_close(slope(loss, logits, goal), expected)
@@ -59,6 +73,48 @@ def test_a_model_sure_of_itself_still_has_a_direction(gap: float) -> None:
     assert found[0, 0] == -1
     assert found[0, 1:].sum() == 1
     assert found[0, 2] > 0.99
+
+
+@pytest.mark.parametrize("kind", [Untargeted, Targeted])
+def test_flat_logits_have_the_slope_of_logits_apart(kind: type) -> None:
+    """Cross entropy itself pulls at all other classes alike there, and passes the near one by."""
+    shape = torch.tensor([[3.0, 1.5, -8.0, -9.0, -10.0], [-13.0, 2.0, 1.0, 3.0, 0.0]], dtype=torch.float64)
+    goal = kind(torch.tensor([0, 3]))
+    expected = slope("ce", shape * (16 / spread_of(shape)).unsqueeze(1), goal)
+    for size in (1.0 / 16, 1e-3, 1e-9, 1e-30):
+        flat = shape * size
+        torch.testing.assert_close(slope("ce", flat, goal), expected, rtol=1e-6, atol=1e-9)
+        shifted = flat.float() - 0.3 * size
+        torch.testing.assert_close(slope("ce", shifted, goal), expected.float(), rtol=1e-3, atol=1e-4)
+    assert expected[0, 1].abs() > 0.99
+    for rows in (torch.zeros(1, 5), torch.full((1, 5), 1e30), torch.full((1, 5), 1e-42)):
+        even = slope("ce", rows, kind(torch.tensor([0])))
+        torch.testing.assert_close(even[:, 1:].abs(), torch.full((1, 4), 0.25))
+        assert value("ce", rows, kind(torch.tensor([0]))).isfinite().all()
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e-4, 0.1])
+def test_flat_values_follow_the_margin(size: float) -> None:
+    """Up to the same constant as elsewhere they lie between the margin that is missing and that of others all alike."""
+    logits = torch.randn(200, 6, generator=torch.Generator().manual_seed(1)) * size
+    logits = logits[spread_of(logits) <= 1]
+    labels = torch.zeros(len(logits), dtype=torch.int64)
+    missing, constant = Untargeted(labels).margin(logits).double(), math.log(5.0)
+    over = value("ce", logits, Untargeted(labels)) - constant - missing
+    assert (over <= 1e-6 * size).all()
+    assert (over >= -constant / 16 * spread_of(logits).double() - 1e-6 * size).all()
+    assert over.unique().numel() > 100, "small differences are not lost beside the constant"
+    assert torch.equal(toward_value("ce", logits, labels, labels + 2), value("ce", logits, Targeted(labels + 2)))
+
+
+def test_rows_apart_are_left_as_they_are_bit_for_bit() -> None:
+    logits = apart(torch.randn(50, 7, generator=torch.Generator().manual_seed(4)) * 3)
+    labels = torch.arange(50) % 7
+    away = logits.scatter(1, labels.unsqueeze(1), float("-inf")).softmax(dim=1).scatter(1, labels.unsqueeze(1), -1.0)
+    assert torch.equal(slope("ce", logits, Untargeted(labels)), away)
+    assert torch.equal(value("ce", logits, Untargeted(labels)), -log_odds(logits, labels).double())
+    mixed = torch.cat((logits, 1e-3 * logits))
+    assert torch.equal(slope("ce", mixed, Untargeted(labels.repeat(2)))[:50], away), "whatever stands beside them"
 
 
 def test_log_odds_of_two_classes_is_their_difference() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from naive_attacks import cross_entropy, steeper
 from vambrace.core.access import Bounds
 from vambrace.core.goals import Untargeted
 from vambrace.core.rng import Streams
@@ -212,11 +213,9 @@ def plain(rule: Glance, function, given: Tensor, label: Tensor, ids: Tensor) -> 
                 own = view == 0 and rule.sighted
                 forwards += not own
                 leaf = (point if own else point + shift).requires_grad_()
-                loss = torch.nn.functional.cross_entropy(function(leaf), label)
-                with torch.no_grad():  # the log odds, which ours ascend, are steeper by 1 / (1 - p)
-                    steeper = 1 / (1 - function(leaf).softmax(1)[0, label])
+                loss = cross_entropy(function(leaf)[0], int(label))
                 weight = sum(1 + each for each in range(rule.slopes)) * (1.0 if view < rule.leading else 0.5)
-                total += torch.autograd.grad(loss, leaf)[0] * steeper * weight
+                total += torch.autograd.grad(loss, leaf)[0] * steeper(loss.detach()) * weight
                 backwards += rule.slopes
             point = (point.detach() + 0.03 * total.sign()).clamp(low, high)
     return [0, -1, forwards, backwards, point]
