@@ -24,19 +24,17 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 
 import torch
 
-from vambrace.attacks.aim import Aim
+from vambrace.attacks.aim import Aim, AimedAscent
 from vambrace.attacks.ball import Ball
 from vambrace.attacks.fixed import FixedRadius, require_option, require_restarts
 from vambrace.attacks.sparse import SparseAscent
 from vambrace.core.options import Norm, Ratio
 from vambrace.ops import losses
 from vambrace.ops.rows import assign, spread
-from vambrace.search.rule import Plain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vambrace.core.goals import Goal
     from vambrace.search.problem import Problem
     from vambrace.search.rule import Answer, Origin, Tensors
 
@@ -61,46 +59,16 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdaptiveAscent(Plain):
+class AdaptiveAscent(AimedAscent):
     """The rule of APGD.
 
     Attributes:
-        ball: where points may be.
-        aim: what is ascended, and how often.
-        steps: of one restart.
-        random_start: whether starts are drawn.
         rho: the step is halved unless more than this share of the steps since the last checkpoint raised the objective.
         momentum: weight of the new step against the last move, 1 for none.
     """
 
-    ball: Ball
-    aim: Aim
-    steps: int
-    random_start: bool
     rho: float
     momentum: float
-
-    @property
-    def norm(self) -> Norm:
-        return self.ball.norm
-
-    @property
-    def eps(self) -> float:
-        return self.ball.eps
-
-    @property
-    def restarts(self) -> int:
-        return self.aim.starts
-
-    @property
-    def clean(self) -> bool:
-        return self.aim.targets is not None
-
-    def anchor(self, origin: Origin) -> dict[str, Tensor]:
-        return self.ball.anchor(origin) | self.aim.anchor(origin)
-
-    def again(self, anchor: Tensors, restart: Tensor) -> Tensor:
-        return self.aim.again(anchor, restart)
 
     def start(self, origin: Origin, anchor: Tensors, restart: Tensor, before: Tensors | None) -> dict[str, Tensor]:
         point = self.ball.start(origin, anchor, restart, random=self.random_start)
@@ -118,9 +86,6 @@ class AdaptiveAscent(Plain):
             "raised": torch.zeros_like(restart),
             "halved": torch.ones_like(restart, dtype=torch.bool),
         } | self.aim.start(anchor, restart)
-
-    def slope(self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal) -> Tensor:
-        return self.aim.slope(state, logits, goal)
 
     def step(self, anchor: Tensors, state: Tensors, answer: Answer) -> dict[str, Tensor]:
         """Record the point just evaluated, judge the step size where due, and move on."""

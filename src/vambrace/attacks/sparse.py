@@ -22,18 +22,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from vambrace.attacks.aim import AimedAscent
 from vambrace.ops.norms import lengths
 from vambrace.ops.projections_l1 import project_l1, sparse_signs
 from vambrace.ops.rows import assign, spread
-from vambrace.search.rule import Plain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vambrace.attacks.aim import Aim
-    from vambrace.attacks.ball import Ball
-    from vambrace.core.goals import Goal
-    from vambrace.core.options import Norm
     from vambrace.search.rule import Answer, Origin, Tensors
 
 __all__ = ["SparseAscent"]
@@ -49,48 +45,18 @@ _TENTHS = 3  # of the steps, in each of the larger balls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SparseAscent(Plain):
+class SparseAscent(AimedAscent):
     """The rule of APGD in l1.
 
     Attributes:
-        ball: where points may be, of norm "l1".
-        aim: what is ascended, and how often.
-        steps: of one restart.
-        random_start: whether starts are drawn.
         large_radii: whether a start begins in larger balls.
     """
 
-    ball: Ball
-    aim: Aim
-    steps: int
-    random_start: bool
     large_radii: bool = False
 
-    @property
-    def norm(self) -> Norm:
-        return self.ball.norm
-
-    @property
-    def eps(self) -> float:
-        return self.ball.eps
-
-    @property
-    def restarts(self) -> int:
-        return self.aim.starts
-
-    @property
-    def clean(self) -> bool:
-        return self.aim.targets is not None
-
-    def anchor(self, origin: Origin) -> dict[str, Tensor]:
-        return self.ball.anchor(origin) | self.aim.anchor(origin)
-
-    def again(self, anchor: Tensors, restart: Tensor) -> Tensor:
-        return self.aim.again(anchor, restart)
-
     def start(self, origin: Origin, anchor: Tensors, restart: Tensor, before: Tensors | None) -> dict[str, Tensor]:
-        widest = _timetable(self.steps, self.large_radii, restart.device).times[0]
-        ball = replace(self.ball, eps=self.eps * int(widest))
+        widest = _timetable(self.steps, self.large_radii, restart.device).widest
+        ball = replace(self.ball, eps=self.eps * widest)
         point = ball.start(origin, anchor, restart, random=self.random_start)
         features = point[0].numel()
         changed = torch.full_like(restart, features)
@@ -110,11 +76,8 @@ class SparseAscent(Plain):
             "changed": changed,
         } | self.aim.start(anchor, restart)
         if self.large_radii:
-            state["outside"] = torch.full_like(restart, bool(widest > 1), dtype=torch.bool)
+            state["outside"] = torch.full_like(restart, widest > 1, dtype=torch.bool)
         return state
-
-    def slope(self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal) -> Tensor:
-        return self.aim.slope(state, logits, goal)
 
     def step(self, anchor: Tensors, state: Tensors, answer: Answer) -> dict[str, Tensor]:
         """Record the point just evaluated, judge sparsity and step size where due, and move on."""
@@ -171,8 +134,10 @@ class SparseAscent(Plain):
 
 
 class _Timetable(NamedTuple):
-    """What a start does after so many steps; all (steps + 1,)."""
+    """What a start does after so many steps; all (steps + 1,) but the first."""
 
+    widest: int
+    """How many radii wide the ball is that a start begins in."""
     times: Tensor
     """int64: how many radii wide the ball is that the point evaluated then belongs to."""
     due: Tensor
@@ -193,7 +158,7 @@ def _timetable(steps: int, large_radii: bool, device: torch.device) -> _Timetabl
             times[time] = times_radius
             due[time] = time > first and (time - first) % period == 0
         turn[last], first = last < steps, last + 1
-    return _Timetable(*(torch.tensor(each, device=device) for each in (times, due, turn)))
+    return _Timetable(times[0], *(torch.tensor(each, device=device) for each in (times, due, turn)))
 
 
 def _changed(point: Tensor, anchor: Tensors) -> Tensor:

@@ -142,7 +142,7 @@ def _kept(size: Tensor, room: Tensor, eps: float | Tensor, large: Tensor) -> Ten
     kept = torch.minimum(size, room)
     rows = large.nonzero().squeeze(1)
     size, room = size[rows], room[rows]
-    eps = torch.as_tensor(eps, dtype=size.dtype, device=size.device).expand(len(kept))[rows].unsqueeze(1)
+    eps = (eps[rows] if isinstance(eps, torch.Tensor) else torch.full_like(size[:, 0], eps)).unsqueeze(1)
     rounding = torch.finfo(size.dtype).eps
     below, above = torch.zeros_like(size[:, :1]), size.amax(dim=1, keepdim=True)
     most = kept[rows].sum(dim=1, keepdim=True) - eps  # what is too much at the lower end
