@@ -7,7 +7,8 @@ Two questions about 100 MNIST images, answered in `results/black_box.json`:
 
 1. Overhead. 5,000 queries an image; of the wall time, what share is spent inside the network's own forward? On a
    network of 15 and on one of 300 microseconds an image (one thread; the latter with a fifth of the queries, since a
-   share does not depend on how many there are).
+   share does not depend on how many there are). NES in its scene "query" searches a ball of radius 0.3, in which it
+   breaks 9 of the 100 on the first network and 99 on the second.
 2. Speed and distance. HopSkipJump and the boundary attack in turns with ART's, which have no budget but a number of
    iterations: ART runs first, and ours gets as many queries an image as ART took on average. Distances are compared on
    the images that both break and the network gets right.
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from vambrace.attacks import NES, Boundary, HopSkipJump, RayS
 from vambrace.models import from_torch
 
-SEED = 0
+SEED, NES_RADIUS = 0, 0.3
 # Iterations at which ART takes about 5,000 queries an image.
 ART = {
     "HopSkipJump l2": ("HopSkipJump", {"norm": 2, "max_iter": 16, "max_eval": 10_000}),
@@ -66,8 +67,7 @@ def overhead(count: int, budget: int) -> dict[str, object]:
             "HopSkipJump linf": HopSkipJump(norm="linf", budget=queries),
             "Boundary": Boundary(budget=queries),
             "RayS": RayS(budget=queries),
-            # A radius within which nothing is found, so that every query is spent.
-            "NES query": NES(eps=0.01, budget=queries),
+            "NES query": NES(eps=NES_RADIUS, budget=queries),
             "NES partial": NES(scene="partial", budget=queries),
             "NES label": NES(scene="label", budget=queries),
         }
