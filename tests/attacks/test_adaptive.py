@@ -92,8 +92,12 @@ def test_it_finds_more_than_pgd_on_a_rugged_model_for_less() -> None:
 
 @pytest.mark.parametrize("budget", [3, 13, 40, 120, 300])
 @pytest.mark.parametrize("wrong", [0, 7, 60])
-def test_the_budget_is_kept_and_what_is_left_is_said(budget: int, wrong: int, patience: int = 10**6) -> None:
+def test_the_budget_is_kept_and_what_is_left_is_said(budget: int, wrong: int) -> None:
     """Also where inputs are wrong already, which costs a claim and a verification each."""
+    check_budget(budget, wrong, patience=10**6)
+
+
+def check_budget(budget: int, wrong: int, patience: int) -> None:
     function, bounds, inputs, labels = curved_problem(0.02, 60)
     labels = torch.where(torch.arange(60) < wrong, (labels + 1) % 3, labels)
     out = Adaptive(eps=0.01, budget=budget, patience=patience)(model_of(function, bounds), inputs, labels)
@@ -226,7 +230,7 @@ def test_what_is_wrong_on_purpose_is_noticed(wrong: str, monkeypatch: pytest.Mon
         check = test_survivors_are_left_with_the_nearest_to_breaking_that_was_met
     elif wrong == "budget ignored":
         monkeypatch.setattr(adaptive._Run, "_affords", lambda *_, **__: True)
-        check = lambda: test_the_budget_is_kept_and_what_is_left_is_said(40, 7, patience=60)  # noqa: E731
+        check = lambda: check_budget(40, 7, patience=60)  # noqa: E731
     else:
         monkeypatch.setattr(Targeted, "margin", lambda self, logits: logits.amax(1) - logits.amin(1))
         check = test_a_targeted_goal_reaches_its_target

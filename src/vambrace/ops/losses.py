@@ -209,12 +209,13 @@ def _ratio_slope(logits: Tensor, up: Tensor, down: Tensor, *, named: bool) -> Te
 
 
 def _apart(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (n, k) with flat rows magnified, and by how much each row is, (n, 1): 1 for all others."""
+    """Logits (n, k) with flat rows magnified, and by how much each is, (n, 1), or (1, 1) where none is flat."""
     low, high = logits.detach().aminmax(dim=1, keepdim=True)
     distance = high - low
+    # A look at the rows is cheap on CPU; elsewhere it makes the host wait.
+    if logits.device.type == "cpu" and len(logits) and distance.min().item() > _FLAT:
+        return logits, distance.new_ones(1, 1)
     flat = distance <= _FLAT
-    if logits.device.type == "cpu" and not bool(flat.any()):  # elsewhere a look at the rows makes the host wait
-        return logits, torch.ones_like(distance)
     by = torch.where(flat, _APART / distance.clamp(min=_APART * torch.finfo(logits.dtype).tiny), 1.0)
     return (logits - torch.where(flat, high, 0.0)) * by, by
 
