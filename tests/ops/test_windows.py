@@ -111,6 +111,26 @@ def test_a_sample_does_not_depend_on_its_company(height: int, width: int, channe
             assert torch.equal(torch.cat([each[place] for each in split]), expected[order])
 
 
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_windows_without_anything_in_them_have_nothing_to_spend(
+    power: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full ball leaves no length but rounding, and that is not made a bump."""
+    generator = torch.Generator().manual_seed(3)
+    centre = torch.full((50, channels, 28 * 28), 0.5)
+    change = torch.randn(centre.shape, generator=generator).view(50, channels, 28, 28)
+    change[:, :, 20:, 20:] = 0
+    length = change.flatten(1).norm(p=power, dim=1)
+    points = centre + (change / length[:, None, None, None]).flatten(2)
+    how = {"first": torch.tensor([[20 * 28 + 20, 24 * 28 + 21]]).repeat(50, 1), "side": torch.full((50,), 4)}
+    how |= {"kinds": torch.ones(50, channels, dtype=torch.int64), "width": 28, "eps": 1.0, "power": power}
+    for on_host in (True, False):
+        monkeypatch.setattr(module, "_on_host", lambda tensor, on_host=on_host: on_host)
+        found = move_bumps(points, centre, torch.zeros_like(centre), torch.ones_like(centre), **how)
+        torch.testing.assert_close(found, points, rtol=0, atol=1e-6)
+
+
 def test_a_window_that_is_there_already_goes_to_the_other_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     low, high = torch.zeros(2, 2, 9), torch.ones(2, 2, 9)
     middle = {"first": torch.full((2, 1), 4), "side": torch.ones(2, dtype=torch.int64), "width": 3}

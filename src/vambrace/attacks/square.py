@@ -8,7 +8,8 @@ It starts from random stripes (linf) or a chequered pattern of hills and valleys
 time, inside a window that shrinks while the search goes on; a change stays where it raises the goal's margin. linf: the
 window goes to one end of the ball, a side drawn for each channel, and to the other ends where it is there already, so
 that no query is spent on a point that is known. l2 and l1: the window gets another hill and valley,
-paid for by what lies in a second window, which is given up. Every sample draws windows and sides of its own.
+paid for by what lies in a second window, which is given up. Every sample draws windows and sides of its own, and
+windows lie anywhere, also at the last row and column, which the authors' code never reaches.
 
 Inputs that are no images are lines of features, and windows runs of them. When not: where gradients are to be had,
 they find more for less; what Square adds is that it cannot be misled by them.
