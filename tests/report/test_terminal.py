@@ -108,7 +108,17 @@ def test_any_text_of_strangers(text: str, width: int) -> None:
     )
     shown = summary(results, width=width, run=text, written=WRITTEN)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
-    assert max(map(_wide, shown.split("\n"))) <= max(width, 40)
+    copied = ("report   ", "results  ", "replay   ")
+    lines = shown.split("\n")
+    assert max(_wide(line) for line in lines if not line.startswith(copied)) <= max(width, 40)
+    assert sum(line.startswith("report   ") and line.endswith("/report.html") for line in lines) == 1
+
+
+def test_paths_and_commands_are_not_broken() -> None:
+    """A line end inside would stay in what people copy."""
+    run = "a folder/" + "deep/" * 30 + "run"
+    shown = summary(RUNS["full"], width=60, run=run, written=WRITTEN)
+    assert f"report   {run}/report.html" in shown.split("\n")
 
 
 def test_wide_characters_count_two() -> None:

@@ -43,6 +43,8 @@ def summary(
 ) -> str:
     """The run as lines of at most `width` columns (40 at least), without a final newline.
 
+    Paths and commands to copy are not broken, however long.
+
     Args:
         results: what the run found.
         width: columns of the terminal.
@@ -77,7 +79,7 @@ def summary(
 
 
 class _Page:
-    """Lines that never exceed the width, with colour put on after the layout is known."""
+    """Lines that exceed the width only where they are to be copied, with colour put on after the layout is known."""
 
     def __init__(self, width: int, colour: bool) -> None:
         self.width = width
@@ -94,6 +96,10 @@ class _Page:
     def text(self, text: str, first: str = "", rest: str = "") -> None:
         folded = _folded(text, self.width - max(len(first), len(rest)))
         self.lines += [f"{rest if number else first}{line}" for number, line in enumerate(folded)]
+
+    def whole(self, text: str) -> None:
+        """A path or a command, for people to copy: the terminal may break it, a line end would stay in the copy."""
+        self.lines.append("".join("\ufffd" if char.isspace() and char != " " else char for char in visible(text)))
 
     def gap(self) -> None:
         self.lines.append("")
@@ -156,14 +162,14 @@ def _gate(page: _Page, gate: GateResult) -> None:
 
 def _pointers(page: _Page, results: Results, run: str, written: Collection[str]) -> None:
     if "report.html" in written:
-        page.text(f"report   {run}/report.html")
+        page.whole(f"report   {run}/report.html")
     if "results.json" in written:
         if "report.html" not in written:
-            page.text(f"results  {run}/results.json")
-            page.text(f"report   vambrace report {shlex.quote(run)}  (not written yet)")
+            page.whole(f"results  {run}/results.json")
+            page.whole(f"report   vambrace report {shlex.quote(run)}  (not written yet)")
         shown = next((item.finding for finding in results.findings for item in finding.evidence), None)
         if shown:
-            page.text(f"replay   vambrace replay {shlex.quote(run)} {shlex.quote(shown)}", rest="         ")
+            page.whole(f"replay   vambrace replay {shlex.quote(run)} {shlex.quote(shown)}")
     codes = sorted({flag.code for finding in results.findings for flag in finding.flags})
     if codes:
         page.text(f"explain  vambrace explain {codes[0]}" + (f"  (also {', '.join(codes[1:])})" if codes[1:] else ""))
