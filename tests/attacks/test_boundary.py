@@ -11,10 +11,10 @@ from torch import Tensor
 import black_box
 from vambrace.attacks import boundary
 from vambrace.attacks.boundary import Boundary, adapted, propose
+from vambrace.attacks.steps import areas, stepped
 from vambrace.core.access import Access, Bounds
 from vambrace.core.rng import Streams
 from vambrace.errors import ConfigError
-from vambrace.ops import draws
 from vambrace.testing.attacks import curved_problem
 
 
@@ -45,8 +45,9 @@ def naive(network, given: Tensor, label: int, start: Tensor, sample: int, option
         kind = "spherical" if turn % 5 == 0 else "source"
         nearest, after = 1 << 62, point
         for number in range(min(options.proposals, options.budget - queries)):
-            noise = draws.bell(stream.child(turn), torch.tensor([sample]), step=number, shape=tuple(point.shape))[0]
-            change, noise = point - given, noise.double()
+            change = point - given
+            which = {"step": torch.tensor([number]), "shape": tuple(point.shape), "coarse": True}
+            noise = stepped(stream.child(turn), torch.tensor([sample]), **which)[0] * areas(change[None])[0]
             size = float(change.norm())
             noise = noise - change * float((noise * change).sum()) / size**2
             moved = change + noise / noise.norm() * length["spherical"] * size

@@ -2,18 +2,20 @@
 
     >>> from vambrace.attacks import Boundary
     >>> Boundary(budget=1000).proposals
-    4
+    2
 
 Needs LABELS. A proposal goes a little way on the sphere around the input (the spherical step) and a little way inward
 (the source step). Both lengths follow each sample's own share of proposals that stay across the decision.
 
 Differences from the paper: a round makes several proposals from one point and goes to the nearest that stays across;
 one round in five asks about spherical steps alone, to steer their length; directions are cheap near-normal whole
-numbers.
+numbers. On images they are partly coarse, and larger where the change so far is (`attacks.steps`): that comes equally
+near for about half of the queries.
 When not: where HopSkipJump runs, which comes nearer for the same budget. Euclidean distance only.
 
-Reference: Brendel, Rauber, Bethge 2018, "Decision-Based Adversarial Attacks: Reliable Attacks Against Black-Box Machine
-Learning Models", arXiv 1712.04248, section 2, algorithm 1.
+References: Brendel, Rauber, Bethge 2018, "Decision-Based Adversarial Attacks: Reliable Attacks Against Black-Box
+Machine Learning Models", arXiv 1712.04248, section 2, algorithm 1. Directions on images: Brunner, Diehl, Truong Le,
+Knoll 2019, "Guessing Smart: Biased Sampling for Efficient Black-Box Adversarial Attacks", arXiv 1812.09803.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ from vambrace.attacks.between import narrow
 from vambrace.attacks.fixed import require_option
 from vambrace.attacks.nearest import Nearest
 from vambrace.attacks.opening import opened, require_start
+from vambrace.attacks.steps import areas, stepped
 from vambrace.core.access import Access
 from vambrace.core.options import Norm, Ratio
-from vambrace.ops import draws
 from vambrace.ops.norms import lengths
 from vambrace.ops.rows import spread
 from vambrace.search.desk import Desk, serve
@@ -70,7 +72,7 @@ class Boundary(Nearest):
     needs: ClassVar[Access] = Access.LABELS
     norms: ClassVar[tuple[Norm, ...]] = ("l2",)
     budget: int = 5000
-    proposals: int = 4
+    proposals: int = 2
     spherical_step: Ratio = 0.05
     source_step: Ratio = 0.05
 
@@ -131,7 +133,8 @@ def _round(
     best, won = points.clone(), torch.zeros_like(count)
     # Half precision squares such whole numbers, and the lengths of large images, to infinity.
     wide = torch.promote_types(points.dtype, torch.float32)
-    wanted = lengths(points.to(wide) - desk.inputs[owner], "l2") * (1.0 - sizes[1]).to(wide)
+    change = points.to(wide) - desk.inputs[owner]
+    wanted, where = lengths(change, "l2") * (1.0 - sizes[1]).to(wide), areas(change)
     best_key = torch.full_like(count, _NO_KEY)
     place = torch.arange(len(owner), device=owner.device).repeat_interleave(count)
     number = torch.arange(len(place), device=owner.device) - (count.cumsum(0) - count)[place]
@@ -139,7 +142,8 @@ def _round(
     for first in range(0, len(place), desk.rows):
         rows, step = place[first : first + desk.rows], number[first : first + desk.rows]
         who = owner[rows]
-        noise = draws.bell(stream, desk.problem.ids[who], step=step, shape=tuple(points.shape[1:]), dtype=wide)
+        noise = stepped(stream, desk.problem.ids[who], step=step, shape=tuple(points.shape[1:]), coarse=True).to(wide)
+        noise.mul_(where.index_select(0, rows))
         inputs = desk.inputs.index_select(0, who)
         source = torch.zeros_like(sizes[1]) if probing else sizes[1]
         asked = propose(inputs, points.index_select(0, rows).to(wide), noise, sizes[0][rows], source[rows])

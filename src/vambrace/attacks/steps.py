@@ -1,0 +1,91 @@
+"""Random steps of attacks on labels: white noise, and on images coarse noise beside it; and where steps matter.
+
+How a decision lies is more a matter of areas than of single pixels, so a few coarse steps tell more of it than as many
+white ones. They cannot tell all of it, so the white part stays.
+
+References: Brunner, Diehl, Truong Le, Knoll 2019, "Guessing Smart: Biased Sampling for Efficient Black-Box Adversarial
+Attacks", arXiv 1812.09803 (low frequencies, regional masks); Li, Xu, Zhang, Yang, Li 2020, "QEBA: Query-Efficient
+Boundary-Based Blackbox Attack", arXiv 2005.14137 (spatial subspace).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+
+from vambrace.ops import draws
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vambrace.core.rng import Streams
+
+__all__ = ["LARGEST", "areas", "deviation", "smoothed", "stepped"]
+
+LARGEST = 2040
+"""The largest element of a step: of so few bits that sums of 8,224 are exact in float32, and products in TF32."""
+
+_CELLS = (14, 7)  # along a side of the image
+_WHITE, _COARSE = 2, 3  # parts of each kind, where there are both
+_LEAST = 0.3  # of the mean size of a change
+
+
+def deviation(shape: tuple[int, ...], *, coarse: bool) -> float:
+    """Standard deviation of an element of `stepped`; arguments as there.
+
+    >>> round(deviation((1, 28, 28), coarse=True) / deviation((784,), coarse=True), 2)
+    4.69
+    """
+    mixed = coarse and len(shape) == 3
+    return draws.BELL_SIZE * (math.sqrt(_WHITE**2 + len(_CELLS) * _COARSE**2) if mixed else 1.0)
+
+
+def stepped(stream: Streams, ids: Tensor, *, step: Tensor, shape: tuple[int, ...], coarse: bool) -> Tensor:
+    """Random steps, float32 (n, *shape): whole numbers, of `LARGEST` at most.
+
+    Coarse noise has one value in a cell of about 1/14 of the image along each side, and another one in a cell of about
+    1/7. Where cells begin is drawn for the stream, so that over several streams no pixel is always at an edge.
+
+    Args:
+        stream: of the draws; one for each turn of a search.
+        ids: int64 (n,), for whom.
+        step: int64 (n,), how many-eth time.
+        shape: of one sample.
+        coarse: whether there is coarse noise beside the white; without effect unless a sample is an image (c, h, w).
+    """
+    noise = draws.bell(stream, ids, step=step, shape=shape)
+    if not coarse or len(shape) != 3:
+        return noise
+    noise.mul_(_WHITE)
+    for cells in _CELLS:
+        part = stream.child("coarse", cells)
+        size = [-(-side // cells) for side in shape[1:]]
+        grid = [-(-side // cell) + 1 for side, cell in zip(shape[1:], size, strict=True)]
+        values = draws.bell(part, ids, step=step, shape=(shape[0], *grid)).mul_(_COARSE)
+        blocks = F.interpolate(values, scale_factor=tuple(size), mode="nearest")
+        top, left = (int(part.integers(cell, shape=(2,))[axis]) for axis, cell in enumerate(size))
+        noise += blocks[:, :, top : top + shape[1], left : left + shape[2]]
+    return noise
+
+
+def areas(change: Tensor) -> Tensor:
+    """How large steps should be where: in proportion to the size of a change round about, and nowhere nothing.
+
+    Args:
+        change: (m, ...), of points that reach the goal, from their inputs.
+
+    Returns:
+        (m, 1, h, w) for images (m, c, h, w), with mean 1.3; for other samples 1 everywhere.
+    """
+    if change.dim() != 4:
+        return change.new_ones((len(change), *[1] * (change.dim() - 1)))
+    size = smoothed(change.abs(), 3)
+    mean = size.mean(dim=(1, 2, 3), keepdim=True)
+    return size / mean.clamp_(min=1e-30) + _LEAST
+
+
+def smoothed(images: Tensor, side: int) -> Tensor:
+    """Means (m, 1, h, w) over all channels of images (m, c, h, w), in a window of `side` (odd) pixels around each."""
+    return F.avg_pool2d(images.mean(dim=1, keepdim=True), side, 1, padding=side // 2, count_include_pad=False)
