@@ -13,8 +13,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
-
 from vambrace.ops import draws
 
 if TYPE_CHECKING:
@@ -64,7 +62,9 @@ def stepped(stream: Streams, ids: Tensor, *, step: Tensor, shape: tuple[int, ...
         size = [-(-side // cells) for side in shape[1:]]
         grid = [-(-side // cell) + 1 for side, cell in zip(shape[1:], size, strict=True)]
         values = draws.bell(part, ids, step=step, shape=(shape[0], *grid)).mul_(_COARSE)
-        blocks = F.interpolate(values, scale_factor=tuple(size), mode="nearest")
+        # An expanded view costs a fifth of what `interpolate` does on CPU.
+        wide = values.unsqueeze(-1).unsqueeze(-3).expand(*values.shape[:3], size[0], grid[1], size[1])
+        blocks = wide.reshape(len(ids), shape[0], grid[0] * size[0], grid[1] * size[1])
         top, left = (int(part.integers(cell, shape=(2,))[axis]) for axis, cell in enumerate(size))
         noise += blocks[:, :, top : top + shape[1], left : left + shape[2]]
     return noise
@@ -88,4 +88,17 @@ def areas(change: Tensor) -> Tensor:
 
 def smoothed(images: Tensor, side: int) -> Tensor:
     """Means (m, 1, h, w) over all channels of images (m, c, h, w), in a window of `side` (odd) pixels around each."""
-    return F.avg_pool2d(images.mean(dim=1, keepdim=True), side, 1, padding=side // 2, count_include_pad=False)
+    pixels = images.mean(dim=1, keepdim=True)
+    return _windows(pixels, side // 2) / _windows(pixels.new_ones(pixels.shape[2:]), side // 2)
+
+
+def _windows(pixels: Tensor, reach: int) -> Tensor:
+    """Sums over the pixels (..., h, w) no further away than `reach` along each side."""
+    for axis in (-2, -1):
+        total, length = pixels.clone(), pixels.shape[axis]
+        for shift in range(1, min(reach, length - 1) + 1):
+            kept = length - shift
+            total.narrow(axis, 0, kept).add_(pixels.narrow(axis, shift, kept))
+            total.narrow(axis, shift, kept).add_(pixels.narrow(axis, 0, kept))
+        pixels = total
+    return pixels
