@@ -2,7 +2,7 @@
 
     >>> from vambrace.attacks import Boundary
     >>> Boundary(budget=1000).proposals
-    2
+    4
 
 Needs LABELS. A proposal goes a little way on the sphere around the input (the spherical step) and a little way inward
 (the source step). Both lengths follow each sample's own share of proposals that stay across the decision.
@@ -72,7 +72,7 @@ class Boundary(Nearest):
     needs: ClassVar[Access] = Access.LABELS
     norms: ClassVar[tuple[Norm, ...]] = ("l2",)
     budget: int = 5000
-    proposals: int = 2
+    proposals: int = 4
     spherical_step: Ratio = 0.05
     source_step: Ratio = 0.05
 
