@@ -7,7 +7,8 @@ Three parts, each with a file of its own under `results/`:
 
 1. "strength" (`ensembles.json`): two MNIST networks at linf 0.3. `Standard` and `Adaptive`, at its default budget
    and at a tenth of AutoAttack's calls, for every seed; which samples one breaks and the other does not.
-2. "speed" (`ensembles-speed.json`): a network without any defence, in turns with torchattacks.
+2. "speed" (`ensembles-speed.json`): a network without any defence, in turns with torchattacks: at AutoAttack's 100
+   steps, and as it ships, with 10.
 3. "others" (`ensembles-others.json`): networks that nobody tuned on, at other radii and norms; torchattacks' AutoAttack
    on the same samples, and every sample that it breaks and we do not.
 
@@ -34,6 +35,7 @@ try:
 except ImportError:
     torchattacks = None
 
+STEPS = 100  # of AutoAttack's APGD and FAB
 TENTH = 800
 """A tenth of the rows an input that the original AutoAttack took on these two networks (8,047 and 8,458)."""
 PUBLISHED = {
@@ -83,10 +85,26 @@ def ours(attack: Standard | Adaptive, net: nn.Module, inputs: Tensor, labels: Te
     }
 
 
-def theirs(net: nn.Module, inputs: Tensor, labels: Tensor, *, norm: str, eps: float, seed: int, batch: int) -> dict:
-    """torchattacks' AutoAttack, judged on what it returns; in batches, as its users run it."""
+def theirs(
+    net: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    norm: str,
+    eps: float,
+    seed: int,
+    batch: int,
+    shipped: bool = False,
+) -> dict:
+    """torchattacks' AutoAttack, judged on what it returns; in batches, as its users run it.
+
+    It ships with 10 steps of APGD and FAB where AutoAttack has 100; unless `shipped`, it gets the 100.
+    """
     rows = Rows(net)
     attack = torchattacks.AutoAttack(net, norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, n_classes=10, seed=seed)
+    for part in attack._autoattack.attacks:
+        if hasattr(part, "steps") and not shipped:
+            part.steps = STEPS
     cpu, wall = time.process_time(), time.perf_counter()
     left: list[Tensor] = []
     for part, label in zip(inputs.split(batch), labels.split(batch), strict=True):
@@ -158,15 +176,14 @@ def speed(count: int, rounds: int) -> dict[str, object]:
     found["left_by_ours"] = int((~attack(model, inputs, labels, rng=0).success).sum())
     if torchattacks is None:
         return found
-    for batch in (64, 250):
-        contenders[f"torchattacks_{batch}"] = lambda batch=batch: theirs(
-            net, inputs, labels, norm="linf", eps=0.3, seed=0, batch=batch
+    for name, shipped in (("torchattacks", False), ("torchattacks_as_shipped", True)):
+        contenders[name] = lambda shipped=shipped: theirs(
+            net, inputs, labels, norm="linf", eps=0.3, seed=0, batch=64, shipped=shipped
         )
     times = interleave.interleaved(contenders, rounds, warm_up=0)
-    best = min((name for name in times if name != "ours"), key=lambda name: interleave.fastest(times[name])["wall"])
     found["seconds"] = {name: interleave.fastest(taken) for name, taken in times.items()}
-    found["compared_with"] = best
-    found["torchattacks_over_ours"] = interleave.ratio(times[best], times["ours"])
+    for name in list(contenders)[1:]:
+        found[f"{name}_over_ours"] = interleave.ratio(times[name], times["ours"])
     return found
 
 
