@@ -153,19 +153,19 @@ def main() -> None:
         interleave.say(f"bench_art: skipped, {reason}")
         return
     torch.set_num_threads(given.threads)
+    full = (given.nets, given.attacks, given.images, given.iterations) == (list(NETS), list(ART), 100, 1.0)
     result: dict[str, object] = {"surroundings": interleave.surroundings(SEEDS[0], given.threads)}
     for name in given.nets:
         load, images = NETS[name]
-        net = load()
-        inputs, labels = images(given.images if name == next(iter(NETS)) else given.images // 2)
+        net, first = load(), name == next(iter(NETS))
+        inputs, labels = images(given.images if first else given.images // 2)
+        runs, rounds = (2, given.rounds) if first else (1, 1)
         for called in given.attacks:
-            first = name == next(iter(NETS))
-            runs, rounds = (2, given.rounds) if first else (1, 1)
             found = beside(net, inputs, labels, called, share=given.iterations, runs=runs, rounds=rounds)
             result[f"{called} on {name}"] = {"images": len(inputs)} | found
             interleave.say(f"{called} on {name}: {_short(found)}")
-    full = (given.nets, given.attacks, given.images, given.iterations) == (list(NETS), list(ART), 100, 1.0)
-    interleave.say(f"written to {interleave.write('art' if full else 'art-quick', result)}")
+        # After each network: all of them take an hour.
+        interleave.say(f"written to {interleave.write('art' if full else 'art-quick', result)}")
 
 
 def _short(found: dict[str, object]) -> str:
