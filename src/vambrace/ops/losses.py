@@ -29,6 +29,7 @@ import torch
 
 from vambrace.core.goals import Goal, Targeted, Untargeted
 from vambrace.errors import ConfigError
+from vambrace.ops.knots import may_look
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +93,8 @@ def slope(loss: Loss, logits: Tensor, goal: Goal) -> Tensor:
     """
     if loss == "ce" and isinstance(goal, Untargeted | Targeted):
         column = (goal.labels if isinstance(goal, Untargeted) else goal.classes).unsqueeze(1)
-        apart = _apart(logits.detach())[0]
+        known = logits.detach()
+        apart = known if _are_apart(known) else _apart(known)[0]
         away = apart.scatter(1, column, float("-inf")).softmax(dim=1).scatter_(1, column, -1.0)
         return away if isinstance(goal, Untargeted) else away.neg_()
     if loss == "dlr":
@@ -210,14 +212,21 @@ def _ratio_slope(logits: Tensor, up: Tensor, down: Tensor, *, named: bool) -> Te
 
 def _apart(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (n, k) with flat rows magnified, and by how much each is, (n, 1), or (1, 1) where none is flat."""
+    if _are_apart(logits.detach()):
+        return logits, logits.new_ones(1, 1)
     low, high = logits.detach().aminmax(dim=1, keepdim=True)
     distance = high - low
-    # A look at the rows is cheap on CPU; elsewhere it makes the host wait.
-    if logits.device.type == "cpu" and len(logits) and distance.min().item() > _FLAT:
-        return logits, distance.new_ones(1, 1)
     flat = distance <= _FLAT
     by = torch.where(flat, _APART / distance.clamp(min=_APART * torch.finfo(logits.dtype).tiny), 1.0)
     return (logits - torch.where(flat, high, 0.0)) * by, by
+
+
+def _are_apart(logits: Tensor) -> bool:
+    """Whether no row of logits (n, k) is flat, where a look at them is free: elsewhere the host would wait."""
+    if not may_look(logits) or not logits.numel():
+        return False
+    low, high = logits.aminmax(dim=1)
+    return high.sub_(low).min().item() > _FLAT
 
 
 def _odds(logits: Tensor, classes: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ class _Search:
             still = (~moving).nonzero().squeeze(1) if self._watching else None
         self._left -= 1
         self._soon -= 1
-        if not stepping or (still is not None and len(still) == len(slots)):
+        if not stepping or (still is not None and still.numel() == len(slots)):
             return False
         answer = self._views.answer(slots, self._goal, logits, point, moving, self._pads)
         slots.hold(moving, still, lambda: rule.step(slots.anchor, slots.state, answer))

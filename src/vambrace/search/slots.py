@@ -70,7 +70,7 @@ class Slots:
             setattr(self, name, torch.zeros_like(self.index))
 
     def __len__(self) -> int:
-        return len(self.index)
+        return self.index.shape[0]
 
     @property
     def taken_steps(self) -> Tensor:
@@ -119,7 +119,7 @@ class Slots:
                 name: torch.where(spread(moving, tensor), after[name], tensor) for name, tensor in kept.items()
             }
             return
-        kept = {name: tensor[still] for name, tensor in before.items()} if len(still) else {}
+        kept = {name: tensor[still] for name, tensor in before.items()} if still.numel() else {}
         self.state = dict(step())
         for name, tensor in kept.items():
             self.state[name][still] = tensor

@@ -99,13 +99,14 @@ def _is_plain(gradient: Tensor, slopes: int) -> bool:
     """Whether every sample's gradient (m, ...) is surely finite and not zero; where one product cannot tell, False.
 
     A sum that weighs the elements differently is zero for a zero gradient and no number for one that has any; the
-    weights keep opposite elements from cancelling.
+    weights keep opposite elements from cancelling. Divided by itself such a sum is 1, but no number where it is 0 or
+    infinite.
     """
     if slopes > 1:
         return False
-    rows = gradient.reshape(len(gradient), -1)
-    least, most = (rows @ _weights(rows.shape[1], rows.dtype, rows.device)).abs_().aminmax()
-    return least.item() > 0 and most.item() < math.inf
+    rows = gradient.flatten(1)
+    sums = rows @ _weights(rows.shape[1], rows.dtype, rows.device)
+    return math.isfinite(sums.div_(sums).sum().item())
 
 
 @functools.lru_cache(maxsize=8)
