@@ -6,6 +6,7 @@ import json
 import math
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +47,11 @@ NUMBERS = [
 def test_numbers_of_the_rfc(bits: str, text: str) -> None:
     (value,) = struct.unpack(">d", bytes.fromhex(bits))
     assert dumps(value) == text.encode()
+
+
+@pytest.mark.parametrize("value", [1.1, -1.1, 5e-7, 2.0, 1e30, -0.0])
+def test_a_subclass_of_float_is_written_as_the_float_it_is(value: float) -> None:
+    assert dumps(np.float64(value)) == dumps(value)
 
 
 @pytest.mark.parametrize("bits", ["7fffffffffffffff", "7ff0000000000000", "fff0000000000000"])

@@ -103,7 +103,8 @@ def _number(value: float, where: str) -> str:
         raise _refusal(where, f"the number {value}")
     if value == 0:
         return "0"
-    sign, text = ("-", repr(-value)) if value < 0 else ("", repr(value))
+    # Not `repr`, which a subclass may write its own way, as NumPy's float64 does.
+    sign, text = ("-" if value < 0 else ""), float.__repr__(abs(value))
     mantissa, _, exponent = text.partition("e")
     whole, _, fraction = mantissa.partition(".")
     fraction = "" if fraction == "0" else fraction
