@@ -21,7 +21,7 @@ _LOADED = ("load", "formats", "safetensors", "checkpoint", "pickles", "state", "
 _WIRED = ("onnx", "external", "wire", "weights")
 AREAS: dict[str, tuple[str, ...]] = {
     "loader": (*(f"models/{name}.py" for name in (*_LOADED, *_WIRED)), "data/*.py"),
-    "journal": ("assess/journal.py", "assess/rundir.py", "assess/lock.py", "core/files.py"),
+    "journal": ("assess/journal.py", "assess/rundir.py", "core/lock.py", "core/files.py"),
     "gates": ("assess/gates.py", "assess/shipped.py", "assess/verdict.py"),
     "search": ("search/*.py",),
 }

@@ -17,9 +17,9 @@ import torch
 from assess.assess_harness import finished_keys, in_fork, only_run
 from assess.toy import ToyCheck, install, toy_plan
 from vambrace import assess
-from vambrace.assess.lock import Lock
 from vambrace.assess.plan import DataSpec, GateSpec, PlannedCheck
 from vambrace.core.findings import Status
+from vambrace.core.lock import Lock
 from vambrace.core.progress import Silent
 from vambrace.errors import ConfigError, DataRefused, ModelRefused, ResourceError
 from vambrace.report import read_results

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vambrace.assess.clock import now
+from vambrace.core.clock import now
 from vambrace.errors import ResourceError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import vambrace
-from vambrace.assess.clock import now
+from vambrace.core.clock import now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,11 +13,11 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from vambrace.assess.clock import now, stamp
 from vambrace.assess.journal import HEADER
-from vambrace.assess.lock import Lock
 from vambrace.core import canonical
+from vambrace.core.clock import now, stamp
 from vambrace.core.files import make_folder, publish, read_file, sweep, unwritable, write_file
+from vambrace.core.lock import Lock
 from vambrace.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vambrace.assess.clock import now
 from vambrace.assess.engine import run_units
 from vambrace.assess.environment import environment
 from vambrace.assess.facts import check_same_data, check_same_model
@@ -33,6 +32,7 @@ from vambrace.assess.rundir import RunDirectory
 from vambrace.assess.stopping import Stop
 from vambrace.assess.worker import Worker, arithmetic
 from vambrace.core import canonical
+from vambrace.core.clock import now
 from vambrace.core.contract import InputContract
 from vambrace.core.findings import Finding, Left
 from vambrace.core.progress import Progress, silent

@@ -1,4 +1,4 @@
-"""One process at a time on a run directory: a kernel lock, and a note of who holds it.
+"""One process at a time on a file or folder: a kernel lock, and a note of who holds it.
 
 The lock is `flock` on a file that is never removed, so it ends with its process whatever kills it. The
 note says who, for the message to the second one; a note without a lock is stale. Not for folders that several
@@ -16,8 +16,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from vambrace.assess.clock import now
 from vambrace.core import canonical
+from vambrace.core.clock import now
 from vambrace.core.files import unwritable
 from vambrace.errors import ResourceError
 
@@ -31,7 +31,7 @@ _PATIENCE = 0.2  # seconds to wait for the note of a holder that has only just l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who works, or worked, on a run directory."""
+    """Who works, or worked, on what is locked."""
 
     pid: int
     host: str
@@ -54,13 +54,17 @@ class Lock:
 
     @classmethod
     def take(cls, path: Path, *, shown: Path | None = None) -> Lock:
-        """Lock the file at `path`, which is made where there is none; `shown` is its folder in messages.
+        """Lock the file at `path`, which is made where there is none.
+
+        Args:
+            path: the lock's own file.
+            shown: what messages say is in use; None: the folder of `path`.
 
         Raises:
             ResourceError: E600 when another process holds it, E601 when the file cannot be written, E603 when its file
                 system has no locks.
         """
-        folder = shown or path.parent
+        shown = shown or path.parent
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -71,11 +75,11 @@ class Lock:
             holder = _patiently(fd) if error.errno in {errno.EAGAIN, errno.EACCES} else None
             os.close(fd)
             if error.errno not in {errno.EAGAIN, errno.EACCES}:
-                raise _no_locks(folder, error) from error
+                raise _no_locks(shown, error) from error
             raise ResourceError(
                 "E600",
-                seen=f"{folder} is in use by {holder or 'another process'}",
-                expected="one process at a time on a run directory",
+                seen=f"{shown} is in use by {holder or 'another process'}",
+                expected="one process at a time",
                 fix="wait for it to end, or start a new run",
             ) from None
         stale = _read(fd)
@@ -121,10 +125,10 @@ def _read(fd: int) -> Holder | None:
         return None
 
 
-def _no_locks(folder: Path, error: OSError) -> ResourceError:
+def _no_locks(shown: Path, error: OSError) -> ResourceError:
     return ResourceError(
         "E603",
-        seen=f"{errno.errorcode.get(error.errno or 0, 'an error')} locking {folder}",
-        expected="a folder whose file system has locks",
-        fix="put run directories on a local disk with --out",
+        seen=f"{errno.errorcode.get(error.errno or 0, 'an error')} locking {shown}",
+        expected="a file system that has locks",
+        fix="put it on a local disk (a run directory: with --out)",
     )

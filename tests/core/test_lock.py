@@ -1,4 +1,4 @@
-"""One process on a run directory at a time; whatever ends the holder ends the lock."""
+"""One process at a time; whatever ends the holder ends the lock."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vambrace.assess.lock import Lock
+from vambrace.core.lock import Lock
 from vambrace.errors import ResourceError
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from vambrace.assess.lock import Lock
+from vambrace.core.lock import Lock
 Lock.take(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
@@ -29,7 +29,7 @@ time.sleep(60)
 TRY = """
 import sys
 from pathlib import Path
-from vambrace.assess.lock import Lock
+from vambrace.core.lock import Lock
 from vambrace.errors import ResourceError
 sys.stdin.readline()
 try:
