@@ -1,0 +1,285 @@
+"""Records every use of a trainable parameter in one forward pass, so that one backward pass gives all clipped sums.
+
+The tape looks at functions, not at modules: it sees `F.linear` whoever calls it, so modules keep their types,
+parameters may be shared, and a packed attention, which never calls the forward of its output projection, hides nothing.
+A recorded function gets its parameters detached: autograd computes no weight gradients, only what flows on to
+activations, and a hook keeps the gradient of the output. What the tape has no rule for is refused by name, never passed
+over.
+
+Where the samples are in an activation is not guessed from one shape: `place` reads it off two traces with different
+numbers of samples, and every later use is held against that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from vambrace.privacy.dp.engine.pieces import Piece
+
+__all__ = ["Derived", "Kept", "NoRule", "Place", "Tape", "Use", "place", "tensors_in"]
+
+
+class NoRule(Exception):  # noqa: N818  it is caught by the engine, which then knows another way
+    """A parameter is used in a way that the tape has no rule for."""
+
+    def __init__(self, names: Iterable[str], what: str) -> None:
+        self.names, self.what = tuple(names), what
+        super().__init__(f"{', '.join(self.names)} in {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the samples of a batch are in an activation.
+
+    Attributes:
+        kind: "dim": along dimension `at`; "fold": along the first one, `at` neighbours for each sample; "none":
+            nowhere, the same values serve all samples.
+        at: see `kind`.
+    """
+
+    kind: str
+    at: int = 0
+
+
+def place(shape: tuple[int, ...], other: tuple[int, ...], count: int, other_count: int) -> Place | None:
+    """Where samples are, from the shapes of one activation for two numbers of samples; None where that cannot be told.
+
+    >>> place((3, 7, 16), (5, 7, 16), 3, 5)
+    Place(kind='dim', at=0)
+    >>> place((12, 16), (20, 16), 3, 5)
+    Place(kind='fold', at=4)
+    """
+    if len(shape) != len(other):
+        return None
+    differ = [at for at, (one, two) in enumerate(zip(shape, other, strict=True)) if one != two]
+    if not differ:
+        return Place("none")
+    at = differ[0]
+    if len(differ) > 1:
+        return None
+    if (shape[at], other[at]) == (count, other_count):
+        return Place("dim", at)
+    each = shape[at] // count
+    folded = at == 0 and (shape[at], other[at]) == (each * count, each * other_count)
+    return Place("fold", each) if folded else None
+
+
+@dataclass(slots=True)
+class Kept:
+    """The gradient of an output, once the backward pass has been there; None where it never was."""
+
+    gradient: Tensor | None = None
+
+    def hook(self, gradient: Tensor) -> None:
+        """For `register_hook`: keeps, changes nothing."""
+        self.gradient = gradient
+
+
+@dataclass(slots=True)
+class Use:
+    """One use of one parameter, or of something derived from parameters.
+
+    Attributes:
+        slot: which parameter; negative for the number of a derived tensor, less one.
+        what: name of the function, for tables and messages.
+        piece: called after the backward pass; None where no gradient arrived.
+        guarded: tensors whose values `piece` reads, with their versions at the time of recording.
+    """
+
+    slot: int
+    what: str
+    piece: Callable[[], Piece | None]
+    guarded: tuple[tuple[Tensor, int], ...] = ()
+
+    def check(self, name: str) -> None:
+        """Raise RuntimeError where a tensor that is still needed was changed in place, as autograd itself does."""
+        if any(tensor._version != version for tensor, version in self.guarded):
+            raise RuntimeError(f"the input of {self.what}, which uses {name}, was changed in place after that")
+
+
+@dataclass(slots=True)
+class Derived:
+    """A tensor computed from parameters alone, without any sample in it: a slice, a normalised weight, a position.
+
+    Attributes:
+        slots: of the parameters (or, negative, of other derived tensors).
+        tensor: the values; held so that its identity stays its own.
+        back: per-sample gradients (n, *shape of tensor) to one piece for each of `slots`.
+        transposed: there is one parameter, a matrix, and this is its transpose.
+    """
+
+    slots: tuple[int, ...]
+    tensor: Tensor
+    back: Callable[[Tensor], Sequence[Piece]]
+    transposed: bool = False
+
+
+class _Root(torch.autograd.Function):
+    """Runs a function none of whose inputs needs a gradient, so that its output has one for the tape to keep."""
+
+    @staticmethod
+    def forward(ctx: Any, probe: Tensor, kept: Kept, function: Callable[[], Tensor]) -> Tensor:  # noqa: ANN401
+        ctx.kept = kept
+        return function()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:  # noqa: ANN401
+        ctx.kept.gradient = gradients[0]
+        return None, None, None
+
+
+@dataclass
+class Tape(TorchFunctionMode):
+    """A context in which uses of parameters are recorded.
+
+    Attributes:
+        count: physical samples in the batch, n.
+        slots: id of a trainable parameter to its number.
+        names: of the parameters, by number.
+        places: (slot, which use of it) to where the samples are; None while that is being found out.
+        rules: function to how its use of parameters is recorded.
+        otherwise: what records any other function whose result needs a gradient.
+        uses: what was recorded.
+        derived: tensors that stand for parameters.
+        shapes: (slot, which use) to the shape of the activation.
+        guesses: (slot, which use) to where a trace took the samples to be.
+    """
+
+    count: int
+    slots: Mapping[int, int]
+    names: tuple[str, ...]
+    places: Mapping[tuple[int, int], Place] | None
+    rules: Mapping[Callable[..., Any], Callable[..., Any]]
+    otherwise: Callable[..., Any]
+    uses: list[Use] = field(default_factory=list[Use])
+    derived: list[Derived] = field(default_factory=list[Derived])
+    shapes: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict[tuple[int, int], tuple[int, ...]])
+    guesses: dict[tuple[int, int], Place] = field(default_factory=dict[tuple[int, int], Place])
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.probe = torch.zeros((), requires_grad=True)
+        self._ids: dict[int, int] = dict(self.slots)
+        self._turns: dict[int, int] = {}
+        self.closed = False
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        kwargs = kwargs or {}
+        used = [value for value in (*args, *kwargs.values()) if self._holds(value)]
+        if not used or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        if self.closed:
+            raise NoRule(self._names_in(used), "a forward pass that runs again in the backward pass (checkpointing)")
+        rule = self.rules.get(func)
+        if rule is not None:
+            return rule(self, func, *args, **kwargs)
+        out = func(*args, **kwargs)
+        return self.otherwise(self, func, *args, **kwargs) if self._is_derived(out, args, kwargs) else out
+
+    def slot(self, value: object) -> int | None:
+        """The number of the parameter or derived tensor that `value` is, or None."""
+        return self._ids.get(id(value))
+
+    def origins(self, slot: int) -> tuple[int, ...]:
+        """The parameters that a slot is, or is derived from."""
+        if slot >= 0:
+            return (slot,)
+        return tuple(origin for parent in self.derived[-slot - 1].slots for origin in self.origins(parent))
+
+    def name(self, slot: int) -> str:
+        """Of the parameters that a slot is, or is derived from."""
+        return ", ".join(self.names[each] for each in self.origins(slot))
+
+    def derive(
+        self,
+        slots: tuple[int, ...],
+        tensor: Tensor,
+        back: Callable[[Tensor], Sequence[Piece]],
+        *,
+        transposed: bool = False,
+    ) -> Tensor:
+        """Let `tensor` stand for parameters from now on."""
+        self.derived.append(Derived(slots, tensor, back, transposed))
+        self._ids[id(tensor)] = -len(self.derived)
+        return tensor
+
+    def locate(self, slot: int, activation: Tensor, what: str) -> Place:
+        """Where the samples are in an activation that meets the parameter `slot`.
+
+        Raises:
+            NoRule: where they are not where the traces saw them.
+        """
+        shape = tuple(activation.shape)
+        key = slot, self._turns.get(slot, 0)
+        self._turns[slot] = key[1] + 1
+        self.shapes[key] = shape
+        if self.places is None:
+            guess = _guess(shape, self.count)
+            self.guesses[key] = guess
+            return guess
+        found = self.places.get(key)
+        if found is None:
+            raise NoRule([self.name(slot)], f"{what}: more uses than when the module was traced")
+        size = self.count * (found.at if found.kind == "fold" else 1)
+        at = found.at if found.kind == "dim" else 0
+        if found.kind != "none" and (at >= len(shape) or shape[at] != size):
+            raise NoRule([self.name(slot)], f"{what}: an input of shape {shape} for {self.count} samples")
+        return found
+
+    def watch(self, kept: Kept, function: Callable[[], Tensor], *givers: Tensor | None) -> Tensor:
+        """Run `function`, whose activations are `givers`, and keep the gradient of its output."""
+        if any(giver is not None and giver.requires_grad for giver in givers):
+            out = function()
+            out.register_hook(kept.hook)
+            return out
+        return _Root.apply(self.probe, kept, function)  # pyright: ignore[reportReturnType]
+
+    def _holds(self, value: object) -> bool:
+        return any(id(each) in self._ids for each in tensors_in((value,)))
+
+    def _is_derived(self, out: object, args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
+        """Whether a result depends on a parameter: it needs a gradient, or came from what stands for a parameter."""
+        if _needs_gradient(out):
+            return True
+        stands_in = any(
+            id(each) in self._ids and not each.requires_grad for each in tensors_in((*args, *kwargs.values()))
+        )
+        return stands_in and any(each.is_floating_point() for each in tensors_in((out,)))
+
+    def _names_in(self, used: Iterable[object]) -> list[str]:
+        return sorted({self.name(self._ids[id(each)]) for each in tensors_in(used) if id(each) in self._ids})
+
+
+def _guess(shape: tuple[int, ...], count: int) -> Place:
+    """What one shape suggests; a trace whose guesses are wrong is made again with another number of samples."""
+    if shape and shape[0] and shape[0] % count == 0:
+        return Place("dim") if shape[0] == count else Place("fold", shape[0] // count)
+    return Place("dim", shape.index(count)) if count in shape else Place("none")
+
+
+def _needs_gradient(out: object) -> bool:
+    return any(each.requires_grad for each in tensors_in((out,)))
+
+
+def tensors_in(values: Iterable[object]) -> list[Tensor]:
+    """The tensors among values, and among the elements of lists and tuples there."""
+    flat: list[object] = []
+    for value in values:
+        if isinstance(value, list | tuple):
+            flat.extend(cast("Iterable[object]", value))
+        else:
+            flat.append(value)
+    return [each for each in flat if isinstance(each, Tensor)]
