@@ -22,7 +22,7 @@ from vambrace.privacy.dp.history import Terms
 from vambrace.privacy.dp.ledger import Ledger
 
 VECTORS = sorted((Path(__file__).parents[2] / "vectors" / "dp-checkpoint").glob("*.json"))
-TERMS = Terms(dataset_size=60000, delta=1e-5, unit="sample", relation="add_or_remove", sampler="poisson")
+TERMS = Terms(dataset_size=60000, delta=1e-5, unit="sample", relation="add_or_remove_one", sampler="poisson")
 CHARGE = Charge(mechanism="gaussian", noise_multiplier=1.1, sampling="poisson", sample_rate=0.01)
 
 

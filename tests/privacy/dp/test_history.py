@@ -14,7 +14,7 @@ from vambrace.privacy.dp.charges import Charge
 from vambrace.privacy.dp.history import FORMAT, ORIGIN, Terms, parse, sealed
 
 VECTORS = sorted((Path(__file__).parents[2] / "vectors" / "dp-ledger").glob("*.json"))
-TERMS = Terms(dataset_size=60000, delta=1e-5, unit="sample", relation="add_or_remove", sampler="poisson")
+TERMS = Terms(dataset_size=60000, delta=1e-5, unit="sample", relation="add_or_remove_one", sampler="poisson")
 CHARGE = Charge(mechanism="gaussian", noise_multiplier=1.1, sampling="poisson", sample_rate=0.01).as_json()
 
 

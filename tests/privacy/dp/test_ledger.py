@@ -26,7 +26,7 @@ from vambrace.privacy.dp.charges import Charge, Spent
 from vambrace.privacy.dp.history import Terms, parse, sealed
 from vambrace.privacy.dp.ledger import Ledger
 
-TERMS = Terms(dataset_size=60000, delta=1e-5, unit="sample", relation="add_or_remove", sampler="poisson")
+TERMS = Terms(dataset_size=60000, delta=1e-5, unit="sample", relation="add_or_remove_one", sampler="poisson")
 ONE = Charge(mechanism="gaussian", noise_multiplier=1.1, sampling="poisson", sample_rate=0.01)
 TWO = Charge(mechanism="laplace", noise_multiplier=2.0, sampling="full", sample_rate=1.0)
 
@@ -466,5 +466,5 @@ def test_ledger_machine_at_length() -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
     run_state_machine_as_test(
-        LedgerMachine, settings=settings(max_examples=1000, stateful_step_count=30, deadline=None)
+        LedgerMachine, settings=settings(max_examples=300, stateful_step_count=30, deadline=None)
     )

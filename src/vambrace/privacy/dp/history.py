@@ -40,7 +40,7 @@ class Terms(Options):
         delta: for which epsilon is to be told, in [0, 1).
         unit: what one person is taken to own, such as "sample". This and the next two are words: a lower-case
             letter and up to 63 more letters, digits or "_".
-        relation: how neighbouring data sets differ, such as "add_or_remove".
+        relation: how neighbouring data sets differ, such as "add_or_remove_one".
         sampler: how batches are chosen, such as "poisson".
     """
 
