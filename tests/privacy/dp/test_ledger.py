@@ -465,6 +465,4 @@ TestLedgerMachine.settings = settings(max_examples=30, stateful_step_count=15, d
 def test_ledger_machine_at_length() -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
-    run_state_machine_as_test(
-        LedgerMachine, settings=settings(max_examples=300, stateful_step_count=30, deadline=None)
-    )
+    run_state_machine_as_test(LedgerMachine, settings=settings(max_examples=300, stateful_step_count=30, deadline=None))
