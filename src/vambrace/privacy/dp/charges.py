@@ -32,15 +32,16 @@ class Charge(Options):
     Attributes:
         mechanism: noise on the clipped sum: "gaussian" on l2-clipped sums, "discrete_gaussian" the same on an integer
             grid, "laplace" on l1-clipped sums; "none" is a step without noise, whose epsilon is infinite.
-        noise_multiplier: standard deviation (Laplace: scale) of the noise over the sensitivity of the sum.
+        noise_multiplier: standard deviation (Laplace: scale) of the noise over the clip norm, which is how far one
+            sample that comes or goes moves the sum; where one is replaced, the accountant doubles that itself.
         sampling: how the batch was chosen: "poisson" (every sample on its own coin), "truncated_poisson" (at most
             `batch_size` of them), "fixed_size" (without replacement; neighbours replace one sample), "shuffle" (each
             sample once an epoch: not amplified), "full" (every sample, always).
         sample_rate: probability that a sample is in the batch; for "shuffle" the share of an epoch that a step takes.
         dataset_size: samples in all; needed for "truncated_poisson" and "fixed_size", else 0.
         batch_size: the most ("truncated_poisson") or exact ("fixed_size") number of samples; else 0.
-        count_noise_multiplier: of the noisy count that adapts the clip norm in the same step, over its sensitivity of
-            one half; 0: there is none.
+        count_noise_multiplier: of the noisy count that adapts the clip norm in the same step, over the half by which
+            one sample moves it; 0: there is none.
         private: False in debug mode, whose noise can be reproduced: such a step has no finite epsilon that counts.
     """
 
@@ -123,4 +124,4 @@ class Spent:
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:
-    require(holds, seen=f"{name} {value!r}", expected=f"{name}: {expected}", fix=f"correct {name}", code="E140")
+    require(holds, seen=f"{name} {value!r}", expected=f"{name}: {expected}", fix=f"correct {name}", code="E144")
