@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand, TyperGroup
 
@@ -23,7 +23,10 @@ class Command(TyperCommand):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx) if parameter.param_type_name == "option" else None
             if record is not None:
-                groups.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).append(record)
+                name, text = record
+                # The parser escapes the bracket of "[required]" for a formatter that is not used here.
+                plain = (name, text.replace("\\[", "["))
+                groups.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).append(plain)
         for title, records in groups.items():
             with formatter.section(title):
                 formatter.write_dl(records)
@@ -34,7 +37,11 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """The commands together."""
+    """The commands together; groups of commands stand last."""
+
+    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401  what the parser gives its groups
+        super().__init__(**attributes)
+        self.commands = dict(sorted(self.commands.items(), key=lambda entry: isinstance(entry[1], TyperGroup)))
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         """The `--help` option, which speaks as everything else here does."""

@@ -15,6 +15,7 @@ from vambrace.cli.assessing import assess, check, init
 from vambrace.cli.catalogue import doctor, explain, listing
 from vambrace.cli.demo import demo
 from vambrace.cli.helping import Command, Group
+from vambrace.cli.privacy import app as private
 from vambrace.cli.runs import gate, replay, report
 from vambrace.cli.speaking import say, say_error, tell
 from vambrace.errors import ConfigError, ResourceError, VambraceError
@@ -45,6 +46,7 @@ app.command("replay", cls=Command, short_help="Run one saved example again.")(re
 app.command("list", cls=Command, short_help="List attacks, perturbations and checks.")(listing)
 app.command("explain", cls=Command, short_help="Say what a code means and what to do.")(explain)
 app.command("doctor", cls=Command, short_help="Check versions, devices and bad combinations.")(doctor)
+app.add_typer(private, name="dp", short_help="Epsilon, noise or steps of private training.")
 
 
 def _version(wanted: bool) -> None:
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         from vambrace.cli.usage import usage_error
 
-        known = {command.name for command in app.registered_commands}
+        known = {each.name for each in (*app.registered_commands, *app.registered_groups)}
         return _refused(usage_error(error, " ".join(["vambrace", *(word for word in given[:1] if word in known)])))
     except (click.Abort, KeyboardInterrupt):
         say("interrupted")
