@@ -21,7 +21,7 @@ def pick(module: nn.Module, *patterns: str, optimizer: torch.optim.Optimizer | N
 def refused(module: nn.Module, *patterns: str, optimizer: torch.optim.Optimizer | None = None) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         pick(module, *patterns, optimizer=optimizer)
-    assert caught.value.code == "E171"
+    assert caught.value.code == "E181"
     return caught.value
 
 
@@ -52,7 +52,7 @@ def test_a_name_with_brackets_is_a_name() -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "nearest"),
-    [("fc1", "fc1.weight"), ("fc1.wieght", "fc1.weight"), ("conv_1.bias", "conv1.bias"), ("CONV1.weight", "conv1")],
+    [("fc1", "fc1.weight"), ("fc1.wegiht", "fc1.weight"), ("conv_1.bias", "conv1.bias"), ("CONV1.weight", "conv1")],
 )
 def test_what_matches_nothing_names_the_nearest(pattern: str, nearest: str) -> None:
     error = refused(net(), "conv1.*", pattern)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vambrace.privacy.suppress.masking import altered, emptied, smallest
+from vambrace.privacy.suppress.masking import altered, emptied, kept_bits, smallest, zero_
 
 VALUES = st.sampled_from([0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 2.0, 1e-30, math.inf, -math.inf, math.nan])
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -100,14 +100,38 @@ def test_types_stay_and_zero_is_zero_without_a_sign(dtype: torch.dtype) -> None:
 
 def test_gradients_of_nan_are_emptied_in_place() -> None:
     gradient = torch.tensor([math.nan, 1.0])
-    assert emptied(gradient, torch.tensor([True, False])) is gradient
+    assert emptied(gradient, kept_bits(torch.tensor([True, False]), gradient)) is gradient
     assert gradient.tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float8_e4m3fn, torch.int64])
+def test_bits_zero_every_type_whatever_it_holds(dtype: torch.dtype) -> None:
+    values = torch.tensor([math.nan, -2.0, -1.0, 3.0] if dtype.is_floating_point else [5, -2, -1, 3]).to(dtype)
+    for like in (values, torch.empty(0, dtype=torch.bfloat16)):  # masks made for another width fit as well
+        tensor = values.clone()
+        assert zero_(tensor, kept_bits(torch.tensor([True, True, False, False]), like)) is tensor
+        assert tensor.double().tolist() == [0, 0, -1, 3]
+        assert not bool(torch.signbit(tensor.double()[:2]).any())
+
+
+def test_bits_zero_tensors_of_any_strides_and_tell_autograd() -> None:
+    mask = torch.rand(3, 4, 5, 6, generator=torch.Generator().manual_seed(0)) < 0.5
+    bits = kept_bits(mask, torch.empty(0))
+    last = torch.ones(3, 4, 5, 6).to(memory_format=torch.channels_last)
+    assert torch.equal(zero_(last, bits) == 0, mask)
+    turned = torch.ones(6, 5, 4, 3).permute(3, 2, 1, 0)
+    assert torch.equal(zero_(turned, bits) == 0, mask)
+    used = torch.ones(2, requires_grad=True)
+    product = used * used
+    zero_(used, kept_bits(torch.tensor([True, False]), used))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.sum().backward()
 
 
 def test_sparse_gradients_are_emptied_too() -> None:
     values = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, math.inf]])
     sparse = torch.sparse_coo_tensor([[2, 0, 2]], values, (4, 2), check_invariants=True)
     mask = torch.tensor([[False, True], [True, True], [False, True], [False, False]])
-    found = emptied(sparse, mask)
+    found = emptied(sparse, kept_bits(mask, sparse))
     assert found.is_sparse
     np.testing.assert_array_equal(found.to_dense().numpy(), [[3, 0], [0, 0], [6, 0], [0, 0]])

@@ -70,7 +70,7 @@ def test_a_learning_rate_that_changes() -> None:
     module = nn.Linear(4, 2)
     optimizer = torch.optim.SGD(module.parameters(), lr=1.0, momentum=0.9, weight_decay=0.1)
     falling = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
-    options = suppress.Suppression(layers=("weight",), end_step=4, end_sparsity=0.5)
+    options = suppress.Suppression(layers=("weight",), end_step=4, every=1, end_sparsity=0.5)
     with options.attach(module, optimizer):
         for number in range(1, 8):
             step(module, optimizer, torch.randn(4, 4))

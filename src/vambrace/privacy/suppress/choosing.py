@@ -27,7 +27,7 @@ def chosen(module: nn.Module, patterns: Sequence[str], optimizer: Optimizer) -> 
     learn nothing from the data.
 
     Raises:
-        ConfigError: E171, for a pattern that matches no trainable parameter, and for a match that is complex, has no
+        ConfigError: E181, for a pattern that matches no trainable parameter, and for a match that is complex, has no
             shape yet, or is not in the optimizer.
     """
     named = list(module.named_parameters(remove_duplicate=False))
@@ -71,7 +71,7 @@ def _unmatched(pattern: str, names: list[str]) -> ConfigError:
     nearest = difflib.get_close_matches(pattern.lower(), lowered, n=1, cutoff=0.0)
     close = inside[:1] or [lowered[name] for name in nearest]
     return ConfigError(
-        "E171",
+        "E181",
         seen=f"the pattern {pattern!r}, which matches no parameter",
         expected="the full name of a parameter, or a pattern such as 'conv*.weight'",
         fix=f"the nearest name is {close[0]!r}" if close else "give a module that has parameters",
@@ -80,5 +80,5 @@ def _unmatched(pattern: str, names: list[str]) -> ConfigError:
 
 def _unusable(seen: str, fix: str) -> ConfigError:
     return ConfigError(
-        "E171", seen=seen, expected="trainable parameters of a floating-point type in the optimizer", fix=fix
+        "E181", seen=seen, expected="trainable parameters of a floating-point type in the optimizer", fix=fix
     )

@@ -35,7 +35,7 @@ from vambrace.core.rng import Streams, as_streams
 from vambrace.errors import ConfigError
 from vambrace.ops import draws
 from vambrace.privacy.suppress.choosing import chosen
-from vambrace.privacy.suppress.masking import altered, emptied, smallest
+from vambrace.privacy.suppress.masking import altered, emptied, kept_bits, smallest, zero_
 from vambrace.privacy.suppress.schedule import cubic, last_growth, masked_count
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class Suppression(Options):
         start_step: where the schedule begins; before, nothing is done. 0 to `end_step`.
         start_sparsity: share of each chosen tensor's elements that is masked at `start_step`. 0 to `end_sparsity`.
         end_sparsity: the same from `end_step` on; below 1. In each tensor `floor(sparsity * elements)` are masked.
-        every: masks grow at `start_step`, every so many steps after it, and at `end_step`. 1 or more.
+        every: masks grow at `start_step`, every so many steps after it, and at `end_step`. 1 or more; a growth costs
+            several times what holding the masks costs in a step.
         keep_at_least: elements that every tensor keeps in any case. 1 or more.
         add_noise: half width, in units of the weights, of uniform noise added to large kept weights whenever masks
             grow; 0: none.
@@ -69,7 +70,7 @@ class Suppression(Options):
         upper_clip: whenever masks grow, larger magnitudes are lowered to it; None: never.
 
     Raises:
-        ConfigError: E170, for values out of range.
+        ConfigError: E180, for values out of range.
     """
 
     layers: tuple[str, ...]
@@ -77,7 +78,7 @@ class Suppression(Options):
     start_step: int = 0
     start_sparsity: Ratio = 0.0
     end_sparsity: Ratio = 0.9
-    every: int = 1
+    every: int = 10
     keep_at_least: int = 1
     add_noise: Ratio = 0.0
     noise_above: Ratio = 0.75
@@ -134,12 +135,12 @@ class Suppression(Options):
             A handle, also a context manager that detaches at its end.
 
         Raises:
-            ConfigError: E171, for layers that are not there or cannot be suppressed; E172, for an optimizer that is
+            ConfigError: E181, for layers that are not there or cannot be suppressed; E182, for an optimizer that is
                 none of torch's.
         """
         if not isinstance(cast("object", module), nn.Module) or not isinstance(cast("object", optimizer), Optimizer):
             raise ConfigError(
-                "E172",
+                "E182",
                 seen=f"attach({type(module).__name__}, {type(optimizer).__name__})",
                 expected="a torch.nn.Module and a torch.optim.Optimizer, in this order",
                 fix="hand over the optimizer whose step() trains the module",
@@ -170,7 +171,7 @@ class Handle:
         self._parameters = dict(parameters)
         self._optimizer = optimizer
         self._rng = rng
-        self._masks: dict[str, Tensor] = {}
+        self._bits: dict[str, Tensor] = {}  # of parameters with masked elements
         self._before_step = False
         self._hooks: list[Any] = [
             optimizer.register_step_pre_hook(self._before),
@@ -210,8 +211,8 @@ class Handle:
     def masks(self) -> dict[str, Tensor]:
         """Copies of the masks by name of parameter: bool, of its shape, on its device, True where masked."""
         return {
-            name: self._masks[name].clone()
-            if name in self._masks
+            name: self._bits[name] == 0
+            if name in self._bits
             else torch.zeros(parameter.shape, dtype=torch.bool, device=parameter.device)
             for name, parameter in self._parameters.items()
         }
@@ -233,7 +234,7 @@ class Handle:
         Load module and optimizer before, and attach with the same options and `rng`.
 
         Raises:
-            ConfigError: E172, for the state of another suppression or of other parameters.
+            ConfigError: E182, for the state of another suppression or of other parameters.
         """
         own = self.state()
         for key in ("version", "suppression", "seed", "path"):
@@ -253,12 +254,14 @@ class Handle:
                     f"one of torch.bool, {tuple(parameter.shape)}, {counts[name]} marked after step {steps}",
                 )
         self.steps = steps
-        self._masks = {
-            name: given[name].to(parameter.device, copy=True)
+        self._bits = {
+            name: kept_bits(given[name].to(parameter.device), parameter)
             for name, parameter in self._parameters.items()
             if counts[name]
         }
         self._empty()
+        for name in self._bits:
+            self._empty_gradient(name)
 
     def _accumulated(self, name: str, _: Tensor) -> None:
         self._empty_gradient(name)
@@ -267,7 +270,7 @@ class Handle:
         # The step of an optimizer that calls its base class's step runs the hooks of both, one inside the other: only
         # the first end after a beginning is counted. A step that raised leaves nothing behind that could be wrong.
         self._before_step = True
-        for name in self._masks:
+        for name in self._bits:
             self._empty_gradient(name)
 
     @torch.no_grad()
@@ -286,7 +289,8 @@ class Handle:
             if not parameter.numel():
                 continue
             count = options.masked(parameter.numel(), self.steps)
-            mask = smallest(parameter, count, self._masks.get(name))
+            bits = self._bits.get(name)
+            mask = smallest(parameter, count, None if bits is None else bits == 0)
             parameter.copy_(
                 altered(
                     parameter,
@@ -298,7 +302,8 @@ class Handle:
                 )
             )
             if count:
-                self._masks[name] = mask
+                self._bits[name] = kept_bits(mask, parameter)
+                self._empty_gradient(name)
 
     def _noise(self, name: str, parameter: Tensor) -> Tensor:
         half = self.suppression.add_noise
@@ -314,21 +319,20 @@ class Handle:
 
     @torch.no_grad()
     def _empty(self) -> None:
-        """Masked elements are 0: of weights, gradients, and all that the optimizer keeps in the parameter's shape."""
-        for name, mask in self._masks.items():
+        """Masked elements are 0: of weights, and of all that the optimizer keeps in the parameter's shape."""
+        for name, bits in self._bits.items():
             parameter = self._parameters[name]
-            parameter.masked_fill_(mask, 0.0)
-            self._empty_gradient(name)
+            zero_(parameter, bits)
             # get: the state is a defaultdict, in which a look would leave an entry.
             for kept in self._optimizer.state.get(parameter, {}).values():
                 if isinstance(kept, torch.Tensor) and kept.shape == parameter.shape:
-                    kept.masked_fill_(mask, 0.0)
+                    zero_(kept, bits)
 
     @torch.no_grad()
     def _empty_gradient(self, name: str) -> None:
-        mask, parameter = self._masks.get(name), self._parameters[name]
-        if mask is not None and parameter.grad is not None:
-            parameter.grad = emptied(parameter.grad, mask)
+        bits, parameter = self._bits.get(name), self._parameters[name]
+        if bits is not None and parameter.grad is not None:
+            parameter.grad = emptied(parameter.grad, bits)
 
 
 def _is_mask(value: object, shape: torch.Size, count: int) -> bool:
@@ -338,12 +342,12 @@ def _is_mask(value: object, shape: torch.Size, count: int) -> bool:
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:
-    require(holds, seen=f"{name} {value!r}", expected=f"{name}: {expected}", fix=f"correct {name}", code="E170")
+    require(holds, seen=f"{name} {value!r}", expected=f"{name}: {expected}", fix=f"correct {name}", code="E180")
 
 
 def _foreign(seen: str, expected: str) -> ConfigError:
     return ConfigError(
-        "E172",
+        "E182",
         seen=f"a state with {seen}",
         expected=f"the state of this suppression, with {expected}",
         fix="attach with the options, rng and module that the state was taken with",
