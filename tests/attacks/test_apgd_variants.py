@@ -243,7 +243,7 @@ def test_large_radii_end_in_the_ball_and_cost_no_more(look: int, monkeypatch: py
     """Most points of the larger balls reach the goal here: none of them is claimed, and none handed back."""
     function, inputs, labels, model, _ = problem(0.1)
     pace = Pace(look_every=look, confirm_rows=4, pending_share=0.125, vacant_share=0.25, padded=True)
-    monkeypatch.setattr(loop, "choose_pace", lambda *_: pace)
+    monkeypatch.setattr(loop, "choose_pace", lambda *_, **__: pace)
     attack = APGD(norm="l1", eps=0.3, steps=40, large_radii=True, restarts=2)
     out = attack(model, inputs, labels, batch_size=7)
     cost = out.cost

@@ -84,7 +84,7 @@ def test_pace_changes_no_outcome(attack, monkeypatch: pytest.MonkeyPatch) -> Non
     """`look_every` 8 is what CUDA runs: rows that are over stand still until the host looks."""
     expected = attack(TRIAL.model, TRIAL.inputs, TRIAL.labels)
 
-    def slow(model: object, device: str, batch_size: int) -> Pace:
+    def slow(model: object, device: str, batch_size: int, **_: object) -> Pace:
         rows = min(4, batch_size)
         return Pace(look_every=8, confirm_rows=rows, pending_share=0.125, vacant_share=0.25, padded=True)
 

@@ -168,7 +168,7 @@ def test_withheld_success_at_any_pace(look: int, monkeypatch: pytest.MonkeyPatch
     attack = PGD(eps=0.1, steps=6, restarts=3)
     expected = attack(counting(0), inputs, labels, surrogates=[counting(1)])
     pace = Pace(look_every=look, confirm_rows=4, pending_share=0.125, vacant_share=0.25, padded=True)
-    monkeypatch.setattr(loop, "choose_pace", lambda *_: pace)
+    monkeypatch.setattr(loop, "choose_pace", lambda *_, **__: pace)
     for batch_size in (1, 7, 64):
         out = attack(counting(0), inputs, labels, surrogates=[counting(1)], batch_size=batch_size)
         torch.testing.assert_close(out.adversarial, expected.adversarial, rtol=0, atol=1e-9)

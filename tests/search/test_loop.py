@@ -74,7 +74,7 @@ def test_pace_changes_cost_and_no_outcome(attack, batch_size: int, monkeypatch: 
         (1, 1, 1, True),
     ):
         pace = Pace(look_every=look, confirm_rows=4, pending_share=pending, vacant_share=vacant, padded=padded)
-        monkeypatch.setattr(loop, "choose_pace", lambda *_, pace=pace: pace)
+        monkeypatch.setattr(loop, "choose_pace", lambda *_, pace=pace, **__: pace)
         model = model_of(function, bounds)
         out = attack(model, inputs, labels, batch_size=batch_size)
         same(expected, out)
@@ -144,7 +144,7 @@ def test_a_refused_claim_goes_on_searching(watching: bool, monkeypatch: pytest.M
     monkeypatch.setattr(loop._Search, "_confirm", marked)
     look = 1 if watching else 8
     pace = Pace(look_every=look, confirm_rows=4, pending_share=0.125, vacant_share=0.25, padded=True)
-    monkeypatch.setattr(loop, "choose_pace", lambda *_: pace)
+    monkeypatch.setattr(loop, "choose_pace", lambda *_, **__: pace)
     attack = PGD(eps=0.2, steps=20, random_start=False, step_size=0.01)
     model = model_of(two_faced, bounds)
     out = attack(model, inputs, labels, batch_size=15)
@@ -159,7 +159,9 @@ def test_a_refused_claim_goes_on_searching(watching: bool, monkeypatch: pytest.M
     with torch.no_grad():
         proven = Untargeted(labels).margin(function(out.adversarial))
     assert (proven[out.success] > 0.05 - 1e-9).all()
-    monkeypatch.setattr(loop, "choose_pace", lambda *_: dataclasses.replace(pace, pending_share=1.0, vacant_share=1.0))
+    monkeypatch.setattr(
+        loop, "choose_pace", lambda *_, **__: dataclasses.replace(pace, pending_share=1.0, vacant_share=1.0)
+    )
     same(out, attack(model_of(two_faced, bounds), inputs, labels, batch_size=15))
 
 
@@ -272,7 +274,9 @@ def test_padding_rows_are_those_that_stand_for_no_sample(look: int, monkeypatch:
         return function(points[:, :-1])
 
     chosen = loop.choose_pace
-    monkeypatch.setattr(loop, "choose_pace", lambda *how: dataclasses.replace(chosen(*how), look_every=look))
+    monkeypatch.setattr(
+        loop, "choose_pace", lambda *how, **more: dataclasses.replace(chosen(*how, **more), look_every=look)
+    )
     out = PGD(eps=0.1, steps=12, random_start=False)(model_of(model, bounds), carried, labels, batch_size=31)
     assert out.cost.padding_forwards == seen["strangers"] > 0
     assert out.cost.idle_forwards > 0

@@ -193,7 +193,7 @@ def test_pace_changes_cost_and_no_outcome(name: str, batch_size: int, monkeypatc
     expected = ran(RULES[name])
     for look, pending, vacant, padded in ((1, 0.125, 0.25, True), (8, 0.125, 0.25, True), (3, 0.0, 0.0, False)):
         pace = Pace(look_every=look, confirm_rows=4, pending_share=pending, vacant_share=vacant, padded=padded)
-        monkeypatch.setattr(loop, "choose_pace", lambda *_, pace=pace: pace)
+        monkeypatch.setattr(loop, "choose_pace", lambda *_, pace=pace, **__: pace)
         model = model_of()
         out = ran(RULES[name], model, batch_size=batch_size)
         same(expected, out)
@@ -236,7 +236,7 @@ def confirmed_by(margin_needed: float, monkeypatch: pytest.MonkeyPatch, method: 
 @pytest.mark.parametrize("look", [1, 8])
 def test_refused_nearest_points_move_outward(look: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pace = Pace(look_every=look, confirm_rows=4, pending_share=0.125, vacant_share=0.25, padded=True)
-    monkeypatch.setattr(loop, "choose_pace", lambda *_: pace)
+    monkeypatch.setattr(loop, "choose_pace", lambda *_, **__: pace)
     honest = ran(Walk(stride=0.004, steps=60))
     needed = 2e-3
     model = model_of(confirmed_by(needed, monkeypatch, "_crown"))

@@ -143,7 +143,7 @@ def test_pace_changes_cost_and_no_outcome(rule: Glance, batch_size: int, monkeyp
     assert 0 < int(expected.success.sum()) < N
     for look, pending, vacant, padded in PACES:
         pace = Pace(look_every=look, confirm_rows=4, pending_share=pending, vacant_share=vacant, padded=padded)
-        monkeypatch.setattr(loop, "choose_pace", lambda *_, pace=pace: pace)
+        monkeypatch.setattr(loop, "choose_pace", lambda *_, pace=pace, **__: pace)
         model = model_of(function, bounds)
         out = run(rule, model, inputs, labels, batch_size=batch_size)
         same(expected, out)
@@ -250,7 +250,9 @@ def test_padding_rows_are_those_that_stand_for_no_sample(look: int, monkeypatch:
             return state
 
     chosen = loop.choose_pace
-    monkeypatch.setattr(loop, "choose_pace", lambda *how: dataclasses.replace(chosen(*how), look_every=look))
+    monkeypatch.setattr(
+        loop, "choose_pace", lambda *how, **more: dataclasses.replace(chosen(*how, **more), look_every=look)
+    )
     counting = model_of(model, bounds)
     out = run(Carrying(sighted=False, steps=12), counting, carried, labels, batch_size=31)
     rows_add_up(out, counting)
@@ -280,7 +282,9 @@ def test_steps_are_blind_where_the_first_view_has_no_gradient(look: int, monkeyp
         return model
 
     chosen = loop.choose_pace
-    monkeypatch.setattr(loop, "choose_pace", lambda *how: dataclasses.replace(chosen(*how), look_every=look))
+    monkeypatch.setattr(
+        loop, "choose_pace", lambda *how, **more: dataclasses.replace(chosen(*how, **more), look_every=look)
+    )
     for sighted in (True, False):
         rule = Glance(sighted=sighted, steps=5, restarts=1)
         for dead in range(3):

@@ -87,7 +87,7 @@ class _Search:
         self._oracle = Oracle(problem.model, problem.most_class)
         self._tally = Tally(problem)
         self._device = problem.inputs.device
-        self._pace = choose_pace(problem.model, self._device.type, problem.batch_size)
+        self._pace = choose_pace(problem.model, self._device.type, problem.batch_size, gradient=rule.gradient)
         self._pads = 0
         self._next = min(problem.batch_size, len(problem.inputs))
         self._watching = self._pace.look_every == 1  # the host may ask about rows at any time

@@ -41,17 +41,22 @@ class Pace:
     patience: int = _PATIENCE
 
 
-def choose_pace(model: Model, device_type: str, batch_size: int) -> Pace:
-    """The pace for a model: one that counts queries is never asked an idle or padding row."""
+def choose_pace(model: Model, device_type: str, batch_size: int, *, gradient: bool = True) -> Pace:
+    """The pace for a model: one that counts queries is never asked an idle or padding row.
+
+    A search of thousands of forwards without gradients is not asked idle rows on CPU either: there are few settlements
+    for so many steps, and each row that waits for one would be carried through hundreds of them.
+    """
     if model.access < Access.GRADIENTS:
         return Pace(
             look_every=1, confirm_rows=batch_size, pending_share=0.0, vacant_share=0.0, patience=0, padded=False
         )
+    eager = device_type == "cpu" and not gradient
     return Pace(
         look_every=1 if device_type == "cpu" else _LOOK_EVERY,
         confirm_rows=min(_CONFIRM_ROWS, batch_size),
-        pending_share=_PENDING_SHARE,
-        vacant_share=_VACANT_SHARE,
+        pending_share=0.0 if eager else _PENDING_SHARE,
+        vacant_share=0.0 if eager else _VACANT_SHARE,
         padded=True,
     )
 
