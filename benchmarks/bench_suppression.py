@@ -178,30 +178,28 @@ def block(result: dict[str, object]) -> str:
         lines = [
             f"**{each['case']}**",
             "",
-            "| training | weights at 0 | accuracy, unseen | membership AUC | AUC against without | accuracy against without |",
+            "| training | weights at 0 | accuracy, unseen | change | membership AUC | change |",
             "|---|---|---|---|---|---|",
         ]
         for arm, found in each["arms"].items():
             over, change = found["over_seeds"], found["minus_plain"]
-            against = (
-                ["-", "-"] if arm == PLAIN else [_signed(change["auc"], 1, 3), _signed(change["accuracy"], 100, 1)]
-            )
             cells = [
                 arm,
                 f"{100 * over['zeros']['mean']:.0f} %",
                 f"{100 * over['accuracy']['mean']:.1f} %",
+                "" if arm == PLAIN else f"{_signed(change['accuracy'], 100, 1)} points",
                 f"{over['auc']['mean']:.3f}",
-                against[0],
-                against[1] + (" points" if arm != PLAIN else ""),
+                "" if arm == PLAIN else _signed(change["auc"], 1, 3),
             ]
             lines.append(f"| {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     known = result["surroundings"]
     parts.append(
-        f"(Means over {result['seeds']} seeds; in parentheses Student's 95 % interval of the paired difference. "
+        f"(Means over {result['seeds']} seeds, changes against training without suppression on the same draws, with "
+        "Student's 95 % interval. "
         f"{result['epochs']} epochs of Adam; {known['cpu']}, torch {known['versions']['torch']}, commit "
-        f"{known['commit'][:12]}; `benchmarks/results/suppression.json`, which also has every seed, its DeLong interval, "
-        "and the true positive rate at 10 % false positives.)"
+        f"{known['commit'][:12]}; `benchmarks/results/suppression.json`, which also has every seed, "
+        "its DeLong interval, and the true positive rate at 10 % false positives.)"
     )
     return "\n\n".join(parts)
 

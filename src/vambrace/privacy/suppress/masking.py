@@ -22,7 +22,7 @@ _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def smallest(weights: Tensor, count: int, taken: Tensor | None = None) -> Tensor:
     """A mask of exactly `count` elements: those that `taken` marks, then by magnitude, ties by position.
 
-    Position is row-major whatever the memory format, so equal weights give equal masks on every device. NaN counts as
+    Position is row-major whatever the memory format, so equal weights give equal masks. NaN counts as
     the largest magnitude.
 
     Args:
@@ -97,10 +97,9 @@ def zero_(tensor: Tensor, bits: Tensor) -> Tensor:
 
     Args:
         tensor: of any type of 8 to 64 bits, any shape, any strides.
-        bits: of its shape, from `kept_bits`; of another width where the type is another one.
+        bits: of its shape, from `kept_bits`, of any width: all bits or none survive a change of it.
     """
-    whole = _WHOLE[tensor.element_size()]
-    tensor.detach().view(whole).bitwise_and_(bits.to(whole))
+    tensor.detach().view(_WHOLE[tensor.element_size()]).bitwise_and_(bits)
     return tensor
 
 

@@ -244,7 +244,7 @@ class Handle:
         if type(steps) is not int or steps < 0 or not isinstance(masks, dict):
             raise _foreign(f"steps {steps!r} and masks of type {type(masks).__name__}", "what state() gave")
         given = cast("dict[str, Tensor]", masks)
-        if list(given) != list(self._parameters):
+        if given.keys() != self._parameters.keys():
             raise _foreign(f"masks of {', '.join(given)}", f"masks of {', '.join(self._parameters)}")
         counts = {name: self.suppression.masked(each.numel(), steps) for name, each in self._parameters.items()}
         for name, parameter in self._parameters.items():
@@ -260,8 +260,6 @@ class Handle:
             if counts[name]
         }
         self._empty()
-        for name in self._bits:
-            self._empty_gradient(name)
 
     def _accumulated(self, name: str, _: Tensor) -> None:
         self._empty_gradient(name)
