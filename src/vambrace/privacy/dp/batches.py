@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset, default_collate  # pyright: ignore[r
 from vambrace.errors import ConfigError
 from vambrace.privacy.dp.sampling import buckets
 
-__all__ = ["Batch", "Part", "Source", "flatten", "rebuild"]
+__all__ = ["Batch", "Part", "Source", "cut", "flatten", "moved", "rebuild"]
 
 Tree = Any
 
@@ -35,22 +35,24 @@ class Part:
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """One step's samples. Its size is data-dependent: do not publish it.
+    """One step's samples. Its size and its samples are data-dependent: do not publish them.
 
     Attributes:
-        indices: int64 (k,), which samples; possibly none.
-        parts: the samples themselves, collated when they are asked for.
+        indices: int64 (k,), which samples, with several ranks this rank's; possibly none.
         issuer: who drew it.
         used: whether a step has taken it.
     """
 
     indices: Tensor
-    issuer: object
-    _make: Callable[[Tensor], list[Part]]
+    issuer: object = field(repr=False)
+    _make: Callable[[Tensor], Iterator[Part]] = field(repr=False)
     used: bool = False
 
-    @property
-    def parts(self) -> list[Part]:
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def parts(self) -> Iterator[Part]:
+        """The samples themselves, collated piece by piece as they are asked for."""
         return self._make(self.indices)
 
 
@@ -60,7 +62,7 @@ class Source:
 
     Attributes:
         size: samples.
-        take: numbers of samples (k,) to their collated tree.
+        take: numbers of samples (k,), k >= 1, to their collated tree.
     """
 
     size: int
@@ -68,34 +70,49 @@ class Source:
 
     @classmethod
     def of(cls, dataset: object, collate: Callable[[list[Any]], Tree] | None = None) -> Source:
-        """A source from tensors, a tuple of tensors, or any data set with `len` and numbers.
+        """A source from a tensor, a tuple or a dict of tensors, or any data set with `len` and numbers.
 
         Raises:
-            ConfigError: E155, for what has no length or numbers, tensors of unequal length, or no sample at all.
+            ConfigError: E155, for what has no length or numbers, for arrays, tensors of unequal length, or no sample.
         """
         tensors = dataset.tensors if isinstance(dataset, TensorDataset) else dataset
-        if isinstance(tensors, tuple) and tensors and all(isinstance(each, Tensor) for each in tensors):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-            found = cast("tuple[Tensor, ...]", tensors)
-            if len({len(each) for each in found}) != 1 or not len(found[0]):
-                raise _unreadable(f"tensors of lengths {[len(each) for each in found]}")
-            return cls(len(found[0]), lambda rows: tuple(each[torch.as_tensor(rows)] for each in found))
+        leaves = _leaves(tensors)
+        if leaves:
+            if len({len(each) for each in leaves}) != 1 or not len(leaves[0]):
+                raise _unreadable(f"tensors of lengths {[len(each) for each in leaves]}")
+            return cls(len(leaves[0]), lambda rows: _rows(tensors, torch.as_tensor(rows)))
         size = len(dataset) if hasattr(dataset, "__len__") else 0  # pyright: ignore[reportArgumentType]
-        if size < 1 or not hasattr(dataset, "__getitem__"):
+        if isinstance(dataset, Mapping) or not hasattr(dataset, "__getitem__"):
+            raise _unreadable(f"a {type(dataset).__name__}")  # pyright: ignore[reportUnknownArgumentType]
+        if size < 1:
             raise _unreadable(f"a data set of type {type(dataset).__name__} with {size} samples")
         samples = cast("Sequence[Any]", dataset)
         join = cast("Callable[[list[Any]], Tree]", default_collate) if collate is None else collate
-        return cls(size, lambda rows: join([samples[row] for row in rows]))
 
-    def parts(self, indices: Tensor, expected: int, most: int | None, device: torch.device) -> list[Part]:
+        def take(rows: Sequence[int]) -> Tree:
+            read = {row: samples[row] for row in dict.fromkeys(rows)}  # padding repeats a row, and reads it once
+            return join([read[row] for row in rows])
+
+        return cls(size, take)
+
+    def parts(self, indices: Tensor, expected: int, most: int | None, device: torch.device) -> Iterator[Part]:
         """The samples of a batch in padded pieces on a device; padding repeats the last sample and does not count."""
-        found: list[Part] = []
         for start, stop, padded in buckets(len(indices), expected, most=most):
             rows = cast("list[int]", indices[start:stop].tolist())
             missing = padded - len(rows)
             tree = moved(self.take([*rows, *rows[-1:] * missing]), device)
             mask = None if not missing else torch.arange(padded, device=device) < len(rows)
-            found.append(Part(tree, padded, mask))
-        return found
+            yield Part(tree, padded, mask)
+
+
+def cut(tree: Tree, most: int | None, first: int, stride: int) -> Iterator[Part]:
+    """A collated batch, of which the rows first, first + stride, ... are used, in pieces of at most `most` rows."""
+    leaves = flatten(tree)
+    kept = range(len(leaves[0]))[first::stride]
+    for start in range(0, len(kept), most or max(1, len(kept))):
+        rows = kept[start : start + (most or len(kept))]
+        chosen = torch.as_tensor(rows, dtype=torch.int64, device=leaves[0].device)
+        yield Part(rebuild(tree, [leaf[chosen] for leaf in leaves]), len(rows), None)
 
 
 def flatten(tree: Tree) -> tuple[Tensor, ...]:
@@ -110,17 +127,9 @@ def flatten(tree: Tree) -> tuple[Tensor, ...]:
     return tuple(leaf for value in inside for leaf in flatten(value))
 
 
-def rebuild(tree: Tree, leaves: list[Tensor]) -> Tree:
-    """A tree of the same form with other tensors, which are taken from the front of `leaves`."""
-    if isinstance(tree, Tensor):
-        return leaves.pop(0)
-    if isinstance(tree, Mapping):
-        return {key: rebuild(value, leaves) for key, value in cast("Mapping[Any, Tree]", tree).items()}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(rebuild(value, leaves) for value in cast("tuple[Tree, ...]", tree)))
-    if isinstance(tree, list | tuple):
-        return type(tree)(rebuild(value, leaves) for value in cast("Sequence[Tree]", tree))  # pyright: ignore[reportUnknownVariableType]
-    return tree
+def rebuild(tree: Tree, leaves: Iterable[Tensor]) -> Tree:
+    """A tree of the same form with other tensors, one for each of `flatten(tree)`; mappings become dicts."""
+    return _rebuilt(tree, iter(leaves))
 
 
 def moved(tree: Tree, device: torch.device) -> Tree:
@@ -128,10 +137,44 @@ def moved(tree: Tree, device: torch.device) -> Tree:
     return rebuild(tree, [leaf.to(device) for leaf in flatten(tree)])
 
 
+def _rebuilt(tree: Tree, leaves: Iterator[Tensor]) -> Tree:
+    if isinstance(tree, Tensor):
+        return next(leaves)
+    if isinstance(tree, Mapping):
+        return {key: _rebuilt(value, leaves) for key, value in cast("Mapping[Any, Tree]", tree).items()}
+    if not isinstance(tree, list | tuple):
+        return tree
+    inside = [_rebuilt(value, leaves) for value in cast("Sequence[Tree]", tree)]
+    if isinstance(tree, list):
+        return inside
+    kind = cast("type[Any]", type(tree))  # pyright: ignore[reportUnknownArgumentType]
+    return kind(*inside) if hasattr(kind, "_fields") else tuple(inside)  # named tuples take their fields one by one
+
+
+def _leaves(tree: object) -> tuple[Tensor, ...]:
+    """The tensors of a tensor, a tuple or a dict of nothing but tensors; none for anything else."""
+    if isinstance(tree, Tensor):
+        return (tree,) if tree.dim() else ()
+    values: tuple[object, ...] = ()
+    if isinstance(tree, Mapping):
+        values = tuple(cast("Mapping[object, object]", tree).values())
+    elif isinstance(tree, tuple):
+        values = cast("tuple[object, ...]", tree)
+    tensors = tuple(value for value in values if isinstance(value, Tensor) and value.dim())
+    if values and len(tensors) < len(values) and all(hasattr(value, "shape") for value in values):
+        raise _unreadable(f"arrays of type {', '.join(sorted({type(value).__name__ for value in values}))}")
+    return tensors if len(tensors) == len(values) else ()
+
+
+def _rows(tree: Tree, rows: Tensor) -> Tree:
+    return rebuild(tree, [leaf[rows] for leaf in flatten(tree)])
+
+
 def _unreadable(seen: str) -> ConfigError:
     return ConfigError(
         "E155",
         seen=seen,
-        expected="a tuple of tensors of one length, or a data set with len() and samples by number",
-        fix="give the data set itself, not a loader over it: private training draws its own batches",
+        expected="a tensor, a tuple or a dict of tensors of one length, or a data set with len() and samples by number",
+        fix="give the data set itself, not a loader over it: private training draws its own batches; for arrays, "
+        "torch.from_numpy",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,16 +13,20 @@ from torch import Tensor, nn
 
 from vambrace.errors import ConfigError
 from vambrace.privacy.dp import ranks
-from vambrace.privacy.dp.accounting import check_delta
+from vambrace.privacy.dp.account import Account
+from vambrace.privacy.dp.accounting import check_accountant, check_delta
 from vambrace.privacy.dp.batches import Source
+from vambrace.privacy.dp.charges import Spent
 from vambrace.privacy.dp.clipping import Clipping, require_option
+from vambrace.privacy.dp.events import events
 from vambrace.privacy.dp.history import Terms
 from vambrace.privacy.dp.ledger import Ledger
 from vambrace.privacy.dp.losses import LossName, named
 from vambrace.privacy.dp.noise import Noise
-from vambrace.privacy.dp.private import Private, Settings
+from vambrace.privacy.dp.private import Private
 from vambrace.privacy.dp.sampling import Poisson, Sampler
 from vambrace.privacy.dp.secret import Secret
+from vambrace.privacy.dp.settings import Settings
 
 if TYPE_CHECKING:
     from vambrace.privacy.dp.accounting import Accountant
@@ -72,8 +78,10 @@ def make_private(
 
     Args:
         module: with at least one trainable parameter; layers that look across the batch are refused.
-        optimizer: any of torch's, over parameters of the module.
-        dataset: a tuple of tensors of one length, or a data set with `len` and samples by number.
+        optimizer: any of torch's that steps without a closure, over the module's trainable parameters. Until `close` it
+            refuses steps from elsewhere.
+        dataset: a tensor, a tuple or a dict of tensors of one length, or a data set with `len` and samples by number.
+            With several ranks, the whole of it on each.
         loss: for samples (inputs, labels): a name, or outputs and labels to (n,).
         per_sample_loss: for any other sample: module and collated batch to (n,). One of the two.
         clip: how far one sample may move the sum.
@@ -81,11 +89,12 @@ def make_private(
         expected_batch_size: samples a step on average; what the sum is divided by.
         delta: for which epsilon is told; below one over the number of samples.
         sampling: how batches are chosen; None: `Poisson()`.
-        ledger: file that steps are charged in before they run, gone on with where it exists; None: in memory.
-        max_epsilon: `batches` stops before the step that would break it.
+        ledger: file that steps are charged in before they run, gone on with where it exists; None: in memory, for as
+            long as the object that is returned.
+        max_epsilon: `batches` stops before the step that would break it; above 0.
         accountant: for `epsilon` and `max_epsilon`.
         physical_batch_size: most rows in one forward pass; larger batches go in several. Changes speed only.
-        autocast: type that the forward pass computes in, such as torch.bfloat16; gradients are clipped in float32.
+        autocast: torch.bfloat16 to compute the forward pass in it; gradients are clipped in float32.
         collate: samples to a batch, for data sets; None: torch's default.
         block: steps that are charged with one write to the ledger; a crash costs what is left of a block.
         allow_large_delta: allow a delta that promises nothing.
@@ -94,8 +103,10 @@ def make_private(
         **others: words of other libraries, each answered with ours.
 
     Raises:
-        ConfigError: E150 for options out of range or that do not go together, E151 to E153 for modules and losses, E155
-            for data, E585 for a ledger of another training.
+        ConfigError: E144 for steps that the accountant does not know, E147 for sizes that do not fit, E150 for options
+            out of range or that do not go together, E151 to E153 for modules and losses, E155 for data, E156 where
+            `max_epsilon` allows not even a first step, E158 for a module whose other account in memory is still open,
+            E585 for a ledger of another training.
         MissingExtra: E112, without dp-accounting.
     """
     for word in others:
@@ -106,23 +117,20 @@ def make_private(
             expected="the options of make_private",
             fix=f"say {answer}" if answer else "leave it out; help(dp.make_private) lists the options",
         )
-    source = Source.of(dataset, collate)
+    check_accountant(accountant)
     check_delta(delta)
+    _require_options(clip, noise, max_epsilon, physical_batch_size, autocast, block, debug)
+    compare = _loss(loss, per_sample_loss)
+    source = Source.of(dataset, collate)
     small = delta < 1 / source.size or allow_large_delta
     require_option(small, "delta", delta, f"below 1 / {source.size}, one over the samples (or allow_large_delta=True)")
-    require_option((loss is None) != (per_sample_loss is None), "loss", loss, "or per_sample_loss: exactly one of them")
-    if noise.noise_multiplier:
-        require_option(clip.clip_norm < float("inf"), "clip_norm", clip.clip_norm, "finite where there is noise")
-        fits = noise.ord == clip.order
-        require_option(fits, "clip", clip, f'in norm "{noise.ord}" for {type(noise).__name__} noise')
-    require_option(block >= 1, "block", block, "1 or more")
-    _require_module(module, optimizer)
-    chosen = Poisson() if sampling is None else sampling
-    fields = chosen.charge_fields(source.size, expected_batch_size)
+    _require_module(module)
+    _require_optimizer(module, optimizer)
     settings = Settings(
+        size=source.size,
         clip=clip,
         noise=noise,
-        sampling=chosen,
+        sampling=Poisson() if sampling is None else sampling,
         expected_batch_size=expected_batch_size,
         delta=delta,
         accountant=accountant,
@@ -133,44 +141,81 @@ def make_private(
         debug=debug,
         diagnostics=diagnostics,
     )
+    first = settings.charge(0)
     terms = Terms(
         dataset_size=source.size,
         delta=delta,
         unit="sample",
-        relation={"fixed_size": "replace_one", "shuffle": "zero_out_one"}.get(
-            str(fields["sampling"]), "add_or_remove_one"
-        ),
-        sampler=str(fields["sampling"]),
+        relation=events(Spent([first])).relation,
+        sampler=first.sampling,
     )
+
+    def account(device: torch.device) -> Account:
+        found = _ledger(ledger, terms)
+        try:
+            opened = Account(settings, found, device)
+            opened.claim(module)
+        except BaseException:
+            if found is not None:
+                found.close()
+            raise
+        return opened
+
     return Private(
         module,
         optimizer,
-        settings,
-        source,
-        _loss(loss, per_sample_loss),
-        Secret(debug_seed=0 if debug else None),
-        _ledger(ledger, terms),
+        settings=settings,
+        source=source,
+        loss=compare,
+        secret=Secret(debug_seed=0 if debug else None),
+        account=account,
     )
+
+
+def _require_options(
+    clip: Clipping,
+    noise: Noise,
+    max_epsilon: float | None,
+    physical_batch_size: int | None,
+    autocast: torch.dtype | None,
+    block: int,
+    debug: bool,
+) -> None:
+    if noise.noise_multiplier:
+        require_option(math.isfinite(clip.clip_norm), "clip_norm", clip.clip_norm, "finite where there is noise")
+        fits = noise.ord == clip.order
+        require_option(fits, "clip", clip, f'in norm "{noise.ord}" for {type(noise).__name__} noise')
+    if max_epsilon is not None:
+        fits = bool(noise.noise_multiplier) and not debug
+        require_option(fits, "max_epsilon", max_epsilon, "left out where nothing is private: without noise, in debug")
+    require_option(type(block) is int and block >= 1, "block", block, "a whole number, 1 or more")
+    most = physical_batch_size
+    fits = most is None or (type(most) is int and most >= 1)
+    require_option(fits, "physical_batch_size", most, "a whole number, 1 or more, or None")
+    # Gradients in float16 vanish without a loss scale, and a scaled loss would be clipped at another norm.
+    require_option(autocast in (None, torch.bfloat16), "autocast", autocast, "torch.bfloat16 or None")
 
 
 def _loss(
     loss: LossName | Callable[[Tensor, Tensor], Tensor] | None,
     per_sample_loss: Callable[[nn.Module, Any], Tensor] | None,
 ) -> Callable[[nn.Module, Any], Tensor]:
-    if per_sample_loss is not None:
-        return per_sample_loss
-    assert loss is not None  # noqa: S101  checked by make_private
+    """Either of the two as a loss of module and batch."""
+    require_option((loss is None) != (per_sample_loss is None), "loss", loss, "or per_sample_loss: exactly one of them")
+    if loss is None:
+        return cast("Callable[[nn.Module, Any], Tensor]", per_sample_loss)
     compare = named(loss)
 
-    def pair(module: nn.Module, batch: Any) -> Tensor:  # noqa: ANN401
-        if not isinstance(batch, tuple | list) or len(cast("Sequence[Any]", batch)) != 2:
+    def pair(module: nn.Module, batch: object) -> Tensor:
+        values = cast("Sequence[Tensor]", batch) if isinstance(batch, tuple | list) else ()
+        if len(values) != 2:
             raise ConfigError(
                 "E150",
-                seen=f"samples that are a {type(batch).__name__}",  # pyright: ignore[reportUnknownArgumentType]
+                seen=f"samples that are a {type(cast('object', batch)).__name__}",
                 expected="pairs of inputs and labels, which loss= is for",
                 fix="give per_sample_loss=lambda module, batch: ... instead of loss",
             )
-        return compare(module(batch[0]), batch[1])
+        return compare(module(values[0]), values[1])
 
     return pair
 
@@ -193,22 +238,35 @@ def _ledger(path: Path | str | None, terms: Terms) -> Ledger | None:
     return found
 
 
-def _require_module(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    trainable = [each for each in module.parameters() if each.requires_grad]
-    require_option(
-        bool(trainable), "module", type(module).__name__, "with at least one parameter that requires a gradient"
-    )
+def _require_module(module: nn.Module) -> None:
+    kind = type(module).__name__
     wrapped = isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel)
-    require_option(
-        not wrapped, "module", type(module).__name__, "the module itself: ranks are summed by private training"
-    )
+    require_option(not wrapped, "module", kind, "the module itself: ranks are summed by private training")
+    shaped = not any(isinstance(each, nn.UninitializedParameter) for each in module.parameters())
+    require_option(shaped, "module", kind, "with shapes: run one batch through lazy layers first")
+    trainable = [each for each in module.parameters() if each.requires_grad]
+    require_option(bool(trainable), "module", kind, "with at least one parameter that requires a gradient")
     places = {(each.device, each.dtype) for each in trainable}
-    require_option(
-        len(places) == 1, "module", sorted(map(str, places)), "trainable parameters on one device, of one type"
-    )
+    one = len(places) == 1 and trainable[0].is_floating_point()
+    found = sorted(map(str, places))
+    require_option(one, "module", found, "trainable parameters on one device, of one real floating type")
+
+
+def _require_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     known = {id(each) for each in module.parameters()}
-    for group in optimizer.param_groups:
-        strangers = sum(id(each) not in known for each in group["params"])
-        require_option(
-            not strangers, "optimizer", f"with {strangers} other parameters", "over parameters of the module only"
-        )
+    held = {id(each) for group in optimizer.param_groups for each in group["params"]}
+    kind = type(optimizer).__name__
+    strangers = len(held - known)
+    require_option(
+        not strangers, "optimizer", f"with {strangers} other parameters", "over parameters of the module only"
+    )
+    left = [name for name, each in module.named_parameters() if each.requires_grad and id(each) not in held]
+    require_option(
+        not left,
+        "optimizer",
+        f"without {', '.join(left[:3])}{', ...' if len(left) > 3 else ''}",
+        "over every trainable parameter: each takes its part of the clip norm and of the noise, so freeze the others",
+    )
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    needed = closure is not None and closure.default is inspect.Parameter.empty
+    require_option(not needed, "optimizer", kind, "one whose step needs no closure: each call of it would be a release")

@@ -12,113 +12,88 @@ noisy sum divided by the expected batch size, which is public, never by the actu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from vambrace.errors import ConfigError
 from vambrace.privacy.dp import accounting, ranks
-from vambrace.privacy.dp.batches import Batch, Part, Source, flatten, moved, rebuild
-from vambrace.privacy.dp.charges import Charge, Spent
-from vambrace.privacy.dp.checkpoint import load_checkpoint, save_checkpoint
-from vambrace.privacy.dp.clipping import AdaptiveQuantile, Clipping
-from vambrace.privacy.dp.engine.engine import Added, Engine, Row, Task
-from vambrace.privacy.dp.monitors import Monitor
-from vambrace.privacy.dp.sampling import Everything, Sampler, Shuffled, steps_per_epoch
+from vambrace.privacy.dp.batches import Batch, Part, Source, cut, moved
+from vambrace.privacy.dp.clipping import AdaptiveQuantile
+from vambrace.privacy.dp.engine.engine import Engine
+from vambrace.privacy.dp.guard import Guard, check_apart, modes
+from vambrace.privacy.dp.sampling import Everything, steps_per_epoch
+from vambrace.privacy.dp.seen import LOOKED_AT, Seen, seen, tallied, uncut
+from vambrace.privacy.dp.statement import statement
+from vambrace.privacy.dp.tables import lines
+from vambrace.privacy.dp.tasks import casting, task
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vambrace.privacy.dp.account import Account
     from vambrace.privacy.dp.accounting import Accountant, Guarantee
-    from vambrace.privacy.dp.ledger import Ledger
-    from vambrace.privacy.dp.noise import Noise
+    from vambrace.privacy.dp.charges import Spent
+    from vambrace.privacy.dp.engine.engine import Row, Task
     from vambrace.privacy.dp.secret import Secret
+    from vambrace.privacy.dp.settings import Settings
 
-__all__ = ["Private", "Seen", "Settings"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a private training was asked for; see `make_private`."""
-
-    clip: Clipping
-    noise: Noise
-    sampling: Sampler
-    expected_batch_size: int
-    delta: float
-    accountant: Accountant
-    max_epsilon: float | None
-    physical_batch_size: int | None
-    autocast: torch.dtype | None
-    block: int
-    debug: bool
-    diagnostics: bool
+__all__ = ["Private"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What one step looked like. NOT private: every number depends on the data and none is charged.
-
-    Attributes:
-        samples: in the batch.
-        dropped: samples without a finite gradient, which counted for nothing.
-        clipped: share of the samples whose gradient was cut.
-        loss: their mean loss; nan where there is none.
-    """
-
-    samples: int
-    dropped: int
-    clipped: float
-    loss: float
-
-
-@dataclass(eq=False)
 class Private:
-    """A module under private training; made by `make_private`.
+    """A module under private training; made by `make_private`. Prints as the dry-run table.
 
     Attributes:
         module: the module itself, of its own type.
-        optimizer: the caller's.
+        optimizer: the caller's; it steps here only, until `close`.
         settings: what was asked for.
         diagnostics: what steps looked like, not private; stays empty unless it was asked for.
         stopped: why `batches` ended early, "" where it did not.
     """
 
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
-    settings: Settings
-    source: Source
-    loss: Callable[[nn.Module, Any], Tensor] = field(repr=False)
-    secret: Secret = field(repr=False)
-    ledger: Ledger | None = field(repr=False, default=None)
-    diagnostics: list[Seen] = field(init=False, default_factory=list[Seen])
-    stopped: str = field(init=False, default="")
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        settings: Settings,
+        source: Source,
+        loss: Callable[[nn.Module, Any], Tensor],
+        secret: Secret,
+        account: Callable[[torch.device], Account],
+    ) -> None:
+        """For `make_private`, which checks what is given. The account is opened last: nothing refused leaves a ledger.
 
-    def __post_init__(self) -> None:
-        self._engine = Engine(self.module, order=self.settings.clip.order)
-        self._groups = self.settings.clip.groups(self._engine.names)
-        self._bounds = self.settings.clip.norms(len(self._groups))
-        parameters = self._engine.parameters
-        self._device = parameters[0].device
-        dtype = torch.float64 if parameters[0].dtype == torch.float64 else torch.float32
-        self._flat = torch.zeros(self._engine.size, dtype=dtype, device=self._device)
-        parts = cast("tuple[Tensor, ...]", self._flat.split([each.numel() for each in parameters]))
-        self._views = [part.view_as(each) for part, each in zip(parts, parameters, strict=True)]
-        self._memory = Spent()  # what was charged, where there is no file
-        self._reserved = 0  # steps that are charged and have not run
-        self._turn = self.spent.steps  # of the schedule: which step's noise is next
-        ranks.same(self.module)
-        self._engine.prepare(lambda rows: self._task(self._few(rows)))
-        self._begin_epoch()
-        self._limit = self._find_limit()
+        Raises:
+            ConfigError: E151 to E153, E155 as `make_private`, and what `account` raises.
+        """
+        self.module, self.optimizer, self.settings = module, optimizer, settings
+        self.diagnostics: list[Seen] = []
+        self.stopped = ""
+        self._source, self._loss, self._secret = source, loss, secret
+        self._engines: dict[tuple[bool, ...], Engine] = {}
+        self._issued: Batch | None = None  # the one batch that may be stepped on
+        self._planned = 1  # steps that the current `batches` has still to give
+        trained = [each for each in module.parameters() if each.requires_grad]
+        self._device = trained[0].device
+        dtype = torch.float64 if trained[0].dtype == torch.float64 else torch.float32
+        self._flat = torch.zeros(sum(each.numel() for each in trained), dtype=dtype, device=self._device)
+        parts = cast("tuple[Tensor, ...]", self._flat.split([each.numel() for each in trained]))
+        self._views = [part.view_as(each) for part, each in zip(parts, trained, strict=True)]
+        ranks.same(module, source.size, self._device)
+        engine = self._engine()
+        self._groups = settings.clip.groups(engine.names)
+        self._bounds = settings.clip.norms(len(self._groups))
+        self._account = account(self._device)
+        self._guard = Guard(module, optimizer)
 
     @property
     def table(self) -> tuple[Row, ...]:
         """Every trainable parameter, how its gradient is clipped, and why."""
-        return self._engine.table
+        return self._engine().table
 
     @property
     def clip_norm(self) -> float:
@@ -127,15 +102,15 @@ class Private:
 
     @property
     def spent(self) -> Spent:
-        """What was charged so far; never less than what ran."""
-        return self._memory if self.ledger is None else self.ledger.spent
+        """What was charged so far, on any rank; never less than what ran."""
+        return self._account.spent
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps that see as many samples as there are, on average."""
         if isinstance(self.settings.sampling, Everything):
             return 1
-        return steps_per_epoch(self.source.size, self.settings.expected_batch_size)
+        return steps_per_epoch(self._source.size, self.settings.expected_batch_size)
 
     def epsilon(self, *, delta: float | None = None, accountant: Accountant | None = None) -> Guarantee:
         """What holds for all that was charged."""
@@ -145,255 +120,225 @@ class Private:
             accountant=accountant or self.settings.accountant,
         )
 
+    def statement(self, *, delta: float | None = None, accountant: Accountant | None = None) -> str:
+        """The same in plain words: who is protected, from what, and what is not covered."""
+        return statement(
+            self.spent,
+            delta=self.settings.delta if delta is None else delta,
+            accountant=accountant or self.settings.accountant,
+            dataset_size=self._source.size,
+            diagnostics=LOOKED_AT if self.settings.diagnostics else (),
+        )
+
     def batches(self, *, epochs: int | None = None, steps: int | None = None) -> Iterator[Batch]:
-        """Draw the batches of some epochs or steps, each for one call of `step`.
+        """Draw the batches of some epochs or steps, each for one call of `step` before the next is drawn.
 
         Ends early, and says so in `stopped`, before the step that would break `max_epsilon`.
 
         Raises:
-            ConfigError: E150, unless exactly one of the two is given.
+            ConfigError: E150, unless exactly one of the two is given, a whole number of 0 or more; E154, where the next
+                batch is asked for and the last was not used: leaving out batches, empty ones too, breaks the sampling.
         """
-        if (epochs is None) == (steps is None):
+        given = steps if epochs is None else epochs
+        if (epochs is None) == (steps is None) or type(given) is not int or given < 0:
             raise ConfigError(
                 "E150",
                 seen=f"epochs={epochs!r}, steps={steps!r}",
-                expected="exactly one of the two",
+                expected="exactly one of the two, a whole number of 0 or more",
                 fix="say batches(epochs=10) or batches(steps=1000)",
             )
-        count = steps if epochs is None else epochs * self.steps_per_epoch
-        self.stopped = ""
-        for _ in range(count or 0):
-            if self._limit is not None and self._turn >= self._limit:
-                self.stopped = f"max_epsilon {self.settings.max_epsilon}"
-                return
-            yield self._draw()
+        return self._batches(given if epochs is None else given * self.steps_per_epoch)
 
     def step(self, batch: Batch) -> None:
         """Charge, clip, add noise, and let the optimizer step.
 
-        Raises:
-            ConfigError: E154, for a batch that `batches` of this object did not draw, or that was used before.
-        """
-        if not isinstance(batch, Batch) or batch.issuer is not self or batch.used:  # pyright: ignore[reportUnnecessaryIsInstance]
-            used = isinstance(batch, Batch) and batch.used  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(
-                "E154",
-                seen="a batch that was used before" if used else f"a {type(batch).__name__} of other origin",
-                expected="a batch from this object's batches(), once",
-                fix="step on what batches() yields; for a batch of your own, step_unsampled, which costs far more",
-            )
-        batch.used = True
-        self._charge_turn()
-        self._step(batch.parts, self._turn)
-        self._turn += 1
+        What was charged stays charged where the step then fails: the batch is used up, and the next one goes on.
 
-    def step_unsampled(self, inputs: Tensor, labels: Tensor) -> None:
+        Raises:
+            ConfigError: E154, for anything but the last batch that `batches` of this object drew, once; E151 where the
+                module's mode has changed to one that looks across the batch; E156 beyond `max_epsilon`; E158, where
+                other parameters train than at the start; E585, where the ledger cannot be written.
+            ResourceError: E601, where the ledger cannot be written. The same batch may be tried again.
+        """
+        self._require_issued(batch)
+        self._guard.check()
+        engine = self._engine()
+        turn = self._account.take(self._planned)
+        batch.used, self._issued = True, None
+        self._planned = max(1, self._planned - 1)
+        self._step(engine, batch.parts(), turn)
+
+    def step_unsampled(self, inputs: Any, labels: Tensor | None = None) -> None:  # noqa: ANN401
         """A step on a batch of the caller's choice, for benchmarks: charged as if every sample had been in it.
 
+        Each sample may be in the batch once; nobody can check that here. With several ranks, all give the same batch.
+
+        Args:
+            inputs: samples first; or, without labels, any collated batch that the loss understands.
+            labels: samples first.
+
         Raises:
-            ConfigError: E156, where it would break `max_epsilon`.
+            ConfigError, ResourceError: as `step`.
         """
-        charge = self._charge_at(self._turn, Everything())
-        budget = self.settings.max_epsilon
-        if budget is not None and self._cost(self.spent + Spent([charge])) > budget:
-            raise ConfigError(
-                "E156",
-                seen=f"a step that would take epsilon beyond max_epsilon {budget}",
-                expected="steps within the budget",
-                fix="step on batches(), which cost less, or stop here",
-            )
-        self._reserve(charge, 1)
-        self._step([Part(moved((inputs, labels), self._device), len(inputs), None)], self._turn)
-        self._limit = self._find_limit()
+        self._guard.check()
+        engine = self._engine()
+        tree = moved(inputs if labels is None else (inputs, labels), self._device)
+        turn = self._account.take_unsampled()
+        self._step(engine, cut(tree, self.settings.physical_batch_size, ranks.number(), ranks.world()), turn)
 
     def save(self, path: Path) -> None:
-        """Write module, optimizer and clip norm as a checkpoint that belongs to the ledger.
+        """Write module, optimizer and clip norm as a checkpoint that belongs to the ledger; only rank 0 writes.
 
         Raises:
             ConfigError: E157, where there is no ledger on disk.
+            ResourceError: E601, when it cannot be written.
         """
-        ledger = self._require_ledger()
-        save_checkpoint(
+        self._account.save(
             path,
             module_state=self.module.state_dict(),
             optimizer_state=self.optimizer.state_dict(),
             extra={"bounds": list(self._bounds)},
-            ledger_head=ledger.head,
-            ledger_position=ledger.position,
         )
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint. Steps are counted from the ledger, so an old checkpoint gains nothing.
+        """Go on from a checkpoint, which rank 0 reads. Steps are counted from the ledger: an old one gains nothing.
 
         Raises:
-            ConfigError: E157 where there is no ledger on disk; E585 where it is not the checkpoint's, or older.
+            ConfigError: E157 where there is no ledger on disk; E585 where it is not the checkpoint's, or older; E111
+                for a damaged file.
         """
-        found = load_checkpoint(path, self._require_ledger())
+        found = self._account.load(path)
         self.module.load_state_dict(found.module_state)
         self.optimizer.load_state_dict(found.optimizer_state)
-        self._bounds = tuple(found.extra["bounds"])
+        clip = self.settings.clip
+        if isinstance(clip, AdaptiveQuantile):  # any other bound is the one that was asked for now
+            self._bounds = (min(clip.most, max(clip.least, float(found.extra["bounds"][0]))),)
 
     def close(self) -> None:
-        """Let others use the ledger."""
-        if self.ledger is not None:
-            self.ledger.close()
+        """End private training: the optimizer may step anywhere again, and others may use the ledger."""
+        self._guard.release()
+        self._account.close()
 
-    def _fields(self, sampling: Sampler) -> dict[str, Any]:
-        return sampling.charge_fields(self.source.size, self.settings.expected_batch_size)
+    def __enter__(self) -> Self:
+        return self
 
-    def _charge_at(self, step: int, sampling: Sampler | None = None) -> Charge:
-        clip, noise = self.settings.clip, self.settings.noise
-        fields = self._fields(sampling or self.settings.sampling)
-        count = clip.count_noise_multiplier if isinstance(clip, AdaptiveQuantile) else 0.0
-        return Charge(
-            mechanism=noise.mechanism,
-            noise_multiplier=noise.multiplier(step),
-            count_noise_multiplier=count,
-            private=not self.settings.debug,
-            **fields,
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __str__(self) -> str:
+        settings, rows = self.settings, self.table
+        frozen = sum(not each.requires_grad for each in self.module.parameters())
+        size = sum(row.size for row in rows)
+        return "\n".join(
+            [
+                f"{type(self.module).__name__} under private training: {size:,} trainable elements in {len(rows)} "
+                f"parameters ({frozen} frozen)",
+                f"clip      {settings.clip}, now to {self.clip_norm:g}",
+                f"noise     {settings.noise}{', REPRODUCIBLE: nothing is private' if settings.debug else ''}",
+                f"sampling  {settings.sampling}, {settings.expected_batch_size:,} of {self._source.size:,} samples "
+                f"expected in a step, {self.steps_per_epoch:,} steps an epoch",
+                f"charged   {self.spent.steps:,} steps",
+                "",
+                *lines(rows),
+            ]
         )
 
-    def _charge_turn(self) -> None:
-        """Charge the next step before it runs; on disk with equal ones behind it, since each write is waited for."""
-        if not self._reserved:
-            charge, most = self._charge_at(self._turn), self.settings.block
-            if self.ledger is None:
-                most = 1
-            elif self._limit is not None:
-                most = max(1, min(most, self._limit - self._turn))
-            same = 1
-            while same < most and self._charge_at(self._turn + same) == charge:
-                same += 1
-            self._reserve(charge, same)
-            self._reserved = same
-        self._reserved -= 1
-
-    def _reserve(self, charge: Charge, steps: int) -> None:
-        if self.ledger is None:
-            self._memory = self._memory + Spent([(charge, steps)])
-        else:
-            self.ledger.reserve(charge, steps)
-
-    def _begin_epoch(self) -> None:
-        """The order of a broken epoch is gone with its process: the rest of the epoch is charged and skipped."""
-        rest = -self._turn % self.steps_per_epoch
-        if isinstance(self.settings.sampling, Shuffled) and rest:
-            self._reserve(self._charge_at(self._turn), rest)
-            self._turn += rest
-
-    def _find_limit(self) -> int | None:
-        """The first turn that the budget does not allow."""
-        settings = self.settings
-        if settings.max_epsilon is None:
-            return None
-        first = self._turn + self._reserved
-        monitor = Monitor(
-            lambda step: self._charge_at(first + step),
-            max_epsilon=settings.max_epsilon,
-            delta=settings.delta,
-            accountant=settings.accountant,
-            spent=self.spent,
-        )
-        return first + monitor.last_step
-
-    def _cost(self, spent: Spent) -> float:
-        settings = self.settings
-        return accounting.epsilon(spent, delta=settings.delta, accountant=settings.accountant).epsilon
+    def _batches(self, count: int) -> Iterator[Batch]:
+        self.stopped = ""
+        for done in range(count):
+            if self._account.exhausted:
+                self.stopped = f"max_epsilon {self.settings.max_epsilon:g}"
+                return
+            batch = self._draw()
+            self._issued, self._planned = batch, count - done
+            yield batch
+            if not batch.used:
+                raise _unissued("a batch that was left out", "every batch to be used, whatever is in it")
 
     def _draw(self) -> Batch:
-        settings = self.settings
-        drawn = settings.sampling.draw(self.source.size, settings.expected_batch_size, self.secret, self._turn)
-        mine = ranks.share(drawn, self._device)
+        settings, source = self.settings, self._source
+        expected = settings.expected_batch_size
+        drawn = None
+        if ranks.number() == 0:
+            drawn = settings.sampling.draw(source.size, expected, self._secret, self._account.place)
         return Batch(
-            mine,
+            ranks.share(drawn, self._device),
             self,
-            lambda rows: self.source.parts(
-                rows, settings.expected_batch_size, settings.physical_batch_size, self._device
-            ),
+            lambda rows: source.parts(rows, expected, settings.physical_batch_size, self._device),
         )
 
-    def _step(self, parts: list[Part], turn: int) -> None:
+    def _step(self, engine: Engine, parts: Iterable[Part], turn: int) -> None:
         settings, clip = self.settings, self.settings.clip
-        self._flat.zero_()
-        tally = torch.zeros(4, dtype=torch.float64)  # samples, not cut, dropped, sum of losses
-        for part in parts:
-            added = self._engine.add(
-                self._task(part),
-                lambda norms: clip.factors(norms, self._bounds),
-                self._views,
-                self._groups,
-                part.mask,
-            )
-            tally += _tallied(added, part.mask, self._bounds)
-        if ranks.number() == 0:
-            settings.noise.add_(self._flat, self.clip_norm, turn, self.secret)
-            if isinstance(clip, AdaptiveQuantile):
-                # Centred, so that a sample moves the count by one half and not by one.
-                tally[1] += float(self.secret.normal(1, dtype=torch.float64)) * clip.count_noise
-        ranks.total(self._flat, tally)
+        adapts = isinstance(clip, AdaptiveQuantile)
+        tally = torch.zeros(4, dtype=torch.float64, device=self._device)
+        noise = torch.zeros(1, dtype=torch.float64, device=self._device)
+        try:
+            self._flat.zero_()
+            with torch.inference_mode(False), torch.enable_grad():
+                for part in parts:
+                    added = engine.add(
+                        self._task(part),
+                        lambda norms: clip.factors(norms, self._bounds),
+                        self._views,
+                        self._groups,
+                        part.mask,
+                    )
+                    if adapts or settings.diagnostics:
+                        tally += tallied(added, part.mask, self._bounds)
+            ranks.to_first(self._flat, tally)
+            if ranks.number() == 0:
+                settings.noise.add_(self._flat, self.clip_norm, turn, self._secret)
+                if adapts:
+                    noise.fill_(float(self._secret.normal(1, dtype=torch.float64)) * clip.count_noise)
+            ranks.from_first(self._flat, tally, noise)
+        except BaseException:
+            self._flat.zero_()  # gradients of the last step are views of it, and must not show a sum without noise
+            raise
         self._flat.div_(settings.expected_batch_size)
-        for parameter, view in zip(self._engine.parameters, self._views, strict=True):
+        for parameter, view in zip(engine.parameters, self._views, strict=True):
             parameter.grad = view.to(parameter.dtype)
-        self.optimizer.step()
+        self._guard.step()
         if settings.diagnostics:
-            self.diagnostics.append(_seen(tally))
+            self.diagnostics.append(seen(tally))
         if isinstance(clip, AdaptiveQuantile):
-            count = float(tally[1]) - 0.5 * float(tally[0] - tally[2])
+            count = uncut(tally) + float(noise)
             self._bounds = (clip.follow(self._bounds[0], count, settings.expected_batch_size),)
 
+    def _engine(self) -> Engine:
+        """The engine of the module's present mode, proved when the mode is first met."""
+        mode = modes(self.module)
+        if mode not in self._engines:
+            engine = Engine(self.module, order=self.settings.clip.order)
+            with torch.inference_mode(False), torch.enable_grad(), casting(self._device, self.settings.autocast):
+                check_apart(self.module, self._few)
+                engine.prepare(self._few)
+            self._engines[mode] = engine
+        return self._engines[mode]
+
     def _task(self, part: Part) -> Task:
-        dtype = self.settings.autocast
-        inner = _Whole(self.module, self.loss)
+        return task(self.module, self._loss, part, self._device, self.settings.autocast)
 
-        def losses() -> Tensor:
-            with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
-                return self.loss(self.module, part.tree)
+    def _few(self, rows: Sequence[int]) -> Task:
+        """A task on a few samples, taken from all over the data: sorted data would make neighbours look alike."""
+        size = self._source.size
+        stride = max(1, size // 16)
+        chosen = [row * stride % size for row in rows]
+        return self._task(Part(moved(self._source.take(chosen), self._device), len(chosen), None))
 
-        def single(values: dict[str, Tensor], *leaves: Tensor) -> Tensor:
-            tree = rebuild(part.tree, [leaf.unsqueeze(0) for leaf in leaves])
-            named = {f"module.{name}": value for name, value in values.items()}
-            return torch.func.functional_call(inner, named, (tree,)).sum()
-
-        return Task(losses, part.count, flatten(part.tree), single)
-
-    def _few(self, rows: Any) -> Part:  # noqa: ANN401
-        chosen = [row % self.source.size for row in rows]
-        return Part(moved(self.source.take(chosen), self._device), len(chosen), None)
-
-    def _require_ledger(self) -> Ledger:
-        if self.ledger is None:
-            raise ConfigError(
-                "E157",
-                seen="a checkpoint of a training whose ledger is in memory only",
-                expected="a ledger on disk, or a resumed training would forget what was spent",
-                fix='give make_private(..., ledger="runs/dp/ledger")',
-            )
-        return self.ledger
+    def _require_issued(self, batch: Batch) -> None:
+        wanted = "the last batch that batches() of this object drew, once"
+        if not isinstance(batch, Batch) or batch.issuer is not self:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise _unissued(f"a {type(batch).__name__} of other origin", wanted)
+        if batch.used:
+            raise _unissued("a batch that was used before", wanted)
+        if batch is not self._issued:
+            raise _unissued("a batch that was drawn before another one", wanted)
 
 
-def _tallied(added: Added, mask: Tensor | None, bounds: tuple[float, ...]) -> Tensor:
-    """Samples, those not cut, those dropped, and the sum of losses, (4,)."""
-    counted = added.counted
-    rows = counted if mask is None else mask
-    cut = (added.norms > added.norms.new_tensor(bounds).unsqueeze(1)).any(dim=0)
-    losses = torch.nan if added.losses is None else torch.where(counted, added.losses, 0.0).sum()
-    samples = rows.numel() if mask is None else rows.sum()
-    found = (samples, (counted & ~cut).sum(), samples - counted.sum(), losses)
-    return torch.stack([torch.as_tensor(each, dtype=torch.float64) for each in found]).cpu()
-
-
-def _seen(tally: Tensor) -> Seen:
-    samples, whole, dropped, losses = cast("list[float]", tally.tolist())
-    counted = max(samples - dropped, 1.0)
-    return Seen(samples=int(samples), dropped=int(dropped), clipped=1.0 - whole / counted, loss=losses / counted)
-
-
-class _Whole(nn.Module):
-    """A module with its loss, so that both can be called with other parameters."""
-
-    def __init__(self, module: nn.Module, loss: Callable[[nn.Module, Any], Tensor]) -> None:
-        super().__init__()
-        self.module, self._loss = module, loss
-
-    def forward(self, tree: Any) -> Tensor:  # noqa: ANN401
-        return self._loss(self.module, tree)
+def _unissued(seen: str, expected: str) -> ConfigError:
+    return ConfigError(
+        "E154",
+        seen=seen,
+        expected=expected,
+        fix="step on what batches() yields, as it comes; for a batch of your own, step_unsampled, which costs far more",
+    )
