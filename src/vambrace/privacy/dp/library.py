@@ -31,7 +31,9 @@ __all__ = [
     "dp_event",
     "gaussian_delta",
     "gaussian_epsilon",
+    "loss_delta",
     "loss_distribution",
+    "loss_epsilon",
     "no_loss",
     "orders",
     "renyi",
@@ -120,6 +122,18 @@ def both(one: Any, other: Any) -> Any:  # noqa: ANN401
     """The loss distribution of two groups of events on one grid."""
     with _quiet():
         return one.compose(other)
+
+
+def loss_epsilon(loss: Any, delta: float) -> float:  # noqa: ANN401
+    """Epsilon of a loss distribution."""
+    with _quiet():
+        return float(loss.get_epsilon_for_delta(delta))
+
+
+def loss_delta(loss: Any, epsilon: float) -> float:  # noqa: ANN401
+    """Delta of a loss distribution."""
+    with _quiet():
+        return float(loss.get_delta_for_epsilon(epsilon))
 
 
 def dp_event(spent: Spent) -> Any:  # noqa: ANN401

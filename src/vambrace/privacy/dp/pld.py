@@ -5,7 +5,7 @@ decided here, because its defaults fail in silence at the ends of the scale:
 
 - The grid. A step whose loss spreads over few cells is overstated (by 4 times at noise 1000, rate 0.01, 10,000 steps),
   and a grid finer than the answer needs takes gigabytes. The cell is about a tenth of the smallest spread, at most
-  1/1024, and never so fine that the result takes more than 2^22 cells.
+  1/1024, and never so fine that the result takes more than 2^20 cells.
 - Rounding. A transform raised to the power of the steps is wrong by about that many units in the last place, which at
   10,000 steps makes epsilon too small from a delta of 1e-10 down. Delta is asked for less that much.
 - Steps on every sample are no matter of grids: their Gaussians are one Gaussian, which has an exact formula.
@@ -31,7 +31,7 @@ __all__ = ["LossLimit", "pld_delta", "pld_epsilon"]
 
 _COARSEST = 2.0**-10
 _CELLS_A_SPREAD = 10
-_MOST_CELLS = 2**22
+_MOST_CELLS = 2**20
 _SMALLEST = 1e-15  # delta below which no loss matters: what the library cuts from the tails
 _ULP = 2.0**-52
 
@@ -55,7 +55,7 @@ def pld_epsilon(found: Events, delta: float) -> float:
     left = delta - _lost(runs)
     if left < 0.9 * delta:
         raise LossLimit(f"a delta of {delta:g} is within the rounding of {_steps(runs):,} steps on a grid")
-    return float(_composed(found.relation, exact, runs).get_epsilon_for_delta(left))
+    return library.loss_epsilon(_composed(found.relation, exact, runs), left)
 
 
 def pld_delta(found: Events, epsilon: float) -> float:
@@ -67,8 +67,7 @@ def pld_delta(found: Events, epsilon: float) -> float:
     exact, runs = _parted(found)
     if not runs:
         return library.gaussian_delta(exact, epsilon)
-    whole = _composed(found.relation, exact, runs)
-    return min(1.0, float(whole.get_delta_for_epsilon(epsilon)) + _lost(runs))
+    return min(1.0, library.loss_delta(_composed(found.relation, exact, runs), epsilon) + _lost(runs))
 
 
 def _parted(found: Events) -> tuple[float, Runs]:
@@ -105,7 +104,7 @@ def _composed(relation: Relation, exact: float, runs: Runs) -> Any:  # noqa: ANN
 
 def _cell(relation: Relation, exact: float, runs: Runs) -> float:
     """The width of the grid's cells, a power of two."""
-    widest = min(_COARSEST, min(_spread(event) for event, _ in runs) / _CELLS_A_SPREAD)
+    spread = min(_spread(event) for event, _ in runs)
     # The loss of a truncated batch is at most about that of a Poisson batch whose neighbours replace a sample.
     seen = [
         (Event(event.kind, event.noise / 2, "poisson", event.rate), count)
@@ -117,7 +116,10 @@ def _cell(relation: Relation, exact: float, runs: Runs) -> float:
         seen.append((Event("gaussian", exact), 1))
     # Losses lie on both sides of nothing.
     reach = 2 * rdp_epsilon(rdp_curve(seen, relation), _SMALLEST)
-    return 2.0 ** math.ceil(math.log2(max(widest / 2, reach / _MOST_CELLS)))
+    cell = 2.0 ** math.ceil(math.log2(max(min(_COARSEST, spread / _CELLS_A_SPREAD) / 2, reach / _MOST_CELLS)))
+    if cell > spread:
+        raise LossLimit(f"a step's loss, about {spread:.2g}, is too small for a grid on which all of them fit")
+    return cell
 
 
 def _spread(event: Event) -> float:
