@@ -1,0 +1,160 @@
+"""Scores of canaries to guesses, and guesses to a bound on epsilon: what an auditor does with what training gave away.
+
+    >>> import numpy as np
+    >>> coins = np.arange(2000) % 2 == 0
+    >>> audit_bound(coins + np.sin(np.arange(2000)), coins, guesses=400, delta=1e-5).correct
+    400
+
+Scores are anything that tends to be larger for samples that were trained on: minus the loss, or how far a weight moved.
+The highest are guessed to be in, the lowest to be out, the rest is left alone. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vambrace.core.options import Options
+from vambrace.privacy.dp.one_run import Method, as_epsilon, check_confidence, lower_bound, require_audit, strongest
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Bound", "audit_bound", "count_correct", "hull_bound"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound(Options):
+    """A lower bound on epsilon, and the counts that prove it.
+
+    Attributes:
+        epsilon: at the confidence, training is not (e, delta)-private for any e below it; 0: nothing was ruled out.
+        delta: of the claim.
+        confidence: that this is so.
+        method: how it was proved; see `vambrace.privacy.dp.one_run`.
+        canaries, guesses, correct: coins, how many were guessed, and how many rightly.
+    """
+
+    epsilon: float
+    delta: float
+    confidence: float
+    method: Method
+    canaries: int
+    guesses: int
+    correct: int
+
+    @classmethod
+    def of(cls, *, canaries: int, guesses: int, correct: int, delta: float, confidence: float, method: Method) -> Bound:
+        """The bound that these counts prove.
+
+        Raises:
+            ConfigError: E158, as `lower_bound`.
+        """
+        return cls(
+            epsilon=lower_bound(
+                method, canaries=canaries, guesses=guesses, correct=correct, delta=delta, confidence=confidence
+            ),
+            delta=delta,
+            confidence=confidence,
+            method=method,
+            canaries=canaries,
+            guesses=guesses,
+            correct=correct,
+        )
+
+
+def audit_bound(
+    scores: ArrayLike,
+    included: ArrayLike,
+    *,
+    guesses: int,
+    delta: float,
+    confidence: float = 0.95,
+    method: Method = "one_run",
+) -> Bound:
+    """The bound that scores prove.
+
+    Args:
+        scores: (canaries,), finite.
+        included: (canaries,) bool: the coins, each thrown by itself with equal chances, before training.
+        guesses: how many canaries to guess, fixed before anybody saw a score; see `vambrace.privacy.dp.power`.
+        delta: of the claim.
+        confidence: of the bound.
+        method: see `vambrace.privacy.dp.one_run`.
+
+    Raises:
+        ConfigError: E158, for values out of range, scores that are not finite, or coins that are no coins.
+    """
+    ranked, coins = _checked(scores, included)
+    require_audit(0 <= guesses <= len(coins), "guesses", guesses, f"0 to {len(coins)}, one a canary at most")
+    correct = count_correct(ranked, coins, guesses)
+    return Bound.of(
+        canaries=len(coins), guesses=guesses, correct=correct, delta=delta, confidence=confidence, method=method
+    )
+
+
+def count_correct(scores: NDArray[np.float64], included: NDArray[np.bool_], guesses: int) -> int:
+    """Right guesses where half of them (rounded up) go to the highest scores, as in, and half to the lowest, as out.
+
+    Equal scores are taken in the order in which they stand, which knows nothing of the coins.
+    """
+    order = np.argsort(-scores, kind="stable")
+    top = (guesses + 1) // 2
+    return int(included[order[:top]].sum() + (~included[order[len(order) - (guesses - top) :]]).sum())
+
+
+def hull_bound(
+    scores: ArrayLike, included: ArrayLike, *, delta: float, confidence: float = 0.95, method: Method = "one_run"
+) -> float:
+    """The best bound over thresholds that lie on the hull of the ROC, each given its part of the error.
+
+    What jax_privacy computes, for comparison with it: only guesses of "in" are made, and the error is divided by the
+    number of thresholds on the hull. That number is known only once the coins are, so the confidence is not proven
+    here, and no audit of vambrace uses it.
+
+    Args:
+        scores: as for `audit_bound`, like all others.
+        included: the coins.
+        delta: of the claim.
+        confidence: of the bound.
+        method: of the proof.
+    """
+    ranked, coins = _checked(scores, included)
+    canaries = len(coins)
+    check_confidence(method, canaries, delta, confidence)
+    thresholds = np.append(np.unique(ranked), np.inf)
+    missed = np.searchsorted(np.sort(ranked[coins]), thresholds)
+    spared = np.searchsorted(np.sort(ranked[~coins]), thresholds)
+    kept = _hull(np.stack([missed, spared], axis=1))
+    right, wrong = coins.sum() - missed[kept], (~coins).sum() - spared[kept]
+    error = (1 - confidence) / len(kept)
+    made = np.maximum(right + wrong, 1)
+    share = right / made
+    best = 0.0
+    # The promising first: the others are then seldom worth a search.
+    for place in np.argsort(3 * np.sqrt(share * (1 - share) / made) - share):
+        guesses, correct = int(right[place] + wrong[place]), int(right[place])
+        best = strongest(method, canaries, guesses, correct, delta, error, best) if guesses else best
+    return as_epsilon(method, best, delta)
+
+
+def _hull(points: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places of the corners of the upper hull of a rising staircase, both ends among them."""
+    kept = np.arange(len(points))
+    while len(kept) > 2:
+        steps = np.diff(points[kept], axis=0)
+        inside = steps[:-1, 1] * steps[1:, 0] <= steps[1:, 1] * steps[:-1, 0]
+        if not inside.any():
+            break
+        kept = kept[np.concatenate(([True], ~inside, [True]))]
+    return kept
+
+
+def _checked(scores: ArrayLike, included: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    ranked, coins = np.asarray(scores, dtype=np.float64), np.asarray(included)
+    require_audit(coins.dtype == np.bool_ and coins.ndim == 1, "included", coins.dtype, "one bool a canary")
+    require_audit(ranked.shape == coins.shape, "scores", ranked.shape, f"one a canary, {coins.shape}")
+    require_audit(len(coins) > 0 and bool(np.isfinite(ranked).all()), "scores", "not all finite", "finite numbers")
+    return ranked, coins
