@@ -412,6 +412,15 @@ def test_where_the_grid_does_not_reach_rdp_does() -> None:
     assert 0 < back.delta < 1e-9
 
 
+def test_the_smaller_of_two_bounds_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vambrace.privacy.dp import pld
+
+    monkeypatch.setattr(pld, "_cell", lambda *_: 0.125)
+    found = epsilon(Spent([(step(), 1000)]), delta=1e-5)
+    assert found.epsilon == of((step(), 1000), accountant="rdp")
+    assert (found.accountant, found.notes) == ("rdp", ("rdp instead of pld: its bound is the smaller one here",))
+
+
 def test_memory_trouble_is_a_note_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     from vambrace.privacy.dp import library
 

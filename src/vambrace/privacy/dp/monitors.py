@@ -45,7 +45,8 @@ class Monitor:
         delta: at which delta, above 0, below 1.
         accountant: "rdp", "pld", "zcdp" or "gdp"; "pld" allows more steps and takes seconds to say how many.
         spent: what was charged before step 0, on the same data.
-        horizon: steps beyond this are not allowed, whatever they cost: a schedule whose noise grows may cost less and
+        horizon: steps beyond this are not allowed, whatever they cost; give it the steps that are planned. A schedule is
+            read up to the last step that is allowed, and one whose noise grows may cost less and
             less for ever.
     """
 
@@ -54,7 +55,7 @@ class Monitor:
     delta: float
     accountant: Accountant = "rdp"
     spent: Spent = field(default_factory=Spent)
-    horizon: int = 10_000_000
+    horizon: int = 1_000_000
 
     def __post_init__(self) -> None:
         check_epsilon(self.max_epsilon)
