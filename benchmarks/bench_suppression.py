@@ -178,8 +178,8 @@ def block(result: dict[str, object]) -> str:
         lines = [
             f"**{each['case']}**",
             "",
-            "| training | weights at 0 | accuracy, unseen | change | membership AUC | change |",
-            "|---|---|---|---|---|---|",
+            "| training | weights at 0 | accuracy, unseen | change | membership AUC | change | found at 10 % false |",
+            "|---|---|---|---|---|---|---|",
         ]
         for arm, found in each["arms"].items():
             over, change = found["over_seeds"], found["minus_plain"]
@@ -190,6 +190,7 @@ def block(result: dict[str, object]) -> str:
                 "" if arm == PLAIN else f"{_signed(change['accuracy'], 100, 1)} points",
                 f"{over['auc']['mean']:.3f}",
                 "" if arm == PLAIN else _signed(change["auc"], 1, 3),
+                f"{100 * over['tpr_at_0.1']['mean']:.1f} %",
             ]
             lines.append(f"| {' | '.join(cells)} |")
         parts.append("\n".join(lines))
@@ -198,8 +199,8 @@ def block(result: dict[str, object]) -> str:
         f"(Means over {result['seeds']} seeds, changes against training without suppression on the same draws, with "
         "Student's 95 % interval. "
         f"{result['epochs']} epochs of Adam; {known['cpu']}, torch {known['versions']['torch']}, commit "
-        f"{known['commit'][:12]}; `benchmarks/results/suppression.json`, which also has every seed, "
-        "its DeLong interval, and the true positive rate at 10 % false positives.)"
+        f"{known['commit'][:12]}; `benchmarks/results/suppression.json`, which also has every seed "
+        "and its DeLong interval. Found: members above the threshold that lets 10 % of the others through.)"
     )
     return "\n\n".join(parts)
 

@@ -22,8 +22,8 @@ _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def smallest(weights: Tensor, count: int, taken: Tensor | None = None) -> Tensor:
     """A mask of exactly `count` elements: those that `taken` marks, then by magnitude, ties by position.
 
-    Position is row-major whatever the memory format, so equal weights give equal masks. NaN counts as
-    the largest magnitude.
+    Position is row-major whatever the memory format, so equal weights give equal masks. NaN counts as the largest
+    magnitude.
 
     Args:
         weights: floating point, any shape.
