@@ -45,9 +45,8 @@ class Monitor:
         delta: at which delta, above 0, below 1.
         accountant: "rdp", "pld", "zcdp" or "gdp"; "pld" allows more steps and takes seconds to say how many.
         spent: what was charged before step 0, on the same data.
-        horizon: steps beyond this are not allowed, whatever they cost; give it the steps that are planned. A schedule is
-            read up to the last step that is allowed, and one whose noise grows may cost less and
-            less for ever.
+        horizon: steps beyond this are not allowed, whatever they cost; give it the steps that are planned. A schedule
+            is read up to about twice the last step that is allowed, and noise that grows may cost less for ever.
     """
 
     schedule: Charge | Callable[[int], Charge]
