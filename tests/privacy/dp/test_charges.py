@@ -52,4 +52,4 @@ def test_runs_keep_every_step_and_survive_json(runs: list[tuple[Charge, int]]) -
 def test_what_no_step_can_cost_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as caught:
         Charge(**{**ONE.as_json(), **fields})
-    assert caught.value.code == "E140"
+    assert caught.value.code == "E144"
