@@ -1,8 +1,8 @@
 """Gaussian differential privacy: one number, mu; sampled steps by the central limit theorem, which is no upper bound.
 
 Unsampled Gaussians compose exactly: mu = sqrt(steps) / z. Sampled ones only approach a Gaussian as steps grow: Poisson
-by Bu, Dong, Long, Su 2020, "Deep learning with Gaussian differential privacy"; without replacement by Dong,
-Roth, Su 2022, "Gaussian differential privacy", section 5. Imports no torch.
+by "Deep learning with Gaussian differential privacy" (2020, arXiv 1911.11607); without replacement by Dong, Roth, Su
+2022, "Gaussian differential privacy", section 5. Imports no torch.
 """
 
 from __future__ import annotations
