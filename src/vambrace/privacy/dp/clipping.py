@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["AdaptiveQuantile", "Automatic", "Clipping", "Flat", "PerLayer", "moved"]
 
 
+_SHORTEST = 1e-6
+"""The smallest clip norm."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clipping(Options):
     """Base of the four ways to clip.
@@ -36,7 +40,10 @@ class Clipping(Options):
     clip_norm: Ratio = 1.0
 
     def __post_init__(self) -> None:
-        require_option(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0 (inf clips nothing)")
+        # Squares of gradients much shorter than this vanish in float32, so nobody could tell that they are too long.
+        require_option(
+            self.clip_norm >= _SHORTEST, "clip_norm", self.clip_norm, f"at least {_SHORTEST:g} (inf: no clip)"
+        )
 
     @property
     def order(self) -> Literal["l1", "l2"]:
@@ -85,7 +92,12 @@ class PerLayer(Clipping):
     clip_norms: tuple[Ratio, ...] = ()
 
     def __post_init__(self) -> None:
-        require_option(all(each > 0 for each in self.clip_norms), "clip_norms", self.clip_norms, "all above 0")
+        require_option(
+            all(each >= _SHORTEST for each in self.clip_norms),
+            "clip_norms",
+            self.clip_norms,
+            f"all at least {_SHORTEST:g}",
+        )
         if self.clip_norms:
             require_option(self.clip_norm == 1.0, "clip_norm", self.clip_norm, "left out beside clip_norms")
             object.__setattr__(self, "clip_norm", math.hypot(*self.clip_norms))
@@ -145,7 +157,7 @@ class AdaptiveQuantile(Clipping):
     learning_rate: Ratio = 0.2
     count_noise: Ratio
     update: Literal["geometric", "linear"] = "geometric"
-    least: Ratio = 1e-6
+    least: Ratio = _SHORTEST
     most: Ratio = 1e6
 
     def __post_init__(self) -> None:
@@ -153,8 +165,10 @@ class AdaptiveQuantile(Clipping):
         require_option(0 < self.quantile < 1, "quantile", self.quantile, "between 0 and 1")
         require_option(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         require_option(self.count_noise > 0, "count_noise", self.count_noise, "above 0: the count is a release too")
-        held = 0 < self.least <= self.clip_norm <= self.most < math.inf
-        require_option(held, "clip_norm", self.clip_norm, f"from least {self.least} to most {self.most}")
+        held = _SHORTEST <= self.least <= self.clip_norm <= self.most < math.inf
+        require_option(
+            held, "clip_norm", self.clip_norm, f"from least {self.least} (at least {_SHORTEST:g}) to most {self.most}"
+        )
 
     @property
     def count_noise_multiplier(self) -> float:

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vambrace.privacy.dp.engine.pieces import Block, Direct, Outer, Piece, wide
-from vambrace.privacy.dp.engine.rules import linear, positions, record, spread_out
+from vambrace.privacy.dp.engine.pieces import Block, Direct, Piece, folded, wide
+from vambrace.privacy.dp.engine.products import Outer
+from vambrace.privacy.dp.engine.rules import linear, positions, record, sample_place
 from vambrace.privacy.dp.engine.tape import Kept, NoRule, Tape
 
 __all__ = ["ATTENTION"]
@@ -59,66 +60,47 @@ def _attention(
         raise NoRule(
             names or ["attention"], "an attention with bias_k, add_zero_attn or static keys, or without samples"
         )
-    projected = _packed(tape, query, key, value, in_proj_weight, in_proj_bias)
     if use_separate_proj_weight:
-        biases = (None,) * 3 if in_proj_bias is None else None
-        weights = q_proj_weight, k_proj_weight, v_proj_weight
-        projected = _apart(tape, (query, key, value), weights, in_proj_bias, biases)
-    heads = [each.unflatten(2, (num_heads, -1)).permute(1, 2, 0, 3) for each in projected]  # (n, heads, L, e / heads)
+        projected = _apart(tape, (query, key, value), (q_proj_weight, k_proj_weight, v_proj_weight), in_proj_bias)
+    else:
+        projected = _packed(tape, query, key, value, in_proj_weight, in_proj_bias)
+    heads = [folded(each, 2, (num_heads, -1)).permute(1, 2, 0, 3) for each in projected]  # (n, heads, L, e / heads)
     mask = _mask(attn_mask, key_padding_mask, heads[0], num_heads)
     if attn_mask is None and is_causal:
         raise RuntimeError("is_causal needs an attn_mask, as in torch")
-    weights: Tensor | None = None
-    share = dropout_p if training else 0.0
+    shares: Tensor | None = None
+    dropped = dropout_p if training else 0.0
     if need_weights:
         scores = heads[0] / math.sqrt(heads[0].shape[3]) @ heads[1].mT
-        weights = (scores if mask is None else scores + mask).softmax(dim=3)
-        weights = F.dropout(weights, share) if share else weights
-        mixed = weights @ heads[2]
+        shares = (scores if mask is None else scores + mask).softmax(dim=3)
+        shares = F.dropout(shares, dropped) if dropped else shares
+        mixed = shares @ heads[2]
     else:
-        mixed = F.scaled_dot_product_attention(*heads, attn_mask=mask, dropout_p=share)
-    joined = mixed.permute(2, 0, 1, 3).flatten(2)
-    tracked = tape.slot(out_proj_weight) is not None or tape.slot(out_proj_bias) is not None
-    out = (
-        linear(tape, F.linear, joined, out_proj_weight, out_proj_bias)
-        if tracked
-        else F.linear(joined, out_proj_weight, out_proj_bias)
-    )
-    if weights is not None and average_attn_weights:
-        weights = weights.mean(dim=1)
-    return out, weights
+        mixed = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=mask, dropout_p=dropped)
+    out = linear(tape, F.linear, mixed.permute(2, 0, 1, 3).flatten(2), out_proj_weight, out_proj_bias)
+    return out, shares.mean(dim=1) if shares is not None and average_attn_weights else shares
 
 
 def _packed(
     tape: Tape, query: Tensor, key: Tensor, value: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, ...]:
     """Query, key and value by one matrix (3 e, e) whose three blocks may have inputs of their own."""
-    if weight is None:
-        return ()
+    assert weight is not None  # torch gives this or three
     if query is key and key is value:
-        if tape.slot(weight) is None and tape.slot(bias) is None:
-            return F.linear(query, weight, bias).chunk(3, dim=2)
         return linear(tape, F.linear, query, weight, bias).chunk(3, dim=2)
     size = weight.shape[0] // 3
     return tuple(_block(tape, given, weight, bias, at * size, size) for at, given in enumerate((query, key, value)))
 
 
 def _apart(
-    tape: Tape,
-    givens: tuple[Tensor, ...],
-    weights: tuple[Tensor | None, ...],
-    bias: Tensor | None,
-    biases: tuple[None, ...] | None,
+    tape: Tape, givens: tuple[Tensor, ...], weights: tuple[Tensor | None, ...], bias: Tensor | None
 ) -> tuple[Tensor, ...]:
     """Query, key and value by three matrices and one bias (3 e,)."""
     out: list[Tensor] = []
     for at, (given, weight) in enumerate(zip(givens, weights, strict=True)):
-        assert weight is not None  # noqa: S101  torch gives all three or none
-        tracked = tape.slot(weight) is not None
-        found = linear(tape, F.linear, given, weight) if tracked else F.linear(given, weight)
-        if bias is not None:
-            found = _block_bias(tape, found, bias, at * weight.shape[0], weight.shape[0])
-        out.append(found)
+        assert weight is not None  # torch gives all three or none
+        found, size = linear(tape, F.linear, given, weight), weight.shape[0]
+        out.append(found if bias is None else _block_bias(tape, found, bias, at * size, size))
     return tuple(out)
 
 
@@ -128,7 +110,9 @@ def _block(tape: Tape, given: Tensor, weight: Tensor, bias: Tensor | None, start
     if slot is None:
         out = F.linear(given, part)
     else:
-        given, where = spread_out(tape, slot, given, "attention")
+        where = sample_place(tape, slot, given, "attention")
+        if where is None:
+            raise NoRule([tape.name(slot)], "attention to something that has no samples")
         kept, count, shape, held = Kept(), tape.count, tuple(weight.shape), given.detach()
         out = tape.watch(kept, lambda: F.linear(given, part), given)
 
@@ -144,7 +128,9 @@ def _block_bias(tape: Tape, out: Tensor, bias: Tensor, start: int, size: int) ->
     slot, part = tape.slot(bias), bias.detach()[start : start + size]
     if slot is None:
         return out + part
-    where, kept, count, shape = tape.locate(slot, out, "attention"), Kept(), tape.count, tuple(bias.shape)
+    where, kept, count, shape = tape.locate(slot, tuple(out.shape), "attention"), Kept(), tape.count, tuple(bias.shape)
+    if where.kind == "none":
+        raise NoRule([tape.name(slot)], "attention to something that has no samples")
     found = tape.watch(kept, lambda: out + part, out)
 
     def piece(gradient: Tensor) -> Piece:
@@ -160,7 +146,7 @@ def _mask(attn_mask: Tensor | None, padding: Tensor | None, queries: Tensor, hea
     if attn_mask is not None:
         total = _additive(attn_mask, queries)
         if total.dim() == 3:
-            total = total.unflatten(0, (-1, heads))
+            total = folded(total, 0, (-1, heads))
     if padding is not None:
         hidden = _additive(padding, queries)[:, None, None, :]
         total = hidden if total is None else total + hidden

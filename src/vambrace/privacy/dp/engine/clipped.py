@@ -8,7 +8,7 @@ wiped before anything is summed, so that it can neither poison the batch nor giv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,14 +16,19 @@ import torch
 from torch import Tensor
 
 from vambrace.privacy.dp.engine.attention import ATTENTION
+from vambrace.privacy.dp.engine.exact import exact
+from vambrace.privacy.dp.engine.norms import NORMS
 from vambrace.privacy.dp.engine.operators import OPERATORS, derive
-from vambrace.privacy.dp.engine.pieces import Piece, combined
+from vambrace.privacy.dp.engine.pieces import Piece
+from vambrace.privacy.dp.engine.products import parts, settle
+from vambrace.privacy.dp.engine.recurrent import RECURRENT
 from vambrace.privacy.dp.engine.rules import LAYERS
-from vambrace.privacy.dp.engine.tape import Place, Tape
+from vambrace.privacy.dp.engine.tape import Places, Tape
+from vambrace.privacy.dp.engine.together import combined
 
-__all__ = ["Gathered", "clip_and_add", "gather", "new_tape", "square_norms"]
+__all__ = ["Gathered", "clip_and_add", "gather", "new_tape"]
 
-RULES = {**LAYERS, **OPERATORS, **ATTENTION}
+RULES = {**LAYERS, **NORMS, **OPERATORS, **ATTENTION, **RECURRENT}
 
 
 @dataclass(slots=True)
@@ -39,54 +44,44 @@ class Gathered:
     uses: list[tuple[str, ...]]
 
 
-def new_tape(
-    count: int, parameters: Sequence[Tensor], names: tuple[str, ...], places: Mapping[tuple[int, int], Place] | None
-) -> Tape:
+def new_tape(count: int, parameters: Sequence[Tensor], names: tuple[str, ...], places: Places | None) -> Tape:
     """A tape for one forward pass of `count` samples."""
     slots = {id(each): slot for slot, each in enumerate(parameters)}
     return Tape(count=count, slots=slots, names=names, places=places, rules=RULES, otherwise=derive)
 
 
-def gather(tape: Tape, total: Tensor) -> Gathered:
+def gather(tape: Tape, total: Tensor, parameters: Sequence[Tensor]) -> Gathered:
     """Run the backward pass of `total` and collect the pieces of every parameter.
 
     Raises:
-        RuntimeError: for inputs of recorded functions that were changed in place since.
+        NoRule: see `Tape.backward`.
     """
-    tape.closed = True
-    if total.requires_grad:
-        with tape:
-            torch.autograd.grad(total, tape.probe, allow_unused=True)
+    tape.backward(total, parameters)
     pieces: list[list[Piece]] = [[] for _ in tape.names]
     uses: list[list[str]] = [[] for _ in tape.names]
     stood_in: list[list[Piece]] = [[] for _ in tape.derived]
-    for use in tape.uses:
-        use.check(tape.name(use.slot))
-        _add(pieces, stood_in, use.slot, use.piece())
-    # A derived tensor comes after what it is derived from.
-    for number in range(len(tape.derived) - 1, -1, -1):
-        if stood_in[number]:
-            source = tape.derived[number]
-            gradients = combined(stood_in[number])
-            total_gradient = gradients[0].per_sample(slice(None))
-            for other in gradients[1:]:
-                total_gradient = total_gradient + other.per_sample(slice(None))
-            for slot, piece in zip(source.slots, source.back(total_gradient), strict=True):
-                _add(pieces, stood_in, slot, piece)
-    for use in tape.uses:
-        for slot in tape.origins(use.slot):
-            if use.what not in uses[slot]:
-                uses[slot].append(use.what)
-    return Gathered([combined(each) if each else [] for each in pieces], [tuple(each) for each in uses])
 
+    def add(slot: int, piece: Piece | None) -> None:
+        if piece is not None:
+            (pieces[slot] if slot >= 0 else stood_in[-slot - 1]).append(piece)
 
-def square_norms(gathered: Gathered, groups: Sequence[Sequence[int]], count: int, like: Tensor, order: str) -> Tensor:
-    """Squared norms (g, n) of the per-sample gradients of every group of parameters; plain l1 norms for order "l1"."""
-    found = like.new_zeros(len(groups), count)
-    for row, group in zip(found, groups, strict=True):
-        for piece in (piece for slot in group for piece in gathered.pieces[slot]):
-            row.add_(piece.per_sample(slice(None)).flatten(1).abs().sum(dim=1) if order == "l1" else piece.squares())
-    return found
+    with exact(total.device):
+        rows = torch.arange(tape.count, device=total.device)
+        for use in tape.uses:
+            add(use.slot, use.piece())
+            for slot in tape.origins(use.slot):
+                if use.what not in uses[slot]:
+                    uses[slot].append(use.what)
+        # A derived tensor comes after what it is derived from.
+        for source, found in zip(reversed(tape.derived), reversed(stood_in), strict=True):
+            if found:
+                gradients = sum(
+                    (piece.per_sample(slice(None)) for piece in found[1:]), start=found[0].per_sample(slice(None))
+                )
+                for slot, piece in zip(source.slots, source.back(gradients), strict=True):
+                    add(slot, piece)
+        own = [combined(each, tuple(of.shape), rows) for each, of in zip(pieces, parameters, strict=True)]
+    return Gathered(own, [tuple(each) for each in uses])
 
 
 def clip_and_add(
@@ -113,24 +108,54 @@ def clip_and_add(
     Returns:
         Norms (g, n) before clipping, and whether (n,) a sample counts: it is no padding and its gradient is finite.
     """
-    squares = square_norms(gathered, groups, count, views[0], order)
-    norms = squares if order == "l1" else squares.sqrt_()
-    counted = norms.isfinite().all(dim=0)
-    if mask is not None:
-        counted &= mask
-    if not bool(counted.all()):
-        for pieces in gathered.pieces:
-            for piece in pieces:
+    with exact(views[0].device):
+        norms = (
+            _absolute_norms(gathered, groups, count, views) if order == "l1" else _norms(gathered, groups, count, views)
+        )
+        counted = norms.isfinite().all(dim=0)
+        if mask is not None:
+            counted &= mask
+        if not bool(counted.all()):
+            for piece in (piece for pieces in gathered.pieces for piece in pieces):
                 piece.drop(counted)
-        norms = norms.masked_fill(~counted, 0.0)
-    factors = factors_of(norms) * counted
-    for row, group in zip(factors, groups, strict=True):
-        for slot in group:
-            for piece in gathered.pieces[slot]:
-                piece.add_sum(row, views[slot])
+            norms = norms.masked_fill(~counted, 0.0)
+        factors = factors_of(norms) * counted
+        for row, group in zip(factors, groups, strict=True):
+            for slot in group:
+                if order == "l1":
+                    _add_written(gathered.pieces[slot], row, views[slot])
+                    continue
+                for piece in gathered.pieces[slot]:
+                    piece.add_sum(row, views[slot])
     return norms, counted
 
 
-def _add(pieces: list[list[Piece]], stood_in: list[list[Piece]], slot: int, piece: Piece | None) -> None:
-    if piece is not None:
-        (pieces[slot] if slot >= 0 else stood_in[-slot - 1]).append(piece)
+def _norms(gathered: Gathered, groups: Sequence[Sequence[int]], count: int, views: Sequence[Tensor]) -> Tensor:
+    """L2 norms (g, n) of the per-sample gradients of every group of parameters."""
+    members = [[piece for slot in group for piece in gathered.pieces[slot]] for group in groups]
+    measured = [[piece.squares() for piece in group] for group in members]
+    if settle(piece for group in members for piece in group):
+        measured = [[piece.squares() for piece in group] for group in members]
+    found = views[0].new_zeros(len(groups), count)
+    for row, squares in zip(found, measured, strict=True):
+        for each in squares:
+            row.add_(each)
+    return found.sqrt_()
+
+
+def _absolute_norms(gathered: Gathered, groups: Sequence[Sequence[int]], count: int, views: Sequence[Tensor]) -> Tensor:
+    """L1 norms (g, n). Blocks of one parameter do not overlap, so theirs add up."""
+    found = views[0].new_zeros(len(groups), count)
+    for row, group in zip(found, groups, strict=True):
+        for slot in group:
+            for piece in gathered.pieces[slot]:
+                for rows in parts(torch.arange(count, device=row.device), views[slot].numel()):
+                    row[rows] += piece.per_sample(rows).flatten(1).abs().sum(dim=1)
+    return found
+
+
+def _add_written(pieces: Sequence[Piece], factors: Tensor, out: Tensor) -> None:
+    """What has been measured as it was written down is added as it is written down."""
+    for piece in pieces:
+        for rows in parts(torch.arange(len(factors), device=out.device), out.numel()):
+            out.view(-1).addmv_(piece.per_sample(rows).flatten(1).t(), factors[rows])

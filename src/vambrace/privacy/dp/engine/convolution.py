@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vambrace.privacy.dp.engine.pieces import ghost_pays, squared_lengths, wide
+from vambrace.privacy.dp.engine.pieces import folded, wide
+from vambrace.privacy.dp.engine.products import Product, ghost_pays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,11 @@ class Window:
         """Whether as much is padded on the left as on the right."""
         return all(left == right for left, right in self.padding)
 
+    @property
+    def sides(self) -> list[int]:
+        """The padding as `F.pad` takes it, last dimension first."""
+        return [side for pair in reversed(self.padding) for side in pair]
+
 
 _CACHED = 2**19
 """Elements of patches that are laid out at a time: 2 MiB, about a core's own cache. All at once took twice as long."""
@@ -56,7 +62,7 @@ def patches(padded: Tensor, window: Window) -> Tensor:
     return seen.permute(kernel_first).flatten(2 + dims).flatten(1, 1 + dims)
 
 
-class Convolved:
+class Convolved(Product):
     """A weight (o, c / groups, *kernel) that took inputs (m, c, *spatial) to outputs with gradients (m, o, *positions).
 
     Args:
@@ -68,46 +74,45 @@ class Convolved:
     """
 
     def __init__(self, inputs: Tensor, slopes: Tensor, shape: tuple[int, ...], window: Window, count: int) -> None:
+        super().__init__(math.prod(shape))
         self._inputs, self._slopes = wide(inputs), wide(slopes)
         self._shape, self._window, self._count = shape, window, count
-        self._kept: Tensor | None = None
+        self._images = len(slopes) // count
 
     @property
     def method(self) -> str:
-        positions = math.prod(self._slopes.shape[2:]) * (len(self._slopes) // self._count)
+        positions = math.prod(self._slopes.shape[2:]) * self._images
         outputs = self._shape[0] // self._window.groups
         return "ghost" if ghost_pays(positions, outputs, math.prod(self._shape[1:])) else "instantiated"
 
-    def squares(self) -> Tensor:
-        if self.method == "ghost":
-            found: list[Tensor] = []
-            for seen, slopes in self._matrices(slice(0, self._count)):
-                grams = seen.mT @ seen, slopes.mT @ slopes
-                found.append(grams[0].mul_(grams[1]).sum(dim=(1, 2, 3)))
-            return torch.cat(found).clamp_(min=0.0)
-        self._kept = self.per_sample(slice(None))
-        return squared_lengths(self._kept)
+    def ghost(self) -> tuple[Tensor, Tensor, Tensor]:
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        for seen, slopes in self._matrices(slice(None)):
+            grams = seen.mT @ seen, slopes.mT @ slopes
+            longest = grams[0].diagonal(dim1=2, dim2=3).amax(dim=(1, 2))
+            products = grams[0].mul_(grams[1])
+            apart = products.diagonal(dim1=2, dim2=3).sum(dim=(1, 2))
+            found.append((products.sum(dim=(1, 2, 3)), apart, longest))
+        squares, apart, longest = (torch.cat(each) for each in zip(*found, strict=True))
+        return squares, apart, longest
 
-    def per_sample(self, rows: slice) -> Tensor:
-        chosen = range(self._count)[rows]
-        out = self._slopes.new_empty(len(chosen), *self._shape)
+    def per_sample(self, rows: slice | Tensor) -> Tensor:
+        length = len(range(self._count)[rows]) if isinstance(rows, slice) else len(rows)
+        out = self._slopes.new_empty(length, *self._shape)
         done = 0
-        for seen, slopes in self._matrices(slice(chosen.start, chosen.stop)):
+        for seen, slopes in self._matrices(rows):
             part = out[done : done + len(seen)].view(len(seen), self._window.groups, -1, seen.shape[2])
             torch.matmul(slopes, seen.mT, out=part)
             done += len(seen)
         return out
 
-    def add_sum(self, factors: Tensor, out: Tensor) -> None:
-        if self._kept is not None:
-            out.view(-1).addmv_(self._kept.flatten(1).t(), factors)
-            return
+    def add_weighted(self, factors: Tensor, out: Tensor) -> None:
         window, inputs = self._window, self._inputs
-        each = factors.repeat_interleave(len(self._slopes) // self._count)
+        each = factors.repeat_interleave(self._images)
         weighted = self._slopes * each.view(-1, *(1,) * (self._slopes.dim() - 1))
         padding = [left for left, _ in window.padding]
         if not window.symmetric:
-            inputs = F.pad(inputs, [side for pair in reversed(window.padding) for side in pair])
+            inputs = F.pad(inputs, window.sides)
             padding = [0] * len(padding)
         out += torch.ops.aten.convolution_backward(
             weighted,
@@ -124,25 +129,29 @@ class Convolved:
         )[1]
 
     def drop(self, kept: Tensor) -> None:
-        each = kept.repeat_interleave(len(self._slopes) // self._count)
+        super().drop(kept)
+        each = kept.repeat_interleave(self._images)
         each = ~each.view(-1, *(1,) * (self._slopes.dim() - 1))
         self._inputs, self._slopes = self._inputs.masked_fill(each, 0.0), self._slopes.masked_fill(each, 0.0)
-        self._kept = None
 
-    def _matrices(self, rows: slice) -> Iterator[tuple[Tensor, Tensor]]:
+    def _matrices(self, rows: slice | Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """What is seen (m, groups, c * kernel, L) and slopes (m, groups, o, L) by group, some samples at a time."""
-        groups, images = self._window.groups, len(self._slopes) // self._count
-        sides = [side for pair in reversed(self._window.padding) for side in pair]
-        padded = F.pad(self._inputs, sides) if any(sides) else self._inputs
-        laid_out = padded.shape[1] * math.prod(self._window.kernel) * math.prod(self._slopes.shape[2:]) * images
-        step = max(1, _CACHED // max(1, laid_out))
-        for first in range(rows.start, rows.stop, step):
-            chosen = slice(first * images, min(rows.stop, first + step) * images)
-            seen, slopes = patches(padded[chosen], self._window), self._slopes[chosen]
-            seen = seen.unflatten(1, (groups, -1))
-            slopes = slopes.reshape(len(slopes), groups, self._shape[0] // groups, -1)
+        groups, images, window = self._window.groups, self._images, self._window
+        inputs, outputs = self._inputs, self._slopes
+        if isinstance(rows, Tensor) or rows != slice(None):
+            inputs, outputs = (folded(each, 0, (-1, images))[rows].flatten(0, 1) for each in (inputs, outputs))
+        padded = F.pad(inputs, window.sides) if any(window.sides) else inputs
+        positions = math.prod(outputs.shape[2:])
+        laid_out = padded.shape[1] * math.prod(window.kernel) * positions * images
+        step = max(1, _CACHED // max(1, laid_out)) * images
+        for first in range(0, len(outputs), step):
+            seen = folded(patches(padded[first : first + step], window), 1, (groups, -1))
+            slopes = outputs[first : first + step].reshape(len(seen), groups, -1, positions)
             if images > 1:
-                seen, slopes = (
-                    each.unflatten(0, (-1, images)).permute(0, 2, 3, 1, 4).flatten(3) for each in (seen, slopes)
-                )
+                seen, slopes = _side_by_side(seen, images), _side_by_side(slopes, images)
             yield seen, slopes
+
+
+def _side_by_side(parts: Tensor, images: int) -> Tensor:
+    """Matrices (m * images, groups, a, L) of neighbouring images as one, (m, groups, a, images * L)."""
+    return folded(parts, 0, (-1, images)).permute(0, 2, 3, 1, 4).flatten(3)

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from vambrace.errors import ConfigError
 from vambrace.privacy.dp.engine.clipped import Gathered, clip_and_add, gather, new_tape
+from vambrace.privacy.dp.engine.crossing import refuse_modules
+from vambrace.privacy.dp.engine.exact import unwarned
 from vambrace.privacy.dp.engine.pieces import WHY, Direct, wide
-from vambrace.privacy.dp.engine.proof import Proof, checked_losses, short
-from vambrace.privacy.dp.engine.quiet import Quiet
-from vambrace.privacy.dp.engine.tape import NoRule, Place, place
+from vambrace.privacy.dp.engine.proof import Proof, checked_losses, crossed, mixing, moved, short
+from vambrace.privacy.dp.engine.quiet import Guarded, Start, quiet
+from vambrace.privacy.dp.engine.tape import NoRule, Place, Places, place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +33,9 @@ __all__ = ["Added", "Engine", "Row", "Task"]
 
 _COUNTS = ((3, 5), (5, 7), (7, 11), (11, 13))
 """Sizes of the two batches of a trace; others where one of them happens to be the size of something else."""
+
+_MOVED = 0.1
+"""How far parameters are moved while gradients are proved, as a share of their spread."""
 
 _CHUNK = 2**24
 """Elements of per-sample gradients that are written down at a time where there is no better way: 64 MiB."""
@@ -88,12 +93,16 @@ class Engine:
     parameters: tuple[nn.Parameter, ...] = field(init=False)
     table: tuple[Row, ...] = field(init=False, default=())
     fallback: str = field(init=False, default="")
-    _places: dict[tuple[int, int], Place] = field(init=False, default_factory=dict[tuple[int, int], Place])
+    _places: dict[tuple[int, ...], tuple[Place, ...]] = field(
+        init=False, default_factory=dict[tuple[int, ...], tuple[Place, ...]]
+    )
+    _ids: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         named = [(name, each) for name, each in self.module.named_parameters() if each.requires_grad]
         self.names = tuple(name for name, _ in named)
         self.parameters = tuple(each for _, each in named)
+        self._ids = [id(each) for each in self.parameters]
 
     @property
     def size(self) -> int:
@@ -101,7 +110,7 @@ class Engine:
         return sum(each.numel() for each in self.parameters)
 
     def prepare(self, task_of: Callable[[Sequence[int]], Task]) -> None:
-        """Trace, choose, prove, and fill `table`.
+        """Trace, choose, prove, and fill `table`. Nothing of the module, and no generator, is another afterwards.
 
         Args:
             task_of: numbers of samples, small ones, possibly repeated, to a task on them.
@@ -110,14 +119,22 @@ class Engine:
             ConfigError: E151 for samples that influence one another, E152 for a module that cannot be differentiated
                 sample by sample, E153 for losses of the wrong form.
         """
-        buffers = {name: each.clone() for name, each in self.module.named_buffers()}
-        try:
-            with torch.random.fork_rng(devices=[]), Quiet():
-                proved = Proof(self.parameters, task_of)
-                self._choose(task_of, proved)
-        finally:
-            for name, each in self.module.named_buffers():
-                each.copy_(buffers[name])
+        refuse_modules(self.module)
+        if not self.parameters:
+            raise _cannot(self.module, "no parameter of it is trained", fix="let a parameter require a gradient")
+        odd = [name for name, each in zip(self.names, self.parameters, strict=True) if not each.is_floating_point()]
+        if odd:
+            raise _cannot(self.module, f"{', '.join(odd)} of a type that has no norm here", fix="train real parameters")
+        start = Start(self.module)
+        with start.borrowed():
+            # A layer scaled by zero lets nothing through to be compared, so parameters are moved a little meanwhile.
+            for share in (_MOVED, 0.0):
+                with moved(self.parameters, share):
+                    proved = Proof(self.module, self.parameters, task_of, start)
+                    if proved.finite:
+                        self._choose(task_of, proved, start)
+                        return
+        raise _cannot(self.module, "gradients of its first samples are not finite", fix="look at loss and data first")
 
     def add(
         self,
@@ -132,42 +149,62 @@ class Engine:
         Args:
             task: the batch.
             factors_of: norms (g, n) to clip factors (g, n).
-            views: of the parameters' shapes, float32 or float64.
+            views: of the parameters' shapes, contiguous, float32 or float64.
             groups: numbers of the parameters that are clipped together.
             mask: bool (n,), which rows are samples; None: all.
+
+        Raises:
+            ConfigError: E152 for a forward pass that takes another course than the one that was proved, or other
+                trainable parameters.
         """
+        if not task.count:
+            return Added(views[0].new_zeros(len(groups), 0), torch.zeros(0, dtype=torch.bool), None)
+        if [id(each) for each in self.module.parameters() if each.requires_grad] != self._ids:
+            raise _cannot(self.module, "other parameters are trained than were prepared", fix="prepare it anew")
+        if any(leaf.requires_grad for leaf in task.leaves):
+            raise _cannot(self.module, "the batch itself requires a gradient", fix="detach() it")
         if self.fallback:
             return self._add_singly(task, factors_of, views, groups, mask)
-        tape = new_tape(task.count, self.parameters, self.names, self._places)
-        with tape:
-            losses = checked_losses(task)
-            kept = losses if mask is None else torch.where(mask, losses, 0.0)
-            total = kept.sum()
-        gathered = gather(tape, total)
+        try:
+            tape = new_tape(task.count, self.parameters, self.names, self._places)
+            with tape:
+                losses = checked_losses(task)
+                total = (losses if mask is None else torch.where(mask, losses, 0.0)).sum()
+            gathered = gather(tape, total, self.parameters)
+        except NoRule as missing:
+            fix = "prepare it anew on batches that take this course, or make every batch take the same one"
+            raise _cannot(self.module, f"{missing}", fix=fix) from missing
         norms, counted = clip_and_add(
             gathered, groups, factors_of, views, count=task.count, mask=mask, order=self.order
         )
         return Added(norms, counted, losses.detach())
 
-    def _choose(self, task_of: Callable[[Sequence[int]], Task], proved: Proof) -> None:
+    def _choose(self, task_of: Callable[[Sequence[int]], Task], proved: Proof, start: Start) -> None:
         reason = ""
         try:
-            self._places = self._trace(task_of)
-            tape, gathered = self._run(task_of(proved.rows), self._places)
-            if proved.agrees(_written_down(gathered, self.parameters, len(proved.rows))):
-                self.table = _table(self, gathered)
+            with quiet():
+                self._places = self._trace(task_of, start)
+                gathered = self._run(task_of(proved.rows), start)
+                agreed = proved.agrees(_written_down(gathered, self.parameters, len(proved.rows)), beside=True)
+            if agreed:
+                self._refuse_crossing(task_of, proved, start)
+                self.table, self.fallback = _table(self, gathered), ""
                 return
             reason = "the rules for its layers gave other gradients than its own"
         except NoRule as missing:
             reason = f"no rule for {missing}"
+        except RuntimeError as error:
+            reason = f"the rules for its layers stopped: {short(error)}"
         for way in ("vmap", "one by one"):
             self.fallback = way
             try:
-                gradients = self._singly(task_of(proved.rows), slice(None))
+                with quiet():
+                    start()
+                    gradients = self._singly(task_of(proved.rows), slice(None))
             except RuntimeError as error:
                 reason = f"{reason}; {way}: {short(error)}"
                 continue
-            if proved.agrees([each.flatten(1) for each in gradients]):
+            if proved.agrees(gradients, beside=False):
                 uses = ("anything",)
                 why = f"{reason}; all per-sample gradients are written down, in chunks"
                 self.table = tuple(
@@ -175,31 +212,47 @@ class Engine:
                     for name, each in zip(self.names, self.parameters, strict=True)
                 )
                 return
-        raise ConfigError(
-            "E152",
-            seen=f"{type(self.module).__name__}: {reason}",
-            expected="a module that gives one gradient a sample",
+            reason = f"{reason}; {way}: other gradients than its own"
+        raise _cannot(
+            self.module,
+            reason,
             fix="build it from layers that are supported (docs/privacy/dp-training.md), or freeze the parameters named",
         )
 
-    def _trace(self, task_of: Callable[[Sequence[int]], Task]) -> dict[tuple[int, int], Place]:
+    def _refuse_crossing(self, task_of: Callable[[Sequence[int]], Task], proved: Proof, start: Start) -> None:
+        """The loss of the first sample must leave nothing with the others, drawing at random or not."""
+        for context in (quiet, Guarded):
+            with context():
+                gathered = self._run(task_of(proved.rows), start, first_only=True)
+            if crossed(_written_down(gathered, self.parameters, len(proved.rows))):
+                raise mixing("a sample whose loss has a gradient with respect to the samples beside it")
+
+    def _trace(
+        self, task_of: Callable[[Sequence[int]], Task], start: Start
+    ) -> dict[tuple[int, ...], tuple[Place, ...]]:
+        reason = NoRule(["parameters"], "a forward pass whose shapes do not follow the number of samples")
         for one, two in _COUNTS:
-            tapes = [self._forward(task_of(range(count)), None)[0] for count in (one, two)]
-            shapes = [tape.shapes for tape in tapes]
-            if shapes[0].keys() == shapes[1].keys():
-                found = {key: place(shapes[0][key], shapes[1][key], one, two) for key in shapes[0]}
-                if found == tapes[0].guesses == tapes[1].guesses:
-                    return {key: where for key, where in found.items() if where is not None}
-        raise NoRule(["parameters"], "a forward pass whose shapes do not follow the number of samples")
+            try:
+                tapes = [self._forward(task_of(range(count)), start, None)[0] for count in (one, two)]
+            except (NoRule, RuntimeError) as error:
+                # A wrong guess can lead anywhere; the next counts may guess right.
+                reason = error
+                continue
+            found = _places(tapes[0].shapes, tapes[1].shapes, one, two)
+            derived = [[tuple(each.tensor.shape) for each in tape.derived] for tape in tapes]
+            if found == tapes[0].guesses == tapes[1].guesses and derived[0] == derived[1]:
+                return {key: tuple(where for where in each if where is not None) for key, each in found.items()}
+        raise reason
 
-    def _forward(self, task: Task, places: Mapping[tuple[int, int], Place] | None) -> tuple[Tape, Tensor]:
+    def _forward(self, task: Task, start: Start, places: Places | None) -> tuple[Tape, Tensor]:
         tape = new_tape(task.count, self.parameters, self.names, places)
+        start()
         with tape:
-            return tape, checked_losses(task).sum()
+            return tape, checked_losses(task)
 
-    def _run(self, task: Task, places: Mapping[tuple[int, int], Place]) -> tuple[Tape, Gathered]:
-        tape, total = self._forward(task, places)
-        return tape, gather(tape, total)
+    def _run(self, task: Task, start: Start, *, first_only: bool = False) -> Gathered:
+        tape, losses = self._forward(task, start, self._places)
+        return gather(tape, losses[0] if first_only else losses.sum(), self.parameters)
 
     def _add_singly(
         self,
@@ -229,12 +282,13 @@ class Engine:
         values = {name: each.detach() for name, each in zip(self.names, self.parameters, strict=True)}
         leaves = [leaf[rows] for leaf in task.leaves]
         slope = torch.func.grad(task.single)
-        if self.fallback == "vmap":
-            dims = (None, *(0,) * len(leaves))
-            found = torch.func.vmap(slope, in_dims=dims, randomness="different")(values, *leaves)
-            return tuple(found[name] for name in self.names)
-        each = [slope(values, *sample) for sample in zip(*leaves, strict=True)]
-        return tuple(torch.stack([found[name] for found in each]) for name in self.names)
+        with Guarded(), unwarned():
+            if self.fallback == "vmap":
+                dims = (None, *(0,) * len(leaves))
+                found = torch.func.vmap(slope, in_dims=dims, randomness="different")(values, *leaves)
+                return tuple(found[name] for name in self.names)
+            each = [slope(values, *sample) for sample in zip(*leaves, strict=True)]
+            return tuple(torch.stack([found[name] for found in each]) for name in self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,14 +307,38 @@ class Added:
 
 
 def _written_down(gathered: Gathered, parameters: Sequence[Tensor], count: int) -> list[Tensor]:
-    """Per-sample gradients (n, elements), one tensor a parameter."""
+    """Per-sample gradients (n, *shape), one tensor a parameter."""
     found: list[Tensor] = []
     for pieces, parameter in zip(gathered.pieces, parameters, strict=True):
-        total = parameter.detach().new_zeros(count, parameter.numel())
+        total = parameter.detach().new_zeros(count, *parameter.shape)
         for piece in pieces:
-            total = total + piece.per_sample(slice(None)).flatten(1)
+            total = total + piece.per_sample(slice(None))
         found.append(total)
     return found
+
+
+def _places(
+    shapes: Mapping[tuple[int, ...], Sequence[tuple[int, ...]]],
+    others: Mapping[tuple[int, ...], Sequence[tuple[int, ...]]],
+    count: int,
+    other: int,
+) -> dict[tuple[int, ...], list[Place | None]]:
+    """Where samples are at every use, from the shapes of two traces; empty where the traces are not the same."""
+    if {key: len(each) for key, each in shapes.items()} != {key: len(each) for key, each in others.items()}:
+        return {}
+    return {
+        key: [place(one, two, count, other) for one, two in zip(shapes[key], others[key], strict=True)]
+        for key in shapes
+    }
+
+
+def _cannot(module: nn.Module, seen: str, *, fix: str) -> ConfigError:
+    return ConfigError(
+        "E152",
+        seen=f"{type(module).__name__}: {seen}",
+        expected="a module that gives one gradient a sample",
+        fix=fix,
+    )
 
 
 def _table(engine: Engine, gathered: Gathered) -> tuple[Row, ...]:

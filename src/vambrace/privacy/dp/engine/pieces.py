@@ -1,16 +1,11 @@
 """What one use of a parameter adds to its gradient, sample by sample: norms, per-sample gradients, weighted sums.
 
 A piece holds what a layer was given and the gradient of what it gave, both with samples first. It knows the per-sample
-gradient of one parameter without having to write it down: `squares` and `add_sum` take the cheaper of two ways.
-
-"ghost": the squared norm of a product of matrices is the sum of the elementwise product of two Gram matrices
-(Goodfellow 2015, arXiv 1510.01799; Li et al. 2021, arXiv 2110.05679, section 4), and the sum over samples is the
-layer's own weight gradient with the clip factors folded into the output gradients (Bu et al. 2022, arXiv 2210.00038,
-section 3). "instantiated": the per-sample gradients are written down once and used for both. With T positions a sample,
-p outputs and d inputs, ghost pays where 2 T^2 <= p d (Bu et al. 2022, arXiv 2205.10683, section 4).
+gradient of one parameter; `products` has the pieces that need not write it down.
 
 Everything is computed in float32 at least, whatever the activations are: in half precision the sum of clipped gradients
-would be rounded after it was measured, and so exceed the bound.
+would be rounded after it was measured, and so exceed the bound. For the same reason a piece adds what it has measured,
+not the same thing computed another way, wherever the two could differ by more than rounding.
 """
 
 from __future__ import annotations
@@ -20,7 +15,20 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-__all__ = ["WHY", "Block", "Direct", "Outer", "Piece", "Rows", "combined", "ghost_pays", "squared_lengths", "wide"]
+__all__ = [
+    "WHY",
+    "Block",
+    "Direct",
+    "Piece",
+    "Plain",
+    "Rows",
+    "folded",
+    "kept_rows",
+    "lengths",
+    "split",
+    "squared_lengths",
+    "wide",
+]
 
 
 WHY = {
@@ -44,7 +52,15 @@ class Piece(Protocol):
         """Squared l2 norms of the per-sample gradients, (n,)."""
         ...
 
-    def per_sample(self, rows: slice) -> Tensor:
+    def doubts(self) -> Tensor | None:
+        """Bool (n,) after `squares`: norms that rounding may have spoilt; None where that cannot be."""
+        ...
+
+    def settle(self) -> None:
+        """Measure the doubtful again; `squares` then gives their true norms, and `add_sum` uses what was measured."""
+        ...
+
+    def per_sample(self, rows: slice | Tensor) -> Tensor:
         """Per-sample gradients of some rows, (m, *shape of the parameter)."""
         ...
 
@@ -62,106 +78,83 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
+def folded(tensor: Tensor, dim: int, sizes: tuple[int, ...]) -> Tensor:
+    """`unflatten`, which torch does not type."""
+    return cast("Tensor", tensor.unflatten(dim, sizes))
+
+
+def split(tensor: Tensor, size: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """`split`, which torch does not type."""
+    return cast("tuple[Tensor, ...]", tensor.split(size, dim))
+
+
+def lengths(tensor: Tensor) -> Tensor:
+    """L2 norms (n,) of the rows of (n, ...)."""
+    return cast("Tensor", torch.linalg.vector_norm(tensor.flatten(1), dim=1))
+
+
+def kept_rows(tensor: Tensor, kept: Tensor) -> Tensor:
+    """The tensor (n, ...) with zeros where `kept` (n,) is False."""
+    return tensor.masked_fill(~kept.view(-1, *(1,) * (tensor.dim() - 1)), 0.0)
+
+
 def squared_lengths(tensor: Tensor) -> Tensor:
     """Squared l2 norms (n,) of the rows of (n, ...)."""
-    return torch.linalg.vector_norm(tensor.flatten(1), dim=1).square_()
+    return lengths(tensor).square_()
 
 
-def ghost_pays(positions: int, outputs: int, inputs: int) -> bool:
-    """Whether Gram matrices are cheaper than writing per-sample gradients down."""
-    return 2 * positions * positions <= outputs * inputs
+class Plain:
+    """Base of the pieces that are measured as they are added."""
+
+    def doubts(self) -> Tensor | None:
+        return None
+
+    def settle(self) -> None:
+        return
 
 
-class Outer:
-    """A matrix (p, d) that took inputs (n, T, d) to outputs with gradients (n, T, p).
-
-    Args:
-        inputs: (n, T, d).
-        slopes: (n, T, p).
-        transposed: the parameter lies as (d, p), as in `inputs @ parameter`.
-    """
-
-    def __init__(self, inputs: Tensor, slopes: Tensor, *, transposed: bool = False) -> None:
-        self.inputs, self.slopes = wide(inputs), wide(slopes)
-        self.transposed = transposed
-        self._kept: Tensor | None = None
-
-    @property
-    def method(self) -> str:
-        positions = self.inputs.shape[1]
-        pays = positions == 1 or ghost_pays(positions, self.slopes.shape[2], self.inputs.shape[2])
-        return "ghost" if pays else "instantiated"
-
-    def squares(self) -> Tensor:
-        inputs, slopes = self.inputs, self.slopes
-        if inputs.shape[1] == 1:
-            return squared_lengths(inputs).mul_(squared_lengths(slopes))
-        if self.method == "ghost":
-            grams = torch.bmm(inputs, inputs.mT), torch.bmm(slopes, slopes.mT)
-            # Rounding can leave a sum of products of Gram matrices below zero where the gradient is nearly zero.
-            return grams[0].mul_(grams[1]).sum(dim=(1, 2)).clamp_(min=0.0)
-        self._kept = self.per_sample(slice(None))
-        return squared_lengths(self._kept)
-
-    def per_sample(self, rows: slice) -> Tensor:
-        inputs, slopes = self.inputs[rows], self.slopes[rows]
-        return torch.bmm(inputs.mT, slopes) if self.transposed else torch.bmm(slopes.mT, inputs)
-
-    def add_sum(self, factors: Tensor, out: Tensor) -> None:
-        if self._kept is not None:
-            out.view(-1).addmv_(self._kept.flatten(1).t(), factors)
-            return
-        weighted = (self.slopes * factors.view(-1, 1, 1)).flatten(0, 1)
-        inputs = self.inputs.flatten(0, 1)
-        if self.transposed:
-            out.addmm_(inputs.t(), weighted)
-        else:
-            out.addmm_(weighted.t(), inputs)
-
-    def drop(self, kept: Tensor) -> None:
-        self.inputs, self.slopes = _kept_rows(self.inputs, kept), _kept_rows(self.slopes, kept)
-        self._kept = None
-
-
-class Rows:
+class Rows(Plain):
     """A table (v, d) of which a sample took the rows `index` (n, T), with gradients (n, T, d)."""
 
     def __init__(self, index: Tensor, slopes: Tensor, shape: tuple[int, ...], padding: int | None) -> None:
-        self._index, self.slopes, self._shape = index, wide(slopes), shape
+        slopes = wide(slopes)
         if padding is not None:
-            self.slopes = self.slopes.masked_fill((index == padding).unsqueeze(2), 0.0)
+            slopes = slopes.masked_fill((index == padding).unsqueeze(2), 0.0)
+        # What a sample took twice adds up first: equal rows of one sample stand together once sorted, and the first of
+        # them gets the sum. So what is measured is what is added.
+        count, positions = index.shape
+        order = index.argsort(dim=1)
+        taken = index.gather(1, order)
+        first = torch.ones_like(taken, dtype=torch.bool)
+        first[:, 1:] = taken[:, 1:] != taken[:, :-1]
+        group = first.cumsum(dim=1).sub_(1)
+        sorted_slopes = slopes.gather(1, order.unsqueeze(2).expand_as(slopes)).flatten(0, 1)
+        flat = (group + torch.arange(count, device=group.device).unsqueeze(1) * positions).flatten()
+        self._slopes = torch.zeros_like(sorted_slopes).index_add_(0, flat, sorted_slopes).view_as(slopes)
+        self._index = torch.zeros_like(taken).scatter_(1, group, taken)
+        self._shape = shape
 
     @property
     def method(self) -> str:
         return "rows"
 
     def squares(self) -> Tensor:
-        # What a sample took twice adds up before it is squared: equal rows of one sample stand together once sorted.
-        count, positions = self._index.shape
-        order = self._index.argsort(dim=1)
-        taken = self._index.gather(1, order)
-        first = torch.ones_like(taken, dtype=torch.bool)
-        first[:, 1:] = taken[:, 1:] != taken[:, :-1]
-        group = first.cumsum(dim=1).sub_(1)  # within the sample: at most T groups
-        flat = (group + torch.arange(count, device=group.device).unsqueeze(1) * positions).flatten()
-        slopes = self.slopes.gather(1, order.unsqueeze(2).expand_as(self.slopes)).flatten(0, 1)
-        summed = torch.zeros_like(slopes).index_add_(0, flat, slopes)
-        return squared_lengths(summed.view(count, -1))
+        return squared_lengths(self._slopes)
 
-    def per_sample(self, rows: slice) -> Tensor:
-        index, slopes = self._index[rows], self.slopes[rows]
+    def per_sample(self, rows: slice | Tensor) -> Tensor:
+        index, slopes = self._index[rows], self._slopes[rows]
         out = slopes.new_zeros(len(index), *self._shape)
         return out.scatter_add_(1, index.unsqueeze(2).expand_as(slopes), slopes)
 
     def add_sum(self, factors: Tensor, out: Tensor) -> None:
-        weighted = self.slopes * factors.view(-1, 1, 1)
+        weighted = self._slopes * factors.view(-1, 1, 1)
         out.index_add_(0, self._index.flatten(), weighted.flatten(0, 1))
 
     def drop(self, kept: Tensor) -> None:
-        self.slopes = _kept_rows(self.slopes, kept)
+        self._slopes = kept_rows(self._slopes, kept)
 
 
-class Direct:
+class Direct(Plain):
     """A parameter whose per-sample gradients (n, *shape) are no larger than an activation: biases, scales, tokens."""
 
     def __init__(self, gradients: Tensor) -> None:
@@ -174,14 +167,14 @@ class Direct:
     def squares(self) -> Tensor:
         return squared_lengths(self._gradients)
 
-    def per_sample(self, rows: slice) -> Tensor:
+    def per_sample(self, rows: slice | Tensor) -> Tensor:
         return self._gradients[rows]
 
     def add_sum(self, factors: Tensor, out: Tensor) -> None:
         out.view(-1).addmv_(self._gradients.flatten(1).t(), factors)
 
     def drop(self, kept: Tensor) -> None:
-        self._gradients = _kept_rows(self._gradients, kept)
+        self._gradients = kept_rows(self._gradients, kept)
 
 
 class Block:
@@ -197,7 +190,13 @@ class Block:
     def squares(self) -> Tensor:
         return self._inner.squares()
 
-    def per_sample(self, rows: slice) -> Tensor:
+    def doubts(self) -> Tensor | None:
+        return self._inner.doubts()
+
+    def settle(self) -> None:
+        self._inner.settle()
+
+    def per_sample(self, rows: slice | Tensor) -> Tensor:
         part = self._inner.per_sample(rows)
         out = part.new_zeros(len(part), *self._shape)
         out[:, self.start : self.stop] = part
@@ -208,31 +207,3 @@ class Block:
 
     def drop(self, kept: Tensor) -> None:
         self._inner.drop(kept)
-
-
-def combined(pieces: list[Piece]) -> list[Piece]:
-    """Pieces of one parameter such that their squared norms may be added: gradients of several uses add up first.
-
-    Matrices that were used several times count as one use at all their positions; blocks that do not overlap stay
-    apart; anything else is written down and added.
-    """
-    if len(pieces) == 1:
-        return pieces
-    if all(isinstance(each, Block) for each in pieces):
-        blocks = sorted(cast("list[Block]", pieces), key=lambda each: each.start)
-        if all(one.stop <= two.start for one, two in zip(blocks, blocks[1:], strict=False)):
-            return pieces
-    if all(isinstance(each, Outer) for each in pieces):
-        outers = cast("list[Outer]", pieces)
-        if len({each.transposed for each in outers}) == 1:
-            inputs = torch.cat([each.inputs for each in outers], dim=1)
-            slopes = torch.cat([each.slopes for each in outers], dim=1)
-            return [Outer(inputs, slopes, transposed=outers[0].transposed)]
-    total = pieces[0].per_sample(slice(None)).clone()
-    for piece in pieces[1:]:
-        total += piece.per_sample(slice(None))
-    return [Direct(total)]
-
-
-def _kept_rows(tensor: Tensor, kept: Tensor) -> Tensor:
-    return tensor.masked_fill(~kept.view(-1, *(1,) * (tensor.dim() - 1)), 0.0)

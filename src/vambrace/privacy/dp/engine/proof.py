@@ -1,24 +1,47 @@
-"""A few samples whose gradients are known the slow way, to hold faster ways against."""
+"""A few samples whose gradients are known the slow way, to hold faster ways against.
+
+What clipping needs is that a sample's gradient is its own. A module is held to that in four ways, none of which trusts
+a tolerance alone:
+
+- samples alone give the losses and gradients that they give together;
+- the loss of a sample stays the same when the samples beside it are exchanged, under the same random draws;
+- the loss of one sample sends back a gradient of exactly zero to the others, at every recorded use of a parameter;
+- buffers end up the same whatever the samples were.
+
+Parameters are moved a little from where they are while this goes on: a layer scaled by zero, as many are at the start
+of training, would let nothing through to be compared.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vambrace.errors import ConfigError
+from vambrace.privacy.dp.engine.quiet import Guarded, Start, quiet
 
 if TYPE_CHECKING:
     from vambrace.privacy.dp.engine.engine import Task
 
-__all__ = ["Proof", "checked_losses", "short"]
+__all__ = ["Proof", "checked_losses", "crossed", "mixing", "moved", "short"]
 
-_CLOSE = {torch.float64: 1e-6, torch.float32: 2e-3}
-"""Largest relative difference by the type of the losses; half precision is in `_ROUGH`."""
+_CLOSE = {torch.float64: (1e-7, 1e-10), torch.float32: (1e-3, 1e-5)}
+"""By the type of the losses: the largest relative difference of a parameter's gradient, and a share of the gradient of
+all parameters that is rounding."""
 
-_ROUGH = 0.1
+_ROUGH = 0.1, 0.02
+"""The same where anything was computed in half precision."""
+
+_APART = 10.0
+"""How much farther off gradients may be that were computed at another number of samples."""
+
+_NEARLY = 64.0
+"""Largest relative difference of a loss among other neighbours, in units of its type's precision."""
 
 
 class Proof:
@@ -26,41 +49,97 @@ class Proof:
 
     Attributes:
         rows: the samples.
-        random: whether the module gives other losses each time; then nothing can be held against anything.
 
     Args:
+        module: what is trained.
         parameters: what is differentiated.
         task_of: numbers of samples to a task on them.
+        start: called before each run.
 
     Raises:
-        ConfigError: E151, where a sample's loss depends on the samples beside it; E153, for losses of the wrong form.
+        ConfigError: E151, where a sample's loss depends on the samples beside it; E152, where there is nothing to
+            compare; E153, for losses of the wrong form.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], task_of: Callable[[Sequence[int]], Task]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: Sequence[Tensor],
+        task_of: Callable[[Sequence[int]], Task],
+        start: Start,
+    ) -> None:
         self.rows = (0, 1, 2)
-        together = [checked_losses(task_of(self.rows)).detach() for _ in range(2)]
-        alone = [checked_losses(task_of([row])) for row in self.rows]
-        self.random = not torch.equal(together[0].nan_to_num(), together[1].nan_to_num())
-        lone = torch.stack([each.detach()[0] for each in alone])
-        self._close = _CLOSE.get(lone.dtype, _ROUGH)
-        if torch.is_autocast_enabled(lone.device.type):
-            self._close = _ROUGH
-        off = (lone - together[0]).abs() / (1.0 + lone.abs())
-        if not self.random and bool((off > self._close).any()):
-            raise _mixing(off)
-        self._gradients = [_gradients(each.sum(), parameters) for each in alone]
+        self._module, self._task_of, self._start = module, task_of, start
+        self._same_buffers()
+        self._same_beside_others()
+        with quiet() as heard:
+            together = [self._losses(self.rows) for _ in range(2)]
+            if not _equal(*together):
+                raise ConfigError(
+                    "E152",
+                    seen=f"{type(module).__name__}, whose losses differ from one call to the next with the same seed",
+                    expected="random draws from the generators of torch, Python or NumPy, so that they can be repeated",
+                    fix="draw from those",
+                )
+            lone = torch.cat([self._losses([row]) for row in self.rows])
+            self._close, self._trace = _ROUGH if heard.half else _CLOSE[lone.dtype]
+            off = (lone - together[0]).abs() / (1.0 + lone.abs())
+            if bool((off > 2.0 * self._close).any()):
+                raise mixing(f"a sample whose loss changes by {float(off.max()):.2g} (relative) beside others")
+            self._alone = [_gradients(self._run([row])[0], parameters) for row in self.rows]
+            self._beside = [_gradients(each, parameters) for each in self._run(self.rows)]
+        self.finite = all(bool(one.isfinite().all()) for each in self._alone for one in each)
 
-    def agrees(self, gradients: Sequence[Tensor]) -> bool:
-        """Whether per-sample gradients (3, elements), one tensor a parameter, are those of the samples alone."""
-        if self.random:
-            return True
-        for row, own in enumerate(self._gradients):
-            given = torch.cat([each[row].flatten() for each in gradients]).double()
-            if not bool(given.isfinite().all()) or not bool(own.isfinite().all()):
-                continue
-            if float((given - own).norm()) > self._close * float(own.norm()) + 1e-12:
-                return False
+    def agrees(self, gradients: Sequence[Tensor], *, beside: bool) -> bool:
+        """Whether per-sample gradients (3, ...), one tensor a parameter, are those that autograd gives.
+
+        Args:
+            gradients: to be held against them.
+            beside: they came from the samples together, so they must be those of one loss after the other to within
+                rounding. Those of the samples alone went through products of other shapes, and may be rounded before a
+                difference is taken.
+        """
+        given = [[each[row].flatten().double() for each in gradients] for row in self.rows]
+        return self._near(given, self._alone, _APART) and (not beside or self._near(given, self._beside, 1.0))
+
+    def _near(self, given: list[list[Tensor]], expected: list[list[Tensor]], ease: float) -> bool:
+        for mine, own in zip(given, expected, strict=True):
+            whole = _length(torch.cat(own))
+            for one, other in zip(mine, own, strict=True):
+                if not _length(one - other) <= ease * (self._close * _length(other) + self._trace * whole):
+                    return False
         return True
+
+    def _losses(self, rows: Sequence[int]) -> Tensor:
+        return self._run(rows).detach()
+
+    def _run(self, rows: Sequence[int]) -> Tensor:
+        self._start()
+        return checked_losses(self._task_of(rows))
+
+    def _same_beside_others(self) -> None:
+        """The first of three samples, with real randomness that is the same each time."""
+        with Guarded():
+            found = [self._losses(rows)[0] for rows in ((0, 1, 2), (0, 3, 4), (0, 0, 5))]
+        for each in found[1:]:
+            off = (each - found[0]).abs() / (1.0 + found[0].abs())
+            if bool(off > _NEARLY * torch.finfo(each.dtype).eps):
+                raise mixing(f"a sample whose loss changes by {float(off):.2g} (relative) with the samples beside it")
+
+    def _same_buffers(self) -> None:
+        found: list[dict[str, Tensor]] = []
+        for rows in ((0, 1, 2), (3, 4, 5)):
+            with Guarded():
+                self._losses(rows)
+                found.append({name: each.clone() for name, each in self._module.named_buffers()})
+        for name in found[0].keys() & found[1].keys():
+            if not _equal(found[0][name], found[1][name]):
+                raise ConfigError(
+                    "E151",
+                    seen=f"buffer {name}, which is changed by the samples of a batch",
+                    expected="a module that keeps nothing of its samples: buffers are released without noise",
+                    fix="put the layer that keeps it into eval(), or dp.fix_modules(module)",
+                )
 
 
 def checked_losses(task: Task) -> Tensor:
@@ -69,7 +148,7 @@ def checked_losses(task: Task) -> Tensor:
     Raises:
         ConfigError: E153, for anything but one number a sample.
     """
-    losses: object = task.losses()
+    losses = cast("object", task.losses())
     if isinstance(losses, Tensor) and losses.shape == (task.count,) and losses.is_floating_point():
         return losses
     shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
@@ -81,22 +160,59 @@ def checked_losses(task: Task) -> Tensor:
     )
 
 
+def crossed(gradients: Sequence[Tensor]) -> bool:
+    """Whether the loss of the first sample alone left a gradient with another; per-sample gradients (n, ...)."""
+    return any(bool((each[1:] != 0).any()) for each in gradients)
+
+
 def short(error: BaseException) -> str:
     """The first line of an error, cut."""
     text = (str(error).splitlines() or [type(error).__name__])[0]
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    filled = [torch.zeros_like(each) if one is None else one for each, one in zip(parameters, found, strict=True)]
-    return torch.cat([each.flatten() for each in filled]).double()
+@contextmanager
+def moved(parameters: Sequence[Tensor], share: float) -> Generator[None]:
+    """A context in which every parameter is off by about `share` of its spread, and after which it is as it was."""
+    values = [(each, each.detach().clone()) for each in parameters]
+    generator = torch.Generator().manual_seed(1)
+    try:
+        with torch.no_grad():
+            for each in parameters:
+                spread = float(each.float().std(correction=0)) or 1.0
+                each.add_(torch.randn(each.shape, generator=generator).to(each), alpha=share * spread)
+        yield
+    finally:
+        _put_back(values)
 
 
-def _mixing(off: Tensor) -> ConfigError:
+def _put_back(values: Sequence[tuple[Tensor, Tensor]]) -> None:
+    with torch.no_grad():
+        for each, value in values:
+            each.copy_(value)
+
+
+def _length(vector: Tensor) -> float:
+    return math.sqrt(float(vector.square().sum()))
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Flat float64 gradients, zeros for parameters that were not used."""
+    if not loss.requires_grad:
+        return [each.detach().new_zeros(each.numel()).double() for each in parameters]
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return [each.flatten().double() for each in found]
+
+
+def mixing(seen: str) -> ConfigError:
+    """Samples that influence one another."""
     return ConfigError(
         "E151",
-        seen=f"a sample whose loss changes by {float(off.max()):.2g} (relative) with the samples beside it",
+        seen=seen,
         expected="losses that depend on their own sample alone, or clipping bounds nothing",
         fix="replace what looks across the batch (batch statistics, contrastive or ranking losses, padding to the "
         "longest sample without a mask); for BatchNorm: dp.fix_modules(module)",

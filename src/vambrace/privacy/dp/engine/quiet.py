@@ -1,15 +1,27 @@
-"""Switches dropout off wherever it is called, so that a batch and its samples one by one give the same numbers."""
+"""Contexts in which a batch and its samples one by one give the same numbers, though the module draws at random.
+
+Dropout is switched off wherever it is called. Any other draw from torch's generators gives the same number for every
+element; what would pick or order samples still does so, differently for other numbers of samples, so that a module that
+mixes samples is seen to do it. Python's and NumPy's generators, and buffers, start anew each time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Quiet"]
+from vambrace.privacy.dp.engine.crossing import refuse_crossing
+
+__all__ = ["Guarded", "Start", "Still", "quiet"]
 
 _DROPOUTS = frozenset(
     (
@@ -20,8 +32,35 @@ _DROPOUTS = frozenset(
 _SHARES = {F.scaled_dot_product_attention: ("dropout_p", 4), F.multi_head_attention_forward: ("dropout_p", 10)}
 _RECURRENT = frozenset((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu))
 
+_aten = torch.ops.aten
+_CONSTANT = frozenset(
+    (
+        _aten.rand, _aten.rand_like, _aten.randn, _aten.randn_like, _aten.normal, _aten.normal_, _aten.uniform,
+        _aten.uniform_, _aten.bernoulli, _aten.bernoulli_, _aten.exponential, _aten.exponential_, _aten.log_normal,
+        _aten.log_normal_, _aten.cauchy, _aten.cauchy_, _aten.geometric, _aten.geometric_, _aten.poisson,
+        _aten._standard_gamma,
+    )
+)  # fmt: skip
+_INTEGERS = frozenset((_aten.randint, _aten.randint_like, _aten.random, _aten.random_))
+_SEED = 0
 
-class Quiet(TorchFunctionMode):
+
+class Guarded(TorchFunctionMode):
+    """A context in which functions that look across samples are refused."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        kwargs = kwargs or {}
+        refuse_crossing(func, args, kwargs)
+        return func(*args, **kwargs)
+
+
+class _NoDropout(TorchFunctionMode):
     """A context in which functions that drop at random do not."""
 
     def __torch_function__(
@@ -43,3 +82,85 @@ class Quiet(TorchFunctionMode):
         elif func in _RECURRENT:
             args = tuple(0.0 if type(each) is float else each for each in args)  # the share is their only float
         return func(*args, **kwargs)
+
+
+class Still(TorchDispatchMode):
+    """A context in which draws are constant.
+
+    Attributes:
+        half: whether anything was computed in half precision.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.half = False
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        out = func(*args, **(kwargs or {}))
+        self.half = self.half or (isinstance(out, Tensor) and out.dtype in (torch.float16, torch.bfloat16))
+        packet = getattr(func, "overloadpacket", None)
+        if packet in _CONSTANT:
+            return out.fill_(0.5 if out.is_floating_point() else 1)
+        if packet in _INTEGERS and out.numel():
+            # Any value that was possible, the same for all: the largest that came under this seed may depend on the
+            # number of samples, so the bounds are read from the call.
+            bounds = [each for each in args if type(each) is int]
+            return out.fill_(sum(bounds[:2]) // 2 if len(bounds) > 1 else bounds[0] // 2 if bounds else 1)
+        if packet is _aten.randperm:
+            return out.copy_(out.sort(descending=True).values)
+        return out
+
+
+@contextmanager
+def quiet() -> Generator[Still]:
+    """The context; see above."""
+    with Guarded(), _NoDropout(), Still() as still:
+        yield still
+
+
+class Start:
+    """Puts generators and buffers where they were at first, before each of several runs, and in the end.
+
+    Args:
+        module: whose buffers.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._buffers = [(owner, dict(owner._buffers)) for owner in module.modules()]  # pyright: ignore[reportPrivateUsage]
+        kept = (each for _, known in self._buffers for each in known.values() if each is not None)
+        self._values = [(each, each.clone()) for each in kept]
+        self._devices = sorted({each.device.index or 0 for each in module.parameters() if each.device.type == "cuda"})
+
+    def __call__(self) -> None:
+        """Before a run."""
+        torch.manual_seed(_SEED)
+        random.seed(_SEED)
+        np.random.seed(_SEED)
+        self.put_back()
+
+    def put_back(self) -> None:
+        """The same buffers with the same values."""
+        for owner, known in self._buffers:
+            owner._buffers.clear()  # pyright: ignore[reportPrivateUsage]
+            owner._buffers.update(known)  # pyright: ignore[reportPrivateUsage]
+        with torch.no_grad():
+            for each, value in self._values:
+                each.copy_(value)
+
+    @contextmanager
+    def borrowed(self) -> Generator[None]:
+        """A context after which buffers and the generators of torch, Python and NumPy are where they were."""
+        python, numpy = random.getstate(), np.random.get_state()
+        try:
+            with torch.random.fork_rng(devices=self._devices):
+                yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+            self.put_back()

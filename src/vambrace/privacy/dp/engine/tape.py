@@ -3,8 +3,8 @@
 The tape looks at functions, not at modules: it sees `F.linear` whoever calls it, so modules keep their types,
 parameters may be shared, and a packed attention, which never calls the forward of its output projection, hides nothing.
 A recorded function gets its parameters detached: autograd computes no weight gradients, only what flows on to
-activations, and a hook keeps the gradient of the output. What the tape has no rule for is refused by name, never passed
-over.
+activations, and a hook keeps the gradient of the output. So no path through autograd may lead to a parameter; if one
+does, a use went unseen. What the tape has no rule for is refused by name, never passed over.
 
 Where the samples are in an activation is not guessed from one shape: `place` reads it off two traces with different
 numbers of samples, and every later use is held against that.
@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from vambrace.privacy.dp.engine.crossing import refuse_crossing
+
 if TYPE_CHECKING:
     from vambrace.privacy.dp.engine.pieces import Piece
 
-__all__ = ["Derived", "Kept", "NoRule", "Place", "Tape", "Use", "place", "tensors_in"]
+__all__ = ["Derived", "Kept", "NoRule", "Place", "Places", "Tape", "Use", "place", "tensors_in"]
 
 
 class NoRule(Exception):  # noqa: N818  it is caught by the engine, which then knows another way
@@ -46,6 +48,10 @@ class Place:
 
     kind: str
     at: int = 0
+
+
+Places = Mapping[tuple[int, ...], Sequence[Place]]
+"""Parameters that something is derived from (itself, for a parameter) to where the samples are at each of its uses."""
 
 
 def place(shape: tuple[int, ...], other: tuple[int, ...], count: int, other_count: int) -> Place | None:
@@ -79,6 +85,8 @@ class Kept:
 
     def hook(self, gradient: Tensor) -> None:
         """For `register_hook`: keeps, changes nothing."""
+        if self.gradient is not None:
+            raise NoRule(["parameters"], "a forward pass that differentiates itself")
         self.gradient = gradient
 
 
@@ -90,18 +98,13 @@ class Use:
         slot: which parameter; negative for the number of a derived tensor, less one.
         what: name of the function, for tables and messages.
         piece: called after the backward pass; None where no gradient arrived.
-        guarded: tensors whose values `piece` reads, with their versions at the time of recording.
+        read: tensors whose values `piece` reads, with their versions at the time of recording.
     """
 
     slot: int
     what: str
     piece: Callable[[], Piece | None]
-    guarded: tuple[tuple[Tensor, int], ...] = ()
-
-    def check(self, name: str) -> None:
-        """Raise RuntimeError where a tensor that is still needed was changed in place, as autograd itself does."""
-        if any(tensor._version != version for tensor, version in self.guarded):
-            raise RuntimeError(f"the input of {self.what}, which uses {name}, was changed in place after that")
+    read: tuple[tuple[Tensor, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -131,7 +134,7 @@ class _Root(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:  # noqa: ANN401
-        ctx.kept.gradient = gradients[0]
+        ctx.kept.hook(gradients[0])
         return None, None, None
 
 
@@ -143,32 +146,33 @@ class Tape(TorchFunctionMode):
         count: physical samples in the batch, n.
         slots: id of a trainable parameter to its number.
         names: of the parameters, by number.
-        places: (slot, which use of it) to where the samples are; None while that is being found out.
+        places: where the samples are at every use; None while that is being found out.
         rules: function to how its use of parameters is recorded.
         otherwise: what records any other function whose result needs a gradient.
         uses: what was recorded.
         derived: tensors that stand for parameters.
-        shapes: (slot, which use) to the shape of the activation.
-        guesses: (slot, which use) to where a trace took the samples to be.
+        shapes: of the activation, by parameters and use.
+        guesses: where a trace took the samples to be, by parameters and use.
     """
 
     count: int
     slots: Mapping[int, int]
     names: tuple[str, ...]
-    places: Mapping[tuple[int, int], Place] | None
+    places: Places | None
     rules: Mapping[Callable[..., Any], Callable[..., Any]]
     otherwise: Callable[..., Any]
     uses: list[Use] = field(default_factory=list[Use])
     derived: list[Derived] = field(default_factory=list[Derived])
-    shapes: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict[tuple[int, int], tuple[int, ...]])
-    guesses: dict[tuple[int, int], Place] = field(default_factory=dict[tuple[int, int], Place])
+    shapes: dict[tuple[int, ...], list[tuple[int, ...]]] = field(
+        default_factory=dict[tuple[int, ...], list[tuple[int, ...]]]
+    )
+    guesses: dict[tuple[int, ...], list[Place]] = field(default_factory=dict[tuple[int, ...], list[Place]])
 
     def __post_init__(self) -> None:
         super().__init__()
         self.probe = torch.zeros((), requires_grad=True)
         self._ids: dict[int, int] = dict(self.slots)
-        self._turns: dict[int, int] = {}
-        self.closed = False
+        self._closed = False
 
     def __torch_function__(
         self,
@@ -178,16 +182,18 @@ class Tape(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         kwargs = kwargs or {}
-        used = [value for value in (*args, *kwargs.values()) if self._holds(value)]
-        if not used or not torch.is_grad_enabled():
+        refuse_crossing(func, args, kwargs)
+        if func is torch.autograd.grad or not torch.is_grad_enabled() or not self._holds((*args, *kwargs.values())):
             return func(*args, **kwargs)
-        if self.closed:
-            raise NoRule(self._names_in(used), "a forward pass that runs again in the backward pass (checkpointing)")
+        if self._closed:
+            names = self._names_in((*args, *kwargs.values()))
+            raise NoRule(names, "a forward pass that runs again in the backward pass (checkpointing)")
         rule = self.rules.get(func)
         if rule is not None:
             return rule(self, func, *args, **kwargs)
         out = func(*args, **kwargs)
-        return self.otherwise(self, func, *args, **kwargs) if self._is_derived(out, args, kwargs) else out
+        depends = any(each.requires_grad for each in tensors_in((out,)))
+        return self.otherwise(self, func, *args, **kwargs) if depends else out
 
     def slot(self, value: object) -> int | None:
         """The number of the parameter or derived tensor that `value` is, or None."""
@@ -201,7 +207,7 @@ class Tape(TorchFunctionMode):
 
     def name(self, slot: int) -> str:
         """Of the parameters that a slot is, or is derived from."""
-        return ", ".join(self.names[each] for each in self.origins(slot))
+        return ", ".join(self.names[each] for each in dict.fromkeys(self.origins(slot)))
 
     def derive(
         self,
@@ -211,28 +217,29 @@ class Tape(TorchFunctionMode):
         *,
         transposed: bool = False,
     ) -> Tensor:
-        """Let `tensor` stand for parameters from now on."""
+        """Let something stand for parameters from now on; it needs a gradient, so autograd tells if a use is missed."""
+        tensor = tensor.detach().requires_grad_()
         self.derived.append(Derived(slots, tensor, back, transposed))
         self._ids[id(tensor)] = -len(self.derived)
         return tensor
 
-    def locate(self, slot: int, activation: Tensor, what: str) -> Place:
-        """Where the samples are in an activation that meets the parameter `slot`.
+    def locate(self, slot: int, shape: tuple[int, ...], what: str) -> Place:
+        """Where the samples are in an activation of this shape that meets the parameter `slot`.
 
         Raises:
             NoRule: where they are not where the traces saw them.
         """
-        shape = tuple(activation.shape)
-        key = slot, self._turns.get(slot, 0)
-        self._turns[slot] = key[1] + 1
-        self.shapes[key] = shape
+        key = self.origins(slot)
+        seen = self.shapes.setdefault(key, [])
+        seen.append(shape)
         if self.places is None:
             guess = _guess(shape, self.count)
-            self.guesses[key] = guess
+            self.guesses.setdefault(key, []).append(guess)
             return guess
-        found = self.places.get(key)
-        if found is None:
+        traced = self.places.get(key, ())
+        if len(seen) > len(traced) and not _alike(traced):
             raise NoRule([self.name(slot)], f"{what}: more uses than when the module was traced")
+        found = traced[min(len(seen), len(traced)) - 1]
         size = self.count * (found.at if found.kind == "fold" else 1)
         at = found.at if found.kind == "dim" else 0
         if found.kind != "none" and (at >= len(shape) or shape[at] != size):
@@ -245,22 +252,42 @@ class Tape(TorchFunctionMode):
             out = function()
             out.register_hook(kept.hook)
             return out
-        return _Root.apply(self.probe, kept, function)  # pyright: ignore[reportReturnType]
+        return cast("Tensor", _Root.apply(self.probe, kept, function))
 
-    def _holds(self, value: object) -> bool:
-        return any(id(each) in self._ids for each in tensors_in((value,)))
+    def backward(self, total: Tensor, parameters: Sequence[Tensor]) -> None:
+        """Run the backward pass of `total`, from which the tape keeps what it needs.
 
-    def _is_derived(self, out: object, args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
-        """Whether a result depends on a parameter: it needs a gradient, or came from what stands for a parameter."""
-        if _needs_gradient(out):
-            return True
-        stands_in = any(
-            id(each) in self._ids and not each.requires_grad for each in tensors_in((*args, *kwargs.values()))
-        )
-        return stands_in and any(each.is_floating_point() for each in tensors_in((out,)))
+        Raises:
+            NoRule: where a parameter was used unseen, where the forward pass took another course than it was traced
+                on, and where something that is needed was changed in place.
+        """
+        self._closed = True
+        for key, traced in (self.places or {}).items():
+            if len(traced) > 1 and len(self.shapes.get(key, ())) != len(traced) and not _alike(traced):
+                raise NoRule([self.names[each] for each in key], "a forward pass that is not the one that was traced")
+        if total.requires_grad:
+            ends = (*parameters, *(each.tensor for each in self.derived))
+            with self:
+                given = torch.autograd.grad(total, (self.probe, *ends), allow_unused=True)
+            found = cast("tuple[Tensor | None, ...]", given)[1:]
+            missed = [self.slot(end) for end, gradient in zip(ends, found, strict=True) if gradient is not None]
+            if missed:
+                names = dict.fromkeys(self.name(slot) for slot in missed if slot is not None)
+                raise NoRule(names, "a function that torch does not show (compiled code or an autograd.Function)")
+        for use in self.uses:
+            if any(tensor._version != version for tensor, version in use.read):
+                raise NoRule([self.name(use.slot)], f"{use.what}, whose input was changed in place after that")
+
+    def _holds(self, values: Iterable[object]) -> bool:
+        return any(id(each) in self._ids for each in tensors_in(values))
 
     def _names_in(self, used: Iterable[object]) -> list[str]:
         return sorted({self.name(self._ids[id(each)]) for each in tensors_in(used) if id(each) in self._ids})
+
+
+def _alike(traced: Sequence[Place]) -> bool:
+    """Whether all uses met samples in the same place; then a loop over positions may be longer than it was traced."""
+    return bool(traced) and all(each == traced[0] for each in traced)
 
 
 def _guess(shape: tuple[int, ...], count: int) -> Place:
@@ -270,16 +297,14 @@ def _guess(shape: tuple[int, ...], count: int) -> Place:
     return Place("dim", shape.index(count)) if count in shape else Place("none")
 
 
-def _needs_gradient(out: object) -> bool:
-    return any(each.requires_grad for each in tensors_in((out,)))
-
-
 def tensors_in(values: Iterable[object]) -> list[Tensor]:
-    """The tensors among values, and among the elements of lists and tuples there."""
-    flat: list[object] = []
+    """The tensors among values, and among the elements of lists, tuples and dictionaries there."""
+    found: list[Tensor] = []
     for value in values:
-        if isinstance(value, list | tuple):
-            flat.extend(cast("Iterable[object]", value))
-        else:
-            flat.append(value)
-    return [each for each in flat if isinstance(each, Tensor)]
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found.extend(tensors_in(cast("Iterable[object]", value)))
+        elif isinstance(value, dict):
+            found.extend(tensors_in(cast("dict[object, object]", value).values()))
+    return found
