@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -81,9 +81,13 @@ class Source:
             if len({len(each) for each in leaves}) != 1 or not len(leaves[0]):
                 raise _unreadable(f"tensors of lengths {[len(each) for each in leaves]}")
             return cls(len(leaves[0]), lambda rows: _rows(tensors, torch.as_tensor(rows)))
-        size = len(dataset) if hasattr(dataset, "__len__") else 0  # pyright: ignore[reportArgumentType]
-        if isinstance(dataset, Mapping) or not hasattr(dataset, "__getitem__"):
-            raise _unreadable(f"a {type(dataset).__name__}")  # pyright: ignore[reportUnknownArgumentType]
+        if (
+            isinstance(dataset, Mapping | Tensor)
+            or not isinstance(dataset, Sized)
+            or not hasattr(dataset, "__getitem__")
+        ):
+            raise _unreadable(f"a {type(cast('object', dataset)).__name__}")
+        size = len(dataset)
         if size < 1:
             raise _unreadable(f"a data set of type {type(dataset).__name__} with {size} samples")
         samples = cast("Sequence[Any]", dataset)

@@ -1,31 +1,22 @@
 """What may not change behind private training's back, or something would train outside of the clipped sum.
 
-Looked at once, when training is made private: layers that look across the batch, losses that move with the samples
-beside them, buffers that a forward pass fills from samples. Looked at in every step: which parameters train, and that
-the optimizer steps here only.
+The engine proves once, in every mode that the module is trained in, that samples do not meet and buffers are not filled
+from them. Looked at here, in every step: which parameters train, and that the optimizer steps nowhere else.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]  the base that torch has
+from torch import nn
 
 from vambrace.errors import ConfigError
-from vambrace.privacy.dp.engine.proof import checked_losses
 
-if TYPE_CHECKING:
-    from vambrace.privacy.dp.engine.engine import Task
-
-__all__ = ["Guard", "check_apart", "modes"]
-
-_CLOSE = 1e-4
-_ROUGH = 1e-2  # of losses in half precision
+__all__ = ["Guard", "modes"]
 
 _guards: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[Guard]] = weakref.WeakKeyDictionary()
 
@@ -87,49 +78,9 @@ class Guard:
             raise _changed("a step of the optimizer from outside, on gradients that nobody clipped")
 
 
-def check_apart(module: nn.Module, task_of: Callable[[Sequence[int]], Task]) -> None:
-    """Raise E151 where a sample's loss moves with the samples beside it, or a buffer is filled from samples.
-
-    The same sample stands first in two batches of one size, with the same random numbers and other samples beside it:
-    so modules that draw at random are no exception.
-    """
-    for name, layer in cast("Iterator[tuple[str, nn.Module]]", module.named_modules()):
-        if isinstance(layer, _BatchNorm) and (layer.training or layer.running_mean is None):
-            kind = type(cast("object", layer)).__name__
-            raise _mixing(f"{name or 'the module'}, a {kind} that takes statistics over the batch")
-    before = {name: each.clone() for name, each in module.named_buffers()}
-    first, buffers = _tried(module, task_of((0, 1, 2)), before)
-    other, others = _tried(module, task_of((0, 3, 4)), before)
-    for name in buffers.keys() | others.keys():
-        one, two = buffers.get(name), others.get(name)
-        if one is None or two is None or one.shape != two.shape or not _equal(one, two):
-            raise _mixing(f"the buffer {name}, which a forward pass fills from samples, unclipped and without noise")
-    close = _CLOSE if first.dtype in (torch.float32, torch.float64) else _ROUGH
-    off = abs(float(first[0]) - float(other[0])) / (1.0 + abs(float(first[0])))
-    if off > close:
-        raise _mixing(f"a sample whose loss changes by {off:.2g} (relative) with the samples beside it")
-
-
 def modes(module: nn.Module) -> tuple[bool, ...]:
     """Which of its modules are in training mode."""
     return tuple(each.training for each in module.modules())
-
-
-def _tried(module: nn.Module, task: Task, before: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Losses of a task, and what it left in the buffers, which are put back."""
-    devices = {each.device for each in module.parameters() if each.device.type == "cuda"}
-    try:
-        with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
-            torch.manual_seed(0)
-            return checked_losses(task), {name: each.clone() for name, each in module.named_buffers()}
-    finally:
-        for name, each in module.named_buffers():
-            if name in before and each.shape == before[name].shape:
-                each.copy_(before[name])
-
-
-def _equal(one: Tensor, two: Tensor) -> bool:
-    return torch.equal(one.nan_to_num(), two.nan_to_num()) if one.is_floating_point() else torch.equal(one, two)
 
 
 def _trained(module: nn.Module) -> list[tuple[int, Any, Any]]:
@@ -138,15 +89,6 @@ def _trained(module: nn.Module) -> list[tuple[int, Any, Any]]:
 
 def _held(optimizer: torch.optim.Optimizer) -> list[int]:
     return [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _mixing(seen: str) -> ConfigError:
-    return ConfigError(
-        "E151",
-        seen=seen,
-        expected="losses that depend on their own sample alone, and nothing else that samples leave behind",
-        fix="replace what looks across the batch: dp.fix_modules(module) for batch norms, a mean per sample for losses",
-    )
 
 
 def _changed(seen: str) -> ConfigError:

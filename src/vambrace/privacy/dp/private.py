@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from vambrace.privacy.dp import accounting, ranks
 from vambrace.privacy.dp.batches import Batch, Part, Source, cut, moved
 from vambrace.privacy.dp.clipping import AdaptiveQuantile
 from vambrace.privacy.dp.engine.engine import Engine
-from vambrace.privacy.dp.guard import Guard, check_apart, modes
+from vambrace.privacy.dp.guard import Guard, modes
 from vambrace.privacy.dp.sampling import Everything, steps_per_epoch
 from vambrace.privacy.dp.seen import LOOKED_AT, Seen, seen, tallied, uncut
 from vambrace.privacy.dp.statement import statement
@@ -225,6 +225,14 @@ class Private:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce_ex__(self, _: object) -> NoReturn:
+        raise ConfigError(
+            "E145",
+            seen="a try to copy or store a private training",
+            expected="that its secret and its account stay where they are",
+            fix="copy or store the module, which is an ordinary one; to go on later, save(path) and the ledger",
+        )
+
     def __str__(self) -> str:
         settings, rows = self.settings, self.table
         frozen = sum(not each.requires_grad for each in self.module.parameters())
@@ -310,7 +318,6 @@ class Private:
         if mode not in self._engines:
             engine = Engine(self.module, order=self.settings.clip.order)
             with torch.inference_mode(False), torch.enable_grad(), casting(self._device, self.settings.autocast):
-                check_apart(self.module, self._few)
                 engine.prepare(self._few)
             self._engines[mode] = engine
         return self._engines[mode]
@@ -319,9 +326,11 @@ class Private:
         return task(self.module, self._loss, part, self._device, self.settings.autocast)
 
     def _few(self, rows: Sequence[int]) -> Task:
-        """A task on a few samples, taken from all over the data: sorted data would make neighbours look alike."""
+        """A task on a few samples, taken from all over the data: in sorted data, neighbours are alike."""
         size = self._source.size
-        stride = max(1, size // 16)
+        stride = max(1, round(0.618 * size))  # the golden section keeps the first few multiples far apart
+        while math.gcd(stride, size) > 1:
+            stride += 1
         chosen = [row * stride % size for row in rows]
         return self._task(Part(moved(self._source.take(chosen), self._device), len(chosen), None))
 

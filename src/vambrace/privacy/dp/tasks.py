@@ -30,7 +30,6 @@ def task(
     dtype: torch.dtype | None,
 ) -> Task:
     """The task of a part of a batch, whose tensors are on `device`; `dtype` as for `casting`."""
-    inner = _Whole(module, loss)
 
     def losses() -> Tensor:
         with casting(device, dtype):
@@ -40,7 +39,7 @@ def task(
         tree = rebuild(part.tree, [leaf.unsqueeze(0) for leaf in leaves])
         named = {f"module.{name}": value for name, value in values.items()}
         with casting(device, dtype):
-            return torch.func.functional_call(inner, named, (tree,)).sum()
+            return torch.func.functional_call(_Whole(module, loss), named, (tree,)).sum()
 
     return Task(losses, part.count, flatten(part.tree), single)
 
