@@ -95,7 +95,7 @@ def kill_often(folder: Path, times: int, seed: int) -> None:
         wanted = len(ran(folder)) + draw.randint(0, 15)
         kill_within(folder, draw.randint(0, 9), wanted, draw.random() * 0.02)
         check(folder, kill + 1)
-        now = dp.epsilon(parse((folder / "ledger").read_bytes()).spent, delta=1e-3, accountant="rdp").epsilon
+        now = dp.epsilon(parse((folder / "ledger").read_bytes()).spent, delta=1e-3, accountant="zcdp").epsilon
         assert now > spent  # an old checkpoint takes nothing back
         spent = now
 

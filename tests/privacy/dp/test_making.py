@@ -185,7 +185,6 @@ def test_a_ledger_of_other_terms_is_refused_and_let_go(tmp_path: Path) -> None:
     ("sampling", "relation"),
     [
         (dp.Poisson(), "add_or_remove_one"),
-        (dp.TruncatedPoisson(max_batch_size=30), "add_or_remove_one"),
         (dp.Everything(), "add_or_remove_one"),
         (dp.FixedSize(), "replace_one"),
         (dp.Shuffled(), "zero_out_one"),
@@ -201,11 +200,22 @@ def test_the_ledger_and_epsilon_speak_of_the_same_neighbours(sampling: Any, rela
         assert private.epsilon().relation == relation
 
 
+def test_truncated_poisson_is_accounted_by_pld(tmp_path: Path) -> None:
+    sampling = dp.TruncatedPoisson(max_batch_size=20)
+    with pytest.raises(ConfigError, match=r"E144.*truncated"):
+        training(clip=ONE, noise=GAUSSIAN, sampling=sampling, accountant="rdp")
+    private = training(clip=ONE, noise=GAUSSIAN, sampling=sampling, accountant="pld", ledger=tmp_path / "ledger")
+    for batch in private.batches(steps=2):
+        assert len(batch) <= 20
+        private.step(batch)
+    assert 0 < private.epsilon().epsilon < 20
+
+
 def test_defaults_are_the_ones_that_are_proved() -> None:
     private = training(clip=ONE, noise=GAUSSIAN)
     settings = private.settings
     assert settings.sampling == dp.Poisson()
-    assert settings.accountant == "pld"
+    assert dp.make_private.__kwdefaults__["accountant"] == "pld"
     assert not settings.debug
     assert not settings.diagnostics
     assert private._secret.private

@@ -6,9 +6,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import traceback
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ import torch.distributed as dist
 from scipy import stats
 from torch import Tensor
 
-from privacy.dp.toy_training import N, cut, flat, gradients, moved_by, network, samples, training
+from privacy.dp.toy_training import N, cut, flat, gradients, moved_by, network, samples, together, training
 from vambrace.errors import ConfigError
 from vambrace.privacy import dp
 from vambrace.privacy.dp import ranks
@@ -32,30 +29,6 @@ def loaded() -> None:
     """What trainings import when they are first made, so that forked processes need not."""
     private = training(**GAUSSIAN)
     private.step(next(private.batches(steps=1)))
-
-
-def together(work: Callable[[int], Any], folder: Path, world: int = 2) -> list[Any]:
-    """What `work(rank)` gives in forked processes that talk over gloo."""
-    children: list[int] = []
-    for rank in range(world):
-        child = os.fork()
-        if child:
-            children.append(child)
-            continue
-        code = 1
-        try:
-            warnings.simplefilter("ignore")  # of the process group, at its end
-            dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-            torch.save(work(rank), folder / f"out{rank}")
-            dist.barrier()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    assert codes == [0] * world
-    return [torch.load(folder / f"out{rank}", weights_only=False) for rank in range(world)]
 
 
 def test_two_ranks_sum_what_one_would(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from vambrace.errors import ConfigError
 from vambrace.privacy.dp import accounting, ranks
 from vambrace.privacy.dp.charges import Spent
 from vambrace.privacy.dp.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from vambrace.privacy.dp.events import share
+from vambrace.privacy.dp.events import events, share
 from vambrace.privacy.dp.monitors import Monitor
 from vambrace.privacy.dp.sampling import Everything
 
@@ -72,9 +72,7 @@ class Account:
         told = "" if ledger is None else json.dumps(ledger.spent.as_json())
         found = ranks.tell(told.encode(), device)
         self._memory = Spent.from_json(json.loads(found)) if found else Spent()
-        accounting.epsilon(
-            self.spent + Spent([settings.charge(0)]), delta=settings.delta, accountant=settings.accountant
-        )
+        self._require_sense()
         self._end_epoch()
         word = settings.charge(0).sampling
         self.turn = self._start = sum(steps for charge, steps in self.spent if charge.sampling == word)
@@ -220,6 +218,13 @@ class Account:
             self.ledger.reserve(charge, steps)
         else:
             self._memory = self._memory + Spent([(charge, steps)])
+
+    def _require_sense(self) -> None:
+        """What was charged and what will be must have one meaning of neighbours, and a cost by this accountant."""
+        whole = self.spent + Spent([self._settings.charge(0)])
+        events(whole)
+        kinds = {(each.mechanism, each.sampling, each.count_noise_multiplier > 0): each for each, _ in whole}
+        self._epsilon(Spent(kinds.values()))  # one of each: the cost of all is not asked for here, and takes longer
 
     def _end_epoch(self) -> None:
         """The order of a broken shuffled epoch is gone with its process: the rest is charged, as if it had run."""
