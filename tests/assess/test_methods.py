@@ -43,7 +43,8 @@ class TestMethods:
 
     @pytest.mark.parametrize("name", sorted(set(built_ins(registry.CHECKS)) - {"adversarial", "natural"}))
     def test_every_other_check_goes_there_and_back(self, name):
-        planned = read_check({"check": name, "named": False}, "check[0]")
+        options = {"dp": {"ledger": "runs/ledger"}}.get(name, {})
+        planned = read_check({"check": name, "named": False, **options}, "check[0]")
         assert read_check(check_as_table(planned), "check[0]") == planned
         assert (planned.id, planned.named) == (name, False)
 

@@ -15,7 +15,11 @@ WHOLE = sample.results()
 
 
 def test_families_in_the_order_of_the_report() -> None:
-    mixed = [*reversed(WHOLE.findings), sample.finding("x", "fuzz", "neurons", 3.0, unit="count")]
+    others = [
+        sample.finding("x", "fuzz", "neurons", 3.0, unit="count"),
+        sample.finding("dp", "dp", "epsilon", 2.4, unit="epsilon"),
+    ]
+    mixed = [*others, *reversed(WHOLE.findings)]
     assert [family for family, _ in by_family(mixed)] == [*FAMILIES, "fuzz"]
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vambrace.assess.documents import documents_of, packages_of
 from vambrace.assess.environment import versions
 from vambrace.assess.gates import against_baseline, apply, judge
 from vambrace.assess.reduction import keep_valid, quiet, reduce_units
@@ -23,8 +25,8 @@ from vambrace.report import write as write_reports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
+    from vambrace.assess.checks.base import Check
     from vambrace.assess.engine import Ended
     from vambrace.assess.facts import Samples
     from vambrace.assess.plan import Plan
@@ -105,7 +107,7 @@ def conclude(
         model=_model(facts["model"], class_names),
         data=data,
         plan=_plan(plan, samples, facts["model"]["dtype"]),
-        versions=versions(facts["model"]["kind"] or ""),
+        versions=versions(facts["model"]["kind"] or "") | _used(plan),
         findings=findings,
         gates=(),
         left_out=tuple(left_out),
@@ -233,7 +235,7 @@ def _plan(plan: Plan, samples: Mapping[str, Samples], dtype: str) -> dict[str, J
                 "limit": planned.limit,
                 "chunk": planned.chunk or plan.run.chunk,
                 "samples": {role: _measured(samples[role], planned.limit) for role in planned.check.roles},
-                "options": planned.check.as_json(),
+                "options": _shown(planned.check),
             }
             for planned in plan.checks
         ],
@@ -244,6 +246,16 @@ def _plan(plan: Plan, samples: Mapping[str, Samples], dtype: str) -> dict[str, J
         "dtype": dtype,
         "device": plan.run.device.partition(":")[0],
     }
+
+
+def _shown(check: Check) -> dict[str, Json]:
+    """Options, with the names of files in place of their paths, which are different on every machine."""
+    return check.as_json() | {name: Path(path).name for name, path in documents_of(check).items()}
+
+
+def _used(plan: Plan) -> dict[str, str]:
+    """Versions of the optional packages that checks of documents rest on."""
+    return {name: version for planned in plan.checks for name, version in packages_of(planned.check).items()}
 
 
 def _measured(samples: Samples, limit: int | None) -> str:

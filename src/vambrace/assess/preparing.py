@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vambrace.assess.documents import documents_digest, documents_of, packages_of, read_documents
 from vambrace.assess.effort import CHUNK_BATCHES, chunk_for, rows_a_sample
 from vambrace.assess.environment import device_class, versions
 from vambrace.assess.facts import Samples, data_facts, model_facts
@@ -23,7 +24,7 @@ from vambrace.assess.presets import resolve
 from vambrace.assess.reach import reach_flags
 from vambrace.assess.shipped import majority
 from vambrace.assess.uncovered import uncovered
-from vambrace.assess.units import Unit, cut
+from vambrace.assess.units import Documents, Unit, cut
 from vambrace.assess.worker import arithmetic
 from vambrace.core.findings import Left
 from vambrace.errors import ConfigError
@@ -126,7 +127,7 @@ def prepare(plan: Plan, opened: Opened, *, only: Sequence[str], progress: Progre
 
     Raises:
         ModelRefused, DataRefused: for what cannot be measured.
-        AccessError, ConfigError: for checks that the user named and that cannot run.
+        AccessError, ConfigError, MissingExtra: for checks that the user named and that cannot run.
     """
     model = opened.model
     began = time.perf_counter()
@@ -143,6 +144,7 @@ def prepare(plan: Plan, opened: Opened, *, only: Sequence[str], progress: Progre
     )
     named = bool(plan.checks)
     plan, left = resolve(plan, subject, only=only)
+    _documents(plan)  # what cannot be read ends the run before anything is written
     values = math.prod(checked.input_shape)
     checked = checked.remarked(reach_flags(plan.checks, spread=checked.spread, values=values))
     progress.finish("preflight", checked.finding.sentence)
@@ -184,7 +186,25 @@ def units_of(plan: Plan, opened: Opened, facts: Mapping[str, Json]) -> tuple[Uni
         data=facts["data"],
         versions=versions(facts["model"]["kind"] or ""),
         device=device_class(opened.model.device),
+        documents=_documents(plan),
     )
+
+
+def _documents(plan: Plan) -> dict[str, Documents]:
+    """What the plan's checks of documents read, as it is now.
+
+    Raises:
+        ConfigError: E174, for a file that cannot be read.
+        MissingExtra: E112, for a package that such a check needs.
+    """
+    found: dict[str, Documents] = {}
+    for planned in plan.checks:
+        if documents_of(planned.check):
+            contents = read_documents(planned.check, plan.base)
+            found[planned.id] = Documents(
+                count=len(contents), digest=documents_digest(contents), packages=packages_of(planned.check)
+            )
+    return found
 
 
 def check_workers(plan: Plan, *, in_memory: bool) -> None:

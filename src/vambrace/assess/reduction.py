@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vambrace.assess.checks.base import Reduction
+from vambrace.assess.documents import roles_of
 from vambrace.assess.worker import BUG, explain_failure
 from vambrace.core import canonical
 from vambrace.core.findings import Cost, Finding, Flag, Status
@@ -178,8 +179,8 @@ def _reduction(
     class_names: tuple[str, ...],
     reason: str,
 ) -> Reduction:
-    records: dict[str, list[Mapping[str, Json]]] = {role: [] for role in planned.check.roles}
-    counts = dict.fromkeys(planned.check.roles, 0)
+    records: dict[str, list[Mapping[str, Json]]] = {role: [] for role in roles_of(planned.check)}
+    counts = dict.fromkeys(records, 0)
     cost, seen = Cost(), list[Flag]()
     missing = ""
     for unit in units:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vambrace.assess.documents import DOCUMENTS
 from vambrace.assess.effort import rows_a_sample
 from vambrace.assess.preparing import Job, open_job, prepare, remarks_on, units_of
 from vambrace.core.progress import Progress, silent
@@ -205,7 +206,7 @@ def rehearsal_of(plan: Plan, job: Job) -> Rehearsal:
     samples = {planned.id: 0 for planned in job.plan.checks}
     counts = dict.fromkeys(samples, 0)
     for unit in units:
-        samples[unit.name] += len(unit.positions)
+        samples[unit.name] += 0 if unit.role == DOCUMENTS else len(unit.positions)
         counts[unit.name] += 1
     return Rehearsal(
         plan=plan,

@@ -314,7 +314,8 @@ def _note_incidents(journal: Journal, directory: RunDirectory, units: Sequence[U
         found.append(
             (
                 "E514",
-                f"{len(other)} finished unit(s) were measured by other versions or on another device; they run again.",
+                f"{len(other)} finished unit(s) were measured by other versions, on another device or of other files; "
+                "they run again.",
             )
         )
     for code, text in found:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vambrace.assess.documents import DOCUMENTS
 from vambrace.assess.effort import CHUNK_BATCHES
 from vambrace.assess.facts import samples_digest
 from vambrace.core import canonical
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from vambrace.assess.facts import Samples
     from vambrace.assess.plan import Plan, PlannedCheck
 
-__all__ = ["Unit", "chosen", "cut"]
+__all__ = ["Documents", "Unit", "chosen", "cut"]
 
 Json = Any
 
@@ -31,17 +32,32 @@ _MODEL = ("kind", "weights", "source", "detail", "access", "bounds", "outputs", 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Documents:
+    """What a check of documents reads.
+
+    Attributes:
+        count: how many.
+        digest: of their names and contents.
+        packages: versions of the packages that decide what is found in them.
+    """
+
+    count: int
+    digest: str
+    packages: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """One check on one chunk of one role.
+    """One check on one chunk of one role, or on its documents.
 
     Attributes:
         key: unit key, 64 hex digits; equal keys mean equal records.
         check: position of the check in the plan.
         name: id of the check.
-        role: data role.
+        role: data role, or "documents".
         chunk: number of the chunk within the role, from 0.
-        positions: positions of its samples in the role's data, ascending.
-        samples: digest of the ids and hashes of its samples.
+        positions: positions of its samples in the role's data, ascending; of documents, one number each.
+        samples: digest of the ids and hashes of its samples, or of its documents.
     """
 
     key: str
@@ -70,6 +86,7 @@ def cut(
     data: Mapping[str, Mapping[str, Json]],
     versions: Mapping[str, str],
     device: str,
+    documents: Mapping[str, Documents] | None = None,
 ) -> tuple[Unit, ...]:
     """All units of a plan, in the order of its checks, roles and samples.
 
@@ -80,7 +97,9 @@ def cut(
         data: per role, see `vambrace.assess.facts.data_facts`.
         versions: see `vambrace.assess.environment.versions`.
         device: device class.
+        documents: check id to what it reads, for checks of documents.
     """
+    releases = {name: text for name, text in versions.items() if name != "python"}
     shared = {
         "format": FORMAT,
         "seed": plan.seed,
@@ -91,11 +110,13 @@ def cut(
         "threads": plan.run.threads,
         "dtype": model["dtype"],
         "device": device,
-        "versions": {name: text for name, text in versions.items() if name != "python"},
+        "versions": releases,
     }
     units: list[Unit] = []
     for place, planned in enumerate(plan.checks):
         check = _check(planned)
+        if documents and planned.id in documents:
+            units.append(_of_documents(place, planned, documents[planned.id], releases))
         chunk = planned.chunk or plan.run.chunk or CHUNK_BATCHES * (plan.run.batch or 1)
         for role in planned.check.roles:
             have = samples[role]
@@ -136,6 +157,26 @@ def chosen(samples: Samples, limit: int | None) -> tuple[int, ...]:
         return tuple(range(count))
     labels, ids = np.array(samples.labels, np.int64), np.array(samples.ids, np.int64)
     return tuple(stratified(labels, ids, limit).tolist())
+
+
+def _of_documents(place: int, planned: PlannedCheck, read: Documents, versions: Mapping[str, str]) -> Unit:
+    """The one unit of a check that asks the model nothing, and so does not depend on it."""
+    body = {
+        "format": FORMAT,
+        "check": _check(planned),
+        "role": DOCUMENTS,
+        "samples": read.digest,
+        "versions": {**versions, **read.packages},
+    }
+    return Unit(
+        key=canonical.digest(body),
+        check=place,
+        name=planned.id,
+        role=DOCUMENTS,
+        chunk=0,
+        positions=tuple(range(read.count)),
+        samples=read.digest,
+    )
 
 
 def _check(planned: PlannedCheck) -> dict[str, Json]:

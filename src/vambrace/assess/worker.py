@@ -24,6 +24,7 @@ import torch
 
 from vambrace.assess.checks.base import Context
 from vambrace.assess.constancy import Constancy
+from vambrace.assess.documents import DOCUMENTS, documents_digest, read_documents
 from vambrace.assess.facts import (
     Samples,
     check_same_data,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from vambrace.assess.checks.base import Measured
-    from vambrace.assess.plan import Plan
+    from vambrace.assess.plan import Plan, PlannedCheck
     from vambrace.data.batches import Batches
     from vambrace.models.contract import Model
 
@@ -111,6 +112,8 @@ class Worker:
     def _measure(self, unit: Json) -> Json:
         planned = self._plan.checks[int(unit["check"])]
         role = unit["role"]
+        if role == DOCUMENTS:
+            return self._examine(planned, unit)
         source = self._batches[role]
         batch = _read(source, cast("list[int]", unit["positions"]), role)
         ids = cast("list[int]", batch.ids.tolist())
@@ -122,21 +125,39 @@ class Worker:
                 fix="leave the data alone during a run, and start a new run",
             )
         device = self._model.device
-        context = Context(
-            check=planned.id,
-            role=role,
-            model=self._model,
-            rng=Streams(self._plan.seed).child(planned.id),
-            batch_size=self._plan.run.batch or len(batch),
-            images=self._plan.run.images,
-            evidence=self._evidence,
-            class_names=tuple(source.class_names),
-        )
+        context = self._context(planned, role, len(batch), tuple(source.class_names))
         moved = Batch(batch.inputs.to(device), batch.labels.to(device), batch.ids.to(device), batch.hashes, batch.names)
         self._constancy.begin(moved.inputs)
         measured = planned.check.measure(context, moved)
         changed = self._constancy.end()
         return _as_json(dataclasses.replace(measured, flags=(*measured.flags, *changed)), [str(each) for each in ids])
+
+    def _examine(self, planned: PlannedCheck, unit: Json) -> Json:
+        """A unit of documents: the very bytes that its key speaks of."""
+        contents = read_documents(planned.check, self._plan.base)
+        if documents_digest(contents) != unit["samples"]:
+            raise DataRefused(
+                "E504",
+                seen=f"files of {planned.id} that are not those that the run began with",
+                expected="the same files for the whole run",
+                fix="leave them alone during a run; --resume with --retry-errors measures them as they are now",
+            )
+        nothing = torch.zeros(0, dtype=torch.int64)
+        context = dataclasses.replace(self._context(planned, DOCUMENTS, 1, ()), documents=contents)
+        measured = planned.check.measure(context, Batch(torch.zeros(0), nothing, nothing, (), ()))
+        return _as_json(measured, list(contents))
+
+    def _context(self, planned: PlannedCheck, role: str, n: int, class_names: tuple[str, ...]) -> Context:
+        return Context(
+            check=planned.id,
+            role=role,
+            model=self._model,
+            rng=Streams(self._plan.seed).child(planned.id),
+            batch_size=self._plan.run.batch or n,
+            images=self._plan.run.images,
+            evidence=self._evidence,
+            class_names=class_names,
+        )
 
 
 @contextlib.contextmanager

@@ -136,10 +136,10 @@ class Finding:
 
     Attributes:
         check: the check's id in the plan, such as "pgd-linf".
-        family: "preflight", "clean", "adversarial", "natural" or "membership"; groups the report.
+        family: "preflight", "clean", "adversarial", "natural", "membership" or "dp"; groups the report.
         metric: name of the number, unique within the check, such as "robust_accuracy@0.3".
         value: the number, or None where there is none.
-        unit: "share" (0..1, shown as per cent), "points", "count", "distance", "auc".
+        unit: "share" (0..1, shown as per cent), "points", "count", "distance", "auc", or another word.
         interval: 95 % interval, where one exists.
         n: samples behind the number.
         higher_is_better: which end of the interval a gate judges by default.

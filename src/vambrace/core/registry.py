@@ -11,7 +11,7 @@ a name is added to `pyproject.toml`, an editable installation must be installed 
 that two packages claim is an error that names both; neither wins.
 
     >>> names("vambrace.checks")
-    ('adversarial', 'clean', 'membership', 'natural')
+    ('adversarial', 'clean', 'dp', 'membership', 'natural')
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["render"]
 
 _MISSING = frozenset({Status.NOT_MEASURED, Status.UNRELIABLE, Status.ERROR})
-_KINDS = frozenset({"clean", "adversarial", "natural", "membership"})
+_KINDS = frozenset({"clean", "adversarial", "natural", "membership", "dp"})
 # What XML 1.0 (section 2.2) cannot hold, not even escaped; the C1 controls are legal but steer terminals.
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\u007e\u00a0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LONGEST = 4000

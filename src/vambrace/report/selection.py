@@ -68,7 +68,13 @@ def _is_detail(finding: Finding) -> bool:
 
 
 def _key(family: str, findings: Sequence[Finding]) -> Finding | None:
-    wanted = {"clean": "accuracy", "adversarial": "robust_accuracy", "natural": "mean_accuracy", "membership": "auc"}
+    wanted = {
+        "clean": "accuracy",
+        "adversarial": "robust_accuracy",
+        "natural": "mean_accuracy",
+        "membership": "auc",
+        "dp": "epsilon",
+    }
     named = [finding for finding in findings if finding.metric.partition("@")[0] == wanted.get(family)]
     named = named or list(findings)
     sound = [finding for finding in named if finding.value is not None and finding.status not in MISSING]

@@ -74,6 +74,7 @@ FAMILIES = {
     "adversarial": ("Under attack", "How often does it stay right when someone changes the input on purpose?"),
     "natural": ("Everyday changes", "How often does it stay right when the input is noisy, turned or compressed?"),
     "membership": ("Privacy", "Can an outsider tell who was in the training data?"),
+    "dp": ("Private training", "How much of any one sample can the model give away, by what training charged?"),
 }
 """Families in the order of the report: title and the question they answer."""
 
@@ -124,6 +125,10 @@ def metric_label(finding: Finding) -> str:
         case "membership", "tpr":
             rate = number_parameter(finding, "fpr")
             return f"Members found at {rate * 100:g} % false alarms" if rate is not None else f"Members found @{point}"
+        case "dp", "epsilon":
+            return "Epsilon"
+        case "dp", "audit_epsilon":
+            return "Epsilon that the audit found, at least"
         case _:
             return finding.metric
 

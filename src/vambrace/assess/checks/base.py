@@ -3,6 +3,9 @@
 A unit of work is one check on one chunk of one data role. `measure` runs in any worker and returns plain
 JSON records, one per sample; `reduce` is pure and sees all records in sample order, so findings cannot
 depend on executor, order or resume.
+
+A check of documents reads files in place of samples: see `vambrace.assess.documents`. It has one unit, with an empty
+batch, and gives one record a document, whose id is the document's name.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ class Context:
         images: how many worst examples to save a check; 0 saves none.
         evidence: folder for content-addressed evidence files.
         class_names: names in label order, may be empty.
+        documents: name to content, for a check of documents.
     """
 
     check: str
@@ -50,6 +54,7 @@ class Context:
     images: int
     evidence: Path
     class_names: tuple[str, ...]
+    documents: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +111,7 @@ class Check(Protocol):
     version: ClassVar[int]
     """Raised whenever records change meaning; part of the unit key."""
     roles: ClassVar[tuple[str, ...]]
-    """Data roles the check needs: ("eval",) or ("members", "nonmembers")."""
+    """Data roles the check needs: ("eval",) or ("members", "nonmembers"); none for a check of documents."""
 
     @property
     def needs(self) -> Access:

@@ -91,7 +91,9 @@ class Standing:
         )
 
 
-def standing(reduction: Reduction, *, family: str, roles: Sequence[str], flags: Sequence[Flag] = ()) -> Standing:
+def standing(
+    reduction: Reduction, *, family: str, roles: Sequence[str], flags: Sequence[Flag] = (), what: str = "samples"
+) -> Standing:
     """How the findings of a check stand.
 
     Args:
@@ -99,6 +101,7 @@ def standing(reduction: Reduction, *, family: str, roles: Sequence[str], flags: 
         family: of its findings.
         roles: whose records it needs.
         flags: what the records themselves show; flags of units and of preflight are added from the reduction.
+        what: what there is a record of each.
     """
     concerned = {flag for flag in (*reduction.flags, *flags) if flag.concerns(family)}
     ordered = tuple(sorted(concerned, key=lambda flag: (flag.level != "unreliable", flag.code, flag.text)))
@@ -112,7 +115,7 @@ def standing(reduction: Reduction, *, family: str, roles: Sequence[str], flags: 
     empty = [role for role in roles if not reduction.planned.get(role, 0)]
     complete = done == planned and not empty
     if not complete:
-        status, reason = _missing(reduction.missing, done, planned, empty)
+        status, reason = _missing(reduction.missing, f"{done:,} of {planned:,} {what} were measured", empty)
     return Standing(reduction=reduction, family=family, status=status, reason=reason, flags=ordered, complete=complete)
 
 
@@ -138,10 +141,9 @@ def registered_name(group: str, options: Options) -> str:
         return type(options).__name__
 
 
-def _missing(missing: str, done: int, planned: int, empty: Sequence[str]) -> tuple[Status, str]:
+def _missing(missing: str, have: str, empty: Sequence[str]) -> tuple[Status, str]:
     if empty:
         return Status.NOT_MEASURED, f"there are no samples in {' and '.join(empty)}"
-    have = f"{done:,} of {planned:,} samples were measured"
     if missing.startswith("error"):
         return Status.ERROR, f"{have}, then {missing.partition(':')[2].strip() or 'a unit failed'}"
     if missing == "budget":

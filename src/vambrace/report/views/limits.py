@@ -28,6 +28,10 @@ _RAN = {
         "The privacy figures belong to the attack that ran. Stronger attacks exist, and a value near guessing is no "
         "guarantee; only training with differential privacy gives one."
     ),
+    "dp": (
+        "Epsilon holds for the training that wrote the ledger. Nothing in a ledger shows that this model came out of "
+        "it, or that its data were not used elsewhere."
+    ),
 }
 _DID_NOT = {
     "clean": "Accuracy on unchanged inputs was not measured.",
