@@ -2,6 +2,7 @@
 
     python benchmarks/bench_dp_audit.py                # a minute on one core
     python benchmarks/bench_dp_audit.py --runs 2       # a quick look
+    python benchmarks/bench_dp_audit.py --page         # the table of docs/privacy/dp-audit.md again
 
 Claims of epsilon 1.0 and 2.0 at delta 1e-5, by calibrated noise. Each run throws its canary coins anew, trains once
 through `dp.make_private` and proves a 95 % lower bound. How many canaries comes from the power calculation, which is
@@ -15,10 +16,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import math
 import statistics
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import interleave
 import torch
@@ -27,6 +30,11 @@ from vambrace.privacy import dp
 from vambrace.privacy.dp.clipping import Clipping
 from vambrace.privacy.dp.noise import Gaussian
 
+PAGE = Path(__file__).parents[1] / "docs" / "privacy" / "dp-audit.md"
+BEGIN, END = (
+    "<!-- figures: written by benchmarks/bench_dp_audit.py --page, do not edit -->",
+    "<!-- end of figures -->",
+)
 CLAIMS, DELTA, RATE, STEPS = (1.0, 2.0), 1e-5, 0.25, 16
 SETTINGS = {
     "poisson, one_run": ("one_run", dp.Poisson(), RATE, STEPS),
@@ -104,12 +112,42 @@ def case(setting: str, claim: float, given: argparse.Namespace) -> dict[str, obj
     }
 
 
+def block(result: dict[str, object]) -> str:
+    """The table of the page."""
+    lines = [
+        "| training, proof | claim | canaries | trainer | bound above 0 | bound above the claim | median bound |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for each in result["cases"]:
+        for name, found in each["trainers"].items():
+            counts = [f"{found[key]} of {found['runs']}" for key in ("above_zero", "above_the_claim")]
+            cells = [each["setting"], each["claim"], f"{each['canaries']:,}", name, *counts, f"{found['median']:.2f}"]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    known = result["surroundings"]
+    measured = f"torch {known['versions']['torch']}, commit {known['commit'][:12]}"
+    return "\n".join([*lines, "", f"({measured}; `benchmarks/results/dp_audit.json` has every bound.)"])
+
+
+def rewritten(text: str, inside: str) -> str:
+    """`text` with `inside` between the markers."""
+    before, _, rest = text.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise SystemExit(f"the page needs one {BEGIN} and one {END} after it")
+    return f"{before}{BEGIN}\n\n{inside}\n\n{END}{after}"
+
+
 def main() -> None:
-    """Measure, say, write."""
+    """Measure, say, write; or only write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--page", action="store_true")
     given = parser.parse_args()
+    if given.page:
+        result = json.loads((interleave.RESULTS / "dp_audit.json").read_text())
+        PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8"), block(result)), encoding="utf-8")
+        return
     torch.set_num_threads(given.threads)
     result: dict[str, object] = {
         "surroundings": interleave.surroundings(0, given.threads),

@@ -136,7 +136,7 @@ def test_every_way_to_train_can_be_audited(change: dict[str, Any]) -> None:
     ],
 )
 def test_an_audit_that_would_prove_nothing_is_refused(make: Callable[[], object], seen: str) -> None:
-    with pytest.raises(ConfigError, match="E158") as error:
+    with pytest.raises(ConfigError, match="E159") as error:
         make()
     assert seen in str(error.value)
 

@@ -182,7 +182,7 @@ def test_equal_scores_prove_nothing() -> None:
 )
 def test_what_proves_nothing_is_refused(change: dict[str, object], seen: str) -> None:
     world = {"scores": np.zeros(2), "included": np.array([True, False]), "guesses": 1, "delta": 1e-5, **change}
-    with pytest.raises(ConfigError, match="E158") as error:
+    with pytest.raises(ConfigError, match="E159") as error:
         audit_bound(world.pop("scores"), world.pop("included"), **world)  # pyright: ignore[reportArgumentType]
     assert seen in str(error.value)
 
@@ -240,11 +240,11 @@ def test_power_of_extreme_claims_is_a_chance(eps: float) -> None:
     ],
 )
 def test_a_design_of_nonsense_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="E158"):
+    with pytest.raises(ConfigError, match="E159"):
         AuditDesign(**{"epsilon": 1.0, "delta": 1e-5, **change})
 
 
 @pytest.mark.parametrize("change", [{"canaries": 0}, {"guesses": 1001}, {"canaries": 60_000}])
 def test_power_of_nonsense_is_refused(change: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="E158"):
+    with pytest.raises(ConfigError, match="E159"):
         power(AuditDesign(epsilon=1.0, delta=1e-5), **{"canaries": 1000, **change})

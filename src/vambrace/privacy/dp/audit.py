@@ -90,7 +90,7 @@ class Audit(Options):
             device: where the module lies.
 
         Raises:
-            ConfigError: E158 for options that do not go together, and what `make_private` raises.
+            ConfigError: E159 for options that do not go together, and what `make_private` raises.
             MissingExtra: E112, without dp-accounting.
         """
         check_confidence(self.method, self.canaries, delta, self.confidence)
@@ -121,6 +121,7 @@ class Audit(Options):
         )
         for batch in private.batches(steps=steps):
             private.step(batch)
+        private.close()
         rate = 1.0 if isinstance(sampling, Everything) else sample_rate
         bound = audit_bound(
             module.weight.detach().cpu()[row, column].numpy(),

@@ -50,7 +50,7 @@ class Bound(Options):
         """The bound that these counts prove.
 
         Raises:
-            ConfigError: E158, as `lower_bound`.
+            ConfigError: E159, as `lower_bound`.
         """
         return cls(
             epsilon=lower_bound(
@@ -85,7 +85,7 @@ def audit_bound(
         method: see `vambrace.privacy.dp.one_run`.
 
     Raises:
-        ConfigError: E158, for values out of range, scores that are not finite, or coins that are no coins.
+        ConfigError: E159, for values out of range, scores that are not finite, or coins that are no coins.
     """
     ranked, coins = _checked(scores, included)
     require_audit(0 <= guesses <= len(coins), "guesses", guesses, f"0 to {len(coins)}, one a canary at most")

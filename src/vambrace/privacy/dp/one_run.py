@@ -58,7 +58,7 @@ def lower_bound(method: Method, *, canaries: int, guesses: int, correct: int, de
         confidence: above 0, below 1.
 
     Raises:
-        ConfigError: E158, for values out of range.
+        ConfigError: E159, for values out of range.
         MissingExtra: E112, for "f_dp" without dp-accounting.
     """
     check_counts(canaries, guesses, correct)
@@ -117,14 +117,14 @@ def as_epsilon(method: Method, strength: float, delta: float) -> float:
 
 
 def check_counts(canaries: int, guesses: int, correct: int) -> None:
-    """Raise E158 unless there can be so many canaries, guesses and right ones."""
+    """Raise E159 unless there can be so many canaries, guesses and right ones."""
     require_audit(canaries >= 1, "canaries", canaries, "1 or more")
     require_audit(0 <= guesses <= canaries, "guesses", guesses, f"0 to {canaries}, one a canary at most")
     require_audit(0 <= correct <= guesses, "correct", correct, f"0 to {guesses}, the guesses")
 
 
 def check_confidence(method: Method, canaries: int, delta: float, confidence: float) -> None:
-    """Raise E158 unless something can be proved at this delta and confidence."""
+    """Raise E159 unless something can be proved at this delta and confidence."""
     require_audit(0 < confidence < 1, "confidence", confidence, "above 0, below 1")
     require_audit(0 < delta < 1, "delta", delta, "above 0, below 1")
     # Then no term of the p-value falls while epsilon rises: what rules out an epsilon rules out all smaller ones.
@@ -133,8 +133,8 @@ def check_confidence(method: Method, canaries: int, delta: float, confidence: fl
 
 
 def require_audit(holds: bool, name: str, value: object, expected: str) -> None:
-    """Raise E158 unless `holds`."""
-    require(holds, seen=f"{name} {value!r}", expected=f"{name}: {expected}", fix=f"correct {name}", code="E158")
+    """Raise E159 unless `holds`."""
+    require(holds, seen=f"{name} {value!r}", expected=f"{name}: {expected}", fix=f"correct {name}", code="E159")
 
 
 def _excess(canaries: int, guesses: int, correct: int, mu: float, error: float) -> float:

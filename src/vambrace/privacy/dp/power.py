@@ -156,7 +156,7 @@ def power(design: AuditDesign, *, canaries: int, guesses: int | None = None) -> 
             as likely as can be.
 
     Raises:
-        ConfigError: E158, for values out of range; E144, for a claim that no noise keeps.
+        ConfigError: E159, for values out of range; E144, for a claim that no noise keeps.
         MissingExtra: E112, without dp-accounting, where noise has to be found.
     """
     check_confidence(design.method, canaries, design.delta, design.confidence)
