@@ -127,7 +127,7 @@ class Keystream:
             part = view[start : start + len(_ZEROS)]
             self._settle()
             if self._left < len(part):
-                self.renew()
+                Keystream.renew(self)  # a new key and nothing else: what subclasses drew from the old one stays
             self._left -= len(part)
             self._stream.update_into(_ZEROS[: len(part)], part)
 
