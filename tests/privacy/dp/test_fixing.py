@@ -56,6 +56,7 @@ def test_groups_divide_and_keep_four_channels(channels: int, groups: int, found:
 def test_one_dimension_keeps_its_signal() -> None:
     """A group of one value is always normalised to zero."""
     fixed = dp.fix_modules(nn.BatchNorm1d(16))
+    assert fixed.num_groups == 1
     inputs = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
     assert float(fixed(inputs).detach().std()) > 0.5
     assert float(nn.GroupNorm(16, 16)(inputs).detach().abs().max()) < 1e-3  # what is avoided

@@ -28,6 +28,7 @@ from privacy.dp.toy_training import (
 )
 from vambrace.errors import ConfigError
 from vambrace.privacy import dp
+from vambrace.privacy.dp import keystream
 
 OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
     "sgd": lambda module: torch.optim.SGD(module.parameters(), lr=0.3),
@@ -253,6 +254,22 @@ def test_a_shuffled_epoch_sees_each_sample_once() -> None:
     for epoch in range(3):
         assert sorted(seen[epoch * N : (epoch + 1) * N]) == list(range(N))
     assert seen[:N] != seen[N : 2 * N]
+
+
+def test_an_epoch_outlives_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keystream, "KEY_SERVES", 2**12)  # a few steps, as 64 GiB are for a large model
+    private = training(
+        sampling=dp.Shuffled(),
+        expected_batch_size=1,
+        clip=dp.Flat(clip_norm=1.0),
+        noise=dp.Gaussian(noise_multiplier=1.0),
+    )
+    seen: list[int] = []
+    for batch in private.batches(epochs=1):
+        seen += batch.indices.tolist()
+        private.step(batch)
+    assert sorted(seen) == list(range(N))
+    assert private._secret._renewals > 2
 
 
 # ---- when things fail -------------------------------------------------------------------------------------------

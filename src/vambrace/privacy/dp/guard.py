@@ -45,8 +45,8 @@ class Guard:
         if not self._open:
             raise _changed("private training that was closed, or made anew for the same optimizer")
         if _trained(self._module) != self._trained:
-            now = {name for name, each in self._module.named_parameters() if each.requires_grad}
-            raise _changed(f"other trainable parameters than at the start (now {', '.join(sorted(now)) or 'none'})")
+            now = ", ".join(name for name, each in self._module.named_parameters() if each.requires_grad)
+            raise _changed(f"parameters that were added, replaced, frozen, thawed or moved; now {now or 'none'} train")
         if _held(self._optimizer) != self._held:
             raise _changed("an optimizer over other parameters than at the start")
 
