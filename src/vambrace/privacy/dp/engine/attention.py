@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vambrace.privacy.dp.engine.operators import spread
 from vambrace.privacy.dp.engine.pieces import Block, Direct, Piece, folded, wide
 from vambrace.privacy.dp.engine.products import Outer
 from vambrace.privacy.dp.engine.rules import linear, positions, record, sample_place
@@ -159,4 +160,30 @@ def _additive(mask: Tensor, like: Tensor) -> Tensor:
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, float("-inf"))
 
 
-ATTENTION: dict[Callable[..., Any], Callable[..., Any]] = {F.multi_head_attention_forward: _attention}
+def _scaled_products(
+    tape: Tape,
+    func: Callable[..., Tensor],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    *args: Any,
+    **options: Any,
+) -> Tensor:
+    """Attention whose mask is a parameter, or made of one: a bias by relative position."""
+    slot = tape.slot(attn_mask)
+    others = [tape.name(each) for each in map(tape.slot, (query, key, value)) if each is not None]
+    if slot is None or attn_mask is None or others:
+        raise NoRule(others, "attention to something that has no samples")
+    shape = (*query.shape[:-1], key.shape[-2])
+    where = tape.locate(slot, shape, "attention")
+    if where.kind == "none":
+        raise NoRule([tape.name(slot)], "attention to something that has no samples")
+    mask = spread(tape, slot, attn_mask, where, attn_mask.detach().expand(shape))
+    return func(query, key, value, mask, *args, **options)
+
+
+ATTENTION: dict[Callable[..., Any], Callable[..., Any]] = {
+    F.multi_head_attention_forward: _attention,
+    F.scaled_dot_product_attention: _scaled_products,
+}

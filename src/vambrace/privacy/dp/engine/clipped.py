@@ -19,7 +19,7 @@ from vambrace.privacy.dp.engine.attention import ATTENTION
 from vambrace.privacy.dp.engine.exact import exact
 from vambrace.privacy.dp.engine.norms import NORMS
 from vambrace.privacy.dp.engine.operators import OPERATORS, derive
-from vambrace.privacy.dp.engine.pieces import Piece
+from vambrace.privacy.dp.engine.pieces import Piece, flat
 from vambrace.privacy.dp.engine.products import parts, settle
 from vambrace.privacy.dp.engine.recurrent import RECURRENT
 from vambrace.privacy.dp.engine.rules import LAYERS
@@ -150,7 +150,7 @@ def _absolute_norms(gathered: Gathered, groups: Sequence[Sequence[int]], count: 
         for slot in group:
             for piece in gathered.pieces[slot]:
                 for rows in parts(torch.arange(count, device=row.device), views[slot].numel()):
-                    row[rows] += piece.per_sample(rows).flatten(1).abs().sum(dim=1)
+                    row[rows] += flat(piece.per_sample(rows)).abs().sum(dim=1)
     return found
 
 
@@ -158,4 +158,4 @@ def _add_written(pieces: Sequence[Piece], factors: Tensor, out: Tensor) -> None:
     """What has been measured as it was written down is added as it is written down."""
     for piece in pieces:
         for rows in parts(torch.arange(len(factors), device=out.device), out.numel()):
-            out.view(-1).addmv_(piece.per_sample(rows).flatten(1).t(), factors[rows])
+            out.view(-1).addmv_(flat(piece.per_sample(rows)).t(), factors[rows])

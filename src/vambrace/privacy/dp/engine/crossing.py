@@ -26,6 +26,9 @@ _MEAN = {F.batch_norm: 1, torch.batch_norm: 3, torch.native_batch_norm: 3, F.ins
 """Position of the running mean."""
 
 
+_TABLES = frozenset((F.embedding, F.embedding_bag))
+
+
 def refuse_modules(module: nn.Module) -> None:
     """Refuse a module with batch statistics, before anything runs.
 
@@ -47,6 +50,11 @@ def refuse_crossing(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Map
     Raises:
         ConfigError: E151.
     """
+    if func in _TABLES:
+        largest = args[3] if len(args) > 3 else kwargs.get("max_norm")
+        often = args[5] if len(args) > 5 else kwargs.get("scale_grad_by_freq", False)
+        if largest is not None or often:
+            raise _crossing("an embedding with max_norm or scale_grad_by_freq, which look at the whole batch", _UNSET)
     place = _MEAN.get(func)
     if place is None:
         return
@@ -62,10 +70,14 @@ def refuse_crossing(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Map
         raise _crossing("batch_norm, which normalises each sample by the others of its batch")
 
 
-def _crossing(what: str) -> ConfigError:
+_FIXED = "dp.fix_modules(module) replaces BatchNorm by GroupNorm; or put the layer into eval() and train on"
+_UNSET = "leave both at their defaults"
+
+
+def _crossing(what: str, fix: str = _FIXED) -> ConfigError:
     return ConfigError(
         "E151",
         seen=what,
         expected="samples that do not influence one another, or clipping bounds nothing",
-        fix="dp.fix_modules(module) replaces BatchNorm by GroupNorm; or put the layer into eval() and train on",
+        fix=fix,
     )

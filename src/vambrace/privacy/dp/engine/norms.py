@@ -61,7 +61,7 @@ def _affine(
 def _layer_norm(
     tape: Tape,
     func: Callable[..., Tensor],
-    inputs: Tensor,
+    input: Tensor,
     normalized_shape: tuple[int, ...],
     weight: Tensor | None = None,
     bias: Tensor | None = None,
@@ -72,13 +72,13 @@ def _layer_norm(
     def run(given: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
         return F.layer_norm(given, size, scale, shift, eps)
 
-    return _affine(tape, func, inputs, weight, bias, run, lambda gradient: summed(gradient, size), last=True)
+    return _affine(tape, func, input, weight, bias, run, lambda gradient: summed(gradient, size), last=True)
 
 
 def _rms_norm(
     tape: Tape,
     func: Callable[..., Tensor],
-    inputs: Tensor,
+    input: Tensor,
     normalized_shape: tuple[int, ...],
     weight: Tensor | None = None,
     eps: float | None = None,
@@ -88,13 +88,13 @@ def _rms_norm(
     def run(given: Tensor, scale: Tensor | None, _: Tensor | None) -> Tensor:
         return F.rms_norm(given, size, scale, eps)
 
-    return _affine(tape, func, inputs, weight, None, run, lambda gradient: summed(gradient, size), last=True)
+    return _affine(tape, func, input, weight, None, run, lambda gradient: summed(gradient, size), last=True)
 
 
 def _group_norm(
     tape: Tape,
     func: Callable[..., Tensor],
-    inputs: Tensor,
+    input: Tensor,
     num_groups: int,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
@@ -103,13 +103,13 @@ def _group_norm(
     def run(given: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
         return F.group_norm(given, num_groups, scale, shift, eps)
 
-    return _affine(tape, func, inputs, weight, bias, run, _channels(tape, inputs))
+    return _affine(tape, func, input, weight, bias, run, _channels(tape, input))
 
 
 def _instance_norm(
     tape: Tape,
     func: Callable[..., Tensor],
-    inputs: Tensor,
+    input: Tensor,
     running_mean: Tensor | None = None,
     running_var: Tensor | None = None,
     weight: Tensor | None = None,
@@ -122,13 +122,13 @@ def _instance_norm(
     def run(given: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
         return func(given, running_mean, running_var, scale, shift, use_input_stats, momentum, eps)
 
-    return _affine(tape, func, inputs, weight, bias, run, _channels(tape, inputs))
+    return _affine(tape, func, input, weight, bias, run, _channels(tape, input))
 
 
 def _batch_norm(
     tape: Tape,
     func: Callable[..., Tensor],
-    inputs: Tensor,
+    input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
     weight: Tensor | None = None,
@@ -141,7 +141,7 @@ def _batch_norm(
     def run(given: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
         return func(given, running_mean, running_var, scale, shift, training, momentum, eps)
 
-    return _affine(tape, func, inputs, weight, bias, run, _channels(tape, inputs))
+    return _affine(tape, func, input, weight, bias, run, _channels(tape, input))
 
 
 def _channels(tape: Tape, inputs: Tensor) -> Callable[[Tensor], Tensor]:

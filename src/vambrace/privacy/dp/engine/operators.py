@@ -18,7 +18,7 @@ from vambrace.privacy.dp.engine.pieces import Direct, Piece
 from vambrace.privacy.dp.engine.rules import by_sample, name_of, record, summed
 from vambrace.privacy.dp.engine.tape import Kept, NoRule, Place, Tape, tensors_in
 
-__all__ = ["OPERATORS", "derive"]
+__all__ = ["OPERATORS", "derive", "spread"]
 
 
 def derive(tape: Tape, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -63,7 +63,7 @@ def derive(tape: Tape, func: Callable[..., Any], *args: Any, **kwargs: Any) -> A
                 )
             return [Direct(each) for each in found]
 
-        return tape.derive(slots, out, back)
+        return tape.derive(slots, name_of(func), out, back)
 
     if isinstance(found, tuple | list):
         parts = [stand_in(each) for each in cast("Iterable[object]", found)]
@@ -76,7 +76,7 @@ def _transpose(tape: Tape, func: Callable[..., Tensor], matrix: Tensor, *args: A
     swaps_two = not dims or sorted(each % 2 for each in dims if isinstance(each, int)) == [0, 1]
     if slot is None or slot < 0 or matrix.dim() != 2 or not swaps_two:
         return derive(tape, func, matrix, *args, **kwargs)
-    return tape.derive((slot,), matrix.t(), lambda gradients: [Direct(gradients.mT)], transposed=True)
+    return tape.derive((slot,), "t", matrix.t(), lambda gradients: [Direct(gradients.mT)], transposed=True)
 
 
 def _pointwise(tape: Tape, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
@@ -95,12 +95,12 @@ def _pointwise(tape: Tape, func: Callable[..., Tensor], *args: Any, **kwargs: An
         if not any(each.requires_grad for each in others):
             return derive(tape, func, *args, **kwargs)
         raise NoRule([tape.name(slot) for slot in slots], "an expression with something that has no samples")
-    spread = {
-        key: _spread(tape, slot, each, where, each.detach().expand(shape))
+    spreads = {
+        key: spread(tape, slot, each, where, each.detach().expand(shape))
         for (key, each), slot, where in zip(parameters.items(), slots, wheres, strict=True)
     }
-    named = {name: spread.get(id(value), value) for name, value in kwargs.items()}
-    return func(*(spread.get(id(value), value) for value in args), **named)
+    named = {name: spreads.get(id(value), value) for name, value in kwargs.items()}
+    return func(*(spreads.get(id(value), value) for value in args), **named)
 
 
 def _expand(tape: Tape, func: Callable[..., Tensor], parameter: Tensor, *sizes: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
@@ -113,10 +113,10 @@ def _expand(tape: Tape, func: Callable[..., Tensor], parameter: Tensor, *sizes: 
         return derive(tape, func, parameter, *sizes, **kwargs)
     if func in _REPEATS and out.numel() != parameter.numel() * tape.count:
         raise NoRule([tape.name(slot)], "a repetition over more than the samples")
-    return _spread(tape, slot, parameter, where, out)
+    return spread(tape, slot, parameter, where, out)
 
 
-def _spread(tape: Tape, slot: int, parameter: Tensor, where: Place, out: Tensor) -> Tensor:
+def spread(tape: Tape, slot: int, parameter: Tensor, where: Place, out: Tensor) -> Tensor:
     """A parameter as an activation of its own, `out`, whose gradient is kept."""
     kept, count, size = Kept(), tape.count, tuple(parameter.shape)
 

@@ -10,6 +10,7 @@ not the same thing computed another way, wherever the two could differ by more t
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, cast
 
 import torch
@@ -22,6 +23,7 @@ __all__ = [
     "Piece",
     "Plain",
     "Rows",
+    "flat",
     "folded",
     "kept_rows",
     "lengths",
@@ -74,8 +76,8 @@ class Piece(Protocol):
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or float64 where it is that already."""
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+    """The tensor in float32, or in what it is where that is no less."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def folded(tensor: Tensor, dim: int, sizes: tuple[int, ...]) -> Tensor:
@@ -88,9 +90,14 @@ def split(tensor: Tensor, size: int, dim: int = 0) -> tuple[Tensor, ...]:
     return cast("tuple[Tensor, ...]", tensor.split(size, dim))
 
 
+def flat(tensor: Tensor) -> Tensor:
+    """(n, ...) as (n, elements), also where that is (n,)."""
+    return tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
+
+
 def lengths(tensor: Tensor) -> Tensor:
     """L2 norms (n,) of the rows of (n, ...)."""
-    return cast("Tensor", torch.linalg.vector_norm(tensor.flatten(1), dim=1))
+    return cast("Tensor", torch.linalg.vector_norm(flat(tensor), dim=1))
 
 
 def kept_rows(tensor: Tensor, kept: Tensor) -> Tensor:
@@ -171,7 +178,7 @@ class Direct(Plain):
         return self._gradients[rows]
 
     def add_sum(self, factors: Tensor, out: Tensor) -> None:
-        out.view(-1).addmv_(self._gradients.flatten(1).t(), factors)
+        out.view(-1).addmv_(flat(self._gradients).t(), factors)
 
     def drop(self, kept: Tensor) -> None:
         self._gradients = kept_rows(self._gradients, kept)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from vambrace.privacy.dp.engine.pieces import Piece, kept_rows, lengths, split, squared_lengths, wide
+from vambrace.privacy.dp.engine.pieces import Piece, flat, kept_rows, lengths, split, squared_lengths, wide
 
 __all__ = ["Outer", "Product", "ghost_pays", "parts", "settle"]
 
@@ -109,7 +109,7 @@ class Product:
 
     def add_sum(self, factors: Tensor, out: Tensor) -> None:
         if self._kept is not None:
-            out.view(-1).addmv_(self._kept.flatten(1).t(), factors)
+            out.view(-1).addmv_(flat(self._kept).t(), factors)
             return
         if self._exact is None:
             self.add_weighted(factors, out)
@@ -117,7 +117,7 @@ class Product:
         # What was measured as it was written down is added as it is written down: their roundings are the same.
         self.add_weighted(factors.index_fill(0, self._exact, 0.0), out)
         for rows in parts(self._exact, self._size):
-            out.view(-1).addmv_(self.per_sample(rows).flatten(1).t(), factors[rows])
+            out.view(-1).addmv_(flat(self.per_sample(rows)).t(), factors[rows])
 
     def drop(self, kept: Tensor) -> None:
         if self._kept is not None:

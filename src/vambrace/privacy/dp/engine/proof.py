@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from vambrace.errors import ConfigError
-from vambrace.privacy.dp.engine.quiet import Guarded, Start, quiet
+from vambrace.privacy.dp.engine.quiet import Guarded, Start, put_back, quiet
 
 if TYPE_CHECKING:
     from vambrace.privacy.dp.engine.engine import Task
 
-__all__ = ["Proof", "checked_losses", "crossed", "mixing", "moved", "short"]
+__all__ = ["Proof", "cannot", "checked_losses", "crossed", "mixing", "moved", "short"]
 
 _CLOSE = {torch.float64: (1e-7, 1e-10), torch.float32: (1e-3, 1e-5)}
 """By the type of the losses: the largest relative difference of a parameter's gradient, and a share of the gradient of
@@ -70,16 +70,15 @@ class Proof:
     ) -> None:
         self.rows = (0, 1, 2)
         self._module, self._task_of, self._start = module, task_of, start
-        self._same_buffers()
+        self._same_state(parameters)
         self._same_beside_others()
-        with quiet() as heard:
+        with quiet(start.seed) as heard:
             together = [self._losses(self.rows) for _ in range(2)]
             if not _equal(*together):
-                raise ConfigError(
-                    "E152",
-                    seen=f"{type(module).__name__}, whose losses differ from one call to the next with the same seed",
-                    expected="random draws from the generators of torch, Python or NumPy, so that they can be repeated",
-                    fix="draw from those",
+                raise cannot(
+                    module,
+                    "its losses differ from one call to the next, though all generators start at the same place",
+                    fix="draw from the generators of torch, Python or NumPy",
                 )
             lone = torch.cat([self._losses([row]) for row in self.rows])
             self._close, self._trace = _ROUGH if heard.half else _CLOSE[lone.dtype]
@@ -88,7 +87,9 @@ class Proof:
                 raise mixing(f"a sample whose loss changes by {float(off.max()):.2g} (relative) beside others")
             self._alone = [_gradients(self._run([row])[0], parameters) for row in self.rows]
             self._beside = [_gradients(each, parameters) for each in self._run(self.rows)]
-        self.finite = all(bool(one.isfinite().all()) for each in self._alone for one in each)
+        self.finite = all(bool(one.isfinite().all()) for each in (*self._alone, *self._beside) for one in each)
+        if self.finite and not self._near(self._beside, self._alone, _APART):
+            raise mixing("a sample whose gradient changes with the samples beside it")
 
     def agrees(self, gradients: Sequence[Tensor], *, beside: bool) -> bool:
         """Whether per-sample gradients (3, ...), one tensor a parameter, are those that autograd gives.
@@ -126,18 +127,21 @@ class Proof:
             if bool(off > _NEARLY * torch.finfo(each.dtype).eps):
                 raise mixing(f"a sample whose loss changes by {float(off):.2g} (relative) with the samples beside it")
 
-    def _same_buffers(self) -> None:
+    def _same_state(self, parameters: Sequence[Tensor]) -> None:
         found: list[dict[str, Tensor]] = []
+        values = [(each, each.detach().clone()) for each in parameters]
         for rows in ((0, 1, 2), (3, 4, 5)):
             with Guarded():
                 self._losses(rows)
-                found.append({name: each.clone() for name, each in self._module.named_buffers()})
+            state = (*self._module.named_buffers(), *self._module.named_parameters())
+            found.append({name: each.detach().clone() for name, each in state})
+            put_back(values)
         for name in found[0].keys() & found[1].keys():
             if not _equal(found[0][name], found[1][name]):
                 raise ConfigError(
                     "E151",
-                    seen=f"buffer {name}, which is changed by the samples of a batch",
-                    expected="a module that keeps nothing of its samples: buffers are released without noise",
+                    seen=f"{name}, which the forward pass changes after the samples of the batch",
+                    expected="a module that keeps nothing of its samples: what it keeps is released without noise",
                     fix="put the layer that keeps it into eval(), or dp.fix_modules(module)",
                 )
 
@@ -183,13 +187,7 @@ def moved(parameters: Sequence[Tensor], share: float) -> Generator[None]:
                 each.add_(torch.randn(each.shape, generator=generator).to(each), alpha=share * spread)
         yield
     finally:
-        _put_back(values)
-
-
-def _put_back(values: Sequence[tuple[Tensor, Tensor]]) -> None:
-    with torch.no_grad():
-        for each, value in values:
-            each.copy_(value)
+        put_back(values)
 
 
 def _length(vector: Tensor) -> float:
@@ -206,6 +204,16 @@ def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
         return [each.detach().new_zeros(each.numel()).double() for each in parameters]
     found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
     return [each.flatten().double() for each in found]
+
+
+def cannot(module: nn.Module, seen: str, *, fix: str) -> ConfigError:
+    """A module without one gradient a sample."""
+    return ConfigError(
+        "E152",
+        seen=f"{type(module).__name__}: {seen}",
+        expected="a module that gives one gradient a sample",
+        fix=fix,
+    )
 
 
 def mixing(seen: str) -> ConfigError:

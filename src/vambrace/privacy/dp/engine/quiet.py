@@ -8,7 +8,7 @@ mixes samples is seen to do it. Python's and NumPy's generators, and buffers, st
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vambrace.privacy.dp.engine.crossing import refuse_crossing
 
-__all__ = ["Guarded", "Start", "Still", "quiet"]
+__all__ = ["Guarded", "Start", "Still", "put_back", "quiet"]
 
 _DROPOUTS = frozenset(
     (
@@ -42,7 +42,8 @@ _CONSTANT = frozenset(
     )
 )  # fmt: skip
 _INTEGERS = frozenset((_aten.randint, _aten.randint_like, _aten.random, _aten.random_))
-_SEED = 0
+_DRAWS = (0.5, 0.05, 0.95, 0.25, 0.75)
+"""What every draw gives, by starting point: a coin thrown by comparing a draw falls on either side among them."""
 
 
 class Guarded(TorchFunctionMode):
@@ -91,9 +92,10 @@ class Still(TorchDispatchMode):
         half: whether anything was computed in half precision.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int) -> None:
         super().__init__()
         self.half = False
+        self._draw = _DRAWS[seed % len(_DRAWS)]
 
     def __torch_dispatch__(
         self,
@@ -106,7 +108,7 @@ class Still(TorchDispatchMode):
         self.half = self.half or (isinstance(out, Tensor) and out.dtype in (torch.float16, torch.bfloat16))
         packet = getattr(func, "overloadpacket", None)
         if packet in _CONSTANT:
-            return out.fill_(0.5 if out.is_floating_point() else 1)
+            return out.fill_(self._draw if out.is_floating_point() else 1)
         if packet in _INTEGERS and out.numel():
             # Any value that was possible, the same for all: the largest that came under this seed may depend on the
             # number of samples, so the bounds are read from the call.
@@ -118,10 +120,17 @@ class Still(TorchDispatchMode):
 
 
 @contextmanager
-def quiet() -> Generator[Still]:
-    """The context; see above."""
-    with Guarded(), _NoDropout(), Still() as still:
+def quiet(seed: int = 0) -> Generator[Still]:
+    """The context; see above. `seed` is the number of a starting point."""
+    with Guarded(), _NoDropout(), Still(seed) as still:
         yield still
+
+
+def put_back(values: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Give tensors the values that they had: pairs of a tensor and its values."""
+    with torch.no_grad():
+        for each, value in values:
+            each.copy_(value)
 
 
 class Start:
@@ -129,9 +138,13 @@ class Start:
 
     Args:
         module: whose buffers.
+
+    Attributes:
+        seed: number of the starting point of generators.
     """
 
     def __init__(self, module: nn.Module) -> None:
+        self.seed = 0
         self._buffers = [(owner, dict(owner._buffers)) for owner in module.modules()]  # pyright: ignore[reportPrivateUsage]
         kept = (each for _, known in self._buffers for each in known.values() if each is not None)
         self._values = [(each, each.clone()) for each in kept]
@@ -139,9 +152,9 @@ class Start:
 
     def __call__(self) -> None:
         """Before a run."""
-        torch.manual_seed(_SEED)
-        random.seed(_SEED)
-        np.random.seed(_SEED)
+        torch.manual_seed(self.seed)
+        random.seed(self.seed)
+        np.random.seed(self.seed)
         self.put_back()
 
     def put_back(self) -> None:
@@ -149,9 +162,7 @@ class Start:
         for owner, known in self._buffers:
             owner._buffers.clear()  # pyright: ignore[reportPrivateUsage]
             owner._buffers.update(known)  # pyright: ignore[reportPrivateUsage]
-        with torch.no_grad():
-            for each, value in self._values:
-                each.copy_(value)
+        put_back(self._values)
 
     @contextmanager
     def borrowed(self) -> Generator[None]:

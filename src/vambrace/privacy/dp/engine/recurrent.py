@@ -24,9 +24,9 @@ __all__ = ["RECURRENT"]
 def _recurrent(tape: Tape, func: Callable[..., Any], inputs: Tensor, hx: Any, weights: Any, *options: Any) -> Any:  # noqa: ANN401
     """Any of them, layer by layer and direction by direction, with dropout between layers."""
     what = name_of(func)
-    names = [tape.name(slot) for slot in map(tape.slot, weights) if slot is not None]
+    names = tape.names_in((inputs, hx, weights, *options))
     if len(options) != 6 or not isinstance(options[0], bool):
-        raise NoRule(names or ["parameters"], f"{what} of a packed sequence (pad it and mask the loss instead)")
+        raise NoRule(names, f"{what} of a packed sequence (pad it and mask the loss instead)")
     biased, layers, dropout, train, both, batch_first = options
     states: Sequence[Tensor] = (hx,) if isinstance(hx, Tensor) else hx
     first = next((slot for slot in map(tape.slot, weights) if slot is not None), None)

@@ -81,19 +81,19 @@ def summed(gradient: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
 
 
 def linear(
-    tape: Tape, func: Callable[..., Tensor], inputs: Tensor, weight: Tensor, bias: Tensor | None = None
+    tape: Tape, func: Callable[..., Tensor], input: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> Tensor:
     """`F.linear` with any leading dimensions, of parameters that may or may not be trained."""
     slots = tape.slot(weight), tape.slot(bias)
     first = next((slot for slot in slots if slot is not None), None)
     if first is None:
-        return func(inputs, weight, bias)
-    where = sample_place(tape, first, inputs, "linear")
+        return func(input, weight, bias)
+    where = sample_place(tape, first, input, "linear")
     if where is None:
-        return tape.otherwise(tape, func, inputs, weight, bias)
+        return tape.otherwise(tape, func, input, weight, bias)
     if weight.dim() != 2:
         raise NoRule([tape.name(first)], "a linear layer whose weight is no matrix")
-    return product(tape, "linear", func, inputs, weight, bias, where)
+    return product(tape, "linear", func, input, weight, bias, where)
 
 
 def product(
@@ -129,20 +129,20 @@ def product(
     return out
 
 
-def _matmul(tape: Tape, func: Callable[..., Tensor], inputs: Tensor, other: Tensor, **options: Any) -> Tensor:  # noqa: ANN401
+def _matmul(tape: Tape, func: Callable[..., Tensor], input: Tensor, other: Tensor, **options: Any) -> Tensor:  # noqa: ANN401
     slot = tape.slot(other)
     if slot is None:
-        return _left(tape, func, inputs, other, **options)
-    where = sample_place(tape, slot, inputs, "matmul")
+        return _left(tape, func, input, other, **options)
+    where = sample_place(tape, slot, input, "matmul")
     if where is None:
-        return tape.otherwise(tape, func, inputs, other, **options)
+        return tape.otherwise(tape, func, input, other, **options)
     if other.dim() != 2 or options:
         raise NoRule([tape.name(slot)], "a product of more than two dimensions")
 
     def run(given: Tensor, matrix: Tensor, _: Tensor | None) -> Tensor:
         return func(given, matrix)
 
-    return product(tape, "matmul", run, inputs, other, None, where, transposed=True)
+    return product(tape, "matmul", run, input, other, None, where, transposed=True)
 
 
 def _left(tape: Tape, func: Callable[..., Tensor], matrix: Tensor, other: Tensor, **options: Any) -> Tensor:  # noqa: ANN401
@@ -158,25 +158,25 @@ def _left(tape: Tape, func: Callable[..., Tensor], matrix: Tensor, other: Tensor
 
 
 def _addmm(
-    tape: Tape, func: Callable[..., Tensor], bias: Tensor, inputs: Tensor, weight: Tensor, **options: Any
+    tape: Tape, func: Callable[..., Tensor], bias: Tensor, input: Tensor, weight: Tensor, **options: Any
 ) -> Tensor:  # noqa: ANN401
-    slot = next(each for each in map(tape.slot, (weight, bias, inputs)) if each is not None)
-    if options or tape.slot(inputs) is not None or bias.dim() != 1:
+    slot = next(each for each in map(tape.slot, (weight, bias, input)) if each is not None)
+    if options or tape.slot(input) is not None or bias.dim() != 1:
         raise NoRule([tape.name(slot)], "addmm that is no linear layer")
-    where = sample_place(tape, slot, inputs, "addmm")
+    where = sample_place(tape, slot, input, "addmm")
     if where is None:
-        return tape.otherwise(tape, func, bias, inputs, weight)
+        return tape.otherwise(tape, func, bias, input, weight)
 
     def run(given: Tensor, matrix: Tensor, shift: Tensor | None) -> Tensor:
         return func(shift, given, matrix)
 
-    return product(tape, "addmm", run, inputs, weight, bias, where, transposed=True)
+    return product(tape, "addmm", run, input, weight, bias, where, transposed=True)
 
 
 def _convolution(
     tape: Tape,
     func: Callable[..., Tensor],
-    inputs: Tensor,
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | tuple[int, ...] = 1,
@@ -185,14 +185,14 @@ def _convolution(
     groups: int = 1,
 ) -> Tensor:
     options = stride, padding, dilation, groups
-    where = _images(tape, inputs, weight, bias, "convolution")
+    where = _images(tape, input, weight, bias, "convolution")
     if where is None:
-        return tape.otherwise(tape, func, inputs, weight, bias, *options)
-    kept, count, given = Kept(), tape.count, inputs.detach()
+        return tape.otherwise(tape, func, input, weight, bias, *options)
+    kept, count, given = Kept(), tape.count, input.detach()
     shape = tuple(weight.shape)
     window = _window(shape[2:], stride, padding, dilation, groups)
     plain = weight.detach(), None if bias is None else bias.detach()
-    out = tape.watch(kept, lambda: func(inputs, *plain, *options), inputs)
+    out = tape.watch(kept, lambda: func(input, *plain, *options), input)
     record(
         tape,
         tape.slot(weight),
@@ -208,7 +208,7 @@ def _convolution(
 def _transposed_convolution(
     tape: Tape,
     func: Callable[..., Tensor],
-    inputs: Tensor,
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | tuple[int, ...] = 1,
@@ -218,14 +218,14 @@ def _transposed_convolution(
     dilation: int | tuple[int, ...] = 1,
 ) -> Tensor:
     options = stride, padding, output_padding, groups, dilation
-    where = _images(tape, inputs, weight, bias, "transposed convolution")
+    where = _images(tape, input, weight, bias, "transposed convolution")
     if where is None:
-        return tape.otherwise(tape, func, inputs, weight, bias, *options)
-    kept, count, given = Kept(), tape.count, inputs.detach()
+        return tape.otherwise(tape, func, input, weight, bias, *options)
+    kept, count, given = Kept(), tape.count, input.detach()
     shape = tuple(weight.shape)
     window = _window(shape[2:], stride, padding, dilation, groups)
     plain = weight.detach(), None if bias is None else bias.detach()
-    out = tape.watch(kept, lambda: func(inputs, *plain, *options), inputs)
+    out = tape.watch(kept, lambda: func(input, *plain, *options), input)
     # Its weight takes the gradient of its output to its input, as a convolution with the same window would.
     record(
         tape,
@@ -287,8 +287,6 @@ def _embedding(
 ) -> Tensor:
     slot = tape.slot(weight)
     assert slot is not None  # the index is never a parameter
-    if max_norm is not None or scale_grad_by_freq:
-        raise NoRule([tape.name(slot)], "an embedding with max_norm or scale_grad_by_freq, which look across samples")
     padding = None if padding_idx is None else padding_idx % weight.shape[0]
     where, count, shape = tape.locate(slot, tuple(index.shape), "embedding"), tape.count, tuple(weight.shape)
     taken = index.detach()
@@ -299,7 +297,7 @@ def _embedding(
         def back(gradients: Tensor) -> list[Piece]:
             return [Rows(flat.expand(count, -1), gradients.reshape(count, -1, shape[1]), shape, padding)]
 
-        return tape.derive((slot,), func(index, weight.detach()), back)
+        return tape.derive((slot,), "embedding", func(index, weight.detach()), back)
 
     def rows(gradient: Tensor) -> Piece:
         chosen = by_sample(taken, where, count).reshape(count, -1)

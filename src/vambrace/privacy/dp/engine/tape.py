@@ -113,12 +113,14 @@ class Derived:
 
     Attributes:
         slots: of the parameters (or, negative, of other derived tensors).
+        what: name of the function.
         tensor: the values; held so that its identity stays its own.
         back: per-sample gradients (n, *shape of tensor) to one piece for each of `slots`.
         transposed: there is one parameter, a matrix, and this is its transpose.
     """
 
     slots: tuple[int, ...]
+    what: str
     tensor: Tensor
     back: Callable[[Tensor], Sequence[Piece]]
     transposed: bool = False
@@ -186,7 +188,7 @@ class Tape(TorchFunctionMode):
         if func is torch.autograd.grad or not torch.is_grad_enabled() or not self._holds((*args, *kwargs.values())):
             return func(*args, **kwargs)
         if self._closed:
-            names = self._names_in((*args, *kwargs.values()))
+            names = self.names_in((*args, *kwargs.values()))
             raise NoRule(names, "a forward pass that runs again in the backward pass (checkpointing)")
         rule = self.rules.get(func)
         if rule is not None:
@@ -212,6 +214,7 @@ class Tape(TorchFunctionMode):
     def derive(
         self,
         slots: tuple[int, ...],
+        what: str,
         tensor: Tensor,
         back: Callable[[Tensor], Sequence[Piece]],
         *,
@@ -219,7 +222,7 @@ class Tape(TorchFunctionMode):
     ) -> Tensor:
         """Let something stand for parameters from now on; it needs a gradient, so autograd tells if a use is missed."""
         tensor = tensor.detach().requires_grad_()
-        self.derived.append(Derived(slots, tensor, back, transposed))
+        self.derived.append(Derived(slots, what, tensor, back, transposed))
         self._ids[id(tensor)] = -len(self.derived)
         return tensor
 
@@ -281,7 +284,8 @@ class Tape(TorchFunctionMode):
     def _holds(self, values: Iterable[object]) -> bool:
         return any(id(each) in self._ids for each in tensors_in(values))
 
-    def _names_in(self, used: Iterable[object]) -> list[str]:
+    def names_in(self, used: Iterable[object]) -> list[str]:
+        """Of the parameters among values."""
         return sorted({self.name(self._ids[id(each)]) for each in tensors_in(used) if id(each) in self._ids})
 
 

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from vambrace.privacy.dp.engine.pieces import Block, Piece, Plain, kept_rows, squared_lengths
+from vambrace.privacy.dp.engine.pieces import Block, Piece, Plain, flat, kept_rows, squared_lengths
 from vambrace.privacy.dp.engine.products import Outer, parts
 
 __all__ = ["Together", "combined"]
@@ -41,7 +41,7 @@ class Together(Plain):
     def add_sum(self, factors: Tensor, out: Tensor) -> None:
         for rows in self._parts:
             written = self.per_sample(rows) if self._kept is None else self._kept
-            out.view(-1).addmv_(written.flatten(1).t(), factors[rows])
+            out.view(-1).addmv_(flat(written).t(), factors[rows])
 
     def drop(self, kept: Tensor) -> None:
         for piece in self._pieces:
