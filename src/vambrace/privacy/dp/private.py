@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 import torch
@@ -31,8 +32,6 @@ from vambrace.privacy.dp.tables import lines
 from vambrace.privacy.dp.tasks import casting, task
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vambrace.privacy.dp.account import Account
     from vambrace.privacy.dp.accounting import Accountant, Guarantee
     from vambrace.privacy.dp.charges import Spent
@@ -186,7 +185,7 @@ class Private:
         turn = self._account.take_unsampled()
         self._step(engine, cut(tree, self.settings.physical_batch_size, ranks.number(), ranks.world()), turn)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write module, optimizer and clip norm as a checkpoint that belongs to the ledger; only rank 0 writes.
 
         Raises:
@@ -194,20 +193,20 @@ class Private:
             ResourceError: E601, when it cannot be written.
         """
         self._account.save(
-            path,
+            Path(path),
             module_state=self.module.state_dict(),
             optimizer_state=self.optimizer.state_dict(),
             extra={"bounds": list(self._bounds)},
         )
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path | str) -> None:
         """Go on from a checkpoint, which rank 0 reads. Steps are counted from the ledger: an old one gains nothing.
 
         Raises:
             ConfigError: E157 where there is no ledger on disk; E585 where it is not the checkpoint's, or older; E111
                 for a damaged file.
         """
-        found = self._account.load(path)
+        found = self._account.load(Path(path))
         self.module.load_state_dict(found.module_state)
         self.optimizer.load_state_dict(found.optimizer_state)
         clip = self.settings.clip
