@@ -27,6 +27,7 @@ from privacy.dp.toy_training import (
 )
 from vambrace.errors import ConfigError
 from vambrace.privacy import dp
+from vambrace.privacy.dp import ranks
 from vambrace.privacy.dp.private import Private
 
 GAUSSIAN = {"clip": dp.Flat(clip_norm=1.0), "noise": dp.Gaussian(noise_multiplier=1.0)}
@@ -102,6 +103,15 @@ def test_frozen_parameters_stay_even_with_an_old_gradient_and_weight_decay() -> 
     assert torch.equal(module[0].weight, frozen)
     assert torch.allclose(before - flat(module), 0.5 * wanted, rtol=1e-9, atol=1e-12)
     assert "0.weight" not in {row.name for row in private.table}
+
+
+def test_processes_that_come_together_later_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    private = training(**GAUSSIAN)
+    batch = next(private.batches(steps=1))
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    with pytest.raises(ConfigError, match=r"E158.*2 processes"):
+        private.step(batch)
+    assert private.spent.steps == 0
 
 
 # ---- who steps the optimizer ------------------------------------------------------------------------------------

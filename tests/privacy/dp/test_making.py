@@ -45,6 +45,11 @@ REFUSED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "budget of nothing": ("E144", "max_epsilon", {"clip": ONE, "noise": GAUSSIAN, "max_epsilon": 0.0}),
     "budget without noise": ("E150", "max_epsilon", {"max_epsilon": 1.0}),
     "budget in debug": ("E150", "max_epsilon", {"clip": ONE, "noise": GAUSSIAN, "max_epsilon": 9.0, "debug": True}),
+    "budget by an approximation": (
+        "E150",
+        "upper bound",
+        {"clip": ONE, "noise": GAUSSIAN, "max_epsilon": 9.0, "accountant": "gdp"},
+    ),
     "loader": (
         "E155",
         "not a loader",

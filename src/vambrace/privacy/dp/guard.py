@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from vambrace.errors import ConfigError
+from vambrace.privacy.dp import ranks
 
 __all__ = ["Guard", "modes"]
 
@@ -31,7 +32,7 @@ class Guard:
         self._module, self._optimizer = module, optimizer
         self._trained = _trained(module)
         self._parameters = tuple(parameter for parameter in module.parameters() if parameter.requires_grad)
-        self._held = _held(optimizer)
+        self._held, self._world = _held(optimizer), ranks.world()
         self._open, self._stepping = True, False
         before = _guards.get(optimizer)
         older = None if before is None else before()
@@ -41,7 +42,7 @@ class Guard:
         self._hook = optimizer.register_step_pre_hook(self._look)
 
     def check(self) -> None:
-        """Raise E158 where parameters came, went, moved, or were frozen or thawed, or where training was ended."""
+        """Raise E158 where parameters, the optimizer or the processes are not those of the start, or training ended."""
         if not self._open:
             raise _changed("private training that was closed, or made anew for the same optimizer")
         if _trained(self._module) != self._trained:
@@ -49,6 +50,8 @@ class Guard:
             raise _changed(f"parameters that were added, replaced, frozen, thawed or moved; now {now or 'none'} train")
         if _held(self._optimizer) != self._held:
             raise _changed("an optimizer over other parameters than at the start")
+        if ranks.world() != self._world:
+            raise _changed(f"{ranks.world()} processes together where there were {self._world}")
 
     def step(self) -> None:
         """One step of the optimizer, on the parameters that private training gave gradients."""

@@ -91,7 +91,8 @@ def make_private(
         sampling: how batches are chosen; None: `Poisson()`.
         ledger: file that steps are charged in before they run, gone on with where it exists; None: in memory, for as
             long as the object that is returned.
-        max_epsilon: `batches` stops before the step that would break it; above 0.
+        max_epsilon: `batches` stops before the step that would break it; above 0, and by an accountant that gives an
+            upper bound ("gdp" does not).
         accountant: for `epsilon` and `max_epsilon`.
         physical_batch_size: most rows in one forward pass; larger batches go in several. Changes speed only.
         autocast: torch.bfloat16 to compute the forward pass in it; gradients are clipped in float32.
@@ -119,7 +120,7 @@ def make_private(
         )
     check_accountant(accountant)
     check_delta(delta)
-    _require_options(clip, noise, max_epsilon, physical_batch_size, autocast, block, debug)
+    _require_options(clip, noise, max_epsilon, accountant, physical_batch_size, autocast, block, debug)
     compare = _loss(loss, per_sample_loss)
     source = Source.of(dataset, collate)
     small = delta < 1 / source.size or allow_large_delta
@@ -176,6 +177,7 @@ def _require_options(
     clip: Clipping,
     noise: Noise,
     max_epsilon: float | None,
+    accountant: Accountant,
     physical_batch_size: int | None,
     autocast: torch.dtype | None,
     block: int,
@@ -188,6 +190,8 @@ def _require_options(
     if max_epsilon is not None:
         fits = bool(noise.noise_multiplier) and not debug
         require_option(fits, "max_epsilon", max_epsilon, "left out where nothing is private: without noise, in debug")
+        bound = accountant != "gdp"
+        require_option(bound, "accountant", accountant, "an upper bound where there is a budget: pld, rdp or zcdp")
     require_option(type(block) is int and block >= 1, "block", block, "a whole number, 1 or more")
     most = physical_batch_size
     fits = most is None or (type(most) is int and most >= 1)
