@@ -426,7 +426,7 @@ def test_dropout_is_the_same_for_all_samples_under_vmap() -> None:
             self.weight = nn.Parameter(torch.ones(FEATURES, CLASSES, dtype=torch.float64))
 
         def forward(self, inputs: Tensor) -> Tensor:
-            return F.dropout(torch.einsum("nd,dc,de->nc", inputs, self.weight.cos(), self.weight.sin()), 0.5)
+            return F.dropout(torch.einsum("bi,ij,ik->bj", inputs, self.weight.cos(), self.weight.sin()), 0.5)
 
     same = (torch.ones(N, FEATURES, dtype=torch.float64), torch.zeros(N, dtype=torch.int64))
     private = training(Odd(), same, clip=dp.Flat(clip_norm=1e-6), sampling=dp.Everything(), diagnostics=True)

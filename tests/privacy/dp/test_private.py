@@ -535,7 +535,7 @@ def test_a_module_without_rules_is_differentiated_sample_by_sample() -> None:
             self.weight = nn.Parameter(network()[0].weight.detach().clone())
 
         def forward(self, inputs: Tensor) -> Tensor:
-            return torch.einsum("nd,pd,pq->nq", inputs, self.weight.cos(), self.weight[:, :CLASSES].sin())
+            return torch.einsum("bi,oi,oj->bj", inputs, self.weight.cos(), self.weight[:, :CLASSES].sin())
 
     module, data = Odd(), samples()
     private = training(module, clip=dp.Flat(clip_norm=0.5), physical_batch_size=7)
