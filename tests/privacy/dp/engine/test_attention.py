@@ -153,6 +153,18 @@ def test_a_query_for_all_samples():
         assert_equal(net, numbers(T, E), labels(), dtypes=(torch.float64,))
 
 
+def test_attention_that_is_used_twice():
+    """Blocks of the packed matrix of both uses lie over each other, so they must add up before they are measured."""
+    torch.manual_seed(11)
+
+    def forward(net, x):
+        once = net.m(x, net.one(x), x, need_weights=False)[0]
+        return net.h(net.m(once, x, once, need_weights=False)[0].mean(1))
+
+    net = Net(forward, m=nn.MultiheadAttention(E, HEADS, batch_first=True), one=nn.Linear(E, E), h=head())
+    assert_equal(net, numbers(T, E), labels())
+
+
 def test_scaled_products_with_a_learned_bias():
     torch.manual_seed(10)
     for shape in ((T, T), (1, T, T), (HEADS, T, T), (1, HEADS, T, T), (1, 1, 1, T)):

@@ -41,6 +41,7 @@ def holds(net, inputs, wanted, clip, dtype=torch.float64):
     lengths, whole, found = moved(engine, net, inputs, wanted, clip, dtype)
     for each, bound in zip(lengths, clip.norms(len(lengths)), strict=True):
         assert each <= bound * (1 + 1e-9) + (1e-5 * whole if dtype == torch.float32 else 0.0)
+    assert math.hypot(*lengths) <= C * (1 + 1e-9) + (1e-5 * whole if dtype == torch.float32 else 0.0)
     return math.hypot(*lengths), found
 
 
@@ -163,13 +164,26 @@ def test_a_laplace_bound():
     assert 0.9 * C < moved_by <= C * (1 + 1e-9)
 
 
-def test_gradients_too_short_to_square():
-    """Inputs of 1e12 beside gradients of 1e-24, whose squares float32 does not hold."""
-    for positions in (1, 2):
-        net = Net(lambda net, x: (net.m(x[..., :8]).sum((1, 2)) * 1e-24)[:, None], m=nn.Linear(8, 64, bias=False))
-        inputs = torch.ones(4, positions, 8)
-        inputs[-1] = 3e29
-        engine = prepared(net, inputs[:3], torch.zeros(3, dtype=torch.long), lambda outputs, _: outputs[:, 0])
-        task = some(net, inputs, torch.zeros(4, dtype=torch.long), lambda outputs, _: outputs[:, 0])
-        sums, found = added(engine, task([3]), Flat(clip_norm=1e-4))
-        assert length(sums) <= 1e-4 * (1 + 1e-5) or not bool(found.counted.all())
+@pytest.mark.parametrize("positions", [1, 2])
+def test_gradients_too_short_to_square(positions):
+    """Inputs of 10^18 beside gradients of 10^-24, whose squares float32 does not hold."""
+    net = Net(lambda net, x: net.m(x).sum((1, 2)) * 1e-24, m=nn.Linear(8, 64, bias=False))
+    inputs, wanted = torch.ones(4, positions, 8), torch.zeros(4, dtype=torch.long)
+    inputs[-1] = 1e18
+    engine = prepared(net, inputs[:3], wanted[:3], lambda outputs, _: outputs)
+    sums, found = added(engine, some(net, inputs, wanted, lambda outputs, _: outputs)([3]), Flat(clip_norm=1e-6))
+    assert bool(found.counted.all())
+    assert 0 < length(sums) <= 1e-6 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("apart", [1e-4, 1e-6])
+def test_positions_that_cancel_under_a_laplace_bound(apart):
+    torch.manual_seed(14)
+    inputs = torch.randn(COUNT + 1, 1, 32).repeat(1, 2, 1)
+    inputs = inputs + apart * torch.randn_like(inputs)
+    net = Net(by_position, m=nn.Linear(32, 32), h=head(32), much=torch.tensor(1 / apart))
+    clip, wanted = Flat(clip_norm=C, norm="l1"), labels(COUNT + 1)
+    engine = prepared(net, torch.randn_like(inputs), wanted, order="l1")
+    for row in range(COUNT + 1):
+        one, _ = added(engine, some(net, inputs, wanted)([row]), clip)
+        assert sum(float(each.double().abs().sum()) for each in one) <= C * (1 + 1e-5)

@@ -103,6 +103,7 @@ def test_buffers_that_follow_the_samples():
 MIXING = {
     "mean over the batch": lambda net, x: net.h(x - x.mean(0)),
     "a hundred-millionth of a mean": lambda net, x: net.h(net.m(x) - 1e-8 * net.m(x).mean(0)),
+    "a ten-thousandth of a constant mean": lambda net, x: net.h(net.m(x) + 1e-4 * net.m(x).mean(0).detach()),
     "largest of the batch": lambda net, x: net.h(net.m(x) / net.m(x).abs().amax()),
     "softmax over the batch": lambda net, x: net.h(net.m(x).softmax(0)),
     "attention over the batch": lambda net, x: net.h(F.scaled_dot_product_attention(x, x, x)),
