@@ -204,7 +204,7 @@ def test_steps_that_cannot_be_added_up_are_refused_before_they_run(tmp_path: Pat
 # ---- shuffled epochs --------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     st.lists(st.tuples(st.integers(1, 12), st.sampled_from([5, 16, 20, 64])), min_size=1, max_size=5), st.integers(1, 9)
 )

@@ -141,8 +141,9 @@ def test_a_kill_in_any_durable_call_loses_no_charge(tmp_path: Path) -> None:
 
         assert in_fork(work) == -signal.SIGKILL
         check(folder, 1)
-        train(folder, 2)
-        check(folder, 2)
+        if number % 5 == 0:
+            train(folder, 2)
+            check(folder, 2)
 
 
 def test_the_check_itself_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

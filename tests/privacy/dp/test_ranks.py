@@ -35,9 +35,9 @@ def test_two_ranks_sum_what_one_would(tmp_path: Path) -> None:
     def work(rank: int) -> Any:
         data, found = samples(), []
         private = training(
-            network(seed=rank), clip=dp.Flat(clip_norm=0.7), expected_batch_size=3, physical_batch_size=2
+            network(seed=rank), clip=dp.Flat(clip_norm=0.7), expected_batch_size=2, physical_batch_size=2
         )
-        for batch in private.batches(steps=12):
+        for batch in private.batches(steps=30):
             before = network()
             before.load_state_dict(private.module.state_dict())
             moved = moved_by(private, lambda batch=batch: private.step(batch))
@@ -54,7 +54,7 @@ def test_two_ranks_sum_what_one_would(tmp_path: Path) -> None:
         assert torch.equal(moved, same)
         assert torch.allclose(moved, cut(torch.cat([own, others]), 0.7).sum(dim=0), rtol=1e-9, atol=1e-11)
         sizes |= {len(left), len(right)}
-    assert 0 in sizes  # on some rank: both had a batch of 3 expected samples twelve times once in 10^6
+    assert 0 in sizes  # the second rank's part of a batch of one or none; 30 larger ones come once in 10^6
 
 
 class Nobody(dp.Poisson):
