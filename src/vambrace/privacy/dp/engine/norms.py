@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vambrace.privacy.dp.engine.pieces import Direct, Piece, wide
+from vambrace.privacy.dp.engine.pieces import Direct, wide
 from vambrace.privacy.dp.engine.rules import by_sample, name_of, record, sample_place, summed
 from vambrace.privacy.dp.engine.tape import Kept, NoRule, Tape
 
@@ -46,15 +47,25 @@ def _affine(
         return tape.otherwise(tape, run, inputs, weight, bias)
     if where.kind == "dim" and where.at and not last:
         raise NoRule([tape.name(first)], f"{what} with samples along dimension {where.at}")
-    kept, given, count = Kept(), inputs.detach(), tape.count
+    given, count, names = inputs.detach(), tape.count, [tape.name(first)]
+    version, trained = given._version, [slot for slot in slots if slot is not None]
+
+    def digest(gradient: Tensor) -> Tensor:
+        # At once: what a norm is given and gives back is as large as an activation, its parameters are not.
+        if given._version != version:
+            raise NoRule(names, f"{what}, whose input was changed in place after that")
+        gradient, found = wide(gradient), list[Tensor]()
+        if slots[0] is not None:
+            found.append(gradient * wide(run(given, None, None)))
+        if slots[1] is not None:
+            found.append(gradient)
+        return torch.stack([shape(by_sample(each, where, count)) for each in found])
+
+    kept = Kept(digest=digest)
     plain = [None if each is None else each.detach() for each in (weight, bias)]
     out = tape.watch(kept, lambda: run(inputs, *plain), inputs)
-
-    def summed_up(gradient: Tensor) -> Piece:
-        return Direct(shape(by_sample(gradient, where, count)))
-
-    record(tape, slots[0], what, kept, lambda gradient: summed_up(wide(gradient) * wide(run(given, None, None))), given)
-    record(tape, slots[1], what, kept, lambda gradient: summed_up(wide(gradient)))
+    for number, slot in enumerate(trained):
+        record(tape, slot, what, kept, lambda digested, number=number: Direct(digested[number]))
     return out
 
 

@@ -79,15 +79,22 @@ def place(shape: tuple[int, ...], other: tuple[int, ...], count: int, other_coun
 
 @dataclass(slots=True)
 class Kept:
-    """The gradient of an output, once the backward pass has been there; None where it never was."""
+    """The gradient of an output, once the backward pass has been there; None where it never was.
+
+    Attributes:
+        gradient: it, or what `digest` made of it.
+        digest: makes something smaller of it at once, so that a backward pass holds fewer gradients than it meets.
+    """
 
     gradient: Tensor | None = None
+    digest: Callable[[Tensor], Tensor] | None = None
 
     def hook(self, gradient: Tensor) -> None:
         """For `register_hook`: keeps, changes nothing."""
         if self.gradient is not None:
             raise NoRule(["parameters"], "a forward pass that differentiates itself")
-        self.gradient = gradient
+        self.gradient = gradient if self.digest is None else self.digest(gradient)
+        self.digest = None  # with what it read
 
 
 @dataclass(slots=True)
