@@ -23,6 +23,7 @@ from vambrace.privacy.dp.accounting import epsilon
 from vambrace.privacy.dp.charges import Charge, Spent
 from vambrace.privacy.dp.history import Terms, parse
 from vambrace.privacy.dp.ledger import Ledger
+from vambrace.privacy.dp.sampling import Sampler
 from vambrace.privacy.dp.settings import Settings
 
 CPU = torch.device("cpu")
@@ -137,8 +138,9 @@ MOVES = st.lists(
     moves=MOVES,
     block=st.integers(1, 9),
     max_epsilon=st.none() | st.floats(2.0, 30.0),
-    rate=st.sampled_from([0.0, 0.05, 0.5]),
+    rate=st.sampled_from([0.0, 0.01, 0.05, 0.5]),
     on_disk=st.booleans(),
+    sampling=st.sampled_from([dp.Poisson(), dp.Everything()]),
 )
 def test_what_ran_is_charged_as_it_ran_and_the_budget_holds(
     tmp_path_factory: pytest.TempPathFactory,
@@ -147,10 +149,11 @@ def test_what_ran_is_charged_as_it_ran_and_the_budget_holds(
     max_epsilon: float | None,
     rate: float,
     on_disk: bool,
+    sampling: Sampler,
 ) -> None:
     path = tmp_path_factory.mktemp("account") / "ledger" if on_disk else None
     noise = dp.AdaptiveGaussian(noise_multiplier=3.0, decay="time", rate=rate)
-    options = {"noise": noise, "block": block, "max_epsilon": max_epsilon}
+    options = {"noise": noise, "block": block, "max_epsilon": max_epsilon, "sampling": sampling}
     account, ran, planned, refused = opened(path, **options), [], 3, set()
     for move in moves:
         try:
@@ -173,6 +176,17 @@ def test_what_ran_is_charged_as_it_ran_and_the_budget_holds(
     assert account.spent.steps - len(ran) <= block * (1 + moves.count("reopen"))
     assert max_epsilon is None or at(account.spent) <= max_epsilon
     assert at(Spent(ran)) <= at(account.spent)
+    account.close()
+
+
+def test_a_step_in_between_takes_no_turn_that_a_block_was_charged_for(tmp_path: Path) -> None:
+    noise = dp.AdaptiveGaussian(noise_multiplier=3.0, decay="time", rate=0.01)
+    account = opened(tmp_path / "ledger", noise=noise, block=8, sampling=dp.Everything())
+    ran = [account._settings.charge(account.take(8))]
+    ran += [account._settings.charge(account.take_unsampled(), dp.Everything()) for _ in range(3)]
+    ran += [account._settings.charge(account.take(7 - step)) for step in range(7)]
+    assert len({charge.noise_multiplier for charge in ran}) > 1
+    assert account.spent.merged() == Spent(ran).merged()
     account.close()
 
 

@@ -171,6 +171,8 @@ def test_what_a_module_spent_in_memory_is_not_forgotten() -> None:
     step(first)
     with pytest.raises(ConfigError, match=r"E158.*1 steps charged in memory"):
         training(module, **GAUSSIAN)
+    with pytest.raises(ConfigError, match=r"E158.*1 steps charged in memory"):
+        training(nn.Sequential(module), **GAUSSIAN)
     first.close()
     assert training(module, **GAUSSIAN).spent.steps == 0
     assert first.spent.steps == 1

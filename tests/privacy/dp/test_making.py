@@ -74,6 +74,12 @@ def test_words_of_others_are_answered_with_ours(word: str) -> None:
     assert _ANSWERS.get(word, "leave it out") in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["clip", "noise", "expected_batch_size", "delta"])
+def test_what_must_be_given_is_asked_for_by_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"E150.*without {name}"):
+        training(**{name: None})
+
+
 def test_answers_name_options_that_exist() -> None:
     options = {"clip", "noise", "dataset", "delta", "loss", "sampling", "max_epsilon", "expected_batch_size"}
     for answer in _ANSWERS.values():

@@ -217,11 +217,19 @@ def test_only_the_last_batch_of_the_same_training_is_taken_and_once() -> None:
     private.step(batch)
     with pytest.raises(ConfigError, match=r"E154.*used before"):
         private.step(batch)
-    older, newer = next(private.batches(steps=1)), next(private.batches(steps=1))
-    with pytest.raises(ConfigError, match=r"E154.*drawn before another"):
-        private.step(older)
-    private.step(newer)
-    assert private.spent.steps == 2
+
+
+def test_a_batch_that_was_drawn_comes_again_until_it_is_used() -> None:
+    """Or one could draw until one likes what came: batches that are chosen are not sampled."""
+    private = training()
+    pending = next(private.batches(steps=1))
+    for _ in range(3):
+        for batch in private.batches(steps=2):
+            assert batch is pending
+            break
+    private.step(pending)
+    assert next(private.batches(steps=1)) is not pending
+    assert private.spent.steps == 1
 
 
 def test_no_batch_may_be_left_out() -> None:

@@ -10,8 +10,9 @@ import dataclasses
 import json
 import math
 import os
-import weakref
 from typing import TYPE_CHECKING, Any
+
+from torch.utils.weak import WeakIdKeyDictionary
 
 from vambrace.core.tree import decode, encode
 from vambrace.errors import ConfigError
@@ -20,13 +21,15 @@ from vambrace.privacy.dp.charges import Spent
 from vambrace.privacy.dp.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vambrace.privacy.dp.events import events, share
 from vambrace.privacy.dp.monitors import Monitor
+from vambrace.privacy.dp.noise import AdaptiveGaussian
 from vambrace.privacy.dp.sampling import Everything
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
     from pathlib import Path
 
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from vambrace.privacy.dp.charges import Charge
     from vambrace.privacy.dp.ledger import Ledger
@@ -36,8 +39,11 @@ __all__ = ["Account"]
 
 Tree = Any
 
-_unwritten: weakref.WeakKeyDictionary[nn.Module, Account] = weakref.WeakKeyDictionary()
-"""Accounts in memory by the module that they are about."""
+_unwritten: MutableMapping[Tensor, Account] = WeakIdKeyDictionary()
+"""Accounts in memory by the parameters that they are about."""
+
+_FAR, _NEAR = 10**9, 10**5
+"""Steps that a budget is searched for at a time: of one charge, and of a schedule that is read step by step."""
 
 
 class Account:
@@ -76,9 +82,16 @@ class Account:
         self._end_epoch()
         word = settings.charge(0).sampling
         self.turn = self._start = sum(steps for charge, steps in self.spent if charge.sampling == word)
-        self._limit = self._find_limit()
-        if self._limit == self.turn and not self.spent.steps:
-            raise self._broken("a first step that alone")
+        self._known, self._ends_there, self._limit = False, True, None
+        if settings.max_epsilon is not None:
+            first = Monitor(
+                settings.charge(0),
+                max_epsilon=settings.max_epsilon,
+                delta=settings.delta,
+                accountant=settings.accountant,
+            )
+            if not self.spent.steps and first.guarantee_after(1).epsilon > settings.max_epsilon:
+                raise self._broken("a first step that alone")
 
     @property
     def spent(self) -> Spent:
@@ -92,12 +105,17 @@ class Account:
     @property
     def exhausted(self) -> bool:
         """Whether the next step would break the budget."""
-        return self._limit is not None and self.turn >= self._limit
+        limit = self._find_limit()
+        if limit is not None and self.turn >= limit and not self._ends_there:
+            self._known = False  # the search went no further than this
+            limit = self._find_limit()
+        return limit is not None and self.turn >= limit
 
     def claim(self, module: nn.Module) -> None:
         """Raise E158 where what was spent on a module would be forgotten: by another account in memory, not closed."""
-        other = _unwritten.get(module)
-        if other is not None and other.spent.steps and not other.closed:
+        trained = [each for each in module.parameters() if each.requires_grad]
+        others = {id(other): other for each in trained if (other := _unwritten.get(each)) is not None}
+        for other in (other for other in others.values() if other.spent.steps and not other.closed):
             raise ConfigError(
                 "E158",
                 seen=f"a module under private training already, with {other.spent.steps} steps charged in memory only",
@@ -106,7 +124,7 @@ class Account:
                 "epsilon beside the new one's",
             )
         if not self.durable:
-            _unwritten[module] = self
+            _unwritten.update((each, self) for each in trained)
 
     def take(self, planned: int) -> int:
         """Charge the next step of the schedule; only when this has returned may it run.
@@ -147,11 +165,9 @@ class Account:
             if ranks.tell(b"fits" if fits else b"", self._device) != b"fits":
                 raise self._broken("a step on all samples that")
         self._reserve(charge, 1)
-        turn = self.turn
-        if charge.sampling == self._settings.charge(turn).sampling:
-            self.turn += 1
-        self._limit = self._find_limit()
-        return turn
+        self._known = False
+        # The turn stays: what is reserved was charged for the noise of this turn and those behind it.
+        return self.turn
 
     def save(self, path: Path, *, module_state: Tree, optimizer_state: Tree, extra: Tree) -> None:
         """Write a checkpoint that belongs to the ledger; the other ranks write nothing.
@@ -205,7 +221,8 @@ class Account:
     def _reserve_block(self, planned: int) -> None:
         charge, most = self._settings.charge(self.turn), 1
         if self.durable:
-            room = planned if self._limit is None else min(planned, self._limit - self.turn)
+            limit = self._find_limit()
+            room = planned if limit is None else min(planned, limit - self.turn)
             most = min(self._settings.block, room)
         same = 1
         while same < most and self._settings.charge(self.turn + same) == charge:
@@ -235,22 +252,28 @@ class Account:
             self._reserve(last, math.ceil((math.ceil(done) - done) / share(last.sample_rate)))
 
     def _find_limit(self) -> int | None:
-        """The first turn that the budget does not allow; rank 0 finds it."""
+        """The first turn that the budget does not allow, searched for when it is first asked for; rank 0 finds it."""
         settings = self._settings
-        if settings.max_epsilon is None:
-            return None
+        if settings.max_epsilon is None or self._known:
+            return self._limit
         first = self.turn + self._reserved
+        charge = settings.charge(first)
+        constant = not isinstance(settings.noise, AdaptiveGaussian)
+        horizon = _FAR if constant else _NEAR  # a schedule is read step by step
         found = 0
         if ranks.number() == 0:
             monitor = Monitor(
-                lambda step: settings.charge(first + step),
+                charge if constant else lambda step: settings.charge(first + step),
                 max_epsilon=settings.max_epsilon,
                 delta=settings.delta,
                 accountant=settings.accountant,
                 spent=self.spent,
+                horizon=horizon,
             )
             found = monitor.last_step
-        return first + int(ranks.tell(str(found).encode(), self._device))
+        found = int(ranks.tell(str(found).encode(), self._device))
+        self._limit, self._known, self._ends_there = first + found, True, found < horizon
+        return self._limit
 
     def _require_ledger(self) -> None:
         if not self.durable:

@@ -57,10 +57,10 @@ def make_private(
     *,
     loss: LossName | Callable[[Tensor, Tensor], Tensor] | None = None,
     per_sample_loss: Callable[[nn.Module, Any], Tensor] | None = None,
-    clip: Clipping,
-    noise: Noise,
-    expected_batch_size: int,
-    delta: float,
+    clip: Clipping | None = None,
+    noise: Noise | None = None,
+    expected_batch_size: int | None = None,
+    delta: float | None = None,
     sampling: Sampler | None = None,
     ledger: Path | str | None = None,
     max_epsilon: float | None = None,
@@ -84,7 +84,7 @@ def make_private(
             With several ranks, the whole of it on each.
         loss: for samples (inputs, labels): a name, or outputs and labels to (n,).
         per_sample_loss: for any other sample: module and collated batch to (n,). One of the two.
-        clip: how far one sample may move the sum.
+        clip: how far one sample may move the sum. Must be given, as the next three: None only lets the error say so.
         noise: on the clipped sum.
         expected_batch_size: samples a step on average; what the sum is divided by.
         delta: for which epsilon is told; below one over the number of samples.
@@ -117,6 +117,16 @@ def make_private(
             seen=f"make_private({word}=...)",
             expected="the options of make_private",
             fix=f"say {answer}" if answer else "leave it out; help(dp.make_private) lists the options",
+        )
+    if clip is None or noise is None or expected_batch_size is None or delta is None:
+        needed = {"clip": clip, "noise": noise, "expected_batch_size": expected_batch_size, "delta": delta}
+        missing = [name for name, value in needed.items() if value is None]
+        raise ConfigError(
+            "E150",
+            seen=f"make_private without {', '.join(missing)}",
+            expected="all four of clip, noise, expected_batch_size and delta: none has a value that is right for all",
+            fix=f"add {missing[0]}, such as clip=dp.Flat(clip_norm=1.0), noise=dp.Gaussian(noise_multiplier=1.1), "
+            "expected_batch_size=256, delta=1e-5",
         )
     check_accountant(accountant)
     check_delta(delta)

@@ -256,7 +256,8 @@ class Private:
             if self._account.exhausted:
                 self.stopped = f"max_epsilon {self.settings.max_epsilon:g}"
                 return
-            batch = self._draw()
+            # One that was drawn and left, by a loop that ended early, comes again: to throw batches away is to choose.
+            batch = self._draw() if self._issued is None else self._issued
             self._issued, self._planned = batch, count - done
             yield batch
             if not batch.used:
