@@ -182,7 +182,8 @@ def test_what_ran_is_charged_as_it_ran_and_the_budget_holds(
 def test_a_step_in_between_takes_no_turn_that_a_block_was_charged_for(tmp_path: Path) -> None:
     noise = dp.AdaptiveGaussian(noise_multiplier=3.0, decay="time", rate=0.01)
     account = opened(tmp_path / "ledger", noise=noise, block=8, sampling=dp.Everything())
-    ran = [account._settings.charge(account.take(8))]
+    ran = [account._settings.charge(account.take(9 - step)) for step in range(2)]
+    assert account.spent.steps > len(ran)  # of the second level, a block is charged
     ran += [account._settings.charge(account.take_unsampled(), dp.Everything()) for _ in range(3)]
     ran += [account._settings.charge(account.take(7 - step)) for step in range(7)]
     assert len({charge.noise_multiplier for charge in ran}) > 1
