@@ -27,15 +27,15 @@ CLIPS: dict[str, Clipping] = {
 def test_networks(name):
     torch.manual_seed(1)
     net, inputs = CASES[name]()
-    assert_equal(net, inputs, labels())
+    assert_equal(net, inputs, labels(), dtypes=(torch.float64, torch.float32) if name in LAYERS else (torch.float64,))
 
 
 @pytest.mark.parametrize("clip", CLIPS)
-@pytest.mark.parametrize("name", ["cnn", "tokens", "tied", "encoder", "weight norm", "reused convolution"])
+@pytest.mark.parametrize("name", ["cnn", "tokens", "tied", "weight norm", "reused convolution"])
 def test_ways_to_clip(name, clip):
     torch.manual_seed(2)
     net, inputs = CASES[name]()
-    assert_equal(net, inputs, labels(), clip=CLIPS[clip])
+    assert_equal(net, inputs, labels(), clip=CLIPS[clip], dtypes=(torch.float32 if name == "cnn" else torch.float64,))
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "tokens", "encoder", "long"])

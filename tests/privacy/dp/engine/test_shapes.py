@@ -21,7 +21,7 @@ def check(seed, part, shape, count, words=0):
     width = part(inputs).flatten(1).shape[1]
     readout = nn.Linear(width, 3).requires_grad_(False)
     net = Net(lambda net, x: net.readout(net.part(x).tanh().flatten(1)), part=part, readout=readout)
-    assert_equal(net, inputs, torch.arange(count) % 3)
+    assert_equal(net, inputs, torch.arange(count) % 3, dtypes=(torch.float32 if seed % 3 == 0 else torch.float64,))
 
 
 @FEW

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -101,7 +101,7 @@ class _Chooser:
     def _by_tape(self) -> Choice:
         places, gathered = self._at(self.proof)
         for seed in range(1, _STARTS):
-            if {slot for key in places for slot in key} == set(range(len(self._names))):
+            if all(any(each.uses[slot] for each in gathered) for slot in range(len(self._names))):
                 break
             self._start.seed = seed
             with quiet(seed):
@@ -186,7 +186,10 @@ class _Chooser:
 
     def _run(self, rows: Sequence[int], places: Places, *, first_only: bool = False) -> Gathered:
         tape, losses = self._forward(rows, places)
-        return gather(tape, losses[0] if first_only else losses.sum(), self._parameters)
+        total = losses[0] if first_only else losses.sum()
+        if any(leaf is not tape.probe and tape.slot(leaf) is None for leaf in _leaves(total)):
+            raise NoRule(["parameters"], "a forward pass with tensors of its own that require a gradient")
+        return gather(tape, total, self._parameters)
 
     def _written_down(self, gathered: Gathered, count: int) -> list[Tensor]:
         """Per-sample gradients (n, *shape), one tensor a parameter."""
@@ -197,6 +200,23 @@ class _Chooser:
                 total = total + piece.per_sample(slice(None))
             found.append(total)
         return found
+
+
+def _leaves(total: Tensor) -> list[Tensor]:
+    """What the backward pass of `total` would end at; for the tape that should be its probe alone."""
+    found: list[Tensor] = []
+    seen: set[Any] = set()
+    waiting = [total.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            found.append(variable)
+        waiting.extend(next_node for next_node, _ in node.next_functions)
+    return found
 
 
 def _places(

@@ -206,7 +206,7 @@ def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     if not loss.requires_grad:
         return [each.detach().new_zeros(each.numel()).double() for each in parameters]
     found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-    return [each.flatten().double() for each in found]
+    return [(each.to_dense() if each.is_sparse else each).flatten().double() for each in found]
 
 
 def cannot(module: nn.Module, seen: str, *, fix: str) -> ConfigError:

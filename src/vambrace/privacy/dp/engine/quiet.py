@@ -145,9 +145,10 @@ class Start:
 
     def __init__(self, module: nn.Module) -> None:
         self.seed = 0
-        self._buffers = [(owner, dict(owner._buffers)) for owner in module.modules()]  # pyright: ignore[reportPrivateUsage]
-        kept = (each for _, known in self._buffers for each in known.values() if each is not None)
-        self._values = [(each, each.clone()) for each in kept]
+        owned = [(owner, owner._buffers) for owner in module.modules()]  # pyright: ignore[reportPrivateUsage]
+        # A scripted module's are no dictionary, and always the same.
+        self._buffers = [(own, dict(own)) for _, own in owned if isinstance(own, dict)]  # pyright: ignore[reportUnnecessaryIsInstance]
+        self._values = [(each, each.clone()) for each in module.buffers()]
         self._devices = sorted({each.device.index or 0 for each in module.parameters() if each.device.type == "cuda"})
 
     def __call__(self) -> None:
@@ -159,9 +160,9 @@ class Start:
 
     def put_back(self) -> None:
         """The same buffers with the same values."""
-        for owner, known in self._buffers:
-            owner._buffers.clear()  # pyright: ignore[reportPrivateUsage]
-            owner._buffers.update(known)  # pyright: ignore[reportPrivateUsage]
+        for own, known in self._buffers:
+            own.clear()
+            own.update(known)
         put_back(self._values)
 
     @contextmanager

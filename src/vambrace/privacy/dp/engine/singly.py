@@ -45,4 +45,5 @@ def _slope(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """By plain autograd, which can do more than `torch.func.grad`: functions of the module's own, for instance."""
     if not loss.requires_grad:
         return tuple(torch.zeros_like(each) for each in parameters)
-    return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    return tuple(each.to_dense() if each.is_sparse else each for each in found)
