@@ -89,7 +89,7 @@ class Convolved(Product):
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for seen, slopes in self._matrices(slice(None)):
             grams = seen.mT @ seen, slopes.mT @ slopes
-            longest = grams[0].diagonal(dim1=2, dim2=3).amax(dim=(1, 2))
+            longest = torch.maximum(*(gram.diagonal(dim1=2, dim2=3).amax(dim=(1, 2)) for gram in grams))
             products = grams[0].mul_(grams[1])
             apart = products.diagonal(dim1=2, dim2=3).sum(dim=(1, 2))
             found.append((products.sum(dim=(1, 2, 3)), apart, longest))

@@ -26,7 +26,7 @@ _CANCELLED = 0.1
 """A squared norm below this share of what it would be if positions did not cancel is measured again."""
 
 _HUGE = 1e26
-"""Squared length of an input from which the squared gradient beside it may be too small for float32: 10^13."""
+"""Squared length of an input or a gradient from which the square of the other may be too small for float32: 10^13."""
 
 _LEAST = 1e-18
 """The shortest vector whose square float32 holds. Shorter ones count as this long, so no product is too short."""
@@ -82,7 +82,7 @@ class Product:
         raise NotImplementedError
 
     def ghost(self) -> tuple[Tensor, Tensor, Tensor]:
-        """By Gram matrices, each (n,): squared norms; their part within positions; longest squared input."""
+        """By Gram matrices, each (n,): squared norms; their part within positions; the longest squared vector."""
         raise NotImplementedError
 
     def add_weighted(self, factors: Tensor, out: Tensor) -> None:
@@ -185,7 +185,7 @@ class Outer(Product):
 def _of_grams(inputs: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """See `Product.ghost`, for (m, T, d) and (m, T, p)."""
     seen, slopes = (torch.bmm(each, each.mT) for each in (inputs, slopes))
-    longest = seen.diagonal(dim1=1, dim2=2).amax(dim=1)
+    longest = torch.maximum(*(gram.diagonal(dim1=1, dim2=2).amax(dim=1) for gram in (seen, slopes)))
     products = seen.mul_(slopes)
     return products.sum(dim=(1, 2)), products.diagonal(dim1=1, dim2=2).sum(dim=1), longest
 
