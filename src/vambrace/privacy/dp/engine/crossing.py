@@ -17,7 +17,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm  # pyright: ignore[repor
 
 from vambrace.errors import ConfigError
 
-__all__ = ["refuse_crossing", "refuse_modules"]
+__all__ = ["CROSSING", "refuse_crossing", "refuse_modules"]
 
 _TRAINING = {F.batch_norm: 5, torch.batch_norm: 5, torch.native_batch_norm: 5, torch.instance_norm: 5}
 """Position of the flag "training", or "use_input_stats"."""
@@ -27,6 +27,9 @@ _MEAN = {F.batch_norm: 1, torch.batch_norm: 3, torch.native_batch_norm: 3, F.ins
 
 
 _TABLES = frozenset((F.embedding, F.embedding_bag))
+
+CROSSING = frozenset((*_MEAN, *_TABLES))
+"""Functions that `refuse_crossing` has to look at."""
 
 
 def refuse_modules(module: nn.Module) -> None:

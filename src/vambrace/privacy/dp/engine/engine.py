@@ -79,13 +79,11 @@ class Engine:
     parameters: tuple[nn.Parameter, ...] = field(init=False)
     table: tuple[Row, ...] = field(init=False, default=())
     _choice: Choice = field(init=False, default_factory=lambda: Choice({}))
-    _ids: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         named = [(name, each) for name, each in self.module.named_parameters() if each.requires_grad]
         self.names = tuple(name for name, _ in named)
         self.parameters = tuple(each for _, each in named)
-        self._ids = [id(each) for each in self.parameters]
 
     @property
     def fallback(self) -> str:
@@ -139,7 +137,7 @@ class Engine:
         """
         if not task.count:
             return Added(views[0].new_zeros(len(groups), 0), torch.zeros(0, dtype=torch.bool), None)
-        if [id(each) for each in self.module.parameters() if each.requires_grad] != self._ids:
+        if not all(each.requires_grad for each in self.parameters):
             raise cannot(self.module, "other parameters are trained than were prepared", fix="prepare it anew")
         if any(leaf.requires_grad for leaf in task.leaves):
             raise cannot(self.module, "the batch itself requires a gradient", fix="detach() it")

@@ -13,6 +13,10 @@ from torch import backends
 __all__ = ["exact", "unwarned"]
 
 
+_CUDA: tuple[Any, Any] = backends.cuda.matmul, backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+_CPU: tuple[Any, Any] = backends.mkldnn.matmul, backends.mkldnn.conv  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+
+
 @contextmanager
 def exact(device: torch.device) -> Generator[None]:
     """A context in which products of float32 matrices are products of float32 matrices.
@@ -20,21 +24,14 @@ def exact(device: torch.device) -> Generator[None]:
     Autocast would measure and add in half precision, each with a rounding of its own, and a sample could move the sum
     by more than the bound. TF32, which convolutions on CUDA use unless told otherwise, does the same in small.
     """
-    settings: tuple[Any, ...] = (  # pyright: ignore[reportUnknownVariableType]
-        backends.cuda.matmul,
-        backends.cudnn.conv,  # pyright: ignore[reportAttributeAccessIssue]
-        backends.mkldnn.matmul,  # pyright: ignore[reportAttributeAccessIssue]
-        backends.mkldnn.conv,  # pyright: ignore[reportAttributeAccessIssue]
-    )
-    before = [setting.fp32_precision for setting in settings]
-    for setting in settings:
-        setting.fp32_precision = "ieee"
+    products, convolutions = _CUDA if device.type == "cuda" else _CPU
+    before = products.fp32_precision, convolutions.fp32_precision
+    products.fp32_precision = convolutions.fp32_precision = "ieee"
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        for setting, value in zip(settings, before, strict=True):
-            setting.fp32_precision = value
+        products.fp32_precision, convolutions.fp32_precision = before
 
 
 @contextmanager

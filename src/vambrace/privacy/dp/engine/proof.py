@@ -6,7 +6,7 @@ a tolerance alone:
 - samples alone give the losses and gradients that they give together;
 - the loss of a sample stays the same when the samples beside it are exchanged, under the same random draws;
 - the loss of one sample sends back a gradient of exactly zero to the others, at every recorded use of a parameter;
-- buffers end up the same whatever the samples were.
+- buffers, and tensors kept as attributes, end up the same whatever the samples were.
 
 Parameters are moved a little from where they are while this goes on: a layer scaled by zero, as many are at the start
 of training, would let nothing through to be compared.
@@ -15,7 +15,7 @@ of training, would let nothing through to be compared.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -136,7 +136,7 @@ class Proof:
         for rows in ((0, 1, 2), (3, 4, 5)):
             with Guarded():
                 self._losses(rows)
-            state = (*self._module.named_buffers(), *self._module.named_parameters())
+            state = (*self._module.named_buffers(), *self._module.named_parameters(), *_attributes(self._module))
             found.append({name: each.detach().clone() for name, each in state})
             put_back(values)
         for name in found[0].keys() & found[1].keys():
@@ -147,6 +147,17 @@ class Proof:
                     expected="a module that keeps nothing of its samples: what it keeps is released without noise",
                     fix="put the layer that keeps it into eval(), or dp.fix_modules(module)",
                 )
+
+
+def _attributes(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Floating tensors that a module and its parts keep as plain attributes."""
+    parts = cast("Iterable[tuple[str, nn.Module]]", module.named_modules())
+    return [
+        (f"{name}.{key}".lstrip("."), value)
+        for name, part in parts
+        for key, value in cast("dict[str, object]", vars(part)).items()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    ]
 
 
 def checked_losses(task: Task) -> Tensor:

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from vambrace.privacy.dp.engine.crossing import refuse_crossing
+from vambrace.privacy.dp.engine.crossing import CROSSING, refuse_crossing
+from vambrace.privacy.dp.engine.reorder import may_reorder
 
 if TYPE_CHECKING:
     from vambrace.privacy.dp.engine.pieces import Piece
@@ -191,8 +192,13 @@ class Tape(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         kwargs = kwargs or {}
-        refuse_crossing(func, args, kwargs)
-        if func is torch.autograd.grad or not torch.is_grad_enabled() or not self._holds((*args, *kwargs.values())):
+        if func in CROSSING:
+            refuse_crossing(func, args, kwargs)
+        if self.places is None and may_reorder(func, args, kwargs, self.count):
+            name = str(getattr(func, "__name__", func))
+            raise NoRule(["parameters"], f"a forward pass that may change the order of samples ({name})")
+        held = self._holds(args) or self._holds(kwargs.values())
+        if not held or func is torch.autograd.grad or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         if self._closed:
             names = self.names_in((*args, *kwargs.values()))
@@ -289,11 +295,18 @@ class Tape(TorchFunctionMode):
                 raise NoRule([self.name(use.slot)], f"{use.what}, whose input was changed in place after that")
 
     def _holds(self, values: Iterable[object]) -> bool:
-        return any(id(each) in self._ids for each in tensors_in(values))
+        ids = self._ids
+        return any(
+            id(each) in ids or (type(each) in _NESTED and any(id(one) in ids for one in tensors_in((each,))))
+            for each in values
+        )
 
     def names_in(self, used: Iterable[object]) -> list[str]:
         """Of the parameters among values."""
         return sorted({self.name(self._ids[id(each)]) for each in tensors_in(used) if id(each) in self._ids})
+
+
+_NESTED = frozenset((list, tuple, dict))
 
 
 def _alike(traced: Sequence[Place]) -> bool:
