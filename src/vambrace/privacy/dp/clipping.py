@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["AdaptiveQuantile", "Automatic", "Clipping", "Flat", "PerLayer", "moved"]
+__all__ = ["AdaptiveQuantile", "Automatic", "Clipping", "Flat", "PerLayer", "moved", "require_option"]
 
 
 _SHORTEST = 1e-6

@@ -12,7 +12,7 @@ from privacy.dp.engine.nets import COUNT, LAYERS, labels, numbers
 from privacy.dp.engine.toolkit import added, prepared, some
 from vambrace.privacy.dp.clipping import Flat
 from vambrace.privacy.dp.engine.clipped import gather, new_tape
-from vambrace.privacy.dp.engine.exact import exact
+from vambrace.privacy.dp.engine.exact import Exact
 from vambrace.privacy.dp.engine.tape import NoRule, Place, place
 
 
@@ -101,23 +101,27 @@ def test_nothing_outlives_a_step():
 
 
 def failing_inside():
-    with torch.autocast("cpu", dtype=torch.bfloat16), exact(torch.device("cpu")):
-        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
-        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    with torch.autocast("cpu", dtype=torch.bfloat16), Exact(torch.device("cpu")):
+        assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
+        assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
         raise KeyError
 
 
 def test_precision_is_full_inside_and_as_it_was_outside():
-    before = torch.backends.cudnn.conv.fp32_precision, torch.get_float32_matmul_precision()
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    before = torch.backends.mkldnn.conv.fp32_precision
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
     try:
         with pytest.raises(KeyError):
             failing_inside()
-        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
     finally:
-        torch.backends.cuda.matmul.fp32_precision = "none"
-    assert (torch.backends.cudnn.conv.fp32_precision, torch.get_float32_matmul_precision()) == before
+        torch.backends.mkldnn.matmul.fp32_precision = "none"
+    assert torch.backends.mkldnn.conv.fp32_precision == before
+    with Exact(torch.device("cuda")):
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
 def test_gradients_of_parameters_stay_alone():

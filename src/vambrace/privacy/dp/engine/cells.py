@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from vambrace.privacy.dp.engine.pieces import folded, split, wide
 from vambrace.privacy.dp.engine.tape import Kept
 
-__all__ = ["GRU", "LSTM", "Cell", "Elman", "Weights", "run"]
+__all__ = ["Cell", "Elman", "GRU", "LSTM", "Weights", "run"]
 
 
 @dataclass(frozen=True, slots=True)

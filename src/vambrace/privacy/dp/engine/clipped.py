@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vambrace.privacy.dp.engine.attention import ATTENTION
-from vambrace.privacy.dp.engine.exact import exact
+from vambrace.privacy.dp.engine.exact import Exact
 from vambrace.privacy.dp.engine.norms import NORMS
 from vambrace.privacy.dp.engine.operators import OPERATORS, derive
 from vambrace.privacy.dp.engine.pieces import Piece, flat
@@ -65,7 +65,7 @@ def gather(tape: Tape, total: Tensor, parameters: Sequence[Tensor]) -> Gathered:
         if piece is not None:
             (pieces[slot] if slot >= 0 else stood_in[-slot - 1]).append(piece)
 
-    with exact(total.device):
+    with Exact(total.device):
         rows = torch.arange(tape.count, device=total.device)
         for use in tape.uses:
             add(use.slot, use.piece())
@@ -108,7 +108,7 @@ def clip_and_add(
     Returns:
         Norms (g, n) before clipping, and whether (n,) a sample counts: it is no padding and its gradient is finite.
     """
-    with exact(views[0].device):
+    with Exact(views[0].device):
         norms = (
             _absolute_norms(gathered, groups, count, views) if order == "l1" else _norms(gathered, groups, count, views)
         )

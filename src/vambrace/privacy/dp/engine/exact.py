@@ -10,28 +10,39 @@ from typing import Any
 import torch
 from torch import backends
 
-__all__ = ["exact", "unwarned"]
-
+__all__ = ["Exact", "unwarned"]
 
 _CUDA: tuple[Any, Any] = backends.cuda.matmul, backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
 _CPU: tuple[Any, Any] = backends.mkldnn.matmul, backends.mkldnn.conv  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
 
 
-@contextmanager
-def exact(device: torch.device) -> Generator[None]:
+class Exact:
     """A context in which products of float32 matrices are products of float32 matrices.
 
     Autocast would measure and add in half precision, each with a rounding of its own, and a sample could move the sum
     by more than the bound. TF32, which convolutions on CUDA use unless told otherwise, does the same in small.
+
+    Args:
+        device: where the products are.
     """
-    products, convolutions = _CUDA if device.type == "cuda" else _CPU
-    before = products.fp32_precision, convolutions.fp32_precision
-    products.fp32_precision = convolutions.fp32_precision = "ieee"
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        products.fp32_precision, convolutions.fp32_precision = before
+
+    def __init__(self, device: torch.device) -> None:
+        self._products, self._convolutions = _CUDA if device.type == "cuda" else _CPU
+        # Made only where it is needed: two contexts a step cost a small network more than its norms.
+        cast = torch.is_autocast_enabled(device.type)
+        self._plain = torch.autocast(device.type, enabled=False) if cast else None
+        self._before: tuple[str, str] = "none", "none"
+
+    def __enter__(self) -> None:
+        self._before = self._products.fp32_precision, self._convolutions.fp32_precision
+        self._products.fp32_precision = self._convolutions.fp32_precision = "ieee"
+        if self._plain is not None:
+            self._plain.__enter__()
+
+    def __exit__(self, *reason: Any) -> None:
+        if self._plain is not None:
+            self._plain.__exit__(*reason)
+        self._products.fp32_precision, self._convolutions.fp32_precision = self._before
 
 
 @contextmanager

@@ -10,19 +10,18 @@ not the same thing computed another way, wherever the two could differ by more t
 
 from __future__ import annotations
 
-import math
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 __all__ = [
-    "WHY",
     "Block",
     "Direct",
     "Piece",
     "Plain",
     "Rows",
+    "WHY",
     "flat",
     "folded",
     "kept_rows",
@@ -92,7 +91,7 @@ def split(tensor: Tensor, size: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 def flat(tensor: Tensor) -> Tensor:
     """(n, ...) as (n, elements), also where that is (n,)."""
-    return tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
+    return tensor.flatten(1) if tensor.dim() > 1 else tensor.unsqueeze(1)
 
 
 def lengths(tensor: Tensor) -> Tensor:
