@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from enum import StrEnum
@@ -155,6 +156,9 @@ def epsilon(
     count = _steps(steps, epochs, charge.sample_rate)
     spent, by = Spent([(charge, count)]), cast("Accountant", accountant)
     found = accounting.epsilon(spent, delta=delta, accountant=by)
+    if dataset_size is not None and delta * dataset_size >= 1:
+        large = f"delta is not below 1 / {dataset_size}: publishing one sample outright would keep to such a promise"
+        found = dataclasses.replace(found, notes=(*found.notes, large))
     if as_json:
         _tell_json(found, {"noise_multiplier": noise_multiplier, "sample_rate": charge.sample_rate, "steps": count})
     elif statement:

@@ -469,7 +469,7 @@ def test_epsilon_out_of_range_is_refused(at: float) -> None:
         ({"steps": True}, "steps True"),
         ({"noise_multiplier": -1.0}, "noise_multiplier -1.0"),
         ({"sample_rate": 0.0}, "sample_rate 0.0"),
-        ({"sample_rate": None}, "sample_rate None"),
+        ({"sample_rate": None}, "without a sample_rate"),
         ({"batch_size": 10, "dataset_size": 100}, "batch_size 10"),
         ({"sample_rate": None, "batch_size": 101, "dataset_size": 100}, "batch_size 101"),
         ({"accountant": "prv"}, "accountant 'prv'"),

@@ -164,7 +164,13 @@ def charge_of(
         fitting = 0 < batch_size <= dataset_size and sample_rate in (None, batch_size / dataset_size)
         _require(fitting, "batch_size", batch_size, "from 1 to dataset_size, with no other sample_rate")
         rate = batch_size / dataset_size
-    _require(rate is not None, "sample_rate", None, "a rate, or batch_size and dataset_size")
+    require(
+        rate is not None,
+        seen="steps without a sample_rate",
+        expected="the probability that a sample is in a batch",
+        fix="give batch_size and dataset_size, or sample_rate itself (--batch-size, --dataset-size, --sample-rate)",
+        code="E144",
+    )
     return Charge(
         mechanism=mechanism if noise_multiplier else "none",
         noise_multiplier=noise_multiplier,

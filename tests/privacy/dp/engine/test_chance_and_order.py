@@ -1,0 +1,64 @@
+"""What three samples at one starting point would not show: mixing by chance, rows that happen to lie in order."""
+
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from privacy.dp.engine.nets import COUNT, Net, head, labels, numbers
+from privacy.dp.engine.toolkit import added, prepared, some
+from vambrace.errors import ConfigError
+from vambrace.privacy.dp.clipping import Flat
+
+C = 0.1
+
+
+def standardised(x):
+    return (x - x.mean(0)) / (x.std(0) + 1e-3)
+
+
+@pytest.mark.parametrize("coin", [lambda: random.random() < 0.5, lambda: random.random() >= 0.5])
+def test_samples_that_mix_only_sometimes(coin):
+    net = Net(lambda net, x: net.h(standardised(net.m(x)) if coin() else net.m(x)), m=nn.Linear(8, 8), h=head())
+    with pytest.raises(ConfigError, match="E151"):
+        prepared(net, numbers(8), labels(COUNT))
+
+
+def by_length(net, x):
+    """As packing does: in order of length inside, which here is as they came for the samples that are looked at."""
+    hidden = net.m(x[:, 1:])
+    order = torch.sort(x[:, 0], descending=True, stable=True).indices
+    return net.h(torch.tanh(net.t(hidden[order]))[order.argsort()])
+
+
+def test_rows_that_are_put_in_order():
+    torch.manual_seed(3)
+    inputs = torch.cat([torch.full((COUNT, 1), 5.0), torch.logspace(-2, 2, COUNT)[:, None] * torch.randn(COUNT, 8)], 1)
+    net = Net(by_length, m=nn.Linear(8, 8), t=nn.Linear(8, 8), h=head())
+    engine = prepared(net, inputs, labels(COUNT))
+    inputs[:, 0] = torch.arange(COUNT)  # now they are turned around
+    whole = added(engine, some(net, inputs, labels(COUNT))(range(COUNT)), Flat(clip_norm=C))[0]
+    for left in range(COUNT):
+        rows = [row for row in range(COUNT) if row != left]
+        less = added(engine, some(net, inputs, labels(COUNT))(rows), Flat(clip_norm=C))[0]
+        moved_by = torch.cat([(one - two).flatten() for one, two in zip(whole, less, strict=True)]).norm()
+        assert float(moved_by) <= C * (1 + 1e-5)
+
+
+def test_the_last_position_of_each_sample_is_no_reordering():
+    def forward(net, x):
+        states = net.r(x)[0]
+        return net.h(states[torch.arange(len(x)), torch.full((len(x),), 2)])
+
+    net = Net(forward, r=nn.LSTM(8, 8, batch_first=True), h=head())
+    assert all(row.method not in ("vmap", "one by one") for row in prepared(net, numbers(4, 8), labels(COUNT)).table)
+
+
+def test_a_tensor_that_is_kept_beside_the_buffers():
+    def forward(net, x):
+        net.mean = x.detach().mean(0)
+        return net.h(x)
+
+    with pytest.raises(ConfigError, match=r"E151.*mean"):
+        prepared(Net(forward, h=head()), numbers(8), labels(COUNT))
