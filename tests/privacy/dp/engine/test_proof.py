@@ -229,3 +229,26 @@ def test_sizes_that_look_like_the_samples_of_a_trace(size):
         h=head(),
     )
     assert_equal(net, numbers(size, 8), labels(), dtypes=(torch.float64,))
+
+
+COINS = {
+    "none": (lambda x: x, False),
+    "dropout": (lambda x: F.dropout(x, 0.3), False),
+    "attention with dropout": (
+        lambda x: F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None], dropout_p=0.3)[:, 0],
+        False,
+    ),
+    "torch": (lambda x: x + 0.0 * torch.rand(len(x), 1), True),
+    "python": (lambda x: x + 0.0 * random.random(), True),
+    "numpy": (lambda x: x + 0.0 * float(np.random.rand()), True),
+}
+
+
+@pytest.mark.parametrize("coin", COINS)
+def test_what_draws_at_random_is_proved_from_several_starting_points(coin):
+    torch.manual_seed(13)
+    change, chance = COINS[coin]
+    calls = []
+    net = Net(lambda net, x: calls.append(torch.initial_seed()) or net.h(change(x)), h=head())
+    prepared(net, numbers(8), labels())
+    assert (len(set(calls)) > 1) == chance

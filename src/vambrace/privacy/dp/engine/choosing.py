@@ -1,8 +1,8 @@
 """How a module's per-sample gradients are found: by the tape if that is proved right, else the general way.
 
 The module runs on two small batches of different sizes, which shows where samples are in what meets parameters, and the
-tape's per-sample gradients of a few samples are held against autograd's. All of it is done from several starting points
-of random draws, for a module may skip layers, or mix samples, only sometimes.
+tape's per-sample gradients of a few samples are held against autograd's. Where the module draws at random, all of it is
+done from several starting points, for it may skip layers, or mix samples, only sometimes.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class _Chooser:
 
     def _by_tape(self) -> Choice:
         places, gathered = self._at(self.proof)
-        for seed in range(1, _STARTS):
+        for seed in self._more_starts():
             self._start.seed = seed
             found, other = self._at(self._prove())
             places, gathered = _merged(places, found, self._names), gathered + other
@@ -125,7 +125,7 @@ class _Chooser:
         return places, (gathered,)
 
     def _singly(self, reason: str) -> Choice:
-        for seed in range(_STARTS):
+        for seed in self._more_starts():
             self._start.seed = seed
             self._prove()  # raises where samples mix, on any of these courses
         self._start.seed = 0
@@ -149,6 +149,10 @@ class _Chooser:
             reason,
             fix="build it from layers that are supported (docs/privacy/dp-training.md), or freeze the parameters named",
         )
+
+    def _more_starts(self) -> range:
+        """Starting points beside the first; none for a module that draws nothing, which does the same from all."""
+        return range(1, _STARTS if self.proof.chance else 1)
 
     def _prove(self) -> Proof:
         return Proof(self._module, self._parameters, self._task_of, self._start)

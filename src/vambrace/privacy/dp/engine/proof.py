@@ -49,6 +49,8 @@ class Proof:
 
     Attributes:
         rows: the samples.
+        finite: whether their gradients are.
+        chance: whether the module draws anything but dropout, so that it may do something else another time.
 
     Args:
         module: what is trained.
@@ -74,6 +76,7 @@ class Proof:
         self._same_beside_others()
         with quiet(start.seed) as heard:
             together = [self._losses(self.rows) for _ in range(2)]
+            self.chance = heard.drew or start.touched
             if not _equal(*together):
                 raise cannot(
                     module,

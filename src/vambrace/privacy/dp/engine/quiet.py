@@ -85,16 +85,22 @@ class _NoDropout(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def _drops_only(func: Any) -> bool:  # noqa: ANN401
+    """Whether all that an operation draws is its dropout, which is switched off: attention and recurrent layers."""
+    return any(part in str(func) for part in ("attention", "rnn", "lstm", "gru"))
+
+
 class Still(TorchDispatchMode):
     """A context in which draws are constant.
 
     Attributes:
         half: whether anything was computed in half precision.
+        drew: whether anything was drawn.
     """
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        self.half = False
+        self.half = self.drew = False
         self._draw = _DRAWS[seed % len(_DRAWS)]
 
     def __torch_dispatch__(
@@ -106,6 +112,8 @@ class Still(TorchDispatchMode):
     ) -> Any:  # noqa: ANN401
         out = func(*args, **(kwargs or {}))
         self.half = self.half or (isinstance(out, Tensor) and out.dtype in (torch.float16, torch.bfloat16))
+        if torch.Tag.nondeterministic_seeded in func.tags and not _drops_only(func):
+            self.drew = True
         packet = getattr(func, "overloadpacket", None)
         if packet in _CONSTANT:
             return out.fill_(self._draw if out.is_floating_point() else 1)
@@ -145,6 +153,7 @@ class Start:
 
     def __init__(self, module: nn.Module) -> None:
         self.seed = 0
+        self._untouched = _elsewhere()
         owned = [(owner, owner._buffers) for owner in module.modules()]  # pyright: ignore[reportPrivateUsage]
         # A scripted module's are no dictionary, and always the same.
         self._buffers = [(own, dict(own)) for _, own in owned if isinstance(own, dict)]  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -156,7 +165,13 @@ class Start:
         torch.manual_seed(self.seed)
         random.seed(self.seed)
         np.random.seed(self.seed)
+        self._untouched = _elsewhere()
         self.put_back()
+
+    @property
+    def touched(self) -> bool:
+        """Whether the generators of Python or NumPy were used since."""
+        return self._untouched != _elsewhere()
 
     def put_back(self) -> None:
         """The same buffers with the same values."""
@@ -176,3 +191,9 @@ class Start:
             random.setstate(python)
             np.random.set_state(numpy)
             self.put_back()
+
+
+def _elsewhere() -> tuple[object, ...]:
+    """Where the generators of Python and NumPy are."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return random.getstate(), kind, np.asarray(keys).tobytes(), *rest
