@@ -88,8 +88,14 @@ class Proof:
             off = (lone - together[0]).abs() / (1.0 + lone.abs())
             if bool((off > 2.0 * self._close).any()):
                 raise mixing(f"a sample whose loss changes by {float(off.max()):.2g} (relative) beside others")
-            self._alone = [_gradients(self._run([row])[0], parameters) for row in self.rows]
-            self._beside = [_gradients(each, parameters) for each in self._run(self.rows)]
+            try:
+                self._alone = [_gradients(self._run([row])[0], parameters) for row in self.rows]
+                self._beside = [_gradients(each, parameters) for each in self._run(self.rows)]
+            except RuntimeError as error:
+                fix = (
+                    "checkpoint with use_reentrant=False, or not at all; change nothing in place that a layer was given"
+                )
+                raise cannot(module, f"autograd: {short(error)}", fix=fix) from error
         self.finite = all(bool(one.isfinite().all()) for each in (*self._alone, *self._beside) for one in each)
         if self.finite and not self._near(self._beside, self._alone, _APART):
             raise mixing("a sample whose gradient changes with the samples beside it")
