@@ -1,10 +1,11 @@
-"""Long samples are measured by three quarters of their Gram matrices: the norms are the same."""
+"""Gram matrices are laid out and multiplied in whichever order is fast: the norms are the same."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from vambrace.privacy.dp.engine.convolution import Convolved, Window
 from vambrace.privacy.dp.engine.products import Outer
 
 
@@ -37,3 +38,24 @@ def test_long_samples_that_cancel_are_doubted(positions: int) -> None:
     doubts = piece.doubts()
     assert doubts is not None
     assert doubts.tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize(
+    ("dims", "size", "kernel", "stride", "dilation", "padding"),
+    [(1, 9, 3, 1, 1, 1), (2, 9, 4, 2, 1, 0), (2, 7, 3, 1, 2, 1), (2, 20, 4, 4, 1, 2), (3, 4, 3, 1, 1, 0)],
+)
+def test_norms_of_convolutions_with_more_channels_than_columns(
+    dims: int, size: int, kernel: int, stride: int, dilation: int, padding: int, images: int
+) -> None:
+    chance = torch.Generator().manual_seed(size)
+    function = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}[dims]
+    inputs = torch.randn(3 * images, 20, *(size,) * dims, generator=chance, dtype=torch.float64)
+    weight = torch.randn(40, 20, *(kernel,) * dims, generator=chance, dtype=torch.float64)
+    outputs = function(inputs, weight, None, stride, padding, dilation)
+    slopes = torch.randn(outputs.shape, generator=chance, dtype=torch.float64)
+    window = Window((kernel,) * dims, (stride,) * dims, ((padding, padding),) * dims, (dilation,) * dims, 1)
+    piece = Convolved(inputs, slopes, tuple(weight.shape), window, 3)
+    assert piece.method == "ghost"
+    written = piece.per_sample(slice(None)).flatten(1).norm(dim=1).square()
+    assert torch.allclose(piece.squares(), written, rtol=1e-12)

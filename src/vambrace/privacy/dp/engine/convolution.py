@@ -51,15 +51,35 @@ class Window:
 _CACHED = 2**19
 """Elements of patches that are laid out at a time: 2 MiB, about a core's own cache. All at once took twice as long."""
 
+_LINE = 16
+"""Elements of float32 in a cache line."""
+
 
 def patches(padded: Tensor, window: Window) -> Tensor:
     """What each position of the output sees of padded inputs (n, c, *spatial): (n, c * kernel, positions)."""
-    seen = padded
-    for place, (size, step, gap) in enumerate(zip(window.kernel, window.stride, window.dilation, strict=True)):
-        seen = seen.unfold(2 + place, (size - 1) * gap + 1, step)[..., ::gap]
     dims = len(window.kernel)
     kernel_first = (0, 1, *range(2 + dims, 2 + 2 * dims), *range(2, 2 + dims))
-    return seen.permute(kernel_first).flatten(2 + dims).flatten(1, 1 + dims)
+    return _unfolded(padded, window, 2).permute(kernel_first).flatten(2 + dims).flatten(1, 1 + dims)
+
+
+def _patches_in_any_order(padded: Tensor, window: Window, width: int) -> Tensor:
+    """`patches`, whose rows may lie in another order: for Gram matrices, which do not see it.
+
+    Memory is copied in runs of one row of outputs, `width`, or of all channels, whichever fills a cache line.
+    """
+    if padded.shape[1] < _LINE or width >= _LINE:
+        return patches(padded, window)
+    dims = len(window.kernel)
+    channels_last = padded.movedim(1, -1).contiguous()
+    seen = _unfolded(channels_last, window, 1).movedim(1 + dims, -1)
+    return seen.flatten(1 + dims).flatten(1, dims).mT
+
+
+def _unfolded(inputs: Tensor, window: Window, first: int) -> Tensor:
+    """A view whose spatial dimensions, from `first` on, are positions; what each sees is in dimensions at the end."""
+    for place, (size, step, gap) in enumerate(zip(window.kernel, window.stride, window.dilation, strict=True)):
+        inputs = inputs.unfold(first + place, (size - 1) * gap + 1, step)[..., ::gap]
+    return inputs
 
 
 class Convolved(Product):
@@ -87,7 +107,7 @@ class Convolved(Product):
 
     def ghost(self) -> tuple[Tensor, Tensor, Tensor]:
         found: list[tuple[Tensor, Tensor, Tensor]] = []
-        for seen, slopes in self._matrices(slice(None)):
+        for seen, slopes in self._matrices(slice(None), in_any_order=self._window.groups == 1):
             grams = seen.mT @ seen, slopes.mT @ slopes
             longest = torch.maximum(*(gram.diagonal(dim1=2, dim2=3).amax(dim=(1, 2)) for gram in grams))
             products = grams[0].mul_(grams[1])
@@ -134,7 +154,7 @@ class Convolved(Product):
         each = ~each.view(-1, *(1,) * (self._slopes.dim() - 1))
         self._inputs, self._slopes = self._inputs.masked_fill(each, 0.0), self._slopes.masked_fill(each, 0.0)
 
-    def _matrices(self, rows: slice | Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _matrices(self, rows: slice | Tensor, *, in_any_order: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """What is seen (m, groups, c * kernel, L) and slopes (m, groups, o, L) by group, some samples at a time."""
         groups, images, window = self._window.groups, self._images, self._window
         inputs, outputs = self._inputs, self._slopes
@@ -145,7 +165,9 @@ class Convolved(Product):
         laid_out = padded.shape[1] * math.prod(window.kernel) * positions * images
         step = max(1, _CACHED // max(1, laid_out)) * images
         for first in range(0, len(outputs), step):
-            seen = folded(patches(padded[first : first + step], window), 1, (groups, -1))
+            given = padded[first : first + step]
+            lie = _patches_in_any_order(given, window, outputs.shape[-1]) if in_any_order else patches(given, window)
+            seen = folded(lie, 1, (groups, -1))
             slopes = outputs[first : first + step].reshape(len(seen), groups, -1, positions)
             if images > 1:
                 seen, slopes = _side_by_side(seen, images), _side_by_side(slopes, images)
