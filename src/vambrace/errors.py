@@ -6,6 +6,7 @@
     |-- MissingExtra     (ImportError)  exit 2   an optional package is not installed
     |-- ModelRefused     (ValueError)   exit 3   a model file that is unsafe or cannot be read
     |-- DataRefused      (ValueError)   exit 3   data that is unsafe or cannot be read
+    |-- ArtifactRefused  (ValueError)   exit 3   a sealed, signed or obfuscated file that is not what it should be
     |-- ModelMisbehaved  (RuntimeError) exit 5   a model whose answers cannot be measured
     |-- BudgetSpent      (RuntimeError) exit 4   a hard budget of queries or time is used up
     `-- ResourceError    (OSError)      exit 6   disk, memory, lock or workers
@@ -20,6 +21,7 @@ from typing import ClassVar
 
 __all__ = [
     "AccessError",
+    "ArtifactRefused",
     "BudgetSpent",
     "ConfigError",
     "DataRefused",
@@ -91,6 +93,12 @@ class ModelRefused(VambraceError, ValueError):
 
 class DataRefused(VambraceError, ValueError):
     """Data that is unsafe to open or cannot be read."""
+
+    exit_code = 3
+
+
+class ArtifactRefused(VambraceError, ValueError):
+    """A sealed, signed or obfuscated file that is damaged, forged, or opened by nothing that was given."""
 
     exit_code = 3
 

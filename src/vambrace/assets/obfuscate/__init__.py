@@ -1,0 +1,1 @@
+"""Models whose structure and parameters tell less, and compute the same. Never a substitute for sealing."""
