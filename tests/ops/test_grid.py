@@ -73,6 +73,18 @@ BOXES = st.one_of(
 )
 
 
+def test_an_end_that_is_rounded_inward_by_more_than_half_a_level_is_still_a_level() -> None:
+    box = Bounds(256.0, 256.01)
+    least, most = inner_box(box, torch.zeros(()))
+    ends = torch.stack([least, most]).view(1, 2)
+    width = 0.01 / LEVELS
+    assert (box.high - most.double()) / width > 0.5, "the case is the one of its name"
+    for norm in ("linf", "l2", "l1", "l0"):
+        found, distance = fitted(ends, ends, 0.001, norm, box)
+        assert torch.equal(found, ends)
+        assert distance.item() == 0
+
+
 @settings(deadline=None)
 @given(
     box=BOXES,

@@ -53,7 +53,12 @@ def on_grid(points: Tensor, inputs: Tensor, eps: float, norm: Norm, bounds: Boun
     def values(level: Tensor) -> Tensor:
         return (low + level.clamp(0, LEVELS) * width).to(points.dtype).clamp(floor, ceiling)
 
-    level = ((points.double() - low) / width).round()
+    def nearest(given: Tensor) -> Tensor:
+        # An end that is no number of the dtype was rounded inward, perhaps by more than half a level.
+        found = ((given.double() - low) / width).round()
+        return torch.where(given >= ceiling, LEVELS, torch.where(given <= floor, 0, found))
+
+    level = nearest(points)
     if norm == "linf":
         least, most = ball_box(inputs, eps, bounds)
         # One level inward where rounding of a level to the dtype would leave the ball by its last digit.
@@ -68,10 +73,10 @@ def on_grid(points: Tensor, inputs: Tensor, eps: float, norm: Norm, bounds: Boun
         return found
     far = distances(found, inputs, norm) > eps
     own = (inputs.double() - low) / width
+    home = nearest(inputs)
     # Toward the input, but not past its own level, which rounding puts on either side of the input: no coordinate moves
     # further than it was asked to.
     exact = (points.double() - low) / width
-    home = own.round()
     nearer = torch.where(exact >= own, exact.floor().maximum(home), exact.ceil().minimum(home))
     return torch.where(spread(far, found), values(nearer), found)
 
