@@ -98,7 +98,8 @@ $(DEV): pyproject.toml constraints.txt | $(VENV)
 # torchattacks asks for torchvision, which it never imports and which does not import beside a CPU-only torch: so it
 # comes without its dependencies, and the ones that it does need are named here. ART needs packaging and does not say so.
 $(PEERS)/.installed: pyproject.toml constraints-peers.txt | $(PEERS)
-	$(PEERS)/bin/python $(PIP) -c constraints-peers.txt -e . requests tqdm packaging foolbox adversarial-robustness-toolbox opacus
+	$(PEERS)/bin/python $(PIP) -c constraints-peers.txt -e . requests tqdm packaging foolbox adversarial-robustness-toolbox \
+	  opacus tensorizer pyrage
 	$(PEERS)/bin/python $(PIP) -c constraints-peers.txt --no-deps torchattacks
-	$(PEERS)/bin/python -c 'import art, foolbox, opacus, torchattacks, vambrace'
+	$(PEERS)/bin/python -c 'import art, foolbox, opacus, pyrage, tensorizer, torchattacks, vambrace'
 	@touch $@
