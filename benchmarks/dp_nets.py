@@ -1,15 +1,8 @@
-"""What benchmarks of private training run on: the networks that are timed, MNIST, and features that no data made.
-
-The convolutional network is that of Opacus' MNIST example. The features are the scattering transform (Bruna, Mallat
-2013, arXiv 1203.1513; Oyallon, Mallat 2015, 1412.8659): averages of moduli of fixed wavelets, twice over. Tramer and
-Boneh 2021 (arXiv 2011.11660) showed how far a linear classifier on them goes under privacy.
-"""
+"""What benchmarks of private training run on: the networks that are timed, Opacus' of its MNIST example, and MNIST."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import math
 from collections.abc import Callable
 
 import nets
@@ -116,65 +109,3 @@ def mnist(part: str) -> tuple[Tensor, Tensor]:
     home = nets.SHARED / "data" / "mnist"
     pixels, labels = (read_idx(home / f"{part}-{name}-ubyte.gz") for name in ("images-idx3", "labels-idx1"))
     return torch.tensor(pixels).unsqueeze(1) / 255.0, torch.tensor(labels).long()
-
-
-ANGLES, PADDED = 8, 32
-
-
-@functools.cache
-def wavelets() -> tuple[Tensor, Tensor, Tensor]:
-    """Spectra of the Morlet wavelets of the fine and the coarse scale, (8 angles, 32, 32) each, and of the window.
-
-    Sizes are those of Kymatio: a Gaussian envelope of 0.8 2^j pixels, waves of 3/4 pi / 2^j, a window of 1.6 pixels.
-    """
-    places = torch.arange(PADDED, dtype=torch.float64)
-    places = torch.where(places < PADDED / 2, places, places - PADDED)
-
-    def gabor(deviation: float, angle: float, wave: float, slant: float) -> Tensor:
-        found = torch.zeros(PADDED, PADDED, dtype=torch.complex128)
-        for down in range(-2, 3):  # images of the plane's period: the transform wraps around
-            for right in range(-2, 3):
-                rows, columns = torch.meshgrid(places + down * PADDED, places + right * PADDED, indexing="ij")
-                along = columns * math.cos(angle) + rows * math.sin(angle)
-                across = rows * math.cos(angle) - columns * math.sin(angle)
-                envelope = torch.exp(-(along**2 + (slant * across) ** 2) / (2 * deviation**2))
-                found += torch.polar(envelope, wave * along)
-        return found * slant / (2 * math.pi * deviation**2)
-
-    def morlet(scale: int, angle: float) -> Tensor:
-        deviation, slant = 0.8 * 2**scale, 4 / ANGLES
-        wave, envelope = (gabor(deviation, angle, each, slant) for each in (0.75 * math.pi / 2**scale, 0.0))
-        return torch.fft.fft2(wave - wave.sum() / envelope.sum() * envelope).real.float()
-
-    fine, coarse = (torch.stack([morlet(scale, k * math.pi / ANGLES) for k in range(ANGLES)]) for scale in (0, 1))
-    return fine, coarse, torch.fft.fft2(gabor(1.6, 0.0, 0.0, 1.0)).real.float()
-
-
-def scattering(images: Tensor) -> Tensor:
-    """Images (n, 1, 28, 28) to (n, 81, 7, 7): the mean, 16 first moduli and 64 second ones, around each of 49 places.
-
-    A fixed function of each image: nothing in it was learnt, from these images or others.
-    """
-    fine, coarse, window = wavelets()
-    kept = torch.cat([torch.arange(PADDED // 4), torch.arange(PADDED - PADDED // 4, PADDED)])
-    half_window = window[kept][:, kept]
-    out = images.new_empty(len(images), 1 + 2 * ANGLES + ANGLES**2, 7, 7)
-
-    def smooth(spectra: Tensor, by: Tensor, every: int) -> Tensor:
-        # Of the eight places in a row that are left, the first is in the padding.
-        return torch.fft.ifft2(_every(spectra * by, every)).real[..., 1:, 1:]
-
-    for part, given in zip(out.split(100), images.split(100), strict=True):
-        spectrum = torch.fft.fft2(F.pad(given, (2, 2, 2, 2)))
-        first = torch.fft.fft2(torch.fft.ifft2(spectrum * fine).abs())
-        second = torch.fft.fft2(torch.fft.ifft2(_every(spectrum * coarse, 2)).abs())
-        deep = torch.fft.fft2(torch.fft.ifft2(_every(first.unsqueeze(2) * coarse, 2)).abs()).flatten(1, 2)
-        moduli = [smooth(spectrum, window, 4), smooth(first, window, 4)]
-        torch.cat([*moduli, smooth(second, half_window, 2), smooth(deep, half_window, 2)], dim=1, out=part)
-    return out
-
-
-def _every(spectra: Tensor, step: int) -> Tensor:
-    """Spectra (..., m, m) of what is left where only every `step`-th row and column is kept."""
-    left = spectra.shape[-1] // step
-    return spectra.unflatten(-1, (step, left)).unflatten(-3, (step, left)).mean(dim=(-4, -2))

@@ -86,7 +86,39 @@ def _pgd(data: Json) -> Iterator[tuple[str, str]]:
         yield "PGD-40 on a standard network, batches as each is fastest: torchattacks' time over ours", said
 
 
-SECTIONS: dict[str, Callable[[Json], Iterator[tuple[str, str]]]] = {"start": _start, "pgd": _pgd}
+def _dp(data: Json) -> Iterator[tuple[str, str]]:
+    for net in _parts(data, "nets"):
+        title = net.get("title", "?")
+        if said := _ratio(net, "speed", "over_sgd", "private", "cpu", digits=2):
+            yield f"private training, {title}: CPU time over plain SGD's", said
+        if said := _ratio(net, "speed", "over_engine", "ghost", "cpu", digits=2):
+            yield f"the same without noise, {title}: CPU time of Opacus' ghost clipping over ours", said
+
+
+def _dp_utility(data: Json) -> Iterator[tuple[str, str]]:
+    for task in _parts(data, "tasks"):
+        mean, low, high = (_at(task, "accuracy", each) for each in ("mean", "low", "high"))
+        seeds = task.get("seeds")
+        if mean is not None and low is not None and high is not None and isinstance(seeds, list):
+            yield (
+                f"MNIST, {task.get('title')}, epsilon {_at(task, 'epsilon'):g} at delta {_at(task, 'delta'):g}",
+                f"{mean:.2%} of the test images right, mean of {len(seeds)} seeds "
+                f"(95 % interval {low:.2%} to {high:.2%})",
+            )
+
+
+SECTIONS: dict[str, Callable[[Json], Iterator[tuple[str, str]]]] = {
+    "start": _start,
+    "pgd": _pgd,
+    "dp": _dp,
+    "dp_utility": _dp_utility,
+}
+
+
+def _parts(data: Json, key: str) -> list[Json]:
+    """The objects that the object at `key` holds."""
+    found = data.get(key)
+    return [each for each in found.values() if isinstance(each, dict)] if isinstance(found, dict) else []
 
 
 def _ratio(data: Json, *path: str, digits: int) -> str:
