@@ -97,6 +97,33 @@ def test_write_file_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("half", [False, True])
+def test_create_file_fails_whole_and_overwrites_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bool
+) -> None:
+    path = tmp_path / "a.key"
+    seen: set[bytes] = set()
+
+    def work() -> None:
+        path.unlink(missing_ok=True)
+        (tmp_path / f".a.key.{os.getpid()}.tmp").write_bytes(b"left by a killed process")
+        try:
+            files.create_file(path, b"new", mode=0o600)
+        finally:
+            seen.add(path.read_bytes() if path.exists() else b"none")
+
+    failures = every_failure(monkeypatch, work, errno.ENOSPC, half=half)
+    assert [name for name, _ in failures] == ["write", "fsync", "replace", "fsync"]
+    # Only where the folder's own entry could not be synced is the file there in spite of the error.
+    assert seen == {b"none", b"new"}
+    assert {error.code for _, error in failures} == {"E601"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.key"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        files.create_file(path, b"other")
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("half", [False, True])
 def test_appender_never_writes_behind_torn_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bool) -> None:
     real = files.system
     for at in range(1, 4):

@@ -5,7 +5,7 @@ folder). Appends are fsynced before they count. System calls are reached through
 `system`, so that tests can make the N-th of them fail or kill the process there.
 
 Failures of writing become `ResourceError` E601 with the path and the free space left, failures of reading E604.
-Not for secrets: files are readable by everybody whom the folder admits.
+Not for secrets, except by `create_file` with a mode: files are readable by everybody whom the folder admits.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Appender",
     "System",
+    "create_file",
     "make_folder",
     "publish",
     "read_file",
@@ -94,6 +95,44 @@ def write_file(path: Path, data: bytes) -> None:
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+            raise
+        _sync_folder(path.parent)
+
+
+def create_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Put `data` at `path`, where nothing may be yet; after a kill there may be an empty file, but never half of one.
+
+    Args:
+        path: the new file.
+        data: its bytes.
+        mode: permissions, from its first moment on; the process's umask takes from them.
+
+    Raises:
+        FileExistsError: there is something at `path`.
+        ResourceError: E601, when it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with _explained(path):
+        try:
+            # The name is taken first, so that of two that create it one is refused, on every file system.
+            os.close(os.open(path, flags, mode))
+        except FileExistsError as error:
+            raise _Taken(errno.EEXIST, "taken", str(path)) from error
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+            fd = os.open(temporary, flags, mode)
+            try:
+                _write_all(fd, data)
+                system.fsync(fd)
+            finally:
+                os.close(fd)
+            system.replace(temporary, path)
+        except BaseException:
+            for leftover in (temporary, path):
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
             raise
         _sync_folder(path.parent)
 
