@@ -110,8 +110,16 @@ def check_domains(model: Any, name: str) -> None:  # noqa: ANN401
             )
 
 
-def inline(model: Any, tensors: Iterable[External], files: Mapping[str, mmap.mmap | bytes]) -> bool:  # noqa: ANN401
+def inline(
+    model: Any,  # noqa: ANN401
+    tensors: Iterable[External],
+    files: Mapping[str, mmap.mmap | bytes],
+    *,
+    whole: bool = False,
+) -> bool:
     """Move external tensors into the model, save for the initializers of its main graph, and say whether any was moved.
+
+    Those initializers are moved too where the `whole` model is to be one message.
 
     Runtimes take those initializers from memory under their file's name; for other places (constants in subgraphs and
     functions, sparse tensors) some of them open the file themselves.
@@ -120,7 +128,7 @@ def inline(model: Any, tensors: Iterable[External], files: Mapping[str, mmap.mma
     main = {id(tensor) for tensor in kept}
     moved = False
     for tensor in tensors:
-        if id(tensor.message) not in main:
+        if whole or id(tensor.message) not in main:
             tensor.message.raw_data = files[tensor.location][tensor.offset : tensor.offset + tensor.length]
             tensor.message.ClearField("external_data")
             tensor.message.ClearField("data_location")

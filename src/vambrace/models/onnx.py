@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -30,12 +31,14 @@ from vambrace.models.torch import usable_device
 from vambrace.models.wire import Broken, TooLarge, layout_of, walk
 
 if TYPE_CHECKING:
+    import mmap
+
     from torch import Tensor
 
     from vambrace.models.contract import Outputs
     from vambrace.models.normalise import Normalisation
 
-__all__ = ["MOST_BYTES", "OnnxModel", "load_onnx"]
+__all__ = ["Checked", "MOST_BYTES", "OnnxModel", "load_onnx", "onnx_package", "parse_onnx", "read_onnx"]
 
 MOST_BYTES = 2**31 - 1
 """The most a protobuf message can hold; larger models keep their weights in other files."""
@@ -74,24 +77,11 @@ def load_onnx(
         raise ConfigError(
             "E115", seen=f"device {device} for an ONNX model", expected="cpu", fix="drop --device for ONNX models"
         )
-    onnx, runtime = require("onnx", extra="onnx"), require("onnxruntime", extra="onnx")
-    if path.stat().st_size > MOST_BYTES:
-        _refuse(
-            "E231", path.name, f"has {path.stat().st_size} bytes", "at most 2 GiB, with larger weights in other files"
-        )
-    data = path.read_bytes()
-    model = _parsed(data, path.name, onnx)
-    check_domains(model, path.name)
-    tensors = external_tensors(model, path.name)
-    # A link to the model is the user's own choice; what counts is the folder he named.
-    files = map_files(tensors, path.parent, path.name)
-    digest = hashlib.sha256(data)
-    for location in sorted(files):
-        digest.update(location.encode() + b"\0" + hashlib.sha256(files[location]).digest())
-    weights = digest.hexdigest() if files else hashlib.sha256(data).hexdigest()
-    if inline(model, tensors, files):
-        data = model.SerializeToString()
-    del model, tensors
+    runtime = require("onnxruntime", extra="onnx")
+    checked = read_onnx(path)
+    data = checked.model.SerializeToString() if checked.data is None else checked.data
+    files, weights = checked.files, checked.sha256
+    del checked
     session = _session(data, files, path.name, runtime)
     identity = Identity(
         name=path.name, kind="onnx", weights=weights, source=None, detail={"outputs": outputs, **normalise.as_json()}
@@ -104,6 +94,56 @@ def load_onnx(
         input_shape=input_shape,
         identity=identity,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Checked:
+    """A model file that was read and checked.
+
+    Attributes:
+        model: the onnx.ModelProto.
+        data: the bytes of the file, or None where tensors of other files were moved into the model.
+        files: external files by location; initializers of the main graph may lie there.
+        sha256: of the file and its external files.
+    """
+
+    model: Any
+    data: bytes | None
+    files: dict[str, mmap.mmap | bytes]
+    sha256: str
+
+
+def onnx_package() -> Any:  # noqa: ANN401  a module has no narrower type
+    """The package onnx, or MissingExtra E112."""
+    return require("onnx", extra="onnx")
+
+
+def read_onnx(path: Path, *, whole: bool = False) -> Checked:
+    """Read and check a model file and what it keeps in other files; nothing runs.
+
+    Args:
+        path: an .onnx file.
+        whole: move the initializers of the main graph into the model as well, so that `files` is of no use.
+
+    Raises:
+        MissingExtra: E112, without the extra.
+        ModelRefused: E230 to E235, as `load_onnx`.
+    """
+    if path.stat().st_size > MOST_BYTES:
+        _refuse(
+            "E231", path.name, f"has {path.stat().st_size} bytes", "at most 2 GiB, with larger weights in other files"
+        )
+    data = path.read_bytes()
+    model = parse_onnx(data, path.name)
+    check_domains(model, path.name)
+    tensors = external_tensors(model, path.name)
+    # A link to the model is the user's own choice; what counts is the folder he named.
+    files = map_files(tensors, path.parent, path.name)
+    digest = hashlib.sha256(data)
+    for location in sorted(files):
+        digest.update(location.encode() + b"\0" + hashlib.sha256(files[location]).digest())
+    moved = inline(model, tensors, files, whole=whole)
+    return Checked(model=model, data=None if moved else data, files=files, sha256=digest.hexdigest())
 
 
 class OnnxModel:
@@ -275,7 +315,13 @@ class OnnxModel:
         return f"OnnxModel({self._identity.name!r}, outputs={self._outputs!r})"
 
 
-def _parsed(data: bytes, name: str, onnx: Any) -> Any:  # noqa: ANN401
+def parse_onnx(data: bytes, name: str) -> Any:  # noqa: ANN401
+    """The onnx.ModelProto in some bytes, walked for depth and size before it is built; `name` is for messages.
+
+    Raises:
+        ModelRefused: E230 no ONNX or cut off; E231 too large or nested too deeply.
+    """
+    onnx = onnx_package()
     try:
         shape = walk(data, layout_of(onnx.ModelProto.DESCRIPTOR))
         if _GRAPH not in shape.top:
