@@ -1,0 +1,148 @@
+"""Obfuscation of ONNX models: passes in order over one net, the map of what they did, and the way back.
+
+    obfuscated = onnx_model("net.onnx", profile="exact")
+    obfuscated.model                # an onnx.ModelProto that computes the same
+    undo(obfuscated.model, obfuscated.map)
+
+It raises the cost of reading a model. It is not encryption: whoever runs the model has its function, and whoever holds
+the original finds its weights again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from vambrace.assets.obfuscate.keyed import Stream, as_key, fingerprint
+from vambrace.assets.obfuscate.net import Net
+from vambrace.assets.obfuscate.passes import pass_class, profile_names
+from vambrace.assets.obfuscate.record import Entry, ObfuscationMap, model_digest
+from vambrace.core import spec
+from vambrace.errors import ArtifactRefused, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from vambrace.assets.obfuscate.passes.base import Pass, Profile
+
+__all__ = ["Obfuscated", "Undone", "onnx_model", "undo"]
+
+SHARES = {"small": 0.1, "medium": 0.3, "large": 0.6}
+"""Share of the eligible places that passes with a cost take, as in MindSpore's `obf_ratio`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Obfuscated:
+    """A model and its map.
+
+    Attributes:
+        model: onnx.ModelProto.
+        map: what was done; a secret.
+    """
+
+    model: Any
+    map: ObfuscationMap
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Undone:
+    """A model that was led back.
+
+    Attributes:
+        model: onnx.ModelProto.
+        kept: passes that cannot be undone and are still in it.
+    """
+
+    model: Any
+    kept: tuple[str, ...]
+
+
+def onnx_model(
+    source: str | Path | bytes | Any,  # noqa: ANN401  onnx.ModelProto; the package is optional
+    *,
+    profile: Profile = "exact",
+    passes: Iterable[str | Pass] | None = None,
+    ratio: Literal["small", "medium", "large"] = "medium",
+    seed: int | bytes | None = None,
+    customer: str | None = None,
+) -> Obfuscated:
+    """Obfuscate a model.
+
+    Args:
+        source: path of an .onnx file, its bytes, or an onnx.ModelProto, which is left as it is.
+        profile: "exact", equal bit for bit under the same runtime settings, or "tolerance", equal but for rounding.
+        passes: names or options of passes in the order in which to do them, instead of the profile's own; each must be
+            of the profile.
+        ratio: how many of the eligible places passes with a cost take: a tenth, three or six tenths.
+        seed: 32 secret bytes or a whole number; by default fresh bytes of the operating system.
+        customer: whose copy this is; `seed` must then be the 32 bytes that all copies share.
+
+    Raises:
+        ConfigError: E800 seed or customer; E801 source; E802 profile, passes or ratio.
+        ModelRefused: E230 to E235, for a file that is unsafe or cannot be read.
+    """
+    if ratio not in SHARES:
+        raise _wrong(f"the ratio {ratio!r}", "small, medium or large", "choose one of the three")
+    key = as_key(seed) if customer is None else fingerprint(customer, seed if isinstance(seed, bytes) else b"")
+    chosen = [_ready(one, SHARES[ratio], profile) for one in (profile_names(profile) if passes is None else passes)]
+    net = Net.load(source)
+    original = model_digest(net.model())
+    entries: list[Entry] = []
+    for place, one in enumerate(chosen):
+        applied = one.apply(net, Stream(key, "pass", place, one.name))
+        fields = {field.name: getattr(applied, field.name) for field in dataclasses.fields(applied)}
+        entries.append(Entry(name=one.name, options=one.as_json(), **fields))
+    model = net.model()
+    done = ObfuscationMap(
+        profile=profile,
+        customer=customer,
+        original=original,
+        obfuscated=model_digest(model),
+        passes=tuple(entries),
+    )
+    return Obfuscated(model=model, map=done)
+
+
+def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  onnx.ModelProto, bytes or a path
+    """Lead an obfuscated model back by its map; names and weights become what they were, bit for bit.
+
+    The file may have been written again since, as long as its names are those that obfuscation gave.
+
+    Raises:
+        ArtifactRefused: E804, for the map of another model.
+        ConfigError: E801, E802, for what is no model or a pass that this version does not have.
+        ModelRefused: E230 to E235, as `onnx_model`.
+    """
+    net = Net.load(model)
+    kept: list[str] = []
+    for entry in reversed(obfuscation.passes):
+        if entry.record is None:
+            kept.append(entry.name)
+            continue
+        one = spec.read(pass_class(entry.name), entry.options)
+        try:
+            one.undo(net, entry.record)
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            raise ArtifactRefused(
+                "E804",
+                seen=f"a model in which the pass {entry.name} cannot be undone ({' '.join(str(error).split())[:120]})",
+                expected="the model that this map was made with",
+                fix="give the map that was written with this file; see the digest in it",
+            ) from error
+    return Undone(model=net.model(), kept=tuple(reversed(kept)))
+
+
+def _ready(one: str | Pass, share: float, profile: Profile) -> Pass:
+    made = pass_class(one)() if isinstance(one, str) else one
+    if profile == "exact" and made.profile != "exact":
+        raise _wrong(
+            f"the pass {made.name} in the exact profile", "passes whose results are equal", 'choose profile="tolerance"'
+        )
+    if getattr(made, "share", 0.0) is None:
+        return cast("Pass", dataclasses.replace(cast("Any", made), share=share))
+    return made
+
+
+def _wrong(seen: str, expected: str, fix: str) -> ConfigError:
+    return ConfigError("E802", seen=seen, expected=expected, fix=fix)
