@@ -70,8 +70,8 @@ def described(name: str, role: str, date: str) -> None:
     """Refuse words that a signature cannot carry.
 
     Raises:
-        ConfigError: E746, for a name or role of more than 200 characters or with control characters, or a date not of the
-            form `YYYY-MM-DDTHH:MM:SSZ`.
+        ConfigError: E746, for a name or role of more than 200 characters or with control characters, or for a date
+            that is not of the form `YYYY-MM-DDTHH:MM:SSZ`.
     """
     for what, value in (("name", name), ("role", role)):
         if not is_words(value):
