@@ -1,0 +1,150 @@
+"""From a header and what somebody holds to the keys of the file, checked in the one safe order.
+
+Well formed; a candidate for the file key unwrapped; the key commitment, so that no crafted file opens under two keys
+(Len, Grubbs, Ristenpart: Partitioning Oracle Attacks, USENIX Security 2021); the HMAC; the private description.
+Nothing that a header says is acted on before it is authentic, except for its bounded password hashing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import stat
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from vambrace.assets.seal import header as headers
+from vambrace.assets.seal.description import expiry, open_private
+from vambrace.assets.seal.header import FIXED_BYTES, HEADER_BYTES
+from vambrace.assets.seal.recipients import candidates
+from vambrace.assets.seal.refusals import expired, no_recipient, wrong_key
+from vambrace.assets.seal.schedule import FILE_KEY_BYTES, FileKeys
+from vambrace.errors import ArtifactRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from vambrace.assets.seal.description import Description
+    from vambrace.assets.seal.header import Header
+    from vambrace.assets.seal.recipients import Identity
+
+__all__ = ["SIDECAR_BYTES", "Opened", "check_expiry", "open_header", "read_sidecar", "sidecar_path"]
+
+SIDECAR_BYTES: Final = HEADER_BYTES + 32
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Opened:
+    """A header that is authentic.
+
+    Attributes:
+        header: what it says to everybody.
+        keys: of the file.
+        description: what it says to those who can open it.
+    """
+
+    header: Header
+    keys: FileKeys
+    description: Description
+
+
+def open_header(
+    region: bytes,
+    identities: Sequence[Identity],
+    *,
+    sidecar: bytes | None = None,
+    ignore_expiry: bool = False,
+    now: datetime | None = None,
+) -> Opened:
+    """Open the header of a sealed file.
+
+    Args:
+        region: the file's first 65,536 bytes; fewer where it has fewer.
+        identities: who opens it; tried in their order.
+        sidecar: the header of a whole sidecar (`read_sidecar`), tried when the file's own does not open.
+        ignore_expiry: open the file after its `expires`, too.
+        now: the time to compare with `expires`; None: the system's.
+
+    Raises:
+        ArtifactRefused: E700 to E702 and E706, see `header.parse`; E725 or E726 for its recipients; E703 no recipient
+            fits the identities, E704 one fits and does not open, E702 not authentic, E710 expired, E711 authentic and
+            not what the format allows.
+    """
+    try:
+        opened = _open(region, identities)
+    except ArtifactRefused:
+        if sidecar is None:
+            raise
+        try:
+            opened = _open(sidecar, identities)
+        except ArtifactRefused:
+            opened = None
+        if opened is None:  # what is wrong with the file itself is the better answer
+            raise
+    if not ignore_expiry:
+        check_expiry(opened, now)
+    return opened
+
+
+def check_expiry(opened: Opened, now: datetime | None = None) -> None:
+    """Refuse what is past the earlier `expires` of its descriptions.
+
+    Raises:
+        ArtifactRefused: E710.
+    """
+    date = expiry(opened.header.public, opened.description.metadata)
+    if date is not None and (now or datetime.now(UTC)) >= date:
+        raise expired(f"a file that expired at {date:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def sidecar_path(path: Path) -> Path:
+    """Where the new header of `path` lies while it is being changed."""
+    return path.with_name(f".{path.name}.header")
+
+
+def read_sidecar(path: Path, region: bytes) -> bytes | None:
+    """The header in the sidecar of `path`, when it is whole and of this file; None otherwise.
+
+    Args:
+        path: the sealed file.
+        region: its first 65,536 bytes.
+    """
+    with contextlib.suppress(OSError):
+        fd = os.open(sidecar_path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            found = os.fstat(fd)
+            data = os.read(fd, SIDECAR_BYTES) if stat.S_ISREG(found.st_mode) else b""
+        finally:
+            os.close(fd)
+        header, digest = data[:HEADER_BYTES], data[HEADER_BYTES:]
+        whole = found.st_size == len(data) == SIDECAR_BYTES
+        if whole and hashlib.sha256(header).digest() == digest and header[:FIXED_BYTES] == region[:FIXED_BYTES]:
+            return header
+    return None
+
+
+def _open(region: bytes, identities: Sequence[Identity]) -> Opened:
+    header = headers.parse(region)
+    fixed = header.fixed
+    for candidate in candidates(identities, header.recipients, fixed.binding):
+        if len(candidate) != FILE_KEY_BYTES:
+            continue
+        keys = FileKeys(candidate, fixed.salt, fixed.suite)
+        if headers.commits(fixed, keys):
+            headers.verify(region, keys)
+            return Opened(header, keys, open_private(header.private, keys, fixed.suite, fixed.head))
+    raise _unopened(header, identities)
+
+
+def _unopened(header: Header, identities: Sequence[Identity]) -> ArtifactRefused:
+    """No key of the file: because there is no recipient of any fitting kind, or because none opened."""
+    there = {str(stanza["type"])[:40] for stanza in header.recipients}
+    # An identity that does not say its kinds may be of any.
+    kinds = {kind for identity in identities for kind in getattr(identity, "kinds", there)}
+    listed = f"{len(header.recipients)} recipients of kind {', '.join(sorted(map(ascii, there)))}"
+    if not kinds & there:
+        return no_recipient(f"{listed}; none is of a kind that was given" if identities else listed)
+    return wrong_key(f"{listed}; none opens with what was given")

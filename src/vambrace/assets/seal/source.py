@@ -1,0 +1,102 @@
+"""A sealed file on disk as bytes at offsets: read into buffers that are there, by any number of threads.
+
+Positioned reads, not a memory map: a file that shrinks under its reader is refused here, and would kill the process
+there; and the copy into a buffer that stays in the processor's cache costs less than the map's page faults.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Self
+
+from vambrace.assets.seal.refusals import cut_short
+from vambrace.errors import ResourceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["FileSource", "unreadable"]
+
+
+class FileSource:
+    """An open regular file.
+
+    Args:
+        fd: its descriptor, which belongs to this object from now on.
+        name: for messages.
+
+    Attributes:
+        name: as given.
+        size: bytes in the file when it was opened.
+    """
+
+    def __init__(self, fd: int, name: str) -> None:
+        self._fd = fd
+        self.name = name
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            self.close()
+            raise ResourceError(
+                "E604",
+                seen=f"{name}, which is no regular file",
+                expected="a file that can be read at any place",
+                fix="read a pipe or device as a stream",
+            )
+        self.size = found.st_size
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the file at `path`.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ResourceError: E604, when it cannot be read or is no regular file.
+        """
+        try:
+            # Without O_NONBLOCK, the open of a pipe that nobody writes to would never return.
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise unreadable(str(path), error) from error
+        return cls(fd, str(path))
+
+    def read_into(self, offset: int, out: memoryview) -> None:
+        """Fill `out` with the bytes from `offset` on.
+
+        Raises:
+            ArtifactRefused: E706, when the file ends before.
+            ResourceError: E604, when it cannot be read.
+        """
+        while out:
+            try:
+                got = os.preadv(self._fd, [out], offset)
+            except OSError as error:
+                raise unreadable(self.name, error) from error
+            if not got:
+                raise cut_short(f"the end of the file at byte {offset}")
+            out, offset = out[got:], offset + got
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on; a size that the file named has been bounded before. Raises as `read_into`."""
+        out = bytearray(size)
+        self.read_into(offset, memoryview(out))
+        return bytes(out)
+
+    def close(self) -> None:
+        """Release the file; twice is fine."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def unreadable(name: str, error: OSError) -> ResourceError:
+    """E604: what `error` means for somebody who wanted `name` read."""
+    return ResourceError(
+        "E604",
+        seen=f"{errno.errorcode.get(error.errno or 0, 'an error')} reading {name}",
+        expected="a readable file",
+        fix="check the path, its permissions and the disk",
+    )
