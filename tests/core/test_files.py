@@ -124,6 +124,39 @@ def test_create_file_fails_whole_and_overwrites_nothing(
 
 
 @pytest.mark.parametrize("half", [False, True])
+def test_a_draft_is_whole_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bool) -> None:
+    path = tmp_path / "a.sealed"
+    seen: list[bytes] = []
+
+    def work() -> None:
+        path.write_bytes(b"old")
+        draft = files.Draft(path, mode=0o600)
+        try:
+            draft.write(b"new ")
+            draft.write(memoryview(b"content"))
+            assert path.read_bytes() == b"old"
+            draft.commit()
+        except ResourceError:
+            draft.discard()
+            raise
+        finally:
+            seen.append(path.read_bytes())
+        draft.discard()
+
+    before = len(os.listdir("/proc/self/fd"))
+    failures = every_failure(monkeypatch, work, errno.ENOSPC, half=half)
+    assert [name for name, _ in failures] == ["write", "write", "fsync", "replace", "fsync"]
+    # Only where the folder's own entry could not be synced is the new file there in spite of the error.
+    assert seen == [b"old"] * 4 + [b"new content"] * 2
+    assert {error.code for _, error in failures} == {"E601"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.sealed"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert len(os.listdir("/proc/self/fd")) == before
+    files.Draft(path).discard()
+    assert path.read_bytes() == b"new content"
+
+
+@pytest.mark.parametrize("half", [False, True])
 def test_appender_never_writes_behind_torn_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bool) -> None:
     real = files.system
     for at in range(1, 4):

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Appender",
+    "Draft",
     "System",
     "create_file",
     "make_folder",
@@ -192,6 +194,51 @@ def sweep(folder: Path) -> None:
                 entry.unlink()
 
 
+class Draft:
+    """A file written bit by bit under another name beside its own; `commit` puts it there, whole and durable.
+
+    Args:
+        path: where it will be, replacing what is there.
+        mode: permissions, from its first moment on; the process's umask takes from them.
+    """
+
+    def __init__(self, path: Path, *, mode: int = 0o644) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+        with _explained(path):
+            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append `data`, all of it; how many bytes that were."""
+        with _explained(self.path):
+            _write_all(self._fd, data)
+        return len(data)
+
+    def commit(self) -> None:
+        """Make it durable and give it its name; what fails leaves no file behind."""
+        try:
+            with _explained(self.path):
+                system.fsync(self._fd)
+                self._close()
+                system.replace(self._temporary, self.path)
+        except BaseException:
+            self.discard()
+            raise
+        with _explained(self.path):
+            _sync_folder(self.path.parent)
+
+    def discard(self) -> None:
+        """Forget it, unless it is committed; twice is fine."""
+        self._close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
 class Appender:
     """An append-only file; `append` returns after the bytes are on the disk.
 
@@ -268,7 +315,7 @@ class _Taken(FileExistsError):
     """Told apart from every other failure of a rename, because the caller can answer it."""
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[system.write(fd, view) :]
