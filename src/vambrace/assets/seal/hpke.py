@@ -46,6 +46,7 @@ class PublicKey:
     def __init__(self, value: keys.Public | keys.Secret, *, anonymous: bool = False) -> None:
         _needs(value.kind)
         self.key = value if isinstance(value, keys.Public) else value.public()
+        self.kinds = (self.key.kind,)
         self.anonymous = anonymous
 
     def __repr__(self) -> str:
@@ -85,6 +86,8 @@ class PrivateKey:
     def __init__(self, key: keys.Secret) -> None:
         _needs(key.kind)
         self.key = key
+        self.kinds = (key.kind,)
+        self.hint = key.id
 
     def __repr__(self) -> str:
         return f"<the private key of {self.key.public()!r}>"
@@ -92,7 +95,7 @@ class PrivateKey:
     def unwrap(self, stanzas: Sequence[Stanza], binding: bytes) -> Iterator[bytes]:
         """The file keys that this key unwraps; see `recipients.Identity`."""
         kind = self.key.kind
-        mine = of_kind(stanzas, kind, hint=self.key.id)
+        mine = of_kind(stanzas, kind, hint=self.hint)
         if not mine:
             return
         suite, private = _suite(kind), _private(self.key)

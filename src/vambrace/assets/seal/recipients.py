@@ -15,31 +15,45 @@ from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from vambrace.assets.seal import keys
 from vambrace.assets.seal.hpke import KINDS, PrivateKey, PublicKey
-from vambrace.assets.seal.stanzas import check_bounds
+from vambrace.assets.seal.kms import Kms
+from vambrace.assets.seal.passphrase import Argon2id, Passphrase, Scrypt
+from vambrace.assets.seal.stanzas import PASSPHRASES, check_bounds
 from vambrace.assets.seal.wrapping import Key
-from vambrace.errors import ConfigError
+from vambrace.errors import ArtifactRefused, ConfigError, MissingExtra, ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from vambrace.assets.seal.stanzas import Stanza
 
 __all__ = [
+    "Argon2id",
     "Identity",
     "Key",
+    "Kms",
+    "Passphrase",
     "PrivateKey",
     "PublicKey",
     "Recipient",
+    "Scrypt",
     "as_identity",
     "as_recipient",
     "candidates",
     "check_bounds",
+    "refusal",
 ]
 
 
 @runtime_checkable
 class Recipient(Protocol):
-    """Somebody a file is sealed for."""
+    """Somebody a file is sealed for.
+
+    Attributes:
+        kinds: the types of the stanzas that it makes.
+    """
+
+    @property
+    def kinds(self) -> tuple[str, ...]: ...
 
     def wrap(self, file_key: bytes, binding: bytes) -> dict[str, object]:
         """The stanza of this recipient, as it goes into the header.
@@ -53,7 +67,18 @@ class Recipient(Protocol):
 
 @runtime_checkable
 class Identity(Protocol):
-    """Somebody who opens a file."""
+    """Somebody who opens a file.
+
+    Attributes:
+        kinds: the types of stanzas that it tries.
+        hint: what its own stanza says as `id`, where it says it; "" for none.
+    """
+
+    @property
+    def kinds(self) -> tuple[str, ...]: ...
+
+    @property
+    def hint(self) -> str: ...
 
     def unwrap(self, stanzas: Sequence[Stanza], binding: bytes) -> Iterator[bytes]:
         """The file keys, 32 bytes each, that this identity finds in stanzas of its own kind, one after the other.
@@ -111,11 +136,62 @@ def as_identity(value: object) -> Identity:
     raise _no_part_in("opening", key)
 
 
-def candidates(identities: Iterable[Identity], stanzas: Sequence[Stanza], binding: bytes) -> Iterator[bytes]:
-    """What the identities unwrap, one after the other in their order; see `Identity.unwrap`."""
+def candidates(identities: Sequence[Identity], stanzas: Sequence[Stanza], binding: bytes) -> Iterator[bytes]:
+    """What the identities unwrap, in their order, passphrases last; see `Identity.unwrap`.
+
+    Raises:
+        ArtifactRefused: E725 or E726, for a malformed stanza, or work beyond bounds.
+        MissingExtra: E730, ResourceError: E731, E733 or E734, where an identity could not be tried, after all others.
+    """
     check_bounds(stanzas)
-    for identity in identities:
-        yield from identity.unwrap(stanzas, binding)
+    failed: MissingExtra | ResourceError | None = None
+    for identity in sorted(identities, key=lambda identity: not {*identity.kinds}.isdisjoint(PASSPHRASES)):
+        try:
+            yield from identity.unwrap(stanzas, binding)
+        except (MissingExtra, ResourceError) as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+def refusal(identities: Sequence[Identity], stanzas: Sequence[Stanza]) -> ArtifactRefused:
+    """The error that says why `candidates` came to nothing, as far as that can be told.
+
+    E729: none of the recipients is of the kind of an identity. E727: only passphrases were tried. E737: a recipient has
+    the hint of a key that does not open it. E728: any other.
+    """
+    given = " and ".join(dict.fromkeys(map(repr, identities))) or "no identity"
+    kinds = [str(stanza["type"]) for stanza in stanzas]
+    listed = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    tried = [identity for identity in identities if not {*identity.kinds}.isdisjoint(kinds)]
+    if not tried:
+        return ArtifactRefused(
+            "E729",
+            seen=f"{given}, for a file whose recipients are {listed}",
+            expected="an identity of one of these kinds",
+            fix="give the passphrase or key that the file was sealed for",
+        )
+    own = {(kind, identity.hint) for identity in tried for kind in identity.kinds if identity.hint}
+    if not own.isdisjoint((str(stanza["type"]), str(stanza.get("id", ""))) for stanza in stanzas):
+        return ArtifactRefused(
+            "E737",
+            seen=f"{given}: a recipient has the id of this key, and yet the key does not open it",
+            expected="a recipient as it was written",
+            fix="get the file again: its header is damaged or was changed",
+        )
+    if all({*identity.kinds} <= {*PASSPHRASES} for identity in tried):
+        return ArtifactRefused(
+            "E727",
+            seen=f"a passphrase that opens none of the recipients ({listed})",
+            expected="the passphrase that the file was sealed with",
+            fix="check capitals, keyboard layout and blanks at the ends; if it is right, the file was changed",
+        )
+    return ArtifactRefused(
+        "E728",
+        seen=f"{given}, which opens none of the recipients ({listed})",
+        expected="the key of one of the recipients",
+        fix="give the key that the file was sealed for; if it is that key, the file was changed",
+    )
 
 
 def _as_key(value: object) -> keys.Secret | keys.Public:

@@ -56,6 +56,8 @@ class Key:
         ConfigError: E723, for a key of another kind; E724, for another number of bytes.
     """
 
+    kinds = ("key",)
+
     def __init__(self, value: bytes | bytearray | memoryview | keys.Secret, *, anonymous: bool = False) -> None:
         key = value if isinstance(value, keys.Secret) else keys.Secret("aes256", value)
         if key.kind != "aes256":
@@ -71,6 +73,11 @@ class Key:
     def __repr__(self) -> str:
         return "<a secret key>"
 
+    @property
+    def hint(self) -> str:
+        """What its stanza says as `id`."""
+        return self.key.id
+
     def wrap(self, file_key: bytes, binding: bytes) -> dict[str, object]:
         """The stanza for this key; see `recipients.Recipient`."""
         salt = os.urandom(32)
@@ -80,7 +87,7 @@ class Key:
 
     def unwrap(self, stanzas: Sequence[Stanza], binding: bytes) -> Iterator[bytes]:
         """The file keys that this key unwraps; see `recipients.Identity`."""
-        for stanza in of_kind(stanzas, "key", hint=self.key.id):
+        for stanza in of_kind(stanzas, *self.kinds, hint=self.hint):
             file_key = open_key(self._wrapping(decode(stanza["salt"]) or b""), stanza["wrapped"], "key", binding)
             if file_key is not None:
                 yield file_key
