@@ -17,7 +17,7 @@ from vambrace.assets.seal import keys
 from vambrace.assets.seal.hpke import KINDS, PrivateKey, PublicKey
 from vambrace.assets.seal.kms import Kms
 from vambrace.assets.seal.passphrase import Argon2id, Passphrase, Scrypt
-from vambrace.assets.seal.stanzas import PASSPHRASES, check_bounds
+from vambrace.assets.seal.stanzas import KNOWN, PASSPHRASES, check_bounds
 from vambrace.assets.seal.wrapping import Key
 from vambrace.errors import ArtifactRefused, ConfigError, MissingExtra, ResourceError
 
@@ -160,8 +160,9 @@ def refusal(identities: Sequence[Identity], stanzas: Sequence[Stanza]) -> Artifa
     E729: none of the recipients is of the kind of an identity. E727: only passphrases were tried. E737: a recipient has
     the hint of a key that does not open it. E728: any other.
     """
-    given = " and ".join(dict.fromkeys(map(repr, identities))) or "no identity"
-    kinds = [str(stanza["type"]) for stanza in stanzas]
+    given = " and ".join(dict.fromkeys(repr(identity).strip("<>") for identity in identities)) or "no identity"
+    # What a header calls a kind that is not known here is not repeated: it may be anything.
+    kinds = [str(stanza["type"]) if stanza["type"] in KNOWN else "of another kind" for stanza in stanzas]
     listed = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     tried = [identity for identity in identities if not {*identity.kinds}.isdisjoint(kinds)]
     if not tried:

@@ -147,6 +147,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Callable[[object], str]]]] = {
     "mlkem768-x25519": {"wrapped": _binary(1168, 1168), "id": _hint},
     "kms": {"provider": _text, "key": _text, "context": _context, "wrapped": _binary(1, 16_384)},
 }
+KNOWN: Final = frozenset(_FIELDS)
 _OPTIONAL: Final = frozenset({"id"})
 
 
