@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["pass_class", "pass_names", "profile_names"]
 
-_WHERE: dict[str, str] = {}
+_WHERE: dict[str, str] = {
+    "metadata": "metadata:Metadata",
+    "names": "names:Names",
+    "order": "order:Order",
+}
 _FIRST: dict[Profile, tuple[str, ...]] = {"exact": (), "tolerance": ()}
-_ALWAYS: tuple[str, ...] = ()
+_ALWAYS: tuple[str, ...] = ("order", "metadata", "names")
 
 
 def pass_names() -> tuple[str, ...]:

@@ -1,0 +1,106 @@
+"""Strip what a model says about itself: producer, versions, notes, properties, training data and inferred shapes.
+
+A shape that ONNX's inference cannot find again stays, because runtimes may choose another kernel without it.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+from vambrace.models.onnx import onnx_package
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vambrace.assets.obfuscate.graph import Graph
+    from vambrace.assets.obfuscate.keyed import Stream
+    from vambrace.assets.obfuscate.net import Net
+
+__all__ = ["Metadata"]
+
+_MODEL = (
+    "producer_name",
+    "producer_version",
+    "domain",
+    "model_version",
+    "doc_string",
+    "metadata_props",
+    "training_info",
+)
+_GRAPH = ("doc_string", "metadata_props")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata(Pass):
+    """Strip metadata; the record holds it, in the order of graphs and nodes."""
+
+    name: ClassVar[str] = "metadata"
+    profile: ClassVar[Profile] = "exact"
+
+    def apply(self, net: Net, stream: Stream) -> Applied:
+        """Strip; nothing is drawn."""
+        del stream
+        record: dict[str, Any] = {"model": _packed(net.extra)}
+        found = _clear(net.extra, _MODEL)
+        record["graphs"] = [_packed(graph.extra) for graph in net.graphs()]
+        record["values"] = [[_packed(each) for each in _values(graph)] for graph in net.graphs()]
+        record["nodes"] = [
+            [[node.outputs, node.doc, node.metadata] for node in graph.nodes if node.doc or node.metadata]
+            for graph in net.graphs()
+        ]
+        record["functions"] = [_packed(function) for function in net.functions]
+        record["infos"] = [[_packed(each) for each in graph.infos] for graph in net.graphs()]
+        before = net.infer()
+        for graph in net.graphs():
+            found += _clear(graph.extra, _GRAPH) + len(graph.infos)
+            found += sum(_clear(each, ("doc_string", "metadata_props")) for each in _values(graph))
+            for node in graph.nodes:
+                found += bool(node.doc) + bool(node.metadata)
+                node.doc, node.metadata = "", {}
+        for function in net.functions:
+            found += _clear(function, ("doc_string", "metadata_props", "value_info"))
+            found += sum(_clear(node, ("doc_string", "metadata_props")) for node in function.node)
+        stated = {each.name: each for each in net.graph.infos}
+        for graph in net.graphs():
+            graph.infos = []
+        after = net.infer()
+        net.graph.infos = [each for name, each in stated.items() if before.get(name) != after.get(name)]
+        kept = len(net.graph.infos)
+        left = {"shapes that inference cannot find again": kept} if kept else {}
+        return Applied(eligible=found, done=found - kept, left=left, record=record)
+
+    def undo(self, net: Net, record: Mapping[str, Any]) -> None:
+        """Put everything back."""
+        net.extra.ParseFromString(base64.b64decode(record["model"]))
+        graphs = list(net.graphs())
+        for place, graph in enumerate(graphs):
+            graph.extra.ParseFromString(base64.b64decode(record["graphs"][place]))
+            values = _values(graph)
+            for each, packed in zip(values, record["values"][place], strict=True):
+                each.ParseFromString(base64.b64decode(packed))
+            owners = {name: node for node in graph.nodes for name in node.outputs}
+            for outputs, doc, metadata in record["nodes"][place]:
+                owners[outputs[0]].doc, owners[outputs[0]].metadata = doc, dict(metadata)
+            kind = onnx_package().ValueInfoProto
+            graph.infos = [kind.FromString(base64.b64decode(packed)) for packed in record["infos"][place]]
+        for function, packed in zip(net.functions, record["functions"], strict=True):
+            function.ParseFromString(base64.b64decode(packed))
+
+
+def _values(graph: Graph) -> list[Any]:
+    return [*graph.inputs, *graph.outputs]
+
+
+def _clear(message: Any, fields: tuple[str, ...]) -> int:  # noqa: ANN401  a protobuf message
+    """Clear fields, and count those that said something."""
+    found = sum(bool(getattr(message, field)) for field in fields)
+    for field in fields:
+        message.ClearField(field)
+    return found
+
+
+def _packed(message: Any) -> str:  # noqa: ANN401
+    return base64.b64encode(message.SerializeToString(deterministic=True)).decode()
