@@ -11,19 +11,33 @@ What is signed begins with a domain of its own, so that no signature made for on
 from __future__ import annotations
 
 import base64
+import os
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from vambrace.assets.seal import keys
 from vambrace.errors import ConfigError
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+__all__ = [
+    "accepted_keys",
+    "allowed",
+    "decoded",
+    "described",
+    "encoded",
+    "holds",
+    "is_date",
+    "is_words",
+    "public_bytes",
+    "sign",
+    "signing_key",
+]
 
-__all__ = ["allowed", "decoded", "described", "encoded", "holds", "is_date", "is_words", "public_bytes", "sign"]
+Signer = Ed25519PublicKey | keys.Public | keys.Secret | bytes | str | os.PathLike[str]
 
 LONGEST: Final = 200  # characters of a name or role
 
@@ -64,6 +78,42 @@ def allowed(signer: bytes) -> bool:
 def public_bytes(key: Ed25519PrivateKey) -> bytes:
     """The public key of `key`, 32 bytes."""
     return key.public_key().public_bytes_raw()
+
+
+def signing_key(value: Ed25519PrivateKey | keys.Secret | str | os.PathLike[str]) -> Ed25519PrivateKey:
+    """The key to sign with that `value` is, or whose key file it names.
+
+    Raises:
+        ConfigError: E748, for a key that does not sign, or a file that is not there.
+        ArtifactRefused: E720 or E721, for a file that holds no key, or one that others can read.
+    """
+    if isinstance(value, Ed25519PrivateKey):
+        return value
+    wanted = "a secret key of kind ed25519"
+    key = value if isinstance(value, keys.Secret) else _key_file(value, wanted)
+    if not isinstance(key, keys.Secret) or key.kind != "ed25519":
+        raise _useless(f"{key!r}", wanted)
+    return Ed25519PrivateKey.from_private_bytes(key.raw)
+
+
+def accepted_keys(value: Signer | Iterable[Signer] | None) -> frozenset[bytes]:
+    """The public keys, 32 bytes each, of the signers that a caller accepts.
+
+    Args:
+        value: one signer or several; None: none. Each a public key, its 32 bytes, its line of text, or a key file.
+
+    Raises:
+        ConfigError: E748, for a key that verifies nothing, a file that is not there, or several that are none.
+        ArtifactRefused: E720 or E721, for a file that holds no key, or a secret one that others can read.
+    """
+    if value is None:
+        return frozenset()
+    if isinstance(value, Ed25519PublicKey | keys.Public | keys.Secret | bytes | str | os.PathLike):
+        value = [value]
+    found = frozenset(_public(each) for each in value)
+    if not found:
+        raise _useless("an empty list of signers", "at least one, or None to accept everybody")
+    return found
 
 
 def described(name: str, role: str, date: str) -> None:
@@ -110,6 +160,34 @@ def decoded(text: object, size: int) -> bytes | None:
     except ValueError:
         return None
     return data if len(data) == size and encoded(data) == text else None
+
+
+def _public(value: Signer) -> bytes:
+    wanted = "an Ed25519 public key: 32 bytes, vambrace-public-key/1 ed25519 ..., or the path of its file"
+    if isinstance(value, Ed25519PublicKey):
+        value = value.public_bytes_raw()
+    if not isinstance(value, bytes):
+        if isinstance(value, str) and value.startswith("vambrace-public-key/"):
+            value = keys.parse(value)
+        if not isinstance(value, keys.Public | keys.Secret):
+            value = _key_file(value, wanted)
+        if value.kind != "ed25519":
+            raise _useless(f"{value!r}", wanted)
+        value = value.raw if isinstance(value, keys.Public) else value.public().raw
+    if not allowed(value):
+        raise _useless(f"{len(value)} bytes that are no signer's public key", wanted)
+    return value
+
+
+def _key_file(path: str | os.PathLike[str], wanted: str) -> keys.Secret | keys.Public:
+    try:
+        return keys.read(path)
+    except FileNotFoundError:
+        raise _useless("a path where no key file is", wanted) from None
+
+
+def _useless(seen: str, wanted: str) -> ConfigError:
+    return ConfigError("E748", seen=seen, expected=wanted, fix="give the key of a signer: kind ed25519")
 
 
 def _unfit(seen: str, expected: str, what: str) -> ConfigError:

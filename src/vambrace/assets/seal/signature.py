@@ -1,0 +1,175 @@
+"""The bytes of a detached signature: who vouches for a subject, one line for each. Touches no file.
+
+    data = begun(subject)
+    data = added(data, signing_key, name="A. Smith", role="release", date=now())
+    parse(data).entries[0].signer
+
+Guarantees: what `parse` returns was signed, entry by entry, by the keys that it names, for its subject and behind the
+entries above; anything else is refused whole. Format: docs/formats/signature-v1.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from vambrace.assets.seal import origin
+from vambrace.assets.seal.subject import Subject
+from vambrace.core import canonical
+from vambrace.errors import ArtifactRefused, ConfigError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+__all__ = ["Signature", "Signed", "added", "begun", "parse"]
+
+MOST_BYTES: Final = 2**28
+MOST_ENTRIES: Final = 1000
+_DOMAIN: Final = b"vambrace-signature/1\n"
+_WORDS: Final = ("date", "name", "role")
+_KEYS: Final = {*_WORDS, "previous", "signature", "signer", "subject"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signed:
+    """One signature.
+
+    Attributes:
+        signer: Ed25519 public key, 32 bytes; the only part that is proven.
+        name: of the signer, in their words.
+        role: what it means, in their words.
+        date: when, in their words: `YYYY-MM-DDTHH:MM:SSZ`.
+    """
+
+    signer: bytes
+    name: str
+    role: str
+    date: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """What a signature file says, all of it verified.
+
+    Attributes:
+        subject: what was signed.
+        entries: by whom, in order; at least one.
+    """
+
+    subject: Subject
+    entries: tuple[Signed, ...]
+
+
+def begun(subject: Subject) -> bytes:
+    """The first lines of a signature for `subject`, which nobody has signed yet."""
+    return _DOMAIN + canonical.dumps(subject.as_json()) + b"\n"
+
+
+def added(data: bytes, key: Ed25519PrivateKey, *, name: str, role: str, date: str) -> bytes:
+    """`data`, which `begun` or `added` gave, with the signature of `key` below.
+
+    Raises:
+        ConfigError: E746, for words that cannot be carried, and for more signatures than a file may have.
+    """
+    origin.described(name, role, date)
+    lines = data.split(b"\n")[:-1]
+    if len(lines) - 2 >= MOST_ENTRIES or len(data) > MOST_BYTES - 4096:
+        raise ConfigError(
+            "E746",
+            seen=f"{len(lines) - 2} signatures in {len(data)} bytes",
+            expected=f"at most {MOST_ENTRIES} in {MOST_BYTES}",
+            fix="begin a new signature file",
+        )
+    entry: dict[str, object] = {
+        "date": date,
+        "name": name,
+        "previous": _hash(lines[-1]),
+        "role": role,
+        "signer": origin.encoded(origin.public_bytes(key)),
+        "subject": _hash(lines[1]),
+    }
+    entry["signature"] = origin.encoded(origin.sign(key, _DOMAIN, canonical.dumps(entry)))
+    return data + canonical.dumps(entry) + b"\n"
+
+
+def parse(data: bytes, *, named: str = "the signature") -> Signature:
+    """What the bytes of a signature file say, verified.
+
+    Args:
+        data: all of them.
+        named: what messages call it.
+
+    Raises:
+        ArtifactRefused: E744, for bytes that are no signature of this version; E741, for one that does not hold.
+    """
+    if len(data) > MOST_BYTES:
+        raise _malformed(named, f"it has more than {MOST_BYTES} bytes")
+    version, *lines = data.split(b"\n")
+    if version != _DOMAIN[:-1]:
+        raise _malformed(named, "its first line is not vambrace-signature/1")
+    if lines[-1:] != [b""] or not 2 <= len(lines) - 1 <= MOST_ENTRIES + 1:
+        raise _malformed(named, f"it has no line of a subject and 1 to {MOST_ENTRIES} of signatures")
+    try:
+        subject = Subject.read(lines[0])
+    except (ValueError, RecursionError) as error:
+        raise _malformed(named, f"line 2 is no subject: {_reason(error)}") from None
+    entries: list[Signed] = []
+    for number, (above, line) in enumerate(zip(lines[:-2], lines[1:-1], strict=True), 3):
+        try:
+            record = _record(line)
+        except (ValueError, RecursionError) as error:
+            raise _malformed(named, f"line {number} is no signature: {_reason(error)}") from None
+        if record["subject"] != _hash(lines[0]) or record["previous"] != _hash(above):
+            raise _malformed(named, f"line {number} was made for another subject, or behind another line")
+        entries.append(_verified(record, named, number))
+    return Signature(subject=subject, entries=tuple(entries))
+
+
+def _record(line: bytes) -> dict[str, str]:
+    """The fields of an entry's line, not verified; ValueError for another line."""
+    data: Any = canonical.loads(line)
+    if not isinstance(data, dict) or canonical.dumps(cast("object", data)) != line:
+        raise ValueError("it is not a canonical object")
+    fields = cast("dict[str, object]", data)
+    if fields.keys() != _KEYS:
+        raise ValueError("its fields are not those of a signature")
+    if not (origin.is_words(fields["name"]) and origin.is_words(fields["role"]) and origin.is_date(fields["date"])):
+        raise ValueError("its name, role or date is none")
+    signer = origin.decoded(fields["signer"], 32)
+    if signer is None or not origin.allowed(signer) or origin.decoded(fields["signature"], 64) is None:
+        raise ValueError("its key or its signature is none of Ed25519")
+    return cast("dict[str, str]", fields)
+
+
+def _verified(record: dict[str, str], named: str, number: int) -> Signed:
+    signer, signature = origin.decoded(record["signer"], 32), origin.decoded(record["signature"], 64)
+    message = canonical.dumps({key: value for key, value in record.items() if key != "signature"})
+    if signer is None or signature is None or not origin.holds(signer, signature, _DOMAIN, message):
+        raise ArtifactRefused(
+            "E741",
+            seen=f"line {number} of {named}: a signature that {record['signer']} did not make",
+            expected="the signer's own signature over this line",
+            fix="get the signature again from its maker",
+        )
+    return Signed(signer=signer, **{word: record[word] for word in _WORDS})
+
+
+def _hash(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    """Why a line cannot be read, without the line."""
+    if isinstance(error, ConfigError):
+        return error.seen
+    return "it is not JSON" if type(error) is not ValueError else str(error)[:100]
+
+
+def _malformed(named: str, why: str) -> ArtifactRefused:
+    return ArtifactRefused(
+        "E744",
+        seen=f"{named} cannot be read: {why}",
+        expected="the lines that docs/formats/signature-v1.md describes",
+        fix="get the signature again from its maker; it is damaged, forged, or of a later release",
+    )
