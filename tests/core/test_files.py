@@ -49,6 +49,10 @@ class Failing(files.System):
         self._call("mkdir")
         super().mkdir(path)
 
+    def unlink(self, path: Path) -> None:
+        self._call("unlink")
+        super().unlink(path)
+
 
 def every_failure(
     monkeypatch: pytest.MonkeyPatch, work: Callable[[], object], code: int, *, half: bool
@@ -257,6 +261,34 @@ def test_store_is_content_addressed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ResourceError):
         files.store(tmp_path / "evidence", b"other", ".bin")
     assert len(list((tmp_path / "evidence").iterdir())) == 1
+
+
+def test_overwrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"0123456789")
+    fd = os.open(path, os.O_RDWR)
+    try:
+        failures = every_failure(monkeypatch, lambda: files.overwrite(fd, 3, b"abcd", path=path), errno.EIO, half=True)
+    finally:
+        os.close(fd)
+    assert [name for name, _ in failures] == ["write", "fsync"]
+    assert {error.code for _, error in failures} == {"E601"}
+    assert path.read_bytes() == b"012abcd789"
+
+
+def test_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = iter("abc")
+
+    def work() -> None:
+        path = tmp_path / next(names)
+        path.write_bytes(b"")
+        files.remove(path)
+        assert not path.exists()
+
+    failures = every_failure(monkeypatch, work, errno.EIO, half=False)
+    assert [name for name, _ in failures] == ["unlink", "fsync"]
+    with pytest.raises(ResourceError, match="E601"):
+        files.remove(tmp_path / "absent")
 
 
 def test_sweep_takes_only_leftovers(tmp_path: Path) -> None:

@@ -30,8 +30,10 @@ __all__ = [
     "System",
     "create_file",
     "make_folder",
+    "overwrite",
     "publish",
     "read_file",
+    "remove",
     "store",
     "sweep",
     "system",
@@ -62,6 +64,10 @@ class System:
     def mkdir(self, path: Path) -> None:
         """`os.mkdir`."""
         path.mkdir()
+
+    def unlink(self, path: Path) -> None:
+        """`os.unlink`."""
+        path.unlink()
 
 
 system = System()
@@ -184,6 +190,35 @@ def publish(prepared: Path, target: Path) -> None:
                 raise _Taken(errno.EEXIST, "taken", str(target)) from error
             raise
         _sync_folder(target.parent)
+
+
+def overwrite(fd: int, offset: int, data: bytes, *, path: Path) -> None:
+    """Put `data` over the bytes from `offset` on, durably: the one write here that a crash can leave half done.
+
+    Args:
+        fd: of an open file; its position changes.
+        offset: in bytes.
+        data: what goes there.
+        path: of the file, for messages.
+
+    Raises:
+        ResourceError: E601, when it cannot be written.
+    """
+    with _explained(path):
+        os.lseek(fd, offset, os.SEEK_SET)
+        _write_all(fd, data)
+        system.fsync(fd)
+
+
+def remove(path: Path) -> None:
+    """Remove the file at `path`, durably.
+
+    Raises:
+        ResourceError: E601, when it cannot be removed.
+    """
+    with _explained(path):
+        system.unlink(path)
+        _sync_folder(path.parent)
 
 
 def sweep(folder: Path) -> None:
