@@ -49,7 +49,7 @@ _HEAD_BYTES: Final = 80
 _TEXT_AT: Final = 116
 _MAC_AT: Final = HEADER_BYTES - 32
 _MOST_TEXT: Final = _MAC_AT - _TEXT_AT
-_MOST_RECIPIENTS: Final = 64
+MOST_RECIPIENTS: Final = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,8 +216,8 @@ def _parse_text(text: bytes, fixed: Fixed) -> Header:
         raise damaged_header("a private description that is too short or not base64", "base64 in its one spelling")
     if found := fault(data["public"]):
         raise damaged_header(f"a public description that cannot be: {found}", "an object of metadata")
-    if not isinstance(recipients, list) or not 1 <= len(cast("list[object]", recipients)) <= _MOST_RECIPIENTS:
-        raise damaged_header("recipients that are no list of 1 to 64", f"1 to {_MOST_RECIPIENTS} objects")
+    if not isinstance(recipients, list) or not 1 <= len(cast("list[object]", recipients)) <= MOST_RECIPIENTS:
+        raise damaged_header("recipients that are no list of 1 to 64", f"1 to {MOST_RECIPIENTS} objects")
     listed = cast("list[object]", recipients)
     if not all(isinstance(each, dict) and isinstance(each.get("type"), str) for each in listed):  # pyright: ignore
         raise damaged_header("a recipient without a type", "objects, each with a type")

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final
 from vambrace.assets.seal import header as headers
 from vambrace.assets.seal.description import expiry, open_private
 from vambrace.assets.seal.header import FIXED_BYTES, HEADER_BYTES
-from vambrace.assets.seal.recipients import candidates
-from vambrace.assets.seal.refusals import expired, no_recipient, wrong_key
+from vambrace.assets.seal.recipients import candidates, refusal
+from vambrace.assets.seal.refusals import expired
 from vambrace.assets.seal.schedule import FILE_KEY_BYTES, FileKeys
 from vambrace.errors import ArtifactRefused
 
@@ -69,9 +69,10 @@ def open_header(
         now: the time to compare with `expires`; None: the system's.
 
     Raises:
-        ArtifactRefused: E700 to E702 and E706, see `header.parse`; E725 or E726 for its recipients; E703 no recipient
-            fits the identities, E704 one fits and does not open, E702 not authentic, E710 expired, E711 authentic and
+        ArtifactRefused: E700 to E702 and E706, see `header.parse`; E725 or E726 for its recipients; E727 to E729 or
+            E737, see `recipients.refusal`, when nothing opens it; E702 not authentic, E710 expired, E711 authentic and
             not what the format allows.
+        MissingExtra, ResourceError: as `recipients.candidates`.
     """
     try:
         opened = _open(region, identities)
@@ -136,15 +137,4 @@ def _open(region: bytes, identities: Sequence[Identity]) -> Opened:
         if headers.commits(fixed, keys):
             headers.verify(region, keys)
             return Opened(header, keys, open_private(header.private, keys, fixed.suite, fixed.head))
-    raise _unopened(header, identities)
-
-
-def _unopened(header: Header, identities: Sequence[Identity]) -> ArtifactRefused:
-    """No key of the file: because there is no recipient of any fitting kind, or because none opened."""
-    there = {str(stanza["type"])[:40] for stanza in header.recipients}
-    # An identity that does not say its kinds may be of any.
-    kinds = {kind for identity in identities for kind in getattr(identity, "kinds", there)}
-    listed = f"{len(header.recipients)} recipients of kind {', '.join(sorted(map(ascii, there)))}"
-    if not kinds & there:
-        return no_recipient(f"{listed}; none is of a kind that was given" if identities else listed)
-    return wrong_key(f"{listed}; none opens with what was given")
+    raise refusal(identities, header.recipients)

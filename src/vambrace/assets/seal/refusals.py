@@ -1,4 +1,4 @@
-"""What can be wrong with the container of a sealed file, each kind with its one sentence and code, E700 to E712.
+"""What can be wrong with the container of a sealed file, each kind with its one sentence and code, E700 to E711.
 
 Nothing secret goes into a message, and of what a file says only a little, spelt safely.
 """
@@ -17,11 +17,8 @@ __all__ = [
     "damaged_header",
     "damaged_trailer",
     "expired",
-    "no_recipient",
     "not_sealed",
-    "origin",
     "unknown_version",
-    "wrong_key",
 ]
 
 _AGAIN: Final = "get the file again from where it came, or from a copy"
@@ -44,26 +41,6 @@ def unknown_version(seen: str) -> ArtifactRefused:
 def damaged_header(seen: str, expected: str) -> ArtifactRefused:
     """E702: the first 65,536 bytes are not as they were written."""
     return ArtifactRefused("E702", seen=seen, expected=expected, fix=_AGAIN)
-
-
-def no_recipient(seen: str) -> ArtifactRefused:
-    """E703: the file was not sealed for any kind of identity that was given."""
-    return ArtifactRefused(
-        "E703",
-        seen=seen,
-        expected="a recipient that fits what was given to open it with",
-        fix="give the key or passphrase of one of the recipients (`vambrace inspect` lists their kinds)",
-    )
-
-
-def wrong_key(seen: str) -> ArtifactRefused:
-    """E704: a recipient of the right kind is there and does not open; which of two reasons nobody can tell."""
-    return ArtifactRefused(
-        "E704",
-        seen=seen,
-        expected="the key or passphrase of a recipient, and an undamaged record of it in the header",
-        fix="check the key or passphrase; if it is right, the header is damaged: " + _AGAIN,
-    )
 
 
 def damaged_chunk(index: int, why: str) -> ArtifactRefused:
@@ -90,13 +67,6 @@ def damaged_trailer(seen: str) -> ArtifactRefused:
     """E708: what follows the chunks is not what was written there."""
     return ArtifactRefused(
         "E708", seen=seen, expected="the trailer that was written behind the chunks, unchanged", fix=_AGAIN
-    )
-
-
-def origin(seen: str, expected: str) -> ArtifactRefused:
-    """E709: not signed as was required."""
-    return ArtifactRefused(
-        "E709", seen=seen, expected=expected, fix="do not use this file, or check which signer's key was given"
     )
 
 

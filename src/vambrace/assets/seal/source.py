@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from vambrace.assets.seal.refusals import cut_short
 from vambrace.errors import ResourceError
@@ -17,7 +17,15 @@ from vambrace.errors import ResourceError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FileSource", "unreadable"]
+__all__ = ["FileSource", "FileStream", "Stream", "fill", "unreadable"]
+
+
+class Stream(Protocol):
+    """Sealed bytes one after the other."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Put bytes into `buffer` and say how many; 0 at the end."""
+        ...
 
 
 class FileSource:
@@ -85,11 +93,50 @@ class FileSource:
         self.read_into(offset, memoryview(out))
         return bytes(out)
 
+    def stream(self, offset: int) -> FileStream:
+        """The bytes from `offset` on, one after the other, to the end that the file had when it was opened."""
+        return FileStream(self, offset)
+
     def close(self) -> None:
         """Release the file; twice is fine."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class FileStream:
+    """A `FileSource` from one place on."""
+
+    def __init__(self, source: FileSource, offset: int) -> None:
+        self._source = source
+        self._offset = offset
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Put bytes into `buffer`; how many, 0 at the end."""
+        size = max(0, min(len(buffer), self._source.size - self._offset))
+        self._source.read_into(self._offset, buffer[:size])
+        self._offset += size
+        return size
+
+
+def fill(stream: Stream, out: memoryview) -> int:
+    """Fill `out` from `stream`; how many bytes there were before its end.
+
+    Raises:
+        ResourceError: E604, when it cannot be read.
+    """
+    done = 0
+    while done < len(out):
+        try:
+            got = stream.readinto(out[done:])
+        except OSError as error:
+            raise unreadable("the stream", error) from error
+        if got is None:
+            raise unreadable("the stream", BlockingIOError(errno.EAGAIN, "nothing there for now"))
+        if not got:
+            break
+        done += got
+    return done
 
 
 def unreadable(name: str, error: OSError) -> ResourceError:

@@ -101,15 +101,16 @@ class TrailerMac:
         """Feed what comes next."""
         self._mac.update(data)
 
-    def finish(self, foot: Foot) -> bytes:
-        """The HMAC over what was fed and the foot's start, 32 bytes; more may be fed to this object afterwards."""
+    def finish(self, foot: Foot, statement: bytes = b"") -> bytes:
+        """The HMAC over what was fed, `statement` and the foot's start, 32 bytes; this object stays as it is."""
         mac = self._mac.copy()
+        mac.update(statement)
         mac.update(foot.start())
         return mac.digest()
 
-    def verified(self, foot: Foot) -> bool:
+    def verified(self, foot: Foot, statement: bytes = b"") -> bool:
         """Whether the foot's HMAC is that, in constant time."""
-        return hmac.compare_digest(self.finish(foot), foot.mac)
+        return hmac.compare_digest(self.finish(foot, statement), foot.mac)
 
 
 class Leaves:
@@ -131,14 +132,19 @@ class Leaves:
         self._hashes: list[bytes] = []
         self._pages: OrderedDict[int, bytes] = OrderedDict()
 
-    def scan(self, mac: TrailerMac) -> bytes:
-        """Read all leaves once, feed them to `mac`, and give the root of their tree, 32 bytes."""
-        tree = merkle.Tree()
+    def scan(self, mac: TrailerMac) -> None:
+        """Read all leaves once, and feed them to `mac`."""
         self._hashes.clear()
         for number in range(-(-self._count // self._PAGE)):
             page = self._fetch(number)
             mac.update(page)
             self._hashes.append(hashlib.sha256(page).digest())
+
+    def root(self) -> bytes:
+        """The root of their tree, 32 bytes; after `scan`. Raises as `check`, E708."""
+        tree = merkle.Tree()
+        for number in range(len(self._hashes)):
+            page = self._page(number)
             for begin in range(0, len(page), merkle.SIZE):
                 tree.add(page[begin : begin + merkle.SIZE])
         return tree.root()
@@ -150,6 +156,10 @@ class Leaves:
             ArtifactRefused: E705, when it is not the chunk that was signed; E708, when the leaves have changed.
         """
         number, place = divmod(index, self._PAGE)
+        if merkle.leaf(record) != self._page(number)[place * merkle.SIZE : (place + 1) * merkle.SIZE]:
+            raise damaged_chunk(index, "is not the one that was signed")
+
+    def _page(self, number: int) -> bytes:
         page = self._pages.get(number)
         if page is None:
             page = self._fetch(number)
@@ -158,8 +168,7 @@ class Leaves:
             self._pages[number] = page
             while len(self._pages) > self._KEPT:
                 self._pages.popitem(last=False)
-        if merkle.leaf(record) != page[place * merkle.SIZE : (place + 1) * merkle.SIZE]:
-            raise damaged_chunk(index, "is not the one that was signed")
+        return page
 
     def _fetch(self, number: int) -> bytes:
         begin = number * self._PAGE

@@ -1,0 +1,279 @@
+"""A sealed file on disk, of which any part can be read without the rest.
+
+    with Sealed.open(path, [as_identity(key)], signers=[public_key]) as sealed:
+        sealed.read_into(begin, buffer)
+
+Without `signers` what comes out is intact, and made by somebody who could seal for this recipient; who that was is not
+proven. Decrypts straight into the buffer that it is given.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+from vambrace.assets.seal import merkle
+from vambrace.assets.seal import statement as statements
+from vambrace.assets.seal.chunks import FRAME_BYTES, OVERHEAD, ChunkCipher, spread
+from vambrace.assets.seal.header import HEADER_BYTES
+from vambrace.assets.seal.incoming import read_trailer
+from vambrace.assets.seal.opening import open_header, read_sidecar
+from vambrace.assets.seal.padding import is_zero
+from vambrace.assets.seal.refusals import added, contradictory, cut_short, damaged_trailer
+from vambrace.assets.seal.source import FileSource
+from vambrace.assets.seal.trailer import FOOT_BYTES, Foot, Leaves, TrailerMac
+from vambrace.core.options import require
+from vambrace.errors import ArtifactRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
+
+    from cryptography.utils import Buffer
+
+    from vambrace.assets.seal.opening import Opened
+    from vambrace.assets.seal.recipients import Identity
+    from vambrace.assets.seal.statement import Statement
+    from vambrace.assets.seal.writer import Sink
+
+__all__ = ["Sealed"]
+
+
+class Sealed:
+    """A sealed file on disk, of which any part can be read without the rest. Several threads may use one.
+
+    The header, the sizes and the trailer are verified when it is opened, and every chunk whenever it is touched: its
+    tag and, with `signers`, its leaf in the tree that was signed. Reading all of the content, and `verify`, touch every
+    chunk, also those of padding only. Of the chunk that was last read in part, the plain bytes stay in memory.
+
+    Args:
+        source: the file; belongs to this object from now on.
+        opened: its header.
+        signers: Ed25519 public keys, 32 bytes each, one of which must have signed; empty: nobody has to.
+        threads: how many decrypt, where a call does not say.
+
+    Attributes:
+        header: what the file says to everybody.
+        description: what it says about its content.
+        size: bytes of the content.
+        signed: whether the file has a signature.
+
+    Raises:
+        ArtifactRefused: E706 cut short, E707 bytes after the end, E708 a damaged trailer, E711 sizes that contradict
+            each other, E740 to E743 a signature that is not what it has to be.
+        ResourceError: E604, when the file cannot be read.
+    """
+
+    def __init__(
+        self, source: FileSource, opened: Opened, *, signers: Collection[bytes] = (), threads: int = 1
+    ) -> None:
+        self.header = opened.header
+        self.description = opened.description
+        self._source = source
+        self._opened = opened
+        self._threads = threads
+        self._cipher = ChunkCipher(opened.keys, opened.header.fixed)
+        self._chunk_size = opened.header.fixed.chunk_size
+        self._foot, self._leaves, self._said = self._trailer()
+        self._layout = self._foot.layout(self._chunk_size)
+        size, stream = opened.description.size, self._foot.stream
+        if size is not None and size > stream:
+            raise contradictory(f"{stream} bytes in the chunks", f"the {size} that the description names")
+        self.size = stream if size is None else size
+        self.signed = bool(self._foot.leaves)
+        self._as_signed = bool(signers)
+        self._records: list[memoryview] = []
+        self._recent: tuple[int, memoryview] = (-1, memoryview(b""))
+        if signers:
+            statements.demand(self.statement, signers)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        identities: Sequence[Identity],
+        *,
+        signers: Collection[bytes] = (),
+        threads: int = 1,
+        ignore_expiry: bool = False,
+    ) -> Self:
+        """Open the file at `path`, also where a change of its header was interrupted.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ArtifactRefused: as `open_header` and as this class.
+            ResourceError: E604, when it cannot be read or is no regular file.
+        """
+        source = FileSource.open(path)
+        try:
+            region = source.read(0, min(source.size, HEADER_BYTES))
+            sidecar = read_sidecar(path, region)
+            opened = open_header(region, identities, sidecar=sidecar, ignore_expiry=ignore_expiry)
+            return cls(source, opened, signers=signers, threads=threads)
+        except BaseException:
+            source.close()
+            raise
+
+    @cached_property
+    def statement(self) -> Statement | None:
+        """Who signed, verified against the leaves; None for a file that is not signed.
+
+        Raises:
+            ArtifactRefused: E740 or E741, when the signature is not what it has to be.
+        """
+        if not self.signed:
+            return None
+        foot = self._foot
+        return statements.check(self._said, self.header.fixed, foot.chunks, foot.stream, self._leaves.root())
+
+    def read(self, begin: int, end: int) -> bytes:
+        """The bytes of the content from `begin` to `end`. Raises as `read_into`."""
+        out = bytearray(max(0, min(end, self.size) - begin))
+        self._check_range(begin, end)
+        self.read_into(begin, out)
+        return bytes(out)
+
+    def read_into(self, begin: int, buffer: Buffer, *, threads: int | None = None) -> None:
+        """Fill `buffer`, contiguous and writable, with the content from `begin` on; only the touched chunks are read.
+
+        Raises:
+            ConfigError: E716, for bytes that the content does not have.
+            ArtifactRefused: E705 a damaged chunk, E706 a file that has become shorter, E711 padding that is not zero.
+                What was verified before stands in the buffer then.
+            ResourceError: E604, when the file cannot be read.
+        """
+        out = memoryview(buffer)
+        self._check_range(begin, begin + out.nbytes)
+        if out.nbytes == self.size:
+            self._check_padding()
+        if out.nbytes:
+            self._fill(begin, out.cast("B"), threads or self._threads)
+
+    def copy_to(self, sink: Sink, *, threads: int | None = None) -> None:
+        """Write the content to `sink`, with `threads` chunks in memory. Raises as `read_into`."""
+        threads = threads or self._threads
+        self._check_padding()
+        block = memoryview(bytearray(min(self.size, threads * self._chunk_size)))
+        for begin in range(0, self.size, len(block) or 1):
+            part = block[: self.size - begin]
+            self._fill(begin, part, threads)
+            while part:
+                taken = sink.write(part)
+                part = part[len(part) if taken is None else taken :]
+
+    def verify(self, *, threads: int | None = None) -> Statement | None:
+        """Verify every chunk, the padding and, in a signed file, signature and leaves; who signed it, if anybody.
+
+        Raises:
+            ArtifactRefused: as `read_into` and `statement`.
+            ResourceError: E604, when the file cannot be read.
+        """
+        said = self.statement
+
+        def work(index: int) -> None:
+            self._whole(index, as_signed=self.signed)
+
+        spread(work, range(self._layout.count), threads or self._threads)
+        return said
+
+    def close(self) -> None:
+        """Release the file and forget what was read; twice is fine."""
+        self._source.close()
+        self._records.clear()
+        self._recent = (-1, memoryview(b""))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_range(self, begin: int, end: int) -> None:
+        require(
+            0 <= begin <= end <= self.size,
+            code="E716",
+            seen=f"the bytes {begin} to {end}",
+            expected=f"a range within 0 to {self.size}",
+            fix="ask for bytes that the content has",
+        )
+
+    def _fill(self, begin: int, out: memoryview, threads: int) -> None:
+        whole, end = self._chunk_size, begin + len(out)
+
+        def work(index: int) -> None:
+            at, plain = index * whole, self._layout.plain(index)
+            low, high = max(begin, at), min(end, at + plain)
+            target = out[low - begin : high - begin]
+            if len(target) == plain:
+                self._decrypt(index, target, as_signed=self._as_signed)
+            else:
+                target[:] = self._part(index)[low - at : high - at]
+
+        spread(work, range(begin // whole, -(-end // whole)), threads)
+
+    def _part(self, index: int) -> memoryview:
+        """The plain bytes of a chunk of which only some are wanted: its neighbours are likely to be wanted next."""
+        known, plain = self._recent
+        if known != index:
+            plain = self._whole(index, as_signed=self._as_signed)
+            self._recent = (index, plain)
+        return plain
+
+    def _whole(self, index: int, *, as_signed: bool) -> memoryview:
+        plain = memoryview(bytearray(self._layout.plain(index)))
+        self._decrypt(index, plain, as_signed=as_signed)
+        if not is_zero(plain[max(0, self.size - index * self._chunk_size) :]):
+            raise contradictory("padding that is not zero", "zeros behind the content")
+        return plain
+
+    def _decrypt(self, index: int, out: memoryview, *, as_signed: bool) -> None:
+        try:
+            buffer = self._records.pop()
+        except IndexError:
+            buffer = memoryview(bytearray(min(self._chunk_size, self._foot.stream) + OVERHEAD))
+        record = buffer[: len(out) + OVERHEAD]
+        self._source.read_into(self._layout.offset(index), record)
+        if as_signed:
+            self._leaves.check(index, record)
+        self._cipher.open(index, index + 1 == self._layout.count, record, out)
+        self._records.append(buffer)
+
+    def _check_padding(self) -> None:
+        for index in range(-(-self.size // self._chunk_size), self._layout.count):
+            self._whole(index, as_signed=self._as_signed)
+
+    def _trailer(self) -> tuple[Foot, Leaves, bytes]:
+        source, keys, fixed = self._source, self._opened.keys, self._opened.header.fixed
+        at = source.size - FOOT_BYTES
+        foot = Foot.parse(source.read(at, FOOT_BYTES)) if at >= HEADER_BYTES else None
+        if foot is None or foot.fault(self._chunk_size) or foot.trailer > source.size - HEADER_BYTES:
+            raise self._misplaced()
+        end = source.size - foot.trailer
+        mac = TrailerMac(keys, fixed.binding)
+        leaves = Leaves(foot.leaves // merkle.SIZE, lambda low, high: source.read(end + low, high - low))
+        leaves.scan(mac)
+        said = source.read(at - foot.statement, foot.statement)
+        if not mac.verified(foot, said):
+            raise self._misplaced()
+        whole = foot.layout(self._chunk_size).end
+        if end != whole:
+            seen = f"{source.size} bytes where the foot tells of {whole + foot.trailer}"
+            raise cut_short(seen) if end < whole else added(seen)
+        return foot, leaves, said
+
+    def _misplaced(self) -> ArtifactRefused:
+        """Why the file does not end with its foot: frames, which nobody has verified, lead to where it should be."""
+        source, at, index, last = self._source, HEADER_BYTES, 0, False
+        try:
+            while not last:
+                if at + OVERHEAD > source.size:
+                    return cut_short(f"the end of the file in chunk {index}")
+                size, last = self._cipher.frame(index, source.read(at, FRAME_BYTES))
+                at, index = at + size + OVERHEAD, index + 1
+            if at > source.size:
+                return cut_short(f"the end of the file in chunk {index - 1}")
+            total = at - HEADER_BYTES - index * OVERHEAD
+            read_trailer(source.stream(at), self._opened, index, total)
+        except ArtifactRefused as error:
+            return error
+        return damaged_trailer("a trailer whose numbers do not fit each other")

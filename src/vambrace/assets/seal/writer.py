@@ -1,0 +1,344 @@
+"""Sealed files are written in one pass, to a place on disk or into a stream, with few chunks in memory.
+
+    with Writer(path, [as_recipient(key)], content="tensors", size=size) as writer:
+        writer.write(data)
+
+Every file has a new key and salt from the operating system, and its nonces count chunks, so that none is used twice. A
+file on disk appears under its name when it is whole and durable; what is left in a stream after an error is refused by
+every reader. Format: docs/formats/sealed-v1.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import io
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
+
+from vambrace.assets.seal import header as headers
+from vambrace.assets.seal import merkle
+from vambrace.assets.seal.chunks import MOST_CHUNKS, ChunkCipher, Layout
+from vambrace.assets.seal.description import Description, fault, seal_private
+from vambrace.assets.seal.header import CHUNK_SIZES, Fixed, Header
+from vambrace.assets.seal.padding import padded
+from vambrace.assets.seal.pipeline import Pipeline
+from vambrace.assets.seal.schedule import FileKeys, new_file_key, new_salt
+from vambrace.assets.seal.statement import MOST_BYTES
+from vambrace.assets.seal.suites import Suite
+from vambrace.assets.seal.trailer import Foot, TrailerMac
+from vambrace.core.files import Draft
+from vambrace.core.options import require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+    from types import TracebackType
+
+    from cryptography.utils import Buffer
+
+    from vambrace.assets.seal.description import Content
+    from vambrace.assets.seal.recipients import Recipient
+
+__all__ = ["Sink", "Writer"]
+
+_ZEROS: Final = bytes(2**16)
+_LEAVES_IN_MEMORY: Final = 4 * 2**20  # bytes; more of them go to a temporary file: they are hashes of ciphertext
+_PIECE: Final = 2**20
+
+
+class Sink(Protocol):
+    """Where the bytes of a stream go."""
+
+    def write(self, data: memoryview, /) -> int | None:
+        """Take `data`, or its first bytes, and say how many; None stands for all of them."""
+        ...
+
+
+class Writer:
+    """One sealed file in the making: `write` the content, then `finish`, or leave a `with` block without an error.
+
+    Args:
+        target: a path, whose file is replaced when the new one is whole; or a stream.
+        recipients: who can open it, 1 to 64.
+        content: what the bytes are.
+        size: bytes of the content, where they are known; exactly as many have to be written.
+        pad: hide the exact length behind zeros, up to 12 % (Padme); needs `size`.
+        metadata: JSON data for those who can open the file.
+        public: JSON data for everybody; authenticated, not secret.
+        suite: the AEAD.
+        chunk_size: bytes that are decrypted as one; a power of two, 65,536 to 16,777,216.
+        sign: makes the signer's statement of fixed part, number of chunks, bytes of the stream and Merkle root
+            (`statement.make`); None: not signed.
+        threads: how many encrypt.
+        mode: permissions of a file on disk.
+
+    Attributes:
+        header: what stands at the beginning of the file.
+        foot: what stands at its end; None before `finish`.
+
+    Raises:
+        ConfigError: E712, for options that do not fit together; E713, when the suite is not there; E714, for
+            descriptions that cannot be stored.
+        ResourceError: E601, when it cannot be written.
+    """
+
+    def __init__(
+        self,
+        target: Path | Sink,
+        recipients: Sequence[Recipient],
+        *,
+        content: Content = "bytes",
+        size: int | None = None,
+        pad: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+        public: Mapping[str, Any] | None = None,
+        suite: Suite = Suite.AES_256_GCM,
+        chunk_size: int = 2**20,
+        sign: Callable[[Fixed, int, int, bytes], bytes] | None = None,
+        threads: int = 1,
+        mode: int = 0o644,
+    ) -> None:
+        _check(suite, chunk_size, size, pad, threads)
+        self._keys = FileKeys(new_file_key(), salt := new_salt(), suite)
+        description = Description(content=content, size=size, metadata=dict(metadata or {}))
+        self.header = _header(description, dict(public or {}), recipients, self._keys, salt, suite, chunk_size)
+        region = headers.build(self.header, self._keys)
+        self.foot: Foot | None = None
+        self._size = size
+        self._stream = size if size is None or not pad else padded(size)
+        self._chunk_size = chunk_size
+        self._written = 0
+        self._filled = 0
+        self._index = 0
+        self._sign = sign
+        self._tree = merkle.Tree()
+        self._leaves = tempfile.SpooledTemporaryFile(_LEAVES_IN_MEMORY) if sign else None  # noqa: SIM115  closed by _close
+        self._open = True
+        self._pipeline = Pipeline(
+            ChunkCipher(self._keys, self.header.fixed), chunk_size, self._emit, hashed=sign is not None, threads=threads
+        )
+        self._draft = Draft(target, mode=mode) if isinstance(target, Path) else None
+        self._sink: Sink = self._draft or cast("Sink", target)
+        try:
+            self._put(memoryview(region))
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, data: Buffer) -> int:
+        """Seal the bytes of `data`, any contiguous buffer; how many they are.
+
+        Raises:
+            ConfigError: E715, for more than was announced or than a file can hold, or after the end.
+            ResourceError: E601, when they cannot be written; the file is given up then.
+        """
+        view = memoryview(data)
+        self._check_room(view.nbytes)
+        if view.nbytes:
+            with self._or_none():
+                self._feed(view.cast("B"))
+            self._written += view.nbytes
+        return view.nbytes
+
+    def copy_from(self, stream: Any) -> int:  # noqa: ANN401  whatever has `readinto`
+        """Seal what `stream.readinto` gives until it gives nothing; how many bytes that were. Raises as `write`."""
+        before = self._written
+        while True:
+            self._check_room(0)
+            with self._or_none():
+                if self._filled == self._chunk_size:
+                    self._flush(last=False)
+                got = stream.readinto(self._pipeline.plain[self._filled :])
+            if not got:
+                return self._written - before
+            self._check_room(got)
+            self._filled += got
+            self._written += got
+
+    def finish(self) -> None:
+        """Write the last chunk and the trailer; a file on disk has its name when this returns.
+
+        Raises:
+            ConfigError: E715, for less than was announced, or after the end.
+            ResourceError: E601, when it cannot be written.
+        """
+        self._check_room(0)
+        with self._or_none():
+            require(
+                self._size in {None, self._written},
+                code="E715",
+                seen=f"{self._written} bytes of content",
+                expected=f"{self._size}, as was announced",
+                fix="write all of the content, or announce no size",
+            )
+            padding = (self._stream or self._written) - self._written
+            while padding:
+                self._feed(memoryview(_ZEROS)[:padding])
+                padding -= min(padding, len(_ZEROS))
+            stream = self._index * self._chunk_size + self._filled
+            self._flush(last=True)
+            self._pipeline.drain()
+            self._end(stream)
+            if self._draft:
+                self._draft.commit()
+        self._close()
+
+    def abort(self) -> None:
+        """Give the file up: on disk, nothing is left of it. After `finish`, and twice, this does nothing."""
+        if self._open:
+            self._close()
+            if self._draft:
+                self._draft.discard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.abort()
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False):
+            self.abort()
+
+    def _close(self) -> None:
+        self._open = False
+        self._pipeline.close()
+        if self._leaves:
+            self._leaves.close()
+
+    def _check_room(self, more: int) -> None:
+        require(
+            self._open,
+            code="E715",
+            seen="more content for a file that is finished or was given up",
+            expected="one file for each writer",
+            fix="make a new writer",
+        )
+        most = MOST_CHUNKS * self._chunk_size if self._size is None else self._size
+        with self._or_none():
+            require(
+                self._written + more <= most,
+                code="E715",
+                seen=f"{self._written + more} bytes of content",
+                expected=f"at most {most}" if self._size is None else f"{most}, as was announced",
+                fix="choose larger chunks" if self._size is None else "announce the right size, or none",
+            )
+
+    def _feed(self, view: memoryview) -> None:
+        whole = self._chunk_size
+        borrowed = False
+        while view:
+            # A full chunk waits for what follows: only then it is known not to be the last.
+            if self._filled == whole:
+                self._flush(last=False)
+            if not self._filled and len(view) > whole:
+                self._pipeline.put(self._index, False, view[:whole])
+                self._index, view, borrowed = self._index + 1, view[whole:], True
+                continue
+            taken = min(whole - self._filled, len(view))
+            self._pipeline.plain[self._filled : self._filled + taken] = view[:taken]
+            self._filled, view = self._filled + taken, view[taken:]
+        if borrowed:
+            self._pipeline.settle()
+
+    def _flush(self, *, last: bool) -> None:
+        self._pipeline.put(self._index, last, self._pipeline.plain[: self._filled])
+        self._index, self._filled = self._index + 1, 0
+
+    def _emit(self, record: memoryview, leaf: bytes | None) -> None:
+        self._put(record)
+        if leaf is not None and self._leaves:
+            self._tree.add(leaf)
+            self._leaves.write(leaf)
+
+    def _end(self, stream: int) -> None:
+        fixed, count = self.header.fixed, self._index
+        mac = TrailerMac(self._keys, fixed.binding)
+        statement = b""
+        if self._sign and self._leaves:
+            statement = self._sign(fixed, count, stream, self._tree.root())
+            require(
+                0 < len(statement) <= MOST_BYTES,
+                code="E714",
+                seen=f"a signer's statement of {len(statement)} bytes",
+                expected=f"1 to {MOST_BYTES}",
+                fix="shorten the signer's name and role",
+            )
+            self._leaves.seek(0)
+            while piece := self._leaves.read(_PIECE):
+                mac.update(piece)
+                self._put(memoryview(piece))
+            mac.update(statement)
+            self._put(memoryview(statement))
+        foot = Foot(chunks=count, stream=stream, leaves=self._tree.count * merkle.SIZE, statement=len(statement))
+        self.foot = dataclasses.replace(foot, mac=mac.finish(foot))
+        self._put(memoryview(self.foot.pack()))
+
+    def _put(self, data: memoryview) -> None:
+        while data:
+            taken = self._sink.write(data)
+            if taken == 0 or (taken is None and isinstance(self._sink, io.RawIOBase)):
+                raise BlockingIOError(errno.EAGAIN, "a stream that takes no more for now")
+            data = data[len(data) if taken is None else taken :]
+
+    @contextlib.contextmanager
+    def _or_none(self) -> Generator[None]:
+        """A step after whose failure nothing is left of the file."""
+        try:
+            yield
+        except BaseException:
+            self.abort()
+            raise
+
+
+def _check(suite: Suite, chunk_size: int, size: int | None, pad: bool, threads: int) -> None:
+    def demand(holds: bool, seen: str, expected: str) -> None:
+        require(holds, code="E712", seen=seen, expected=expected, fix="change the option")
+
+    demand(suite in set(Suite), f"suite {suite!r}", f"one of {', '.join(each.name for each in Suite)}")
+    demand(chunk_size in CHUNK_SIZES, f"chunks of {chunk_size!r} bytes", f"one of {CHUNK_SIZES}")
+    demand(threads >= 1, f"{threads} threads", "1 or more")
+    demand(size is not None or not pad, "padding of a content of unknown size", "a size, or no padding")
+    if size is not None:
+        stream = padded(size) if pad else size
+        count = Layout(chunk_size=chunk_size, stream=stream).count
+        demand(size >= 0 and count <= MOST_CHUNKS, f"{size} bytes in chunks of {chunk_size}", f"{MOST_CHUNKS} chunks")
+
+
+def _header(
+    description: Description,
+    public: Mapping[str, Any],
+    recipients: Sequence[Recipient],
+    keys: FileKeys,
+    salt: bytes,
+    suite: Suite,
+    chunk_size: int,
+) -> Header:
+    require(
+        1 <= len(recipients) <= headers.MOST_RECIPIENTS,
+        code="E712",
+        seen=f"{len(recipients)} recipients",
+        expected=f"1 to {headers.MOST_RECIPIENTS}",
+        fix="name who shall be able to open the file",
+    )
+    found = fault(public)
+    require(
+        not found,
+        code="E714",
+        seen=f"a public description that cannot be stored: {found}",
+        expected="text, numbers, booleans, lists and objects",
+        fix="mend the description",
+    )
+    fixed = Fixed(suite=suite, chunk_size=chunk_size, salt=salt, commitment=keys.commit, described=bytes(32))
+    private = seal_private(description, keys, suite, fixed.head)
+    fixed = dataclasses.replace(fixed, described=headers.described(private, public))
+    binding = fixed.binding
+    stanzas = [recipient.wrap(keys.file_key, binding) for recipient in recipients]
+    return Header(fixed=fixed, epoch=0, private=private, public=public, recipients=stanzas)
