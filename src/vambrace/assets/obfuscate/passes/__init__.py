@@ -20,8 +20,10 @@ _WHERE: dict[str, str] = {
     "metadata": "metadata:Metadata",
     "names": "names:Names",
     "order": "order:Order",
+    "scaling": "scaling:Scaling",
+    "signs": "signs:Signs",
 }
-_FIRST: dict[Profile, tuple[str, ...]] = {"exact": (), "tolerance": ()}
+_FIRST: dict[Profile, tuple[str, ...]] = {"exact": (), "tolerance": ("rebasis", "baked_permutation")}
 _ALWAYS: tuple[str, ...] = ("order", "metadata", "names")
 
 

@@ -1,0 +1,85 @@
+"""Another basis between two linear maps: the first map's results are turned, the second one turns them back.
+
+Where everything that touches a set of channels is linear in them (queries against keys, values before the output
+projection, two layers without a function between, linear bottlenecks with their residual sums), any orthogonal matrix
+may stand in between. Every channel becomes a mixture of all, so there is none left to recognise one by one; whoever
+holds the original solves for the matrix instead. Orthogonal, and computed in float64, so that rounding is not enlarged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from vambrace.assets.obfuscate.axes import turned
+from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+from vambrace.assets.obfuscate.passes.choosing import check_share, chosen
+from vambrace.assets.obfuscate.ties import ties_of
+from vambrace.core.options import Ratio
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vambrace.assets.obfuscate.keyed import Stream
+    from vambrace.assets.obfuscate.net import Net
+    from vambrace.assets.obfuscate.ties import Group
+
+__all__ = ["Rebasis"]
+
+# Channels are mixed in blocks of at most so many: a matrix of n by n takes n**3 steps to make.
+_BLOCK = 256
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rebasis(Pass):
+    """Put a random orthogonal matrix and its inverse between linear maps. It cannot be undone bit for bit.
+
+    Attributes:
+        share: of the groups of channels. It costs nothing, so all by default.
+    """
+
+    share: Ratio = 1.0
+
+    name: ClassVar[str] = "rebasis"
+    profile: ClassVar[Profile] = "tolerance"
+
+    def __post_init__(self) -> None:
+        check_share(self.share)
+
+    def apply(self, net: Net, stream: Stream) -> Applied:
+        ties = ties_of(net)
+        linear = [group for group in ties.groups if not group.rigid]
+        usable = [group for group in linear if _wide(net, group)]
+        taken = chosen(usable, self.share, stream.child("places"))
+        for number, group in enumerate(taken):
+            basis = _orthogonal(group.leaf.size, stream.child("basis", number))
+
+            def mixed(array: NDArray[np.float64], basis: NDArray[np.float64] = basis) -> NDArray[np.float64]:
+                return np.einsum("ij,bja->bia", basis, array, optimize=True)
+
+            for name, position in group.places:
+                array = net.graph.initialisers[name]
+                axis = ties.axes[name][position]
+                new = turned(array.astype(np.float64), position, axis, group.leaf, mixed)
+                net.graph.initialisers[name] = new.astype(array.dtype)
+        left = dict(ties.left)
+        left["channels that pass through something that is not linear"] = len(ties.groups) - len(linear)
+        left["weights that are not float32 or float64"] = len(linear) - len(usable)
+        return Applied(eligible=len(usable), done=len(taken), left={why: count for why, count in left.items() if count})
+
+
+def _wide(net: Net, group: Group) -> bool:
+    return all(net.graph.initialisers[name].dtype in {np.dtype("f4"), np.dtype("f8")} for name, _ in group.places)
+
+
+def _orthogonal(size: int, stream: Stream) -> NDArray[np.float64]:
+    """Blocks of Haar-distributed matrices (Mezzadri 2007, section 5) over channels that a permutation has shuffled."""
+    basis = np.zeros((size, size))
+    order = stream.permutation(size)
+    for start in range(0, size, _BLOCK):
+        rows = order[start : start + _BLOCK]
+        drawn, upper = np.linalg.qr(stream.normal((len(rows), len(rows))))
+        basis[np.ix_(rows, rows)] = drawn * np.sign(np.diag(upper))
+    return basis

@@ -1,0 +1,170 @@
+"""Sizes of every value of a net, with sizes that are free set to numbers that tell them apart.
+
+ONNX's own inference stops where a shape is computed by arithmetic that it does not follow. Here small constants are
+computed with onnx's reference implementation and inference starts again, until nothing new is found. Nothing of the
+net itself runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vambrace.assets.obfuscate.graph import graph_proto
+from vambrace.models.onnx import onnx_package
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from vambrace.assets.obfuscate.net import Net
+
+__all__ = ["Sizes", "sizes_of"]
+
+# Free sizes are tried as small primes, which no product of channels is taken for, and as multiples of 32 for networks
+# that halve a picture several times and join the halves.
+_TRIED: tuple[tuple[int, ...], ...] = ((3, 5, 7, 11, 13, 17, 19), (32, 64, 96, 160, 224, 352, 416))
+_MOST = 1024
+_CHANCE = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sizes:
+    """What is known of the values of the main graph.
+
+    Attributes:
+        shapes: of each value whose sizes are all known.
+        kinds: onnx.TensorProto.DataType of each value.
+        constants: values of at most 1024 elements that depend on no input but for its sizes.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    kinds: dict[str, int]
+    constants: dict[str, NDArray[Any]]
+
+
+def sizes_of(net: Net) -> Sizes:
+    """Shapes, kinds and small constants of the values of the main graph."""
+    onnx = onnx_package()
+    names = {name for node in net.graph.nodes for name in node.outputs if name}
+    best: Sizes | None = None
+    for sizes in _TRIED:
+        proto = _closed(net, onnx, itertools.cycle(sizes))
+        found = _settled(proto, net, onnx)
+        if best is None or len(names & found.shapes.keys()) > len(names & best.shapes.keys()):
+            best = found
+        if names <= best.shapes.keys():
+            break
+    assert best is not None
+    return best
+
+
+def _closed(net: Net, onnx: Any, sizes: Iterator[int]) -> Any:  # noqa: ANN401
+    """The model without large weights, with a number for every free size of its inputs."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(net.extra)
+    proto.functions.extend(net.functions)
+    proto.graph.CopyFrom(graph_proto(net.graph, onnx, small=True))
+    # What the file states of inner values and outputs is in terms of the free sizes.
+    proto.graph.ClearField("value_info")
+    for value in proto.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    named: dict[str, int] = {}
+    for value in proto.graph.input:
+        for size in value.type.tensor_type.shape.dim:
+            if not size.HasField("dim_value"):
+                name = size.dim_param
+                size.dim_value = named.setdefault(name, next(sizes)) if name else next(sizes)
+    return proto
+
+
+def _settled(proto: Any, net: Net, onnx: Any) -> Sizes:  # noqa: ANN401
+    constants = {name: array for name, array in net.graph.initialisers.items() if array.size <= _MOST}
+    while True:
+        shapes, kinds = _inferred(proto, net, onnx)
+        new = _computed(proto, shapes, constants, onnx)
+        if not new:
+            break
+        constants |= new
+        kept = [node for node in proto.graph.node if not all(name in constants for name in node.output)]
+        proto.graph.ClearField("node")
+        proto.graph.node.extend(kept)
+        proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in new.items())
+    shapes |= {name: tuple(array.shape) for name, array in constants.items()}
+    kinds |= {name: int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype)) for name, array in constants.items()}
+    return Sizes(shapes, kinds, constants)
+
+
+def _inferred(proto: Any, net: Net, onnx: Any) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:  # noqa: ANN401
+    with contextlib.suppress(Exception):  # an operator that it cannot infer; what the file states is still of use
+        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    shapes: dict[str, tuple[int, ...]] = {}
+    kinds: dict[str, int] = {}
+    for value in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]:
+        if not value.type.HasField("tensor_type"):
+            continue
+        tensor = value.type.tensor_type
+        kinds[value.name] = int(tensor.elem_type)
+        if tensor.HasField("shape") and all(size.HasField("dim_value") for size in tensor.shape.dim):
+            shapes[value.name] = tuple(int(size.dim_value) for size in tensor.shape.dim)
+    for name, array in net.graph.initialisers.items():
+        shapes[name] = tuple(array.shape)
+        kinds[name] = int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
+    return shapes, kinds
+
+
+def _computed(
+    proto: Any,  # noqa: ANN401
+    shapes: dict[str, tuple[int, ...]],
+    constants: dict[str, NDArray[Any]],
+    onnx: Any,  # noqa: ANN401
+) -> dict[str, NDArray[Any]]:
+    """Small values that can be computed now and could not before."""
+    new: dict[str, NDArray[Any]] = {}
+    for node in proto.graph.node:
+        if node.domain not in {"", "ai.onnx"} or node.op_type in _CHANCE or not node.output:
+            continue
+        if any(each.type in {onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS} for each in node.attribute):
+            continue
+        names = [name for name in node.input if name]
+        if node.op_type == "Shape" and names[0] in shapes:
+            shape = np.asarray(shapes[names[0]], dtype=np.int64)
+            limits = {each.name: each.i for each in node.attribute}
+            new[node.output[0]] = shape[limits.get("start", 0) : limits.get("end", len(shape))]
+            continue
+        known = constants | new
+        if not all(name in known for name in names):
+            continue
+        if any(int(np.prod(shapes[name], dtype=np.float64)) > _MOST for name in node.output if name in shapes):
+            continue
+        arrays = _run(node, proto, {name: known[name] for name in names}, onnx)
+        new |= {name: array for name, array in zip(node.output, arrays, strict=False) if name and array.size <= _MOST}
+    return new
+
+
+def _run(node: Any, proto: Any, feeds: dict[str, NDArray[Any]], onnx: Any) -> list[NDArray[Any]]:  # noqa: ANN401
+    helper = onnx.helper
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in feeds.items()
+    ]
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
+    graph = helper.make_graph([node], "one", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=proto.opset_import)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from onnx.reference import ReferenceEvaluator  # onnx_package() has shown that it is there
+
+            return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, feeds)]
+    except Exception:  # noqa: BLE001  what cannot be computed here stays unknown
+        return []

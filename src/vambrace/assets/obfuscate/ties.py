@@ -1,0 +1,102 @@
+"""Which axes of the weights of a net must keep one order together, found by walking through its operators once.
+
+Each operator has a rule (`vambrace.assets.obfuscate.rules`) that ties axes of its inputs and says what its outputs'
+axes are, such that the same change of the inputs changes the outputs in the same way. From the inputs of the net, whose
+order stays, it follows by induction that its outputs stay too. What has no rule, or does not fit its rule, is pinned:
+left alone, and counted.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from typing import TYPE_CHECKING
+
+from vambrace.assets.obfuscate.axes import Axis, pin
+from vambrace.assets.obfuscate.rules import rule_of
+from vambrace.assets.obfuscate.rules.view import View
+from vambrace.assets.obfuscate.shapes import sizes_of
+
+if TYPE_CHECKING:
+    from vambrace.assets.obfuscate.graph import Node
+    from vambrace.assets.obfuscate.net import Net
+
+__all__ = ["Group", "Ties", "ties_of"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Channels that can be changed together.
+
+    Attributes:
+        leaf: the axis, of at least two elements.
+        places: (initialiser, position of the axis); each is or holds the leaf.
+        rigid: only their order may change.
+    """
+
+    leaf: Axis
+    places: tuple[tuple[str, int], ...]
+    rigid: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Ties:
+    """What was found.
+
+    Attributes:
+        axes: of each value of the main graph whose sizes are known.
+        groups: in order of the initialisers.
+        left: operators without a rule, or that did not fit it, and how many.
+    """
+
+    axes: dict[str, list[Axis]]
+    groups: tuple[Group, ...]
+    left: dict[str, int]
+
+
+def ties_of(net: Net) -> Ties:
+    """Tie the axes of the main graph; bodies of If, Loop and Scan pin what they read."""
+    graph = net.graph
+    view = View(sizes=sizes_of(net), opset=net.opset())
+    for name, array in graph.initialisers.items():
+        view.axes[name] = [Axis.leaf(size) for size in array.shape]
+    for name in graph.input_names:
+        view.make_pinned(name)
+    left: collections.Counter[str] = collections.Counter()
+    for node in graph.nodes:
+        if not _ruled(node, view):
+            left[f"{node.op}: no rule for it here"] += 1
+            pin(*(axis for name in node.inputs for axis in view.axes.get(name, ())))
+            for name in node.outputs:
+                view.make_pinned(name)
+        for body in node.graphs():
+            pin(*(axis for name in body.reads() for axis in view.axes.get(name, ())))
+    pin(*(axis for name in graph.output_names for axis in view.axes.get(name, ())))
+    places: dict[Axis, list[tuple[str, int]]] = {}
+    for name in graph.initialisers:
+        for position, axis in enumerate(view.axes[name]):
+            for leaf in dict.fromkeys(axis.leaves()):
+                if leaf.size > 1 and not leaf.pinned:
+                    places.setdefault(leaf, []).append((name, position))
+    groups = tuple(Group(leaf, tuple(found), leaf.rigid) for leaf, found in places.items())
+    return Ties(view.axes, groups, dict(left))
+
+
+def _ruled(node: Node, view: View) -> bool:
+    """Whether the operator had a rule and fits it; its outputs' axes are then known."""
+    rule = rule_of(node)
+    if rule is None or node.bodies:
+        return False
+    if any(name and name not in view.axes for name in node.inputs):
+        return False
+    made = rule.apply(node, view)
+    named = [name for name in node.outputs if name]
+    if made is None or len(made) != len(named):
+        return False
+    for name, axes in zip(named, made, strict=True):
+        if view.sizes.shapes.get(name) != tuple(axis.size for axis in axes):
+            return False
+    for name in node.inputs[rule.data :] if rule.data is not None else ():
+        pin(*view.axes.get(name, ()))
+    view.axes.update(zip(named, made, strict=True))
+    return True
