@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["pass_class", "pass_names", "profile_names"]
 
 _WHERE: dict[str, str] = {
+    "baked_permutation": "channels:BakedPermutation",
+    "rebasis": "rebasis:Rebasis",
     "metadata": "metadata:Metadata",
     "names": "names:Names",
     "order": "order:Order",
