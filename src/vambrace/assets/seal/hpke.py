@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from vambrace.assets.seal.stanzas import Stanza
 
-__all__ = ["PrivateKey", "PublicKey", "available", "xwing_public"]
+__all__ = ["PrivateKey", "PublicKey", "available", "xwing_private", "xwing_public"]
 
 HYBRID: Final = "mlkem768-x25519"
 KINDS: Final = ("x25519", HYBRID)
@@ -131,6 +131,17 @@ def xwing_public(seed: bytes) -> bytes:
     return kem.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw()
 
 
+def xwing_private(seed: bytes) -> Any:  # noqa: ANN401  older releases of the library lack the class
+    """The library's private key of X-Wing for a seed of 32 bytes.
+
+    Raises:
+        ImportError: and others, where the installed `cryptography` lacks it; ask `available` before.
+    """
+    from cryptography.hazmat.primitives import hpke
+
+    return hpke.MLKEM768X25519PrivateKey(*_xwing(seed))
+
+
 def _xwing(seed: bytes) -> tuple[Any, X25519PrivateKey]:
     from cryptography.hazmat.primitives.asymmetric import mlkem
 
@@ -147,11 +158,7 @@ def _suite(kind: str) -> Any:  # noqa: ANN401  older releases of the library lac
 
 
 def _private(key: keys.Secret) -> Any:  # noqa: ANN401  one of two types of the library
-    if key.kind != HYBRID:
-        return X25519PrivateKey.from_private_bytes(key.raw)
-    from cryptography.hazmat.primitives import hpke
-
-    return hpke.MLKEM768X25519PrivateKey(*_xwing(key.raw))
+    return xwing_private(key.raw) if key.kind == HYBRID else X25519PrivateKey.from_private_bytes(key.raw)
 
 
 def _public(key: keys.Public) -> Any:  # noqa: ANN401  one of two types of the library

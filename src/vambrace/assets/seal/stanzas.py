@@ -14,7 +14,7 @@ from typing import Final, cast
 
 from vambrace.errors import ArtifactRefused
 
-__all__ = ["check_bounds", "decode", "encode", "label", "of_kind"]
+__all__ = ["check_bounds", "decode", "encode", "label", "of_kind", "work"]
 
 Stanza = Mapping[str, object]
 
