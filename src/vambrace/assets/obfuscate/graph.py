@@ -10,7 +10,7 @@ import numpy as np
 from vambrace.models.onnx import onnx_package
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -97,14 +97,29 @@ class Graph:
         """Names of the outputs."""
         return [each.name for each in self.outputs]
 
-    def constant(self, name: str) -> NDArray[Any] | None:
-        """The value of an initialiser or of a Constant node of this graph, or None."""
+    def constants(self) -> dict[str, NDArray[Any]]:
+        """Values of initialisers and of Constant nodes of this graph."""
+        made = {node.outputs[0]: constant_of(node) for node in self.nodes if node.is_a("Constant")}
+        return {name: array for name, array in made.items() if array is not None} | self.initialisers
+
+    def set_constant(self, name: str, array: NDArray[Any]) -> None:
+        """Give another value to an initialiser or to a Constant node of this graph."""
         if name in self.initialisers:
-            return self.initialisers[name]
-        for node in self.nodes:
-            if name in node.outputs and node.is_a("Constant"):
-                return constant_of(node)
-        return None
+            self.initialisers[name] = array
+            return
+        (node,) = (node for node in self.nodes if name in node.outputs)
+        node.attributes = {}
+        node.set(value=onnx_package().numpy_helper.from_array(array))
+
+    def order(self) -> dict[str, list[str]]:
+        """First outputs of nodes, and names of weights, in order; for `arrange`."""
+        return {"nodes": [node.outputs[0] for node in self.nodes], "weights": list(self.initialisers)}
+
+    def arrange(self, order: Mapping[str, Any]) -> None:
+        """Put nodes and weights in an order that `order` gave; KeyError where they are not the same ones."""
+        nodes = {node.outputs[0]: node for node in self.nodes}
+        self.nodes = [nodes[name] for name in order["nodes"]]
+        self.initialisers = {name: self.initialisers[name] for name in order["weights"]}
 
     def insert(self, new: Iterable[Node], *, before: Node | None = None) -> None:
         """Put nodes in front of one of this graph, or at the end."""

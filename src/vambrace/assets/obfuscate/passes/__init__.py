@@ -22,11 +22,15 @@ _WHERE: dict[str, str] = {
     "metadata": "metadata:Metadata",
     "names": "names:Names",
     "order": "order:Order",
+    "permutation": "permutation:Permutation",
     "scaling": "scaling:Scaling",
     "signs": "signs:Signs",
 }
-_FIRST: dict[Profile, tuple[str, ...]] = {"exact": (), "tolerance": ("rebasis", "baked_permutation")}
-_ALWAYS: tuple[str, ...] = ("order", "metadata", "names")
+_FIRST: dict[Profile, tuple[str, ...]] = {
+    "exact": (),
+    "tolerance": ("rebasis", "baked_permutation"),
+}
+_ALWAYS: tuple[str, ...] = ("permutation", "scaling", "signs", "order", "metadata", "names")
 
 
 def pass_names() -> tuple[str, ...]:

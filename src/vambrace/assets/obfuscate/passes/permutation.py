@@ -1,0 +1,90 @@
+"""Channels of a layer in another order, and put back in order while the model runs by a Gather behind it.
+
+The sums of the layer that reads them run in the old order, so results are equal bit for bit; a permutation baked into
+that layer's weights would change their order, and belongs to the tolerance profile. The indices stand in the file: what
+this hides is which filter is which until somebody folds them in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from vambrace.assets.obfuscate.graph import Node
+from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+from vambrace.assets.obfuscate.places import Place, find_places
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from vambrace.assets.obfuscate.keyed import Stream
+    from vambrace.assets.obfuscate.net import Net
+
+__all__ = ["Permutation"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permutation(Pass):
+    """Permute the channels of some layers.
+
+    Attributes:
+        share: of the eligible layers, 0 to 1.
+    """
+
+    name: ClassVar[str] = "permutation"
+    profile: ClassVar[Profile] = "exact"
+    share: float | None = None
+
+    def apply(self, net: Net, stream: Stream) -> Applied:
+        """Permute; the record holds each order, and which weights follow it."""
+        places, left = find_places(net)
+        eligible = [place for place in places if _block(place) > 1]
+        if len(eligible) < len(places):
+            left["one channel in a group"] = len(places) - len(eligible)
+        before = net.graph.order()
+        done: list[dict[str, Any]] = []
+        for place in [eligible[int(number)] for number in stream.some(len(eligible), self.share or 0.0)]:
+            starts = range(0, place.weights.gives, _block(place))
+            order = np.concatenate([start + stream.permutation(_block(place)) for start in starts])
+            done.append({"given": place.given, "order": order.tolist()})
+            _reorder(net, place, order)
+            (value, index) = net.fresh(2)
+            place.nodes[-1].outputs[0] = value
+            net.graph.initialisers[index] = np.argsort(order)
+            # Counted from the front: negative axes are newer than some operator sets.
+            gather = Node("Gather", [value, index], [place.given])
+            gather.set(axis=1)
+            at = next(at for at, node in enumerate(net.graph.nodes) if node is place.nodes[-1])
+            net.graph.nodes.insert(at + 1, gather)
+        return Applied(eligible=len(eligible), done=len(done), left=left, record={"places": done, "before": before})
+
+    def undo(self, net: Net, record: Mapping[str, Any]) -> None:
+        """Take the gathers out, and put the weights back in order."""
+        orders = {entry["given"]: np.argsort(entry["order"]) for entry in record["places"]}
+        index = net.index()
+        for value in orders:
+            gather = index.producers[value]
+            index.producers[gather.inputs[0]].outputs[0] = value
+            net.graph.remove(gather)
+            del net.graph.initialisers[gather.inputs[1]]
+        places = {place.given: place for place in find_places(net)[0]}
+        for value, order in orders.items():
+            _reorder(net, places[value], order)
+        net.graph.arrange(record["before"])
+
+
+def _block(place: Place) -> int:
+    """Channels that may change places: those of one group."""
+    return place.weights.gives // int(place.nodes[0].value("group", 1))
+
+
+def _reorder(net: Net, place: Place, order: NDArray[np.int64]) -> None:
+    constants = net.graph.constants()
+    for part in place.parts:
+        assert part.gives is not None
+        axis = int(np.argmax(part.gives.shape))
+        net.graph.set_constant(part.name, np.ascontiguousarray(constants[part.name].take(order, axis)))

@@ -1,0 +1,183 @@
+"""Places where nodes can be put in between, or around a layer, without changing how a runtime adds numbers up.
+
+A runtime fuses a convolution with what follows it (batch normalisation, products and sums with constants, an
+activation, a sum with another branch), and chooses the layout of values for runs of layers. Some of that changes the
+order of sums, so a place is a whole chain, from a layer to its activation, whose value goes to readers that are not
+fused with it and compute the same in either layout. What was found of onnxruntime 1.32 on processors with AVX-512:
+
+- layers (Conv, Gemm, MatMul): which row of its weights a channel is, does not matter for the channel's own bits;
+- sums of two branches, average pools, batch normalisations and resizing by interpolation: not behind a changed place,
+  since they are fused, or computed in another order, when what comes in has another layout;
+- maximum pools, concatenations, activations, copies: exact in any layout; the rule goes on to their readers;
+- Reshape, Transpose and the like behind matrix products: not at all, since fusions of attention look for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from vambrace.assets.obfuscate.layers import Part, Weights, along, layer_weights, numbered
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from vambrace.assets.obfuscate.graph import Node
+    from vambrace.assets.obfuscate.net import Index, Info, Net
+
+__all__ = ["Place", "find_places"]
+
+_LAYERS = ("Conv", "Gemm", "MatMul")
+_UNARY = frozenset(
+    {
+        *("Abs", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg"),
+        *("Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"),
+    }
+)
+_BINARY = frozenset({"Add", "Div", "Mul", "PRelu", "Pow", "Sub"})
+_LONGEST = 12
+_SHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_COPIES = frozenset({"Concat", "Dropout", "Gather", "GlobalMaxPool", "MaxPool"}) | _UNARY
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Place:
+    """A layer and what is fused with it.
+
+    Attributes:
+        nodes: in order; the first one is the layer.
+        weights: of the layer.
+        parts: all weights along output channels, by their names: those of the layer and of the nodes behind it.
+        taken: the value that it reads.
+        given: the value that it makes.
+    """
+
+    nodes: tuple[Node, ...]
+    weights: Weights
+    parts: tuple[Part, ...]
+    taken: str
+    given: str
+
+
+def find_places(net: Net) -> tuple[list[Place], dict[str, int]]:
+    """The places of the main graph in order, and why other layers are none."""
+    search = _Search(net)
+    places: list[Place] = []
+    left: dict[str, int] = {}
+    for node in net.graph.nodes:
+        weights = layer_weights(node, search.constants, search.infos) if node.is_a(*_LAYERS) else None
+        if weights is None:
+            if node.is_a(*_LAYERS):
+                left["weights that are no plain constants"] = left.get("weights that are no plain constants", 0) + 1
+            continue
+        found = search.place(node, weights)
+        if isinstance(found, Place):
+            places.append(found)
+        else:
+            left[found] = left.get(found, 0) + 1
+    return places, left
+
+
+class _Search:
+    def __init__(self, net: Net) -> None:
+        self.constants: Mapping[str, NDArray[Any]] = net.graph.constants()
+        self.infos: Mapping[str, Info] = net.infer()
+        self._index: Index = net.index()
+        self._uses: dict[str, int] = {}
+        for graph in net.graphs():
+            for name in (*graph.output_names, *(name for node in graph.nodes for name in node.inputs)):
+                self._uses[name] = self._uses.get(name, 0) + 1
+
+    def place(self, layer: Node, weights: Weights) -> Place | str:
+        """The place that begins with a layer, or why there is none."""
+        nodes = [layer]
+        parts = [part for part in weights.parts if part.gives is not None]
+        value = layer.outputs[0]
+        while (more := self._closed(value, weights)) is not None:
+            nodes += more[0]
+            parts += more[1]
+            value = more[2]
+        if any(self._uses[part.name] > 1 for part in parts):
+            return "weights that several nodes share"
+        # Fusions of attention and of normalisation look for these shapes behind matrix products.
+        shapes_matter = not layer.is_a("Conv")
+        loud = self._loud(value, shapes_matter=shapes_matter, seen=set())
+        if loud:
+            return f"read by {loud}"
+        return Place(
+            nodes=tuple(nodes),
+            weights=weights,
+            parts=tuple(parts),
+            taken=layer.inputs[weights.source],
+            given=value,
+        )
+
+    def _closed(self, value: str, weights: Weights) -> tuple[list[Node], list[Part], str] | None:
+        """The next nodes of a chain: as few as it takes until one value leaves them again, as x * Sigmoid(x) does."""
+        made, waiting = {value}, [value]
+        nodes: list[Node] = []
+        parts: list[Part] = []
+        while waiting and len(nodes) < _LONGEST:
+            for node, position in self._index.consumers.get(waiting.pop(0), []):
+                if position < 0 or node in nodes:
+                    continue
+                more = self._follows(node, made, weights)
+                if more is None:
+                    continue
+                nodes.append(node)
+                parts += more
+                made.add(node.outputs[0])
+                waiting.append(node.outputs[0])
+                leaving = [name for name in made if self._leaves(name, nodes)]
+                if leaving == [node.outputs[0]]:
+                    return nodes, parts, node.outputs[0]
+        return None
+
+    def _leaves(self, name: str, nodes: list[Node]) -> bool:
+        readers = self._index.consumers.get(name, [])
+        return name in self._index.outputs or any(node not in nodes for node, _ in readers) or not readers
+
+    def _follows(self, node: Node, made: set[str], weights: Weights) -> list[Part] | None:
+        """The parts of a node that works element by element on what a chain has made, or None for any other node."""
+        if node.domain not in {"", "ai.onnx"} or len([name for name in node.outputs if name]) != 1:
+            return None
+        fixed = [name for name in node.inputs if name and name not in made]
+        if any(name not in self.constants for name in fixed):
+            return None
+        if node.op == "BatchNormalization":
+            own = layer_weights(node, self.constants, self.infos)
+            if own is None or own.axis != weights.axis or own.gives != weights.gives:
+                return None
+            return [Part(name=name, gives=numbered(own.gives), adds=place > 0) for place, name in enumerate(fixed)]
+        if node.op in _UNARY:
+            return []
+        if node.op not in _BINARY:
+            return None
+        parts: list[Part] = []
+        for name in fixed:
+            array = self.constants[name]
+            if array.size > 1 and not along(array, weights.axis, weights.gives):
+                return None
+            if array.size > 1:
+                channels = numbered(array.size).reshape(array.shape)
+                parts.append(Part(name=name, gives=channels, adds=node.op in {"Add", "Sub"}))
+        return parts
+
+    def _loud(self, value: str, *, shapes_matter: bool, seen: set[str]) -> str:
+        """The first reader, however far behind, that would compute in another way; empty where there is none."""
+        if value in seen:
+            return ""
+        seen.add(value)
+        for node, position in self._index.consumers.get(value, []):
+            if node.is_a("Shape", "Size") or (node.is_a(*_LAYERS, "ConvTranspose") and position == 0):
+                continue
+            if node.is_a(*_SHAPES) and not shapes_matter and position == 0:
+                continue
+            if not node.is_a(*_COPIES) or position < 0:
+                return node.op
+            for output in node.outputs:
+                if loud := self._loud(output, shapes_matter=shapes_matter, seen=seen):
+                    return loud
+        return ""
