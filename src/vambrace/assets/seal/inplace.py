@@ -2,7 +2,7 @@
 
     with alone(path, write=True) as fd:
         current = settle(fd, path, identities)  # what an earlier crash left is finished first
-        replace(fd, path, headers.build(changed, current.keys))
+        replace(fd, path, headers.build(changed, current.opened.keys))
 
 The header first goes whole into a sidecar, `.NAME.header`; only when that is durable is the file touched. A sidecar is
 believed when its HMAC verifies under the key of the file that it lies beside: not for its name, nor for its hash.
@@ -12,6 +12,7 @@ Format: docs/formats/sealed-v1.md, "Changing the header in place".
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import re
@@ -39,19 +40,17 @@ __all__ = ["Current", "replace", "settle"]
 _LEFTOVER: Final = r"\.[0-9]+\.[0-9a-f]{8}\.tmp"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class Current:
     """The header that holds now.
 
     Attributes:
-        header: what it says.
-        keys: of the file.
+        opened: the header, and the keys of the file; whoever opened it need not be among the recipients any more.
         finished: whether a change that a crash had left was finished to get there.
     """
 
-    def __init__(self, header: Header, keys: FileKeys, *, finished: bool) -> None:
-        self.header = header
-        self.keys = keys
-        self.finished = finished
+    opened: Opened
+    finished: bool
 
 
 def settle(fd: int, path: Path, identities: Sequence[Identity]) -> Current:
@@ -69,19 +68,19 @@ def settle(fd: int, path: Path, identities: Sequence[Identity]) -> Current:
     """
     region = os.pread(fd, HEADER_BYTES, 0)
     sidecar = _sidecar(path, region)
-    opened = _opened(region, sidecar, identities)
+    opened = open_header(region, identities, sidecar=sidecar, ignore_expiry=True)
     held = _authentic(region, opened.keys)
     other = _authentic(sidecar, opened.keys) if sidecar else None
     if other and sidecar and (held is None or other.epoch > held.epoch):
         # Its process may have ended before it was durable, so it is written once more before the file is touched.
         replace(fd, path, sidecar)
-        return Current(other, opened.keys, finished=True)
+        return Current(dataclasses.replace(opened, header=other), finished=True)
     if held is None or opened.header != held:
         # Only a sidecar opens, and it is older than the header that the file has: the header decides who may open it.
-        return Current(open_header(region, identities, ignore_expiry=True).header, opened.keys, finished=False)
+        return Current(open_header(region, identities, ignore_expiry=True), finished=False)
     if os.path.lexists(place := sidecar_path(path)):
         files.remove(place)
-    return Current(held, opened.keys, finished=False)
+    return Current(opened, finished=False)
 
 
 def replace(fd: int, path: Path, region: bytes) -> None:
@@ -134,10 +133,6 @@ def _sidecar(path: Path, region: bytes) -> bytes | None:
         # That file may have been renamed after a crash, and this be the only whole header that it has.
         raise _foreign(place, "the header of another sealed file")
     return header
-
-
-def _opened(region: bytes, sidecar: bytes | None, identities: Sequence[Identity]) -> Opened:
-    return open_header(region, identities, sidecar=sidecar, ignore_expiry=True)
 
 
 def _authentic(region: bytes, keys: FileKeys) -> Header | None:

@@ -94,18 +94,18 @@ def rewrap(
         raise _wrong("nothing to change", "recipients, or some to add or remove")
     with alone(place, write=True) as fd:
         current = settle(fd, place, identities)
-        binding = current.header.fixed.binding
-        before = current.header.recipients
+        header, file_keys = current.opened.header, current.opened.keys
+        before = header.recipients
         kept = [] if replaces else _without(before, removals)
         if not 1 <= len(kept) + len(new) <= MOST_RECIPIENTS:
             raise _wrong(f"{len(kept) + len(new)} recipients", f"1 to {MOST_RECIPIENTS}")
-        stanzas = [*kept, *(recipient.wrap(current.keys.file_key, binding) for recipient in new)]
+        stanzas = [*kept, *(recipient.wrap(file_keys.file_key, header.fixed.binding) for recipient in new)]
         try:
             check_bounds(stanzas)
         except ArtifactRefused as error:
             raise _wrong(error.seen, error.expected) from error
-        changed = dataclasses.replace(current.header, epoch=current.header.epoch + 1, recipients=stanzas)
-        replace(fd, place, headers.build(changed, current.keys))
+        changed = dataclasses.replace(header, epoch=header.epoch + 1, recipients=stanzas)
+        replace(fd, place, headers.build(changed, file_keys))
     return Rewrapped(
         epoch=changed.epoch,
         recipients=len(stanzas),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vambrace.assets.seal import keys
     from vambrace.assets.seal.signature import Signature
 
-__all__ = ["beside", "check", "is_sealed", "sign"]
+__all__ = ["beside", "check", "is_sealed", "located", "sign"]
 
 
 def sign(
@@ -59,7 +59,7 @@ def sign(
             content; E747, for what cannot be signed.
         ResourceError: E600, when somebody writes to the run directory or signs at the same time; E601, E603, E604.
     """
-    place = _located(path)
+    place = located(path)
     if is_sealed(place):
         raise ConfigError(
             "E749",
@@ -104,7 +104,7 @@ def check(path: str | os.PathLike[str], *, at: str | os.PathLike[str] | None = N
             not what was signed; E747, for a folder with what cannot be signed.
         ResourceError: E600, when somebody writes to the run directory; E604, when something cannot be read.
     """
-    place = _located(path)
+    place = located(path)
     target = beside(place) if at is None else Path(at)
     data = _content(target)
     if data is None:
@@ -139,8 +139,12 @@ def is_sealed(path: Path) -> bool:
         raise unreadable(path, error) from error
 
 
-def _located(path: str | os.PathLike[str]) -> Path:
-    """The path, with a name of its own, of something that is there."""
+def located(path: str | os.PathLike[str]) -> Path:
+    """The path, with a name of its own, of something that is there.
+
+    Raises:
+        ConfigError: E749, where nothing is.
+    """
     place = Path(path)
     if place.name in {"", ".."}:
         place = place.resolve()

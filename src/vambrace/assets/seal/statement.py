@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from vambrace.assets.seal import origin
 from vambrace.core import canonical
+from vambrace.core.clock import now
 from vambrace.errors import ArtifactRefused, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    import os
+    from collections.abc import Callable, Collection
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-__all__ = ["Bound", "Statement", "check", "demand", "make"]
+    from vambrace.assets.seal import keys
+
+__all__ = ["Bound", "Statement", "check", "demand", "hook", "make"]
 
 MOST_BYTES: Final = 16_384
 _DOMAIN: Final = b"vambrace-sealed-signature/1\n"
@@ -94,6 +98,34 @@ def make(
             "signer": origin.encoded(signer),
         }
     )
+
+
+def hook(
+    key: Ed25519PrivateKey | keys.Secret | str | os.PathLike[str],
+    *,
+    name: str = "",
+    role: str = "",
+    date: str | None = None,
+) -> Callable[[Bound, int, int, bytes], bytes]:
+    """What `Writer` calls to have a file signed: fixed part, chunks, bytes of the stream and root to a statement.
+
+    Args:
+        key: secret key of kind ed25519, or its file.
+        name: of the signer, at most 200 characters; a claim.
+        role: what the signature means, the same; a claim.
+        date: `YYYY-MM-DDTHH:MM:SSZ`; None: now.
+
+    Raises:
+        ConfigError: E746, for words that a signature cannot carry; E748, for a key that does not sign.
+        ArtifactRefused: E720 or E721, for a file that holds no key, or one that others can read.
+    """
+    secret, moment = origin.signing_key(key), now() if date is None else date
+    origin.described(name, role, moment)
+
+    def said(fixed: Bound, count: int, stream: int, root: bytes) -> bytes:
+        return make(secret, fixed, count, stream, root, name=name, role=role, date=moment)
+
+    return said
 
 
 def check(data: bytes, fixed: Bound, count: int, stream_size: int, root: bytes) -> Statement:
