@@ -1,0 +1,312 @@
+"""Models that compute something useful only for the holder of a key: weights are put in order as the model is loaded.
+
+    locked = lock(model, key)        # a valid model, at chance
+    unlock("locked.onnx", key)       # what it was, bit for bit; nothing is left to pay when it runs
+
+All elements of every weight change places within their tensor, those of small weights among all small weights of
+their type, and half of them their sign, as streams derived from the key say. It is exact, and nothing in the file
+depends on the key but the weights themselves: there is no check value, so a wrong key gives a model that runs, at
+chance, and no error.
+
+**What it hides.** Which element is which. Not the graph, not the sizes, not the set of absolute values in each large
+tensor, which tells a known model by itself. A key is 32 bytes, so keys are not tried one by one; few elements have few
+arrangements (`survey` lists such tensors as weak). Whoever has samples with labels can train the locked model on. Once
+it is unlocked in memory it is there in clear. This is obfuscation with a key and no encryption: to hide a model, seal
+it.
+
+**Format 1.** The entry `vambrace.lock` of the model's metadata is canonical JSON {"format": 1, "roles": R, "salt": S}.
+S is 64 hexadecimal digits, random for each lock, so that two versions of a model locked by one key do not share
+arrangements. R has one letter for each tensor in the order of `roles.held_tensors`: "s" places and signs; "p" the same,
+together with all others marked "p" of its type, joined in order; "o" places alone; "v" the same, joined likewise; "-"
+untouched. For tensor i, or the first tensor i of those joined, the stream is `keyed.Stream(key, "lock/1", S, i)`. For n
+elements it gives n little-endian 64-bit words, of which the b lowest bits (2**b >= n, smallest b, at least 1) are
+replaced by 0 to n - 1; sorted, these bits say from where each element is taken. For "s" and "p", ceil(n / 8) more bytes
+follow, bit k % 8 of byte k // 8 for element k (before it moves): where it is set, the sign bit of a floating number is
+flipped, or all bits of a whole number. Types of less than a byte move and flip by bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from vambrace.assets.obfuscate.keyed import Stream
+from vambrace.assets.obfuscate.roles import Held, held_tensors
+from vambrace.core import canonical
+from vambrace.errors import ArtifactRefused, ConfigError
+from vambrace.models.onnx_file import onnx_package, parse_onnx, read_onnx
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["Survey", "WeakTensor", "lock", "lock_entry", "survey", "unlock"]
+
+ENTRY = "vambrace.lock"
+
+_FLIPPED = frozenset("sp")
+_JOINED = frozenset("pv")
+_SMALL = 4096
+_ENOUGH_BITS = 128.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WeakTensor:
+    """A tensor that locking hides little of.
+
+    Attributes:
+        name: of its value.
+        elements: how many it has.
+        bits: binary logarithm of the number of arrangements that differ, below 128.
+    """
+
+    name: str
+    elements: int
+    bits: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What locking does to a model.
+
+    Attributes:
+        locked: tensors, and `elements` in them.
+        elements: see above.
+        whole: elements of all numbers in the model, so that `elements / whole` is the share that is locked.
+        weak: locked tensors with so few arrangements that they could be tried one by one.
+        left: why others are not locked, and how many.
+    """
+
+    locked: int
+    elements: int
+    whole: int
+    weak: tuple[WeakTensor, ...]
+    left: Mapping[str, int]
+
+
+def lock(source: str | Path | bytes | Any, key: bytes) -> Any:  # noqa: ANN401  onnx.ModelProto
+    """A copy of a model whose weights only the key puts in order again.
+
+    Args:
+        source: path of an .onnx file, its bytes, or an onnx.ModelProto, which is left as it is.
+        key: 32 secret bytes.
+
+    Returns:
+        onnx.ModelProto, of the same size but for one entry of metadata.
+
+    Raises:
+        ConfigError: E800 for a key of another length; E836 for a model that is locked already or has nothing to lock.
+        ModelRefused: E230 to E235, for a file that is unsafe or cannot be read.
+    """
+    model = _model(source)
+    if any(each.key == ENTRY for each in model.metadata_props):
+        raise _not_lockable("a model that is locked already", "unlock it first, or lock the original")
+    held = held_tensors(model)
+    roles = "".join(map(_letter, held))
+    if not roles.strip("-"):
+        raise _not_lockable("a model without weights of two elements or more", "seal it instead")
+    salt = secrets.token_hex(32)
+    for number, tensors, letter in _groups(held, roles):
+        _rewrite(tensors, letter, Stream(key, "lock/1", salt, number), back=False)
+    entry = {"format": 1, "roles": roles, "salt": salt}
+    model.metadata_props.add(key=ENTRY, value=canonical.dumps(entry).decode())
+    return model
+
+
+def unlock(source: str | Path | bytes | Any, key: bytes) -> Any:  # noqa: ANN401  onnx.ModelProto
+    """A copy of a locked model with its weights in order, if the key is right; nothing tells whether it is.
+
+    Args:
+        source: path of an .onnx file, its bytes, or an onnx.ModelProto, which is left as it is.
+        key: the 32 bytes that it was locked with.
+
+    Raises:
+        ArtifactRefused: E837, for a model that is not locked, or whose weights were moved or merged since.
+        ConfigError: E800, E836, as `lock`.
+        ModelRefused: E230 to E235, as `lock`.
+    """
+    model = _model(source)
+    roles, salt = lock_entry(model)
+    held = held_tensors(model)
+    sizes = [math.prod(each.tensor.dims) for each in held]
+    if len(sizes) != len(roles) or any(size < 2 and letter != "-" for letter, size in zip(roles, sizes, strict=True)):
+        raise _not_unlockable(f"{len(held)} tensors where {len(roles)} were locked")
+    for number, tensors, letter in _groups(held, roles):
+        _rewrite(tensors, letter, Stream(key, "lock/1", salt, number), back=True)
+    kept = [each for each in model.metadata_props if each.key != ENTRY]
+    model.ClearField("metadata_props")
+    model.metadata_props.extend(kept)
+    return model
+
+
+def lock_entry(model: Any) -> tuple[str, str]:  # noqa: ANN401  onnx.ModelProto
+    """The roles and the salt in a locked model's metadata.
+
+    Raises:
+        ArtifactRefused: E837, where there is no such entry or none of format 1.
+    """
+    entries = [each.value for each in model.metadata_props if each.key == ENTRY]
+    if len(entries) != 1:
+        raise _not_unlockable("a model that is not locked" if not entries else "a model with two locks")
+    try:
+        loaded: object = canonical.loads(entries[0].encode())
+    except (ValueError, RecursionError) as error:
+        raise _not_unlockable("a lock entry that cannot be read") from error
+    entry = cast("dict[str, object]", loaded if isinstance(loaded, dict) else {})
+    roles, salt = entry.get("roles"), entry.get("salt")
+    if set(entry) != {"format", "roles", "salt"} or entry["format"] != 1:
+        raise _not_unlockable("a lock entry of another format")
+    if not (isinstance(roles, str) and isinstance(salt, str) and set(roles) <= set("spov-") and len(salt) == 64):
+        raise _not_unlockable("a lock entry of another format")
+    return roles, salt
+
+
+def survey(source: str | Path | bytes | Any) -> Survey:  # noqa: ANN401
+    """What `lock` would do to a model, and what it would leave.
+
+    Raises:
+        ConfigError: E836, for what is no model.
+        ModelRefused: E230 to E235, as `lock`.
+    """
+    onnx = onnx_package()
+    held = held_tensors(_model(source))
+    left: dict[str, int] = {}
+    for each in held:
+        if each.role is None:
+            left[each.why] = left.get(each.why, 0) + 1
+    weak: list[WeakTensor] = []
+    for number, tensors, letter in _groups(held, "".join(map(_letter, held))):
+        arrays = [onnx.numpy_helper.to_array(each).reshape(-1).astype(np.float64) for each in tensors]
+        bits = _arrangements(np.concatenate(arrays), signs=letter in _FLIPPED)
+        if bits < _ENOUGH_BITS:
+            weak.append(WeakTensor(name=held[number].name, elements=sum(map(len, arrays)), bits=bits))
+    locked = [each for each in held if each.role]
+    return Survey(
+        locked=len(locked),
+        elements=sum(math.prod(each.tensor.dims) for each in locked),
+        whole=sum(math.prod(each.tensor.dims) for each in held),
+        weak=tuple(weak),
+        left=left,
+    )
+
+
+def _letter(held: Held) -> str:
+    if held.role == "signed":
+        return "p" if math.prod(held.tensor.dims) < _SMALL else "s"
+    return {"ordered": "o", "variance": "v"}.get(held.role or "", "-")
+
+
+def _groups(held: list[Held], roles: str) -> list[tuple[int, list[Any], str]]:
+    """Tensors that are rewritten together: the number of the first, all of them, and their letter."""
+    joined: dict[tuple[str, int], list[Any]] = {}
+    found: list[tuple[int, list[Any], str]] = []
+    for number, (each, letter) in enumerate(zip(held, roles, strict=True)):
+        together = joined.get((letter, each.tensor.data_type))
+        if together is not None:
+            together.append(each.tensor)
+        elif letter != "-":
+            found.append((number, [each.tensor], letter))
+            if letter in _JOINED:
+                joined[letter, each.tensor.data_type] = found[-1][1]
+    return found
+
+
+def _arrangements(array: NDArray[np.float64], *, signs: bool) -> float:
+    """log2 of the number of arrangements of these values that differ; at least that where there are many."""
+    values = np.abs(array[:_SMALL]) if signs else array[:_SMALL]
+    counts = np.unique(values, return_counts=True)[1]
+    orders = math.lgamma(values.size + 1) - sum(math.lgamma(count + 1) for count in counts.tolist())
+    return orders / math.log(2) + (int(np.count_nonzero(values)) if signs else 0)
+
+
+def _rewrite(tensors: list[Any], letter: str, stream: Stream, *, back: bool) -> None:
+    """Put the elements of tensors of one type into the order of a stream, or back."""
+    parts = [_bytes_of(tensor) for tensor in tensors]
+    width, mask = _element(tensors[0], parts[0])
+    elements = np.frombuffer(b"".join(parts) if len(parts) > 1 else parts[0], dtype=f"<u{width}")
+    order = _order(stream, elements.size)
+    flips = _flips(stream, elements.size, elements.dtype, mask) if letter in _FLIPPED else None
+    if back:
+        new = np.empty_like(elements)
+        new[order] = elements
+        if flips is not None:
+            new ^= flips
+    else:
+        new = (elements if flips is None else elements ^ flips)[order]
+    at = 0
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.raw_data = new[at : at + len(part) // width].tobytes()
+        at += len(part) // width
+
+
+def _order(stream: Stream, count: int) -> NDArray[np.int64]:
+    """From where each of `count` elements is taken: the low bits of sorted words, far faster than sorting indices."""
+    bits = np.uint64((1 << max(1, (count - 1).bit_length())) - 1)
+    words = np.frombuffer(stream.bytes(8 * count), dtype="<u8").astype(np.uint64)
+    words &= ~bits
+    words |= np.arange(count, dtype=np.uint64)
+    words.sort()
+    words &= bits
+    return words.view(np.int64)
+
+
+def _flips(stream: Stream, count: int, dtype: np.dtype[Any], mask: int) -> NDArray[Any]:
+    drawn = np.frombuffer(stream.bytes((count + 7) // 8), dtype=np.uint8)
+    return np.unpackbits(drawn, count=count, bitorder="little").astype(dtype) * dtype.type(mask)
+
+
+def _bytes_of(tensor: Any) -> bytes:  # noqa: ANN401  onnx.TensorProto
+    """The elements' bytes, little-endian, moved into `raw_data` where they lie in a typed field."""
+    if not tensor.HasField("raw_data"):
+        helper = onnx_package().numpy_helper
+        plain = helper.from_array(helper.to_array(tensor), tensor.name)
+        for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
+            tensor.ClearField(field)
+        tensor.raw_data = plain.raw_data
+    return tensor.raw_data
+
+
+def _element(tensor: Any, raw: bytes) -> tuple[int, int]:  # noqa: ANN401  onnx.TensorProto
+    """Bytes of what moves as one, and the bits in it that a flip turns."""
+    width = len(raw) // math.prod(tensor.dims)
+    name: str = onnx_package().TensorProto.DataType.Name(tensor.data_type)
+    floating = width > 0 and ("FLOAT" in name or name == "DOUBLE")
+    width = max(width, 1)
+    return width, 1 << (8 * width - 1) if floating else (1 << 8 * width) - 1
+
+
+def _model(source: str | Path | bytes | Any) -> Any:  # noqa: ANN401
+    """A model of our own: read and checked, or copied."""
+    onnx = onnx_package()
+    if isinstance(source, str | Path):
+        return read_onnx(Path(source), whole=True).model
+    if isinstance(source, bytes):
+        source = parse_onnx(source, "the model")
+    if not isinstance(source, onnx.ModelProto):
+        raise _not_lockable(
+            f"a {type(source).__name__}", "give the path of an .onnx file, its bytes or an onnx.ModelProto"
+        )
+    model = onnx.ModelProto()
+    model.CopyFrom(source)
+    if any(each.tensor.data_location == onnx.TensorProto.EXTERNAL for each in held_tensors(model)):
+        raise _not_lockable("a model whose weights lie in other files", "give the path of the model, not the model")
+    return model
+
+
+def _not_lockable(seen: str, fix: str) -> ConfigError:
+    return ConfigError("E836", seen=seen, expected="an ONNX model with weights that are not locked yet", fix=fix)
+
+
+def _not_unlockable(seen: str) -> ArtifactRefused:
+    return ArtifactRefused(
+        "E837",
+        seen=seen,
+        expected="an ONNX model as vambrace locked it",
+        fix="give the file as it was written; optimise or convert a model after unlocking it, not before",
+    )

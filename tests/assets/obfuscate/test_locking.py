@@ -1,0 +1,330 @@
+import gzip
+import json
+import math
+import secrets
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from scipy.optimize import linear_sum_assignment
+
+from onnx_nets import answers, attention, feeds, net, residual, session
+from vambrace.assets.obfuscate.keyed import Stream
+from vambrace.assets.obfuscate.locking import lock, lock_entry, survey, unlock
+from vambrace.errors import ArtifactRefused, ConfigError
+
+KEY = bytes(range(32))
+WRONG = bytes(32)
+
+
+def arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+
+
+@pytest.mark.parametrize("make", [residual, attention])
+def test_the_right_key_gives_the_model_back_and_a_wrong_one_another(make) -> None:
+    model = make()
+    before = model.SerializeToString()
+    locked = lock(model, KEY)
+    assert model.SerializeToString() == before
+    assert unlock(locked, KEY).SerializeToString() == before
+    assert unlock(locked.SerializeToString(), KEY).SerializeToString() == before
+    given = feeds(model)
+    for other in (locked, unlock(locked, WRONG)):
+        onnx.checker.check_model(other, full_check=True)
+        (wrong,) = answers(other, given)
+        assert np.isfinite(wrong).all()
+        assert np.abs(wrong - answers(model, given)[0]).max() > 0.1
+
+
+def test_every_element_of_every_weight_takes_part() -> None:
+    """Seen over 40 keys: no element of a weight always stays where it is, and half of the signs are turned."""
+    original = arrays(residual())
+    still = {name: np.ones(array.shape, bool) for name, array in original.items()}
+    negative = np.zeros(8)
+    for number in range(40):
+        locked = arrays(lock(residual(), Stream(KEY, number).bytes(32)))
+        for name, array in locked.items():
+            still[name] &= array == original[name]
+        negative += locked["s0"] < 0
+    assert not any(found.any() for found in still.values())
+    assert abs(negative.sum() - 160) < 6 * np.sqrt(320 / 4)  # s0 is positive; 8 elements, 40 keys
+
+
+def test_variances_stay_positive_and_shapes_stay() -> None:
+    locked = lock(residual(), KEY)
+    for name in ("v0", "v1"):
+        assert (arrays(locked)[name] > 0).all()
+    pooled = np.sort(np.concatenate([arrays(locked)["v0"], arrays(locked)["v1"]]))
+    original = arrays(residual())
+    assert np.array_equal(pooled, np.sort(np.concatenate([original["v0"], original["v1"]])))
+    for name in ("zero", "one", "two", "last", "scale"):
+        assert np.array_equal(arrays(lock(attention(), KEY))[name], arrays(attention())[name])
+
+
+def test_what_is_under_a_root_keeps_its_signs_and_bounds_stay() -> None:
+    model = net(
+        """(float[n,4] x) => (float[n,4] y) {
+            a = Mul (x, x)
+            b = Mul (a, w)
+            c = Add (b, e)
+            d = Sqrt (c)
+            f = Reshape (bounds, shape)
+            g = Max (d, f)
+            h = Resize (g, , scales)
+            i = Mul (h, m)
+            y = LeakyRelu (i)
+        }""",
+        weights={
+            "w": np.array([0.5, 1, 2, 3], np.float32), "e": np.array([1e-3, 2e-3, 3e-3, 4e-3], np.float32),
+            "bounds": np.array([0.1, 0.2, 0.3, 0.4], np.float32), "shape": np.array([1, 4]),
+            "scales": np.array([1, 1], np.float32), "m": (4,),
+        },
+    )  # fmt: skip
+    roles, _ = lock_entry(lock(model, KEY))
+    assert roles == "oop--p"
+    assert np.isfinite(answers(lock(model, KEY))[0]).all()
+
+
+def test_tensors_inside_of_nodes_and_branches() -> None:
+    model = net(
+        """(float[n,4] x, bool yes) => (float[n,3] y) {
+            w = Constant <value: tensor = float[4,3] {1,2,3,4,5,6,7,8,9,10,11,12}> ()
+            y = If (yes) <
+                then_branch = t () => (float[n,3] a) { a = MatMul (x, w) },
+                else_branch = e () => (float[n,3] c) {
+                    v = Constant <value: tensor = float[3] {1,2,3}> ()
+                    b = MatMul (x, w)
+                    c = Add (b, v)
+                }>
+        }""",
+        weights={},
+    )
+    locked = lock(model, KEY)
+    assert lock_entry(locked)[0] == "pp"
+    assert unlock(locked, KEY).SerializeToString() != locked.SerializeToString()
+    for yes in (True, False):
+        given = feeds(model) | {"yes": np.array(yes)}
+        assert np.array_equal(answers(unlock(locked, KEY), given)[0], answers(model, given)[0])
+        assert not np.allclose(answers(locked, given)[0], answers(model, given)[0])
+
+
+def held(array: np.ndarray) -> onnx.ModelProto:
+    """A model that holds one weight behind a conversion."""
+    tensor = numpy_helper.from_array(array, "w")
+    nodes = [
+        helper.make_node("Cast", ["w"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "f"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [tensor])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+@pytest.mark.parametrize(
+    "kind", ["float32", "float64", "float16", "bfloat16", "float8_e4m3fn", "int8", "uint8", "int4", "uint4"]
+)
+def test_all_types_of_weights(kind: str) -> None:
+    dtype = np.dtype(getattr(ml_dtypes, kind, kind))
+    array = np.arange(-63, 64).astype(np.float64).reshape(127, 1).astype(dtype)
+    array = np.concatenate([array, array[::-1]], axis=1)
+    model = held(array)
+    locked = lock(model, KEY)
+    assert not np.array_equal(arrays(locked)["w"], array)
+    assert np.array_equal(arrays(unlock(locked, KEY))["w"], array)
+    if np.dtype(dtype).kind == "f":
+        assert np.array_equal(np.sort(np.abs(arrays(locked)["w"]), axis=None), np.sort(np.abs(array), axis=None))
+
+
+def test_special_values_come_back_bit_for_bit() -> None:
+    words = np.array([0, 0x80000000, 1, 0x7F800000, 0xFF800000, 0x7FC00001, 0xFFFFFFFF, 0x3F800000], np.uint32)
+    locked = lock(held(words.view(np.float32).reshape(4, 2)), KEY)
+    assert np.array_equal(arrays(unlock(locked, KEY))["w"].reshape(-1).view(np.uint32), words)
+
+
+def test_weights_in_typed_fields() -> None:
+    model = residual()
+    tensor = next(each for each in model.graph.initializer if each.name == "w3")
+    values = numpy_helper.to_array(tensor)
+    tensor.CopyFrom(helper.make_tensor("w3", TensorProto.FLOAT, values.shape, values.reshape(-1).tolist()))
+    assert tensor.float_data
+    locked = lock(model, KEY)
+    assert not np.array_equal(arrays(locked)["w3"], values)
+    assert not next(each for each in locked.graph.initializer if each.name == "w3").float_data
+    assert np.array_equal(arrays(unlock(locked, KEY))["w3"], values)
+
+
+def test_quantised_layers_run_with_any_key() -> None:
+    draw = np.random.default_rng(0)
+    model = net(
+        """(float[n,4] x) => (float[n,3] y) {
+            wf = DequantizeLinear <axis=1> (w, s, z)
+            bf = DequantizeLinear (b, t)
+            a = MatMul (x, wf)
+            y = Add (a, bf)
+        }""",
+        weights={
+            "w": draw.integers(-128, 128, (4, 3)).astype(np.int8), "s": np.array([0.01, 0.02, 0.03], np.float32),
+            "z": np.array([1, -2, 3], np.int8), "b": draw.integers(-999, 999, 3).astype(np.int32),
+            "t": np.float32(1e-3),
+        },
+    )  # fmt: skip
+    locked = lock(model, KEY)
+    assert lock_entry(locked)[0] == "poop-"
+    assert (arrays(locked)["s"] > 0).all()
+    assert np.array_equal(answers(unlock(locked, KEY))[0], answers(model)[0])
+    assert np.isfinite(answers(unlock(locked, WRONG))[0]).all()
+
+
+def by_the_format(locked: onnx.ModelProto, key: bytes) -> dict[str, np.ndarray]:
+    """Unlocking as the module's text says, one element at a time; for float32 initialisers."""
+    entry = json.loads({each.key: each.value for each in locked.metadata_props}["vambrace.lock"])
+    tensors = list(locked.graph.initializer)
+    groups: dict[object, list[int]] = {}
+    for number, letter in enumerate(entry["roles"]):
+        if letter != "-":
+            groups.setdefault(letter if letter in "pv" else number, []).append(number)
+    found = {}
+    for numbers in groups.values():
+        letter = entry["roles"][numbers[0]]
+        stream = Stream(key, "lock/1", entry["salt"], numbers[0])
+        joined = np.concatenate([numpy_helper.to_array(tensors[number]).reshape(-1) for number in numbers])
+        count = len(joined)
+        bits = next(b for b in range(1, 64) if 2**b >= count)
+        words = [int.from_bytes(stream.bytes(8), "little") >> bits << bits | place for place in range(count)]
+        order = [word % 2**bits for word in sorted(words)]
+        flips = stream.bytes(-(-count // 8)) if letter in "sp" else bytes(count)
+        plain = np.empty_like(joined)
+        for place, origin in enumerate(order):
+            flipped = flips[origin // 8] >> origin % 8 & 1
+            plain[origin] = -joined[place] if flipped else joined[place]
+        for number in numbers:
+            size = int(np.prod(tensors[number].dims))
+            found[tensors[number].name] = plain[:size].reshape(tensors[number].dims)
+            plain = plain[size:]
+    return found
+
+
+def test_the_format_is_what_its_text_says() -> None:
+    model = residual()
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((0, 3), np.float32), "none"))
+    big = numpy_helper.from_array(np.random.default_rng(1).standard_normal((64, 64)).astype(np.float32), "w2")
+    model.graph.initializer[[each.name for each in model.graph.initializer].index("w2")].CopyFrom(big)
+    locked = lock(model, KEY)
+    assert set(lock_entry(locked)[0]) == set("spv-")
+    plain = by_the_format(locked, KEY)
+    assert set(plain) == set(arrays(model)) - {"none"}
+    for name, array in plain.items():
+        assert np.array_equal(array, arrays(model)[name])
+
+
+def test_nothing_in_the_file_tells_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one salt, files of two keys differ in the weights and nowhere else; two locks never share a salt."""
+    model = residual()
+    salts = {lock_entry(lock(model, KEY))[1] for _ in range(3)}
+    assert len(salts) == 3
+    assert not np.array_equal(arrays(lock(model, KEY))["w2"], arrays(lock(model, KEY))["w2"])
+    monkeypatch.setattr(secrets, "token_hex", lambda count: "5a" * count)
+    one, other = lock(model, KEY), lock(model, WRONG)
+    for locked in (one, other):
+        assert KEY not in locked.SerializeToString()
+        assert KEY.hex() not in str(locked)
+        for tensor in locked.graph.initializer:
+            tensor.ClearField("raw_data")
+    assert one.SerializeToString() == other.SerializeToString()
+
+
+def test_channels_of_a_locked_model_are_not_found_again() -> None:
+    """Hungarian matching of columns by correlation, 64 channels: by chance one is right."""
+    draw = np.random.default_rng(5)
+    weight = draw.standard_normal((100, 64)).astype(np.float32)
+    model = net("(float[n,100] x) => (float[n,64] y) { y = MatMul (x, w) }", weights={"w": weight})
+    right = [matched(weight, arrays(lock(model, Stream(KEY, n).bytes(32)))["w"]) for n in range(10)]
+    assert np.mean(right) < 1 / 64 + 0.05
+    assert matched(weight, weight[:, draw.permutation(64)]) < 0.1  # places count, not columns as such
+    assert matched(weight, weight) == 1
+
+
+def matched(original: np.ndarray, other: np.ndarray) -> float:
+    alike = np.abs(np.corrcoef(original.T, other.T)[: original.shape[1], original.shape[1] :])
+    rows, columns = linear_sum_assignment(-alike)
+    return float(np.mean(rows == columns))
+
+
+def test_survey_says_what_is_weak_and_what_is_left() -> None:
+    found = survey(attention())
+    assert (found.locked, found.weak) == (15, ())
+    assert found.left == {"a single number": 5}
+    assert found.elements == found.whole - 5
+    (pooled,) = survey(residual()).weak
+    assert (pooled.name, pooled.elements) == ("v0", 16)
+    assert 0 < pooled.bits <= np.log2(float(math.factorial(16)))  # places alone: variances keep their signs
+    few = net(
+        "(float[n,3] x) => (float[n,2] y) { y = MatMul (x, w) }", weights={"w": np.float32([[1, 1], [1, -1], [0, 2]])}
+    )
+    (weak,) = survey(few).weak
+    # 6! / 4! orders of the absolute values 1 1 1 1 0 2, and five signs
+    assert (weak.name, weak.elements, round(weak.bits, 6)) == ("w", 6, round(np.log2(30) + 5, 6))
+
+
+def test_refusals(tmp_path: Path) -> None:
+    model = residual()
+    locked = lock(model, KEY)
+    for source, code in (
+        (locked, "E836"),
+        (3, "E836"),
+        (net("(float[n] x) => (float[n] y) { y = Relu (x) }", weights={}), "E836"),
+    ):
+        with pytest.raises(ConfigError, match=code):
+            lock(source, KEY)
+    with pytest.raises(ConfigError, match="E800"):
+        lock(model, b"short")
+    with pytest.raises(ArtifactRefused, match="E837"):
+        unlock(model, KEY)
+    moved = onnx.ModelProto.FromString(locked.SerializeToString())
+    del moved.graph.initializer[0]
+    with pytest.raises(ArtifactRefused, match="E837"):
+        unlock(moved, KEY)
+    for value in (
+        "{",
+        "[]",
+        '{"format":2,"roles":"-","salt":""}',
+        '{"format":1,"roles":"x","salt":"' + "0" * 64 + '"}',
+    ):
+        moved = onnx.ModelProto.FromString(locked.SerializeToString())
+        moved.metadata_props[-1].value = value
+        with pytest.raises(ArtifactRefused, match="E837"):
+            unlock(moved, KEY)
+    onnx.save(residual(), tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    assert np.array_equal(answers(unlock(lock(tmp_path / "m.onnx", KEY), KEY))[0], answers(model)[0])
+    outside = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    with pytest.raises(ConfigError, match="other files"):
+        lock(outside, KEY)
+
+
+def accuracy(model: onnx.ModelProto, images: np.ndarray, labels: np.ndarray) -> float:
+    opened = session(model)
+    name = opened.get_inputs()[0].name
+    return float(
+        np.mean([opened.run(None, {name: one[None]})[0].argmax() == y for one, y in zip(images, labels, strict=True)])
+    )
+
+
+@pytest.mark.statistical
+def test_wrong_keys_are_at_chance_on_real_digits(shared: Path) -> None:
+    """20 keys on 300 digits: within 3 points of 10 %. Over the keys the mean has a deviation of about half a point."""
+    folder = shared / "data/mnist"
+    images = np.frombuffer(gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())[16:], np.uint8)
+    labels = np.frombuffer(gzip.decompress((folder / "t10k-labels-idx1-ubyte.gz").read_bytes())[8:], np.uint8)
+    balanced = np.concatenate([np.flatnonzero(labels == digit)[:30] for digit in range(10)])
+    inputs = images.reshape(-1, 784, 1)[balanced].astype(np.float32) / 255
+    model = onnx.load(shared / "models/mnist_fc_256x2.onnx")
+    locked = lock(model, KEY)
+    right = unlock(locked, KEY)
+    assert arrays(right).keys() == arrays(model).keys()
+    assert accuracy(right, inputs, labels[balanced]) == accuracy(model, inputs, labels[balanced]) > 0.95
+    wrong = [accuracy(unlock(locked, Stream(WRONG, n).bytes(32)), inputs, labels[balanced]) for n in range(20)]
+    assert abs(np.mean(wrong) - 0.1) < 0.03
