@@ -105,6 +105,7 @@ class Writer:
         description = Description(content=content, size=size, metadata=dict(metadata or {}))
         self.header = _header(description, dict(public or {}), recipients, self._keys, salt, suite, chunk_size)
         region = headers.build(self.header, self._keys)
+        cipher = ChunkCipher(self._keys, self.header.fixed)
         self.foot: Foot | None = None
         self._size = size
         self._stream = size if size is None or not pad else padded(size)
@@ -114,13 +115,11 @@ class Writer:
         self._index = 0
         self._sign = sign
         self._tree = merkle.Tree()
-        self._leaves = tempfile.SpooledTemporaryFile(_LEAVES_IN_MEMORY) if sign else None  # noqa: SIM115  closed by _close
-        self._open = True
-        self._pipeline = Pipeline(
-            ChunkCipher(self._keys, self.header.fixed), chunk_size, self._emit, hashed=sign is not None, threads=threads
-        )
         self._draft = Draft(target, mode=mode) if isinstance(target, Path) else None
         self._sink: Sink = self._draft or cast("Sink", target)
+        self._leaves = tempfile.SpooledTemporaryFile(_LEAVES_IN_MEMORY) if sign else None  # noqa: SIM115  closed by _close
+        self._pipeline = Pipeline(cipher, chunk_size, self._emit, hashed=sign is not None, threads=threads)
+        self._open = True
         try:
             self._put(memoryview(region))
         except BaseException:

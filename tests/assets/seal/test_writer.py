@@ -1,0 +1,355 @@
+"""Writing: whole or not at all, in any pieces, on any number of threads, and never twice under one nonce."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import io
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from assets.seal.harness import CHUNK, KEY, PUBLIC, SIGNER, Recorder, content, streamed
+from assets.seal.naive_sealed import Naive, open_naively, padme
+from vambrace.assets.seal import statement, writer
+from vambrace.assets.seal.header import Fixed
+from vambrace.assets.seal.recipients import as_recipient
+from vambrace.assets.seal.suites import Suite
+from vambrace.assets.seal.writer import Writer
+from vambrace.core import files
+from vambrace.errors import ConfigError, ResourceError
+
+TO = [as_recipient(KEY)]
+BORDERS = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 1, 2 * CHUNK, 3 * CHUNK + 5]
+
+
+def sign(fixed: Fixed, count: int, stream: int, root: bytes) -> bytes:
+    return statement.make(SIGNER, fixed, count, stream, root, "A. Smith", "release", "2026-01-01T00:00:00Z")
+
+
+def sealed(data: bytes, **options: Any) -> bytes:
+    sink = Recorder()
+    with Writer(sink, TO, chunk_size=CHUNK, **options) as file:
+        file.write(data)
+    return bytes(sink.data)
+
+
+def fixed_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so can two files be compared byte by byte."""
+    monkeypatch.setattr(writer, "new_file_key", lambda: b"f" * 32)
+    monkeypatch.setattr(writer, "new_salt", lambda: b"s" * 32)
+
+
+# What it writes.
+
+
+@pytest.mark.parametrize("size", BORDERS)
+@pytest.mark.parametrize("options", [{}, {"sign": sign, "pad": True}, {"suite": Suite.SM4_GCM}])
+def test_the_page_reads_it(size: int, options: dict[str, Any]) -> None:
+    data = content(size)
+    found = open_naively(sealed(data, size=size, metadata={"a": 1}, public={"b": 2}, content="tensors", **options), KEY)
+    assert found["content"] == data
+    assert found["description"] == {"content": "tensors", "size": size, "metadata": {"a": 1}}
+    assert (found["text"]["public"], found["text"]["epoch"]) == ({"b": 2}, 0)
+    assert found["stream"] == (padme(size) if options.get("pad") else size)
+    if "sign" in options:
+        assert found["statement"]["name"] == "A. Smith"
+
+
+@pytest.mark.parametrize("suite", Suite)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_chunks_and_trailer_are_those_of_the_page(suite: Suite, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed_keys(monkeypatch)
+    data = content(5 * CHUNK + 5)
+    _, records, trailer = Naive(data, suite=suite).parts()
+    assert sealed(data, size=len(data), suite=suite, threads=threads)[65_536:] == b"".join(records) + trailer
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_pieces_make_no_difference(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed_keys(monkeypatch)
+    data, rng = content(9 * CHUNK + 5), random.Random(1)
+    whole = sealed(data, sign=sign)[65_536:]
+    for most in (1000, CHUNK, 3 * CHUNK, 20 * CHUNK):
+        sink, at = Recorder(), 0
+        with Writer(sink, TO, chunk_size=CHUNK, sign=sign, threads=threads) as file:
+            while at < len(data):
+                step = rng.randint(1, most)
+                buffer = bytearray(data[at : at + step])
+                assert file.write(buffer) == len(buffer)
+                buffer[:] = bytes(len(buffer))  # a caller may use its buffer again
+                at += step
+        assert sink.data[65_536:] == whole
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("size", BORDERS)
+def test_a_stream_is_copied(threads: int, size: int) -> None:
+    data, sink = content(size), Recorder()
+    with Writer(sink, TO, chunk_size=CHUNK, threads=threads) as file:
+        assert file.copy_from(io.BytesIO(data)) == size
+        assert file.copy_from(io.BytesIO(b"more")) == 4
+    assert open_naively(bytes(sink.data), KEY)["content"] == data + b"more"
+
+
+def test_an_unknown_size_is_null() -> None:
+    found = open_naively(sealed(b"abc"), KEY)
+    assert found["description"]["size"] is None
+    assert found["content"] == b"abc"
+
+
+def test_any_contiguous_buffer() -> None:
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    sink = Recorder()
+    with Writer(sink, TO) as file:
+        assert file.write(array) == 48
+        assert file.write(np.empty((0, 4))) == 0
+        assert file.write(memoryview(array)[:1]) == 16
+        with pytest.raises(TypeError):
+            file.write("text")  # type: ignore[arg-type]
+    assert open_naively(bytes(sink.data), KEY)["content"] == array.tobytes() + array[:1].tobytes()
+
+
+def test_the_signer_is_asked_once_about_the_whole() -> None:
+    asked: list[tuple[Fixed, int, int, bytes]] = []
+
+    def ask(*about: Any) -> bytes:
+        asked.append(about)
+        return sign(*about)
+
+    data = sealed(content(2 * CHUNK + 1), sign=ask)
+    ((fixed, count, stream, root),) = asked
+    found = open_naively(data, KEY)
+    assert (fixed.pack(), count, stream, root) == (data[:112], 3, 2 * CHUNK + 1, found["root"])
+    assert streamed(data, signers=[PUBLIC]).code == ""
+
+
+def test_nothing_is_used_twice() -> None:
+    """Key, salt and every nonce of a file are its own."""
+    headers = [sealed(b"abc")[:80] for _ in range(20)]
+    assert len({header[16:48] for header in headers}) == 20
+    assert len({header[48:80] for header in headers}) == 20
+    same = sealed(b"x" * 3 * CHUNK)
+    records = [same[65_536 + i * (CHUNK + 20) :][4:CHUNK] for i in range(3)]
+    assert len(set(records)) == 3
+
+
+# Where it writes.
+
+
+def test_a_file_is_there_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.sealed"
+    path.write_bytes(b"old")
+    with Writer(path, TO, mode=0o600) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert open_naively(path.read_bytes(), KEY)["content"] == b"new"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["a.sealed"]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_nothing_is_left_of_one_that_failed(threads: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.sealed"
+
+    def interrupted() -> None:
+        with Writer(path, TO, threads=threads, chunk_size=CHUNK) as file:
+            file.write(content(4 * CHUNK))
+            raise KeyboardInterrupt
+
+    def unsigned() -> None:
+        with Writer(path, TO, sign=lambda *_: b"", threads=threads) as file:
+            file.write(b"abc")
+
+    def forgotten() -> None:
+        Writer(path, TO, threads=threads).write(b"abc")
+        gc.collect()
+
+    for work, error in ((interrupted, KeyboardInterrupt), (unsigned, ConfigError), (forgotten, None)):
+        if error:
+            with pytest.raises(error):
+                work()
+        else:
+            work()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_every_call_of_the_system_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(files.System):
+        calls, at = 0, 0
+
+        def _call(self) -> None:
+            self.calls += 1
+            if self.calls == self.at:
+                raise OSError(errno.ENOSPC, "full")
+
+        def write(self, fd: int, data: Any) -> int:
+            self._call()
+            return super().write(fd, data)
+
+        def fsync(self, fd: int) -> None:
+            self._call()
+            super().fsync(fd)
+
+        def replace(self, source: Path, target: Path) -> None:
+            self._call()
+            super().replace(source, target)
+
+    path, before = tmp_path / "a", len(os.listdir("/proc/self/fd"))
+    for at in range(1, 100):
+        path.write_bytes(b"old")
+        shim = Failing()
+        shim.at = at
+        monkeypatch.setattr(files, "system", shim)
+        try:
+            with Writer(path, TO, chunk_size=CHUNK, sign=sign) as file:
+                file.write(content(2 * CHUNK))
+        except ResourceError:
+            assert path.read_bytes() == b"old" or shim.calls == 9  # the folder's own fsync
+        else:
+            break
+        assert [each.name for each in tmp_path.iterdir()] == ["a"]
+    # Header, two chunks, leaves, statement, foot, the file's fsync, its name, the folder's fsync.
+    assert at == 10
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_naively(path.read_bytes(), KEY)["content"] == content(2 * CHUNK)
+
+
+def test_a_stream_that_takes_little_and_one_that_says_nothing() -> None:
+    class Little(Recorder):
+        def write(self, data: bytes | memoryview) -> int:
+            return super().write(data[:1000])
+
+    class Silent(Recorder):
+        def write(self, data: bytes | memoryview) -> None:  # type: ignore[override]
+            super().write(data)
+
+    for sink in (Little(), Silent()):
+        with Writer(sink, TO, chunk_size=CHUNK) as file:
+            file.write(content(CHUNK + 1))
+        assert open_naively(bytes(sink.data), KEY)["content"] == content(CHUNK + 1)
+
+
+def test_a_stream_that_takes_no_more() -> None:
+    class Full(io.RawIOBase):
+        def __init__(self, answer: int | None) -> None:
+            self.answer = answer
+            self.room = 70_000
+
+        def write(self, data: Any) -> int | None:
+            self.room -= len(data)
+            return len(data) if self.room > 0 else self.answer
+
+    for answer in (0, None):
+        with pytest.raises(BlockingIOError), Writer(Full(answer), TO, chunk_size=CHUNK) as file:
+            file.write(content(2 * CHUNK))
+
+
+def test_what_a_broken_writer_put_into_a_stream_is_refused() -> None:
+    sink = Recorder()
+    file = Writer(sink, TO, chunk_size=CHUNK)
+    file.write(content(2 * CHUNK + 1))
+    file.abort()
+    assert streamed(bytes(sink.data)).code == "E706"
+
+
+# What it refuses.
+
+
+@pytest.mark.parametrize("size", [3, CHUNK + 3])
+def test_the_announced_size_is_kept(size: int, tmp_path: Path) -> None:
+    for write in (size - 1, size + 1, 0):
+        path = tmp_path / "a"
+        with pytest.raises(ConfigError, match="E715"), Writer(path, TO, size=size, chunk_size=CHUNK) as file:
+            file.write(content(write))
+        assert list(tmp_path.iterdir()) == []
+        with pytest.raises(ConfigError, match="E715"), Writer(path, TO, size=size, chunk_size=CHUNK) as file:
+            file.copy_from(io.BytesIO(content(write)))
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_after_the_end_nothing_is_written() -> None:
+    sink = Recorder()
+    file = Writer(sink, TO)
+    file.write(b"abc")
+    file.finish()
+    size = len(sink.data)
+    for late in (lambda: file.write(b""), file.finish, lambda: file.copy_from(io.BytesIO(b"x"))):
+        with pytest.raises(ConfigError, match="E715: more content for a file that is finished"):
+            late()
+    file.abort()
+    assert len(sink.data) == size
+
+
+def test_a_file_has_so_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=f"E712: {2**48 + 1} bytes in chunks of 65536"):
+        Writer(Recorder(), TO, size=2**48 + 1, chunk_size=CHUNK)
+    monkeypatch.setattr(writer, "MOST_CHUNKS", 2)
+    assert len(sealed(content(2 * CHUNK))) > 0
+    with pytest.raises(ConfigError, match="E715"), Writer(Recorder(), TO, chunk_size=CHUNK) as file:
+        file.write(content(2 * CHUNK + 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"suite": 5}, "E712"),
+        ({"suite": "AES"}, "E712"),
+        ({"chunk_size": 1000}, "E712"),
+        ({"chunk_size": 2**25}, "E712"),
+        ({"threads": 0}, "E712"),
+        ({"pad": True}, "E712"),
+        ({"size": -1}, "E712"),
+        ({"size": 2**60}, "E712"),
+        ({"content": "pickle"}, "E714"),
+        ({"metadata": {"a": b""}}, "E714"),
+        ({"metadata": {"expires": "soon"}}, "E714"),
+        ({"metadata": {"a": float("nan")}}, "E105"),
+        ({"metadata": {"a": "x" * 60_000}}, "E714"),
+        ({"public": {"a": {1: 2}}}, "E105"),
+        ({"public": {"licence": 1}}, "E714"),
+        ({"public": {"a": "x" * 65_300}}, "E714"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict[str, Any], code: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=code):
+        Writer(tmp_path / "a", TO, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [0, 65])
+def test_so_many_recipients(count: int) -> None:
+    with pytest.raises(ConfigError, match=f"E712: {count} recipients"):
+        Writer(Recorder(), TO * count)
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="E601"):
+        Writer(tmp_path / "none" / "a", TO)
+    (tmp_path / "folder" / "full").mkdir(parents=True)
+    with pytest.raises(ResourceError, match="E601"), Writer(tmp_path / "folder", TO) as file:
+        file.write(b"abc")
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+
+
+def test_leaves_beyond_memory_go_to_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_LEAVES_IN_MEMORY", 64)
+    monkeypatch.setattr(writer, "_PIECE", 50)
+    data = sealed(content(6 * CHUNK), sign=sign)
+    assert open_naively(data, KEY)["statement"]
+    assert streamed(data, signers=[PUBLIC]).code == ""
+
+
+def test_nothing_secret_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed_keys(monkeypatch)
+    sink = Recorder()
+    file = Writer(sink, TO, metadata={"hidden": "words that nobody else reads"})
+    shown = f"{file!r} {vars(file)!r} {file.header!r}"
+    assert "f" * 32 not in shown
+    assert "nobody else" not in shown
+    assert b"nobody else" not in sink.data
+    file.abort()
