@@ -252,7 +252,7 @@ def test_a_change_that_was_not_begun_is_finished(path: Path) -> None:
     assert finish(path, B) is False
 
 
-@pytest.mark.parametrize("identity", [A, B])
+@pytest.mark.parametrize("identity", [A, B], ids=["old", "new"])
 def test_a_change_that_was_half_done_is_finished(path: Path, identity: bytes) -> None:
     put(path, A)
     old, new = changed(path, B)

@@ -64,7 +64,7 @@ def test_several_signers_are_accepted(path: Path) -> None:
     assert verify(path, KEY.public_key()).proven
 
 
-@pytest.mark.parametrize("accepted", [STRANGER, [STRANGER], None])
+@pytest.mark.parametrize("accepted", [STRANGER, [STRANGER], None], ids=["one", "several", "none"])
 def test_by_an_unknown_key(path: Path, accepted: Any) -> None:
     with pytest.raises(ArtifactRefused, match="E743") as caught:
         verify(path, accepted)
@@ -153,6 +153,29 @@ def test_one_byte_more_or_less(path: Path) -> None:
         path.write_bytes(changed)
         with pytest.raises(ArtifactRefused, match="E70"):
             verify(path, SIGNER)
+
+
+def test_bytes_put_in_between(path: Path) -> None:
+    data = path.read_bytes()
+    leaves, said = parts(data)
+    end = len(data) - FOOT_BYTES
+    for at in (HEADER_BYTES, end - len(said) - len(leaves), end - len(said), end):
+        path.write_bytes(data[:at] + bytes(5) + data[at:])
+        with pytest.raises(ArtifactRefused, match="E707"):
+            verify(path, SIGNER)
+
+
+def test_a_frame_that_tells_another_size(path: Path) -> None:
+    """Only its signer could make such a file; it is refused all the same, because nobody can read it."""
+    data = bytearray(path.read_bytes())
+    leaves, _ = parts(data)
+    data[HEADER_BYTES] ^= 1
+    leaves = merkle.leaf(data[HEADER_BYTES:][: CHUNK + OVERHEAD]) + leaves[32:]
+    foot, fixed = foot_of(data), parse(data[:HEADER_BYTES]).fixed
+    said = statement.make(KEY, fixed, foot.chunks, foot.stream, merkle.root(leaves), "", "", "2026-04-02T18:15:30Z")
+    path.write_bytes(with_trailer(bytes(data), leaves, said))
+    with pytest.raises(ArtifactRefused, match="E705: chunk 0 has another frame"):
+        verify(path, SIGNER)
 
 
 def test_a_link_and_an_interrupted_change(path: Path, tmp_path: Path) -> None:
