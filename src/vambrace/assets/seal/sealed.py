@@ -19,7 +19,7 @@ from vambrace.assets.seal.header import HEADER_BYTES
 from vambrace.assets.seal.incoming import read_trailer
 from vambrace.assets.seal.opening import open_header, read_sidecar
 from vambrace.assets.seal.padding import is_zero
-from vambrace.assets.seal.refusals import added, contradictory, cut_short, damaged_trailer
+from vambrace.assets.seal.refusals import added, contradictory, cut_short
 from vambrace.assets.seal.source import FileSource
 from vambrace.assets.seal.trailer import FOOT_BYTES, Foot, Leaves, TrailerMac
 from vambrace.core.options import require
@@ -276,4 +276,4 @@ class Sealed:
             read_trailer(source.stream(at), self._opened, index, total)
         except ArtifactRefused as error:
             return error
-        return damaged_trailer("a trailer whose numbers do not fit each other")
+        return contradictory("a foot whose numbers do not fit each other", "the numbers of these chunks")
