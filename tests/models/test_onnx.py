@@ -247,7 +247,7 @@ def test_bytes_that_are_no_model(file: Path, data: bytes, code: str) -> None:
 
 def test_a_file_above_the_size_of_a_message(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(file)
-    monkeypatch.setattr("vambrace.models.onnx.MOST_BYTES", 10)
+    monkeypatch.setattr("vambrace.models.onnx_file.MOST_BYTES", 10)
     with pytest.raises(ModelRefused, match="E231"):
         vambrace.load(file)
 

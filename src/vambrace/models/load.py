@@ -26,12 +26,14 @@ import torch
 from vambrace.core.access import Bounds
 from vambrace.errors import ConfigError, ModelRefused
 from vambrace.models.checkpoint import read_checkpoint, refusal, scan_checkpoint
+from vambrace.models.containers import kind_of_container, open_container
 from vambrace.models.contract import Identity
 from vambrace.models.executable import open_accepted, refuse_executable
 from vambrace.models.factory import Built, build, root_of
 from vambrace.models.formats import Format, identify
 from vambrace.models.normalise import Normalisation
 from vambrace.models.onnx import load_onnx
+from vambrace.models.onnx_file import check_onnx
 from vambrace.models.safetensors import read_safetensors
 from vambrace.models.state import fill, pick
 from vambrace.models.torch import from_torch
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from vambrace.core.contract import InputContract
     from vambrace.models.contract import Model, Outputs
+    from vambrace.models.onnx_file import Checked
     from vambrace.models.pickles import Scan
 
 __all__ = ["Source", "Trust", "load", "load_model"]
@@ -111,6 +114,8 @@ class _Recipe:
     sha256: str
     base: Path
     input_shape: tuple[int | None, ...] | None
+    identity: object = None
+    signer: object = None
 
 
 def load(
@@ -129,6 +134,8 @@ def load(
     trust_artifacts: Sequence[str] = (),
     sha256: str | None = None,
     input_shape: Sequence[int] | None = None,
+    identity: object = None,
+    signer: object = None,
 ) -> Model:
     """The model in a file, ready to be assessed.
 
@@ -149,10 +156,13 @@ def load(
         sha256: refuse the file unless it has this hash.
         input_shape: shape of one sample as the caller feeds it; an ONNX model that takes vectors then gets it
             flattened.
+        identity: what opens a sealed file, which holds safetensors or ONNX; see `vambrace.assets.seal.load`.
+        signer: who must have signed a sealed file, see there; None: nobody has to.
 
     Raises:
         ModelRefused: E200 to E239, for a file or factory that is unsafe, unreadable or does not fit.
-        ConfigError: E114, E115, E117, E118 for arguments that cannot be used.
+        ArtifactRefused: for a sealed file that is damaged, forged, or opened by nothing that was given.
+        ConfigError: E114, E115, E117, E118, E770, E771 for arguments that cannot be used.
         MissingExtra: E112, for an ONNX model without the extra.
     """
     roots = (root_of(factory),) if isinstance(factory, str) and factory else ()
@@ -173,6 +183,8 @@ def load(
             sha256=_hash(sha256) if sha256 else "",
             base=Path.cwd(),
             input_shape=None if input_shape is None else tuple(input_shape),
+            identity=identity,
+            signer=signer,
         ),
     )
 
@@ -229,7 +241,15 @@ def _load(path: Path | None, recipe: _Recipe) -> Model:
                 fix="give the path of the model, or a factory that returns a network with its weights",
             )
         return _assessable(_build(recipe, recipe.factory), str(recipe.factory), recipe)
-    form = identify(path)
+    container = kind_of_container(path)
+    if not container and (recipe.identity is not None or recipe.signer is not None):
+        raise ConfigError(
+            "E771",
+            seen=f"an identity or a signer for {path.name}, which is not sealed",
+            expected="a sealed file",
+            fix="drop them if the plain file is meant; whoever replaced a sealed file by it has proven nothing",
+        )
+    form = None if container else identify(path)
     if recipe.sha256 and (found := _file_sha256(path)) != recipe.sha256:
         raise ModelRefused(
             "E203",
@@ -237,37 +257,58 @@ def _load(path: Path | None, recipe: _Recipe) -> Model:
             expected=f"the pinned {recipe.sha256}",
             fix="get the pinned file, or change sha256 if you changed the model on purpose",
         )
+    if form is None:
+        return _contained(path, container, recipe)
     if form.kind == "onnx":
-        return load_onnx(
-            path,
-            bounds=recipe.bounds,
-            normalise=Normalisation(recipe.mean, recipe.std),
-            outputs=recipe.outputs,
-            input_shape=recipe.input_shape,
-            device=recipe.device,
-        )
+        return _onnx(path, recipe)
     scan = scan_checkpoint(path, form) if form.kind in {"checkpoint", "legacy"} else None
     if form.is_executable or (scan is not None and scan.foreign):
         return _assessable(_accepted(path, form, scan, recipe), path.name, recipe)
+    if form.kind == "safetensors":
+        return _filled(lambda: read_safetensors(path), path.name, recipe, flat=True)
+    return _filled(lambda: read_checkpoint(path, form, scan), path.name, recipe, flat=False)
+
+
+def _contained(path: Path, container: str, recipe: _Recipe) -> Model:
+    """The model in a container: what it holds is never written anywhere."""
+    content = open_container(path, container, identity=recipe.identity, signer=recipe.signer)
+    if isinstance(content, bytes):
+        return _onnx(check_onnx(content, path.name), recipe)
+    return _filled(lambda: content, path.name, recipe, flat=True)
+
+
+def _onnx(source: Path | Checked, recipe: _Recipe) -> Model:
+    return load_onnx(
+        source,
+        bounds=recipe.bounds,
+        normalise=Normalisation(recipe.mean, recipe.std),
+        outputs=recipe.outputs,
+        input_shape=recipe.input_shape,
+        device=recipe.device,
+    )
+
+
+def _filled(read: Callable[[], object], name: str, recipe: _Recipe, *, flat: bool) -> Model:
+    """The factory's network with the weights that `read` gives; `flat`: they have no inner tables."""
     if recipe.factory is None:
         raise ModelRefused(
             "E204",
-            seen=f"{path.name} holds weights only, and no factory says what network they belong to",
+            seen=f"{name} holds weights only, and no factory says what network they belong to",
             expected="a factory",
             fix="add --factory pkg.mod:fn (factory=...), a function that returns the network",
         )
-    weights = read_safetensors(path) if form.kind == "safetensors" else read_checkpoint(path, form, scan)
-    if form.kind == "safetensors" and recipe.state_key:
+    weights = read()
+    if flat and recipe.state_key:
         raise ModelRefused(
             "E209",
-            seen=f"state_key {recipe.state_key!r} for {path.name}",
+            seen=f"state_key {recipe.state_key!r} for {name}",
             expected="none: a safetensors file has no inner tables",
             fix="drop --state-key",
         )
     built = _build(recipe, recipe.factory)
     state = pick(weights, state_key=recipe.state_key, network=built.network)
-    fill(built.network, state, strip_prefix=recipe.strip_prefix, name=path.name)
-    return _assessable(built, path.name, recipe)
+    fill(built.network, state, strip_prefix=recipe.strip_prefix, name=name)
+    return _assessable(built, name, recipe)
 
 
 def _accepted(path: Path, form: Format, scan: Scan | None, recipe: _Recipe) -> Built:

@@ -1,8 +1,8 @@
-"""ONNX models through onnxruntime on the CPU: scores, no gradients. The only file that imports onnx and onnxruntime.
+"""ONNX models through onnxruntime on the CPU: scores, no gradients. The only file that imports onnxruntime.
 
-Before the runtime sees a byte, the file is read once, walked for depth and size (`vambrace.models.wire`), parsed, and
-every tensor and operator in it is checked (`vambrace.models.external`). The runtime then gets the checked bytes and the
-mapped external files, and opens nothing itself. It runs with fixed threads, one operator at a time.
+Before the runtime sees a byte, the file is read once and checked (`vambrace.models.onnx_file`). The runtime then gets
+the checked bytes and the mapped external files, and opens nothing itself. It runs with fixed threads, one operator at a
+time.
 
 Shapes. The first dimension is the batch. A model that fixes it to b runs b rows at a time: with b = 1, as many exports
 have, row by row, which is slow but exact; with b > 1, the last rows are filled up by repeating one of them and cut off
@@ -13,42 +13,34 @@ differs from the model's only by sizes of 1, or the model takes plain vectors, s
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from vambrace.core.access import Access, Bounds
 from vambrace.core.extras import require
-from vambrace.errors import ConfigError, ModelMisbehaved, ModelRefused
+from vambrace.errors import ConfigError, ModelMisbehaved
 from vambrace.models.contract import Identity
-from vambrace.models.external import check_domains, external_tensors, inline, map_files
+from vambrace.models.onnx_file import Checked, read_onnx, refuse, short
 from vambrace.models.outputs import checked_logits
 from vambrace.models.torch import usable_device
-from vambrace.models.wire import Broken, TooLarge, layout_of, walk
 
 if TYPE_CHECKING:
-    import mmap
 
     from torch import Tensor
 
     from vambrace.models.contract import Outputs
     from vambrace.models.normalise import Normalisation
 
-__all__ = ["Checked", "MOST_BYTES", "OnnxModel", "load_onnx", "onnx_package", "parse_onnx", "read_onnx"]
+__all__ = ["OnnxModel", "load_onnx"]
 
-MOST_BYTES = 2**31 - 1
-"""The most a protobuf message can hold; larger models keep their weights in other files."""
-
-_GRAPH = 7
 _TYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 
 
 def load_onnx(
-    path: Path,
+    source: Path | Checked,
     *,
     bounds: Bounds | tuple[float | Tensor, float | Tensor] | None,
     normalise: Normalisation,
@@ -56,10 +48,10 @@ def load_onnx(
     input_shape: tuple[int | None, ...] | None = None,
     device: str | torch.device = "cpu",
 ) -> OnnxModel:
-    """The checked model at `path`.
+    """The checked model at a path, or one that was checked before.
 
     Args:
-        path: an .onnx file.
+        source: an .onnx file, or what `check_onnx` gave for its bytes.
         bounds: the box of valid inputs, before normalisation.
         normalise: done before the model.
         outputs: what the model emits, "logits" or "probabilities".
@@ -78,13 +70,14 @@ def load_onnx(
             "E115", seen=f"device {device} for an ONNX model", expected="cpu", fix="drop --device for ONNX models"
         )
     runtime = require("onnxruntime", extra="onnx")
-    checked = read_onnx(path)
+    checked = read_onnx(source) if isinstance(source, Path) else source
+    name = checked.name
     data = checked.model.SerializeToString() if checked.data is None else checked.data
     files, weights = checked.files, checked.sha256
     del checked
-    session = _session(data, files, path.name, runtime)
+    session = _session(data, files, name, runtime)
     identity = Identity(
-        name=path.name, kind="onnx", weights=weights, source=None, detail={"outputs": outputs, **normalise.as_json()}
+        name=name, kind="onnx", weights=weights, source=None, detail={"outputs": outputs, **normalise.as_json()}
     )
     return OnnxModel(
         session,
@@ -94,56 +87,6 @@ def load_onnx(
         input_shape=input_shape,
         identity=identity,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Checked:
-    """A model file that was read and checked.
-
-    Attributes:
-        model: the onnx.ModelProto.
-        data: the bytes of the file, or None where tensors of other files were moved into the model.
-        files: external files by location; initializers of the main graph may lie there.
-        sha256: of the file and its external files.
-    """
-
-    model: Any
-    data: bytes | None
-    files: dict[str, mmap.mmap | bytes]
-    sha256: str
-
-
-def onnx_package() -> Any:  # noqa: ANN401  a module has no narrower type
-    """The package onnx, or MissingExtra E112."""
-    return require("onnx", extra="onnx")
-
-
-def read_onnx(path: Path, *, whole: bool = False) -> Checked:
-    """Read and check a model file and what it keeps in other files; nothing runs.
-
-    Args:
-        path: an .onnx file.
-        whole: move the initializers of the main graph into the model as well, so that `files` is of no use.
-
-    Raises:
-        MissingExtra: E112, without the extra.
-        ModelRefused: E230 to E235, as `load_onnx`.
-    """
-    if path.stat().st_size > MOST_BYTES:
-        _refuse(
-            "E231", path.name, f"has {path.stat().st_size} bytes", "at most 2 GiB, with larger weights in other files"
-        )
-    data = path.read_bytes()
-    model = parse_onnx(data, path.name)
-    check_domains(model, path.name)
-    tensors = external_tensors(model, path.name)
-    # A link to the model is the user's own choice; what counts is the folder he named.
-    files = map_files(tensors, path.parent, path.name)
-    digest = hashlib.sha256(data)
-    for location in sorted(files):
-        digest.update(location.encode() + b"\0" + hashlib.sha256(files[location]).digest())
-    moved = inline(model, tensors, files, whole=whole)
-    return Checked(model=model, data=None if moved else data, files=files, sha256=digest.hexdigest())
 
 
 class OnnxModel:
@@ -169,11 +112,11 @@ class OnnxModel:
         inputs, given = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or inputs[0].type not in _TYPES or not inputs[0].shape:
             shown = ", ".join(f"{item.name} {item.type}{item.shape}" for item in inputs[:3])
-            _refuse("E237", name, f"takes {shown or 'no input'}", "one floating tensor with a batch dimension")
+            refuse("E237", name, f"takes {shown or 'no input'}", "one floating tensor with a batch dimension")
         scores = [item for item in given if item.type in _TYPES and (not item.shape or len(item.shape) == 2)]
         if len(scores) != 1:
             shown = ", ".join(f"{item.name} {item.type}{item.shape}" for item in given[:3])
-            _refuse("E237", name, f"gives {shown}", "one floating output (n, k)")
+            refuse("E237", name, f"gives {shown}", "one floating output (n, k)")
         self.calls = 0
         self.rows = 0
         self._session = session
@@ -190,7 +133,7 @@ class OnnxModel:
         self._stated = input_shape
         whole = _known(input_shape)
         if whole is not None and not _fits(whole, self._taken) and not _may_reshape(whole, self._taken):
-            _refuse(
+            refuse(
                 "E238",
                 name,
                 f"takes samples of shape {_dimensions(self._taken)}, and they have {_dimensions(whole)}",
@@ -304,7 +247,7 @@ class OnnxModel:
             raise ModelMisbehaved(
                 "E406",
                 seen=f"{self._identity.name} raised {type(error).__name__} "
-                f"on inputs of shape {tuple(fed.shape)}: {_short(error)}",
+                f"on inputs of shape {tuple(fed.shape)}: {short(error)}",
                 expected="scores (n, k)",
                 fix="run one batch by hand with onnxruntime; if only single rows work, "
                 "export with a free batch dimension (dynamic_axes or dynamic_shapes)",
@@ -313,28 +256,6 @@ class OnnxModel:
 
     def __repr__(self) -> str:
         return f"OnnxModel({self._identity.name!r}, outputs={self._outputs!r})"
-
-
-def parse_onnx(data: bytes, name: str) -> Any:  # noqa: ANN401
-    """The onnx.ModelProto in some bytes, walked for depth and size before it is built; `name` is for messages.
-
-    Raises:
-        ModelRefused: E230 no ONNX or cut off; E231 too large or nested too deeply.
-    """
-    onnx = onnx_package()
-    try:
-        shape = walk(data, layout_of(onnx.ModelProto.DESCRIPTOR))
-        if _GRAPH not in shape.top:
-            _refuse("E230", name, "has no graph", "an ONNX model")
-        return onnx.ModelProto.FromString(data)
-    except ModelRefused:
-        raise
-    except TooLarge as error:
-        _refuse("E231", name, f"is {error}", "a model of ordinary depth and size")
-    except Broken as error:
-        _refuse("E230", name, f"is no whole ONNX model ({error})", "an ONNX model")
-    except Exception as error:  # protobuf's DecodeError, without importing protobuf for its name
-        _refuse("E230", name, f"is no ONNX model ({_short(error)})", "an ONNX model")
 
 
 def _session(data: bytes, files: dict[str, Any], name: str, runtime: Any) -> Any:  # noqa: ANN401
@@ -353,7 +274,7 @@ def _session(data: bytes, files: dict[str, Any], name: str, runtime: Any) -> Any
     try:
         return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's errors share no base class
-        _refuse("E236", name, f"cannot be used by onnxruntime ({_short(error)})", "a valid ONNX model")
+        refuse("E236", name, f"cannot be used by onnxruntime ({short(error)})", "a valid ONNX model")
 
 
 def _fixed(size: object) -> int | None:
@@ -380,16 +301,3 @@ def _may_reshape(shape: tuple[int, ...], taken: tuple[int | None, ...]) -> bool:
 
 def _dimensions(shape: tuple[int | None, ...] | None) -> str:
     return ", ".join("any" if size is None else str(size) for size in shape or ())
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-def _refuse(code: str, name: str, seen: str, expected: str, fix: str = "") -> NoReturn:
-    raise ModelRefused(
-        code,
-        seen=f"{name} {seen}",
-        expected=expected,
-        fix=fix or "export the model again with torch.onnx.export, and copy it whole",
-    )

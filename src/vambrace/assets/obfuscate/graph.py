@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from vambrace.models.onnx import onnx_package
+from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["Graph", "Node", "constant_of", "graph_from", "graph_proto", "reads_of"]
+__all__ = ["Graph", "Node", "constant_of", "graph_from", "graph_proto", "node_from", "node_proto", "reads_of"]
 
 # Weights with more values are left empty for shape inference, which reads only shapes and axes from weights.
 _SMALL = 1024
@@ -169,7 +169,7 @@ def graph_from(graph: Any, onnx: Any) -> Graph:  # noqa: ANN401
     for field in ("sparse_initializer", "quantization_annotation", "metadata_props"):
         getattr(extra, field).extend(getattr(graph, field))
     return Graph(
-        nodes=[_node(node, onnx) for node in graph.node],
+        nodes=[node_from(node, onnx) for node in graph.node],
         initialisers={each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer},
         inputs=_copies(graph.input),
         outputs=_copies(graph.output),
@@ -178,7 +178,8 @@ def graph_from(graph: Any, onnx: Any) -> Graph:  # noqa: ANN401
     )
 
 
-def _node(node: Any, onnx: Any) -> Node:  # noqa: ANN401
+def node_from(node: Any, onnx: Any) -> Node:  # noqa: ANN401
+    """An onnx.NodeProto taken apart."""
     made = Node(
         op=node.op_type,
         inputs=list(node.input),
@@ -208,14 +209,15 @@ def graph_proto(graph: Graph, onnx: Any, *, small: bool) -> Any:  # noqa: ANN401
             made.initializer.add(name=name, data_type=kind, dims=array.shape)
         else:
             made.initializer.append(onnx.numpy_helper.from_array(array, name))
-    made.node.extend(_node_proto(node, onnx, small=small) for node in graph.nodes)
+    made.node.extend(node_proto(node, onnx, small=small) for node in graph.nodes)
     made.input.extend(graph.inputs)
     made.output.extend(graph.outputs)
     made.value_info.extend(graph.infos)
     return made
 
 
-def _node_proto(node: Node, onnx: Any, *, small: bool) -> Any:  # noqa: ANN401
+def node_proto(node: Node, onnx: Any, *, small: bool = False) -> Any:  # noqa: ANN401
+    """The onnx.NodeProto of a node; `small` as for graphs."""
     made = onnx.NodeProto(op_type=node.op, input=node.inputs, output=node.outputs)
     # A field that is set to nothing is not the same message as one that is not set.
     texts = {"name": node.name, "domain": node.domain, "overload": node.overload, "doc_string": node.doc}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vambrace.assets.obfuscate.graph import graph_from, graph_proto
 from vambrace.errors import ConfigError
 from vambrace.models.external import check_domains
-from vambrace.models.onnx import MOST_BYTES, onnx_package, parse_onnx, read_onnx
+from vambrace.models.onnx_file import MOST_BYTES, onnx_package, parse_onnx, read_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vambrace.assets.obfuscate.graph import graph_proto
-from vambrace.models.onnx import onnx_package
+from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
-from vambrace.models.onnx import onnx_package
+from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,0 +1,148 @@
+"""Checkpoints of training that never lie on the disk in the clear: encrypted before they are flushed.
+
+    keep = seal.Checkpoints("checkpoints/", recipients=["team.pub"], keep=3)
+    for step, batch in enumerate(batches):
+        ...
+        if step % 1000 == 0:
+            keep(step, module=net, optimizer=optimizer)
+    step = keep.restore(identity="team.key", module=net, optimizer=optimizer)
+
+The training machine needs public keys only: what can be read there is what is in memory. State goes through the tree
+codec (`vambrace.core.tree`), so nested optimizer state is stored without a pickle.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from vambrace.assets.seal.loading import open_sealed
+from vambrace.assets.seal.saving import recipients_of
+from vambrace.assets.seal.writer import Writer
+from vambrace.core import files, tree
+from vambrace.core.options import require
+from vambrace.errors import ArtifactRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from torch import nn, optim
+
+    from vambrace.assets.seal.origin import Signer
+
+__all__ = ["Checkpoints"]
+
+_NAME: Final = re.compile(r"step-([0-9]{12})\.sealed")
+_KEYS: Final = ["extra", "module", "optimizer", "step"]
+
+
+class Checkpoints:
+    """Sealed checkpoints in a folder, the newest few of them; call it whenever one is due.
+
+    Args:
+        folder: where they lie, as `step-000000001000.sealed`.
+        recipients: who can open them; see `seal.save`.
+        keep: how many stay, the newest; 0: all.
+
+    Raises:
+        ConfigError: E712, for a negative `keep`; E723 or E724, for recipients.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, recipients: Sequence[object] | object, keep: int = 0) -> None:
+        require(keep >= 0, code="E712", seen=f"keep={keep}", expected="0 or more", fix="say how many stay, 0 for all")
+        self.folder = Path(folder)
+        self._recipients = recipients_of(recipients)
+        self._keep = keep
+
+    def __call__(
+        self,
+        step: int,
+        *,
+        module: nn.Module,
+        optimizer: optim.Optimizer | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Seal the state after `step` steps; older ones go when it is durable.
+
+        Args:
+            step: 0 to 10^12 - 1.
+            module: whose `state_dict` is stored.
+            optimizer: the same; None: none.
+            extra: numbers, texts, tensors, and lists, tuples and dicts of them.
+
+        Raises:
+            ConfigError: E109, for state that cannot be stored, by its path; E712, for a step that cannot be.
+            ResourceError: E601, when it cannot be written; older checkpoints are all there then.
+        """
+        require(0 <= step < 10**12, code="E712", seen=f"step {step}", expected="0 to 10^12 - 1", fix="count steps")
+        state = {
+            "step": step,
+            "module": dict(module.state_dict()),
+            "optimizer": None if optimizer is None else optimizer.state_dict(),
+            "extra": dict(extra or {}),
+        }
+        plain = tree.encode(state)
+        files.make_folder(self.folder)
+        path = self.folder / f"step-{step:012}.sealed"
+        with Writer(path, self._recipients, content="tensors", size=len(plain)) as writer:
+            writer.write(plain)
+        if self._keep:
+            for old in self.paths()[: -self._keep]:
+                old.unlink(missing_ok=True)
+        return path
+
+    def paths(self) -> list[Path]:
+        """The checkpoints that are there, oldest step first."""
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(path for path in found if _NAME.fullmatch(path.name))
+
+    def restore(
+        self,
+        *,
+        identity: Sequence[object] | object,
+        module: nn.Module,
+        optimizer: optim.Optimizer | None = None,
+        signer: Signer | Iterable[Signer] | None = None,
+        step: int | None = None,
+    ) -> tuple[int, dict[str, Any]]:
+        """Put stored state back into `module` and `optimizer`; the step and the extra that were stored.
+
+        Args:
+            identity: who opens it; see `seal.load`.
+            module: gets its state, strictly by name.
+            optimizer: the same; None: stored optimizer state is left alone.
+            signer: see `seal.load`.
+            step: which; None: the newest.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ArtifactRefused: as `seal.load`; E764, for a file that is no checkpoint.
+            RuntimeError: by torch, when the state does not fit.
+        """
+        paths = self.paths() if step is None else [self.folder / f"step-{step:012}.sealed"]
+        if not paths:
+            raise FileNotFoundError(f"no checkpoint in {self.folder}")
+        with open_sealed(paths[-1], identity=identity, signer=signer) as sealed:
+            state: Any = tree.decode(sealed.read(0, sealed.size))
+        if not isinstance(state, dict) or sorted(map(str, cast("dict[Any, Any]", state))) != _KEYS:
+            raise ArtifactRefused(
+                "E764",
+                seen=f"{paths[-1].name} without a module's and an optimizer's state",
+                expected="a checkpoint that seal.Checkpoints made",
+                fix="open it with seal.load",
+            )
+        stored = cast("dict[str, Any]", state)
+        if optimizer is not None:
+            require(
+                stored["optimizer"] is not None,
+                code="E769",
+                seen=f"{paths[-1].name} without an optimizer's state",
+                expected="one that was stored with an optimizer",
+                fix="restore the module alone, or choose another checkpoint",
+            )
+        module.load_state_dict(stored["module"])
+        if optimizer is not None:
+            optimizer.load_state_dict(stored["optimizer"])
+        return int(stored["step"]), cast("dict[str, Any]", stored["extra"])

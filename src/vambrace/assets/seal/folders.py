@@ -1,0 +1,269 @@
+"""A folder as the plain bytes of a sealed file: a manifest, then its files. Format: docs/formats/sealed-v1.md.
+
+Regular files only: a link would carry what lies elsewhere, or nothing at all. Empty folders, permissions and times are
+not kept. On the way out every name is checked again, since a file may be authentic and its sealer hostile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import re
+import shutil
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from vambrace.assets.seal.description import canonical_object
+from vambrace.assets.seal.source import unreadable
+from vambrace.core import canonical
+from vambrace.core.files import Draft, make_folder, publish
+from vambrace.errors import ArtifactRefused, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from vambrace.assets.seal.sealed import Sealed
+
+__all__ = ["Gathered", "Member", "extract", "gather", "read_manifest"]
+
+_ALIGNED: Final = 64
+_MOST_MANIFEST: Final = 64 * 2**20
+_PIECE: Final = 2**20
+# Control characters, and what is a separator on some system or other.
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a sealed folder.
+
+    Attributes:
+        path: from the folder, with `/` between parts.
+        size: bytes.
+        begin: where they begin in the content.
+    """
+
+    path: str
+    size: int
+    begin: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gathered:
+    """A folder that is about to be sealed.
+
+    Attributes:
+        folder: where it is.
+        members: its files, sorted by path.
+        manifest: the bytes before them.
+        size: bytes of the content.
+    """
+
+    folder: Path
+    members: Sequence[Member]
+    manifest: bytes
+    size: int
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The content in order.
+
+        Raises:
+            ConfigError: E763, for a file that is no longer what it was.
+            ResourceError: E604, when one cannot be read.
+        """
+        yield memoryview(self.manifest)
+        at = len(self.manifest)
+        for member in self.members:
+            yield memoryview(bytes(member.begin - at))
+            yield from _pieces(self.folder / member.path, member.size)
+            at = member.begin + member.size
+
+
+def gather(folder: Path) -> Gathered:
+    """Look at everything in a folder.
+
+    Raises:
+        ConfigError: E762, for a link, device or name that cannot be sealed.
+        ResourceError: E604, when a folder in it cannot be read.
+    """
+    sizes = dict(sorted(_walk(folder, "")))
+    if fault := _fault(sizes):
+        raise _unsealable(fault)
+    listed = [{"path": path, "size": size} for path, size in sizes.items()]
+    text = canonical.dumps({"files": listed})
+    manifest = len(text).to_bytes(8, "little") + text
+    members = _placed(sizes, len(manifest))
+    end = members[-1].begin + members[-1].size if members else len(manifest)
+    return Gathered(folder, members, manifest, end)
+
+
+def read_manifest(sealed: Sealed) -> dict[str, Member]:
+    """The files of a sealed folder, by path, in their order.
+
+    Raises:
+        ArtifactRefused: E764, when the content is no folder; E765, for a manifest that is not as it has to be; and as
+            `Sealed.read_into`.
+    """
+    if sealed.description.content != "folder":
+        raise ArtifactRefused(
+            "E764",
+            seen=f"a content of kind {sealed.description.content!r}",
+            expected="a folder",
+            fix="open it as what it is: seal.load, or vambrace open",
+        )
+    length = int.from_bytes(sealed.read(0, min(8, sealed.size)), "little")
+    if sealed.size < 8 or length > min(_MOST_MANIFEST, sealed.size - 8):
+        raise _malformed(f"a manifest of {length} bytes in a content of {sealed.size}")
+    data = canonical_object(sealed.read(8, 8 + length))
+    sizes: dict[str, int] = {}
+    files = cast("list[Any]", data["files"]) if data is not None and set(data) == {"files"} else None
+    if not isinstance(files, list):
+        raise _malformed("a manifest that is no list of files")
+    for each in files:
+        entry = cast("dict[str, object]", each) if isinstance(each, dict) else {}
+        path, size = entry.get("path"), entry.get("size")
+        if set(entry) != {"path", "size"} or not isinstance(path, str) or type(size) is not int or size < 0:
+            raise _malformed("a file without a path and a size")
+        if path in sizes:
+            raise _malformed(f"{path[:80]!r} twice")
+        sizes[path] = size
+    if list(sizes) != sorted(sizes):
+        raise _malformed("files that are not in order")
+    if fault := _fault(sizes):
+        raise _malformed(fault)
+    members = _placed(sizes, 8 + length)
+    end = members[-1].begin + members[-1].size if members else 8 + length
+    if end != sealed.size:
+        raise _malformed(f"files up to byte {end} in a content of {sealed.size}")
+    return {member.path: member for member in members}
+
+
+def extract(sealed: Sealed, target: Path, *, threads: int = 1) -> tuple[Member, ...]:
+    """Put the files of a sealed folder below `target`, which appears when all of them are verified and written.
+
+    Args:
+        sealed: the open file.
+        target: a folder that is not there yet, or is empty.
+        threads: how many decrypt.
+
+    Raises:
+        ConfigError: E766, when something is there.
+        ArtifactRefused: as `read_manifest`; nothing has appeared then.
+        ResourceError: E601 or E604, when something cannot be written or read.
+    """
+    members = tuple(read_manifest(sealed).values())
+    if os.path.lexists(target) and not (target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
+        raise _taken(target)
+    make_folder(target.parent)
+    prepared = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    make_folder(prepared)
+    try:
+        for member in members:
+            place = prepared / member.path
+            make_folder(place.parent)
+            draft = Draft(place)
+            try:
+                for begin in range(member.begin, member.begin + member.size, threads * _PIECE):
+                    part = bytearray(min(threads * _PIECE, member.begin + member.size - begin))
+                    sealed.read_into(begin, part, threads=threads)
+                    draft.write(part)
+                draft.commit()
+            except BaseException:
+                draft.discard()
+                raise
+        # Padding, gaps and whatever else no file holds: nothing appears before all of it was verified.
+        sealed.verify(threads=threads)
+        publish(prepared, target)
+    except FileExistsError:
+        raise _taken(target) from None
+    finally:
+        shutil.rmtree(prepared, ignore_errors=True)
+    return members
+
+
+def _walk(folder: Path, below: str) -> Iterator[tuple[str, int]]:
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise unreadable(str(folder), error) from error
+    for entry in entries:
+        name = f"{below}{entry.name}"
+        mode = entry.stat(follow_symlinks=False).st_mode
+        if stat.S_ISDIR(mode):
+            yield from _walk(Path(entry.path), f"{name}/")
+        elif stat.S_ISREG(mode):
+            yield name, entry.stat(follow_symlinks=False).st_size
+        else:
+            what = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+            raise _unsealable(f"{name[:200]!r} is {what}")
+
+
+def _pieces(path: Path, size: int) -> Iterator[memoryview]:
+    buffer = memoryview(bytearray(min(size, _PIECE) + 1))
+    done = 0
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb", buffering=0) as stream:  # noqa: PTH123  opened without following a link that came since
+            while got := stream.readinto(buffer):
+                done += got
+                if done > size:
+                    break
+                yield buffer[:got]
+    except OSError as error:
+        raise unreadable(str(path), error) from error
+    if done != size:
+        raise ConfigError(
+            "E763",
+            seen=f"{path.name} changed while it was read: {size} bytes before, now {'more' if done > size else done}",
+            expected="files that nobody writes to",
+            fix="wait until they are complete, then seal again",
+        )
+
+
+def _placed(sizes: dict[str, int], start: int) -> list[Member]:
+    members: list[Member] = []
+    for path, size in sizes.items():
+        start += -start % _ALIGNED
+        members.append(Member(path, size, start))
+        start += size
+    return members
+
+
+def _fault(paths: dict[str, int]) -> str:
+    """Why these cannot be the files of one folder, in words; "" when they can."""
+    folded: dict[str, str] = {}
+    for path in paths:
+        parts = path.split("/")
+        if _UNFIT.search(path) or any(part in {"", ".", ".."} for part in parts):
+            return f"the name {path[:200]!r}"
+        # Names that differ in case only are one file on some systems, and a file cannot be a folder as well.
+        for prefix in itertools.accumulate(parts, lambda head, part: f"{head}/{part}"):
+            kind = "file" if prefix == path else "folder"
+            spelt = folded.setdefault(prefix.casefold(), f"{kind} {prefix}")
+            if spelt != f"{kind} {prefix}":
+                return f"the names {spelt.partition(' ')[2][:80]!r} and {prefix[:80]!r}"
+    return ""
+
+
+def _unsealable(seen: str) -> ConfigError:
+    return ConfigError(
+        "E762",
+        seen=seen,
+        expected="regular files in folders, with names that are different ones on every system",
+        fix="replace links by what they lead to, rename, or leave it out",
+    )
+
+
+def _malformed(seen: str) -> ArtifactRefused:
+    return ArtifactRefused(
+        "E765", seen=seen, expected="a manifest as the format has it", fix="ask whoever sealed it to seal it again"
+    )
+
+
+def _taken(target: Path) -> ConfigError:
+    return ConfigError(
+        "E766", seen=f"{target} is there already", expected="a new place", fix="choose another place, or remove it"
+    )

@@ -1,0 +1,229 @@
+"""Seal what there is: tensors from memory, a file, a folder, a stream.
+
+    seal.save(net.state_dict(), "net.sealed", recipients=["team.pub"], sign="me.key")
+    seal.save("runs/2026-03-01", "run.sealed", recipients=[seal.Passphrase("...")])
+
+Tensors are encrypted from where they lie, so neither a plain file nor a second copy in memory is made.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from vambrace.assets.seal import origin, statement
+from vambrace.assets.seal.folders import gather
+from vambrace.assets.seal.payload import kind_of, refuse_pickle
+from vambrace.assets.seal.recipients import as_recipient
+from vambrace.assets.seal.source import unreadable
+from vambrace.assets.seal.suites import Suite
+from vambrace.assets.seal.writer import Writer
+from vambrace.core.options import require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from torch import Tensor
+
+    from vambrace.assets.seal import keys
+    from vambrace.assets.seal.description import Content
+    from vambrace.assets.seal.header import Fixed
+    from vambrace.assets.seal.recipients import Recipient
+    from vambrace.assets.seal.trailer import Foot
+    from vambrace.assets.seal.writer import Sink
+
+__all__ = ["recipients_of", "save", "save_stream"]
+
+_PIECE: Final = 2**20
+
+
+def save(
+    source: Mapping[str, Tensor] | str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sink,
+    *,
+    recipients: Sequence[object] | object,
+    sign: Ed25519PrivateKey | keys.Secret | str | os.PathLike[str] | None = None,
+    name: str = "",
+    role: str = "",
+    metadata: Mapping[str, Any] | None = None,
+    public: Mapping[str, Any] | None = None,
+    pad: bool = False,
+    suite: Suite | str = Suite.AES_256_GCM,
+    chunk_size: int = 2**20,
+    threads: int = 1,
+    allow_pickle: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Foot:
+    """Seal tensors, a file or a folder.
+
+    Args:
+        source: tensors by name (`module.state_dict()`), or the path of a file or folder. A safetensors file is stored
+            so that its tensors can be read one by one.
+        path: where to; a file that is there is replaced when the new one is whole. Or a binary stream.
+        recipients: who can open it: one or several of a raw key (32 bytes), a key or its file, a public key or its
+            file, `Passphrase`, `Kms`.
+        sign: the Ed25519 key, or its file, of who vouches for the content; None: its origin is not provable.
+        name: of the signer; readable by everybody.
+        role: of the signer, the same.
+        metadata: JSON data that only recipients read: `expires`, `licence` and `provenance` have a meaning.
+        public: JSON data that everybody reads; authenticated.
+        pad: hide the exact length, for up to 12 % more bytes.
+        suite: the AEAD: "aes-256-gcm", "chacha20-poly1305", "aes-256-gcm-siv", "sm4-gcm".
+        chunk_size: bytes that are decrypted as one: a power of two from 65,536 to 16,777,216.
+        threads: how many encrypt.
+        allow_pickle: also seal files that run code when they are opened.
+        progress: called with the bytes that were sealed, and those there are.
+
+    Returns:
+        The foot of the file: chunks, bytes.
+
+    Raises:
+        ConfigError: E712 to E715 for options, E723 or E724 for recipients, E748 for a signer, E760 for tensors, E762
+            or E763 for a folder; E746 for words that a signature cannot carry.
+        ArtifactRefused: E761, for a file that holds a pickle.
+        FileNotFoundError: there is nothing at `source`.
+        ResourceError: E601 or E604, when something cannot be written or read.
+    """
+    content, size, pieces = _plain(source, allow_pickle)
+    with _writer(
+        path,
+        recipients,
+        content=content,
+        size=size,
+        pad=pad,
+        metadata=metadata,
+        public=public,
+        suite=suite,
+        chunk_size=chunk_size,
+        sign=_signer(sign, name, role),
+        threads=threads,
+    ) as writer:
+        done = 0
+        for piece in pieces:
+            # Large pieces in parts, so that progress is seen.
+            for begin in range(0, len(piece), 64 * _PIECE):
+                done += writer.write(piece[begin : begin + 64 * _PIECE])
+                if progress:
+                    progress(done, size)
+    return cast("Foot", writer.foot)
+
+
+def save_stream(
+    stream: Any,  # noqa: ANN401  whatever has `readinto`
+    path: str | os.PathLike[str] | Sink,
+    *,
+    recipients: Sequence[object] | object,
+    sign: Ed25519PrivateKey | keys.Secret | str | os.PathLike[str] | None = None,
+    name: str = "",
+    role: str = "",
+    metadata: Mapping[str, Any] | None = None,
+    public: Mapping[str, Any] | None = None,
+    suite: Suite | str = Suite.AES_256_GCM,
+    chunk_size: int = 2**20,
+    threads: int = 1,
+) -> Foot:
+    """Seal the bytes of a stream to its end, which need not be known beforehand.
+
+    Arguments, result and errors are those of `save`; what the bytes are is not looked at, so pickles pass.
+    """
+    with _writer(
+        path,
+        recipients,
+        content="bytes",
+        size=None,
+        pad=False,
+        metadata=metadata,
+        public=public,
+        suite=suite,
+        chunk_size=chunk_size,
+        sign=_signer(sign, name, role),
+        threads=threads,
+    ) as writer:
+        writer.copy_from(stream)
+    return cast("Foot", writer.foot)
+
+
+def recipients_of(value: Sequence[object] | object) -> list[Recipient]:
+    """The recipients that `value`, one or a list of them, stands for. Raises as `as_recipient`."""
+    several = isinstance(value, list | tuple)
+    return [as_recipient(each) for each in (cast("Sequence[object]", value) if several else [value])]
+
+
+def _plain(
+    source: Mapping[str, Tensor] | str | os.PathLike[str], allow_pickle: bool
+) -> tuple[Content, int, Iterable[memoryview]]:
+    if isinstance(source, Mapping):
+        from vambrace.assets.seal.tensors import Packed
+
+        packed = Packed(source)
+        return "tensors", packed.size, packed.pieces()
+    path = Path(source)
+    if path.is_dir():
+        gathered = gather(path)
+        if not allow_pickle:
+            for member in gathered.members:
+                inner = path / member.path
+                refuse_pickle(inner, kind_of(inner), shown=member.path)
+        return "folder", gathered.size, gathered.pieces()
+    kind = kind_of(path) if path.exists() else ""
+    if not allow_pickle:
+        refuse_pickle(path, kind)
+    size = path.stat().st_size
+    return "tensors" if kind == "safetensors" else "bytes", size, _file(path)
+
+
+def _file(path: Path) -> Iterable[memoryview]:
+    buffer = memoryview(bytearray(4 * _PIECE))
+    try:
+        with path.open("rb", buffering=0) as stream:
+            while got := stream.readinto(buffer):
+                yield buffer[:got]
+    except OSError as error:
+        raise unreadable(str(path), error) from error
+
+
+def _writer(
+    target: str | os.PathLike[str] | Sink,
+    recipients: Sequence[object] | object,
+    *,
+    suite: Suite | str,
+    **options: Any,  # noqa: ANN401  those of Writer
+) -> Writer:
+    place = Path(target) if isinstance(target, str | os.PathLike) else target
+    return Writer(place, recipients_of(recipients), suite=_suite(suite), **options)
+
+
+def _suite(value: Suite | str) -> Suite:
+    if isinstance(value, Suite):
+        return value
+    named = {suite.name.lower().replace("_", "-"): suite for suite in Suite}
+    require(
+        value.lower() in named,
+        code="E712",
+        seen=f"suite {value[:40]!r}",
+        expected=f"one of {', '.join(named)}",
+        fix="choose one of them",
+    )
+    return named[value.lower()]
+
+
+def _signer(
+    key: Ed25519PrivateKey | keys.Secret | str | os.PathLike[str] | None, name: str, role: str
+) -> Callable[[Fixed, int, int, bytes], bytes] | None:
+    if key is None:
+        require(
+            not name and not role,
+            code="E712",
+            seen="a signer's name or role and no key to sign with",
+            expected="a key, or neither",
+            fix="give the signing key: sign=..., --sign KEY",
+        )
+        return None
+    date = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    origin.described(name, role, date)
+    return functools.partial(statement.make, origin.signing_key(key), name=name, role=role, date=date)

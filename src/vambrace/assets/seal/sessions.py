@@ -1,0 +1,61 @@
+"""ONNX models that are sealed: from the file into a session of onnxruntime, through memory only."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vambrace.assets.seal.loading import open_sealed
+from vambrace.core.extras import require
+from vambrace.errors import ArtifactRefused
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Sequence
+
+    from vambrace.assets.seal.origin import Signer
+
+__all__ = ["session"]
+
+
+def session(
+    path: str | os.PathLike[str],
+    *,
+    identity: Sequence[object] | object,
+    signer: Signer | Iterable[Signer] | None = None,
+    threads: int = 1,
+    options: Any = None,  # noqa: ANN401  onnxruntime is optional
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+) -> Any:  # noqa: ANN401
+    """An `onnxruntime.InferenceSession` of a sealed .onnx file, whose tensors are all inside it.
+
+    Args:
+        path: the sealed file.
+        identity: who opens it; see `seal.load`.
+        signer: who must have signed; see `seal.load`.
+        threads: how many decrypt.
+        options: `onnxruntime.SessionOptions`; None: the usual ones.
+        providers: of onnxruntime.
+
+    Raises:
+        MissingExtra: E112, without onnxruntime.
+        ArtifactRefused: as `seal.load`; E764, when it is no single file.
+        ModelRefused: E230 to E235, for a model that `vambrace.load` refuses too; E232 where tensors lie elsewhere.
+    """
+    from vambrace.models.onnx_file import check_onnx
+
+    runtime = require("onnxruntime", extra="onnx")
+    with open_sealed(path, identity=identity, signer=signer, threads=threads) as sealed:
+        if sealed.description.content != "bytes":
+            raise ArtifactRefused(
+                "E764",
+                seen=f"a content of kind {sealed.description.content!r}",
+                expected="one .onnx file",
+                fix="open the folder with seal.load, and give its tensors to onnxruntime",
+            )
+        data = io.BytesIO()
+        sealed.copy_to(data)
+    plain = data.getvalue()
+    check_onnx(plain, Path(path).name)
+    return runtime.InferenceSession(plain, options, providers=list(providers))

@@ -1,0 +1,273 @@
+"""Tensors as the plain bytes of a sealed file: one safetensors file, written and read without a copy in between.
+
+    packed = Packed({"weight": torch.ones(2, 3)})
+    tensors = read_tensors(sealed)              # views into one buffer that chunks are decrypted into
+    Lazy(sealed).rows("weight", 0, 1)           # reads the chunks that hold these rows, and no others
+
+Names, shapes and dtypes lie inside the ciphertext, as all content does. What is read is checked before it is used: the
+file may be authentic and yet be nonsense.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+import torch
+
+from vambrace.core.options import require
+from vambrace.errors import ArtifactRefused, ConfigError
+from vambrace.models.safetensors import MOST_HEADER, Entry, parse_header
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor
+
+    from vambrace.assets.seal.sealed import Sealed
+
+__all__ = ["Lazy", "Packed", "read_header", "read_tensors"]
+
+_ALIGNED: Final = 64
+_DTYPES: Final = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "F32": torch.float32,
+    "I64": torch.int64,
+    "U64": torch.uint64,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+}
+_CODES: Final = {dtype: code for code, dtype in _DTYPES.items()}
+
+
+class Packed:
+    """A safetensors file that exists one tensor at a time.
+
+    A tensor that stands under two names is written twice. Tensors of other devices are copied when their turn comes.
+
+    Args:
+        tensors: by name; dense, of any device.
+
+    Attributes:
+        size: bytes of the file.
+
+    Raises:
+        ConfigError: E760, for what is no dense tensor with a name, or of a dtype that safetensors lacks.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, tensor in tensors.items():
+            _check_packable(name, tensor)
+        # Wide elements first, so that each tensor begins at a multiple of its own element's size.
+        names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+        self._tensors = [tensors[name] for name in names]
+        entries: dict[str, object] = {}
+        end = 0
+        for name, tensor in zip(names, self._tensors, strict=True):
+            begin, end = end, end + tensor.numel() * tensor.element_size()
+            entries[name] = {
+                "dtype": _CODES[tensor.dtype],
+                "shape": list(tensor.shape),
+                "data_offsets": [begin, end],
+            }
+        text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+        require(
+            len(text) <= MOST_HEADER,
+            code="E760",
+            seen=f"{len(names)} tensors, whose names and shapes take {len(text)} bytes",
+            expected=f"at most {MOST_HEADER}",
+            fix="store them in several files",
+        )
+        text += b" " * (-(8 + len(text)) % _ALIGNED)
+        self._header = len(text).to_bytes(8, "little") + text
+        self.size = len(self._header) + end
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The bytes of the file in order."""
+        yield memoryview(self._header)
+        for tensor in self._tensors:
+            if tensor.numel():
+                plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+                yield _memory(plain.reshape(-1).view(torch.uint8))
+
+
+def read_header(sealed: Sealed) -> tuple[dict[str, Entry], int]:
+    """The tensors of a sealed safetensors file, and where their bytes begin in it.
+
+    Raises:
+        ArtifactRefused: E764, when the content is no safetensors file; and as `Sealed.read_into`.
+        ModelRefused: E221 to E223, for a header that lies.
+    """
+    if sealed.description.content != "tensors":
+        raise _other(f"a content of kind {sealed.description.content!r}")
+    if sealed.size < 8:
+        raise _other(f"a content of {sealed.size} bytes")
+    length = int.from_bytes(sealed.read(0, 8), "little")
+    if length > min(MOST_HEADER, sealed.size - 8):
+        raise _other(f"a header of {length} bytes in a content of {sealed.size}")
+    return parse_header(sealed.read(8, 8 + length), sealed.size - 8 - length), 8 + length
+
+
+def read_tensors(sealed: Sealed, *, threads: int = 1) -> dict[str, Tensor]:
+    """All tensors, on the CPU, by name; they are views into one buffer, which lives as long as any of them.
+
+    Raises:
+        ArtifactRefused, ModelRefused: as `read_header`.
+        ResourceError: E604, when the file cannot be read.
+    """
+    entries, start = read_header(sealed)
+    room = torch.empty(sealed.size + _ALIGNED, dtype=torch.uint8)
+    # Chunks are decrypted into their place, so the buffer is laid out for its tensors, not for the header before them.
+    skipped = -(room.data_ptr() + start) % _ALIGNED
+    content = room[skipped : skipped + sealed.size]
+    sealed.read_into(0, _memory(content), threads=threads)
+    return {name: _view(content[start + entry.begin : start + entry.end], entry) for name, entry in entries.items()}
+
+
+class Lazy:
+    """Tensors of a sealed file that are read when they are asked for, from the chunks that hold them and no others.
+
+    Args:
+        sealed: the open file; closed with this object.
+
+    Attributes:
+        sealed: as given: `header`, `description`, `statement`.
+
+    Raises:
+        ArtifactRefused, ModelRefused: as `read_header`.
+    """
+
+    def __init__(self, sealed: Sealed) -> None:
+        self.sealed = sealed
+        self._entries, self._start = read_header(sealed)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def keys(self) -> tuple[str, ...]:
+        """The names, in the order of the file."""
+        return tuple(self._entries)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor; nothing is read. Raises as `tensor`."""
+        return self._entry(name).shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The dtype of a tensor; nothing is read. Raises as `tensor`."""
+        return _DTYPES[self._entry(name).dtype]
+
+    def tensor(self, name: str) -> Tensor:
+        """A whole tensor, on the CPU; so is `lazy[name]`.
+
+        Raises:
+            ConfigError: E767, for a name that is not there.
+            ArtifactRefused, ResourceError: as `Sealed.read_into`.
+        """
+        return self._read(self._entry(name))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensor(name)
+
+    def rows(self, name: str, begin: int, end: int) -> Tensor:
+        """A tensor's `[begin:end]` along its first dimension, on the CPU, as Python slices.
+
+        Raises:
+            ConfigError: E767, for a name that is not there or a tensor without dimensions.
+            ArtifactRefused, ResourceError: as `Sealed.read_into`.
+        """
+        entry = self._entry(name)
+        require(
+            bool(entry.shape),
+            code="E767",
+            seen=f"rows of {name!r}, which is a single number",
+            expected="a tensor with dimensions",
+            fix="read it whole: tensor(name)",
+        )
+        begin, end, _ = slice(begin, end).indices(entry.shape[0])
+        row = math.prod(entry.shape[1:]) * _DTYPES[entry.dtype].itemsize
+        end = max(begin, end)
+        shape = (end - begin, *entry.shape[1:])
+        return self._read(Entry(entry.dtype, shape, entry.begin + begin * row, entry.begin + end * row))
+
+    def close(self) -> None:
+        """Close the file; twice is fine."""
+        self.sealed.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _entry(self, name: str) -> Entry:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise ConfigError(
+                "E767",
+                seen=f"no tensor {name[:80]!r} among {len(self._entries)}",
+                expected="a name that is in the file",
+                fix="look at keys()",
+            )
+        return entry
+
+    def _read(self, entry: Entry) -> Tensor:
+        content = torch.empty(entry.end - entry.begin, dtype=torch.uint8)
+        self.sealed.read_into(self._start + entry.begin, _memory(content))
+        return _view(content, entry)
+
+
+def _memory(content: Tensor) -> memoryview:
+    """The bytes of a flat tensor of the CPU where they lie."""
+    return memoryview(cast("Any", content.numpy()))
+
+
+def _view(content: Tensor, entry: Entry) -> Tensor:
+    dtype = _DTYPES[entry.dtype]
+    # A file that others wrote may begin a tensor anywhere; a view needs its place to be a multiple of its elements.
+    whole = content if content.storage_offset() % dtype.itemsize == 0 else content.clone()
+    return whole.view(dtype).view(entry.shape)
+
+
+def _check_packable(name: Any, tensor: Any) -> None:  # noqa: ANN401  users' dicts hold anything
+    if not isinstance(name, str) or name == "__metadata__":
+        found = f"the name {str(name)[:80]!r}"
+    elif not isinstance(tensor, torch.Tensor):
+        found = f"{name!r}, which is a {type(tensor).__name__}"
+    elif tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in _CODES:
+        found = f"{name!r}, which is of {tensor.dtype}, {tensor.layout}, on {tensor.device}"
+    else:
+        return
+    raise ConfigError(
+        "E760",
+        seen=found,
+        expected="dense tensors by name, of a dtype that safetensors has",
+        fix="convert it, leave it out, or store nested state with seal.Checkpoints",
+    )
+
+
+def _other(seen: str) -> ArtifactRefused:
+    return ArtifactRefused(
+        "E764",
+        seen=seen,
+        expected="tensors: a safetensors file",
+        fix="open it as what it is: seal.load, or vambrace open",
+    )

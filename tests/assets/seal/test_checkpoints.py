@@ -1,0 +1,93 @@
+"""Checkpoints: state that goes on as if it had never left, and that nobody else reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from vambrace.assets import seal
+from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
+
+KEY = bytes(range(32))
+
+
+def training() -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    return net, torch.optim.AdamW(net.parameters(), lr=0.01)
+
+
+def step(net: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+    inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(number))
+    optimizer.zero_grad()
+    net(inputs).square().mean().backward()
+    optimizer.step()
+
+
+def test_training_goes_on_exactly_where_it_was(tmp_path: Path) -> None:
+    key = seal.generate("mlkem768-x25519")
+    keep = seal.Checkpoints(tmp_path / "kept", recipients=[key.public()])
+    net, optimizer = training()
+    for number in range(5):
+        step(net, optimizer, number)
+    path = keep(5, module=net, optimizer=optimizer, extra={"best": 0.5, "seen": [1, 2]})
+    assert path.name == "step-000000000005.sealed"
+    for number in range(5, 8):
+        step(net, optimizer, number)
+    resumed, other = training()
+    step(resumed, other, 99)
+    found, extra = keep.restore(identity=key, module=resumed, optimizer=other)
+    assert (found, extra) == (5, {"best": 0.5, "seen": [1, 2]})
+    for number in range(5, 8):
+        step(resumed, other, number)
+    for name, value in net.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+    assert b"running_mean" not in path.read_bytes()
+
+
+def test_the_newest_stay_and_older_go_when_the_new_one_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = seal.Checkpoints(tmp_path, recipients=KEY, keep=2)
+    net, _ = training()
+    for number in (1, 20, 3, 100):
+        keep(number, module=net)
+    assert [each.name for each in keep.paths()] == ["step-000000000020.sealed", "step-000000000100.sealed"]
+    from vambrace.core import files
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.system, "fsync", full)
+    with pytest.raises(ResourceError, match="E601"):
+        keep(200, module=net)
+    monkeypatch.undo()
+    assert len(keep.paths()) == 2
+    assert keep.restore(identity=KEY, module=net) == (100, {})
+    assert keep.restore(identity=KEY, module=net, step=20) == (20, {})
+
+
+def test_what_is_no_checkpoint_or_lacks_what_is_wanted(tmp_path: Path) -> None:
+    keep = seal.Checkpoints(tmp_path / "kept", recipients=KEY)
+    net, optimizer = training()
+    with pytest.raises(FileNotFoundError):
+        keep.restore(identity=KEY, module=net)
+    keep(1, module=net)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    step(net, optimizer, 0)
+    changed = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(ConfigError, match="E769"):
+        keep.restore(identity=KEY, module=net, optimizer=optimizer)
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in changed.items()), "nothing was changed"
+    assert not all(torch.equal(before[name], value) for name, value in changed.items())
+    with pytest.raises(ArtifactRefused, match="E728"):
+        keep.restore(identity=bytes(32), module=net)
+    with pytest.raises(ConfigError, match="E109.*extra"):
+        keep(2, module=net, extra={"bad": object()})
+    with pytest.raises(ConfigError, match="E712"):
+        keep(-1, module=net)
+    with pytest.raises(ConfigError, match="E712"):
+        seal.Checkpoints(tmp_path, recipients=KEY, keep=-1)

@@ -1,0 +1,221 @@
+"""What is saved comes back: files, folders, streams, tensors; and what must not be sealed is not."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from vambrace.assets import seal
+from vambrace.assets.seal.folders import gather
+from vambrace.errors import ArtifactRefused, ConfigError
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "plain"
+    (root / "deep" / "er").mkdir(parents=True)
+    (root / "a.txt").write_bytes(b"hello")
+    (root / "deep" / "empty").write_bytes(b"")
+    (root / "deep" / "er" / "big").write_bytes(os.urandom(200_000))
+    (root / "deep" / "zz").write_bytes(b"\0" * 64)
+    return root
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(each.relative_to(root)): each.read_bytes() for each in root.rglob("*") if each.is_file()}
+
+
+@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 200_001])
+def test_a_file_comes_back(tmp_path: Path, size: int, pad: bool) -> None:
+    plain = os.urandom(size)
+    (tmp_path / "x").write_bytes(plain)
+    seen: list[tuple[int, int]] = []
+    seal.save(
+        tmp_path / "x",
+        tmp_path / "y",
+        recipients=[KEY],
+        pad=pad,
+        chunk_size=65_536,
+        metadata={"a": 1},
+        public={"b": 2},
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seal.load(tmp_path / "y", identity=KEY) == plain
+    assert not size or seen[-1] == (size, size)
+    with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed:
+        assert (sealed.description.metadata, sealed.header.public) == ({"a": 1}, {"b": 2})
+
+
+@pytest.mark.parametrize("suite", ["aes-256-gcm", "chacha20-poly1305", "aes-256-gcm-siv", "sm4-gcm"])
+def test_every_suite_by_name(tmp_path: Path, suite: str) -> None:
+    seal.save({"w": torch.ones(3)}, tmp_path / "y", recipients=KEY, suite=suite)
+    assert seal.load(tmp_path / "y", identity=[KEY])["w"].tolist() == [1, 1, 1]
+    with pytest.raises(ConfigError, match="E712.*aes-256-gcm"):
+        seal.save({"w": torch.ones(3)}, tmp_path / "y", recipients=KEY, suite="rot13")
+
+
+def test_a_folder_comes_back_whole_and_in_place(tmp_path: Path, folder: Path) -> None:
+    seal.save(folder, tmp_path / "y", recipients=[KEY], pad=True, chunk_size=65_536)
+    assert seal.load(tmp_path / "y", identity=KEY) == contents(folder)
+    from vambrace.assets.seal.folders import extract
+
+    with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed:
+        extract(sealed, tmp_path / "out" / "there", threads=2)
+        assert contents(tmp_path / "out" / "there") == contents(folder)
+        with pytest.raises(ConfigError, match="E766"):
+            extract(sealed, tmp_path / "out" / "there")
+        (tmp_path / "empty").mkdir()
+        extract(sealed, tmp_path / "empty")
+    assert contents(tmp_path / "empty") == contents(folder)
+    (tmp_path / "nothing").mkdir()
+    seal.save(tmp_path / "nothing", tmp_path / "z", recipients=[KEY])
+    assert seal.load(tmp_path / "z", identity=KEY) == {}
+
+
+def test_a_damaged_folder_leaves_nothing(tmp_path: Path, folder: Path) -> None:
+    from vambrace.assets.seal.folders import extract
+
+    seal.save(folder, tmp_path / "y", recipients=[KEY], chunk_size=65_536)
+    data = bytearray((tmp_path / "y").read_bytes())
+    data[65_536 + 3 * 65_556 + 50] ^= 1
+    (tmp_path / "y").write_bytes(data)
+    with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed, pytest.raises(ArtifactRefused, match="E705"):
+        extract(sealed, tmp_path / "out")
+    assert {each.name for each in tmp_path.iterdir()} == {"plain", "y"}
+
+
+def test_links_devices_and_odd_names_are_refused_by_name(tmp_path: Path, folder: Path) -> None:
+    (folder / "link").symlink_to("a.txt")
+    with pytest.raises(ConfigError, match="E762.*'link' is a link"):
+        seal.save(folder, tmp_path / "y", recipients=[KEY])
+    (folder / "link").unlink()
+    os.mkfifo(folder / "deep" / "pipe")
+    with pytest.raises(ConfigError, match="E762.*'deep/pipe'"):
+        seal.save(folder, tmp_path / "y", recipients=[KEY])
+    (folder / "deep" / "pipe").unlink()
+    for first, second in (("Name", "name"), ("Dir/a", "dir/b")):
+        for each in (first, second):
+            (folder / each).parent.mkdir(exist_ok=True)
+            (folder / each).write_bytes(b"")
+        with pytest.raises(ConfigError, match="E762"):
+            gather(folder)
+        for each in (first, second):
+            (folder / each).unlink()
+    for name in ("back\\slash", "new\nline"):
+        (folder / name).write_bytes(b"")
+        with pytest.raises(ConfigError, match="E762"):
+            gather(folder)
+        (folder / name).unlink()
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, folder: Path) -> None:
+    gathered = gather(folder)
+    for change in (b"longer than before", b"less"):
+        (folder / "a.txt").write_bytes(change)
+        with pytest.raises(ConfigError, match="E763.*a.txt changed"):
+            list(gathered.pieces())
+
+
+HOSTILE = {
+    "up": [{"path": "../x", "size": 0}],
+    "absolute": [{"path": "/x", "size": 0}],
+    "dot": [{"path": "a/./x", "size": 0}],
+    "empty part": [{"path": "a//x", "size": 0}],
+    "backslash": [{"path": "a\\x", "size": 0}],
+    "twice": [{"path": "a", "size": 0}, {"path": "a", "size": 0}],
+    "in another case": [{"path": "A", "size": 0}, {"path": "a", "size": 0}],
+    "file and folder": [{"path": "a", "size": 0}, {"path": "a/b", "size": 0}],
+    "not in order": [{"path": "b", "size": 0}, {"path": "a", "size": 0}],
+    "too long": [{"path": "a", "size": 1}],
+    "negative": [{"path": "a", "size": -1}],
+    "true": [{"path": "a", "size": True}],
+    "more keys": [{"path": "a", "size": 0, "mode": 1}],
+    "no list": {},
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_an_authentic_folder_with_a_hostile_manifest_writes_nothing(tmp_path: Path, case: str) -> None:
+    from vambrace.assets.seal.folders import extract
+    from vambrace.assets.seal.recipients import as_recipient
+    from vambrace.core import canonical
+
+    text = canonical.dumps({"files": HOSTILE[case]})
+    with seal.Writer(tmp_path / "y", [as_recipient(KEY)], content="folder") as writer:
+        writer.write(len(text).to_bytes(8, "little") + text)
+    with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed, pytest.raises(ArtifactRefused, match="E765"):
+        extract(sealed, tmp_path / "out")
+    assert [each.name for each in tmp_path.iterdir()] == ["y"]
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.system, ("true",))
+
+
+def test_pickles_are_refused_unless_asked_for(tmp_path: Path, folder: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "net.pt")
+    torch.save({"w": Evil()}, tmp_path / "evil.pt")
+    (tmp_path / "named.safetensors").write_bytes(pickle.dumps(Evil()))
+    (folder / "deep" / "inner.pkl").write_bytes(pickle.dumps(Evil()))
+    for name, words in {
+        "net.pt": "net.pt is a checkpoint",
+        "evil.pt": "imports posix.system",
+        "named.safetensors": "named.safetensors is a pickle",
+        "plain": "deep/inner.pkl is a pickle",
+    }.items():
+        with pytest.raises(ArtifactRefused, match=f"E761.*{words}"):
+            seal.save(tmp_path / name, tmp_path / "y", recipients=[KEY])
+        assert not (tmp_path / "y").exists()
+    seal.save(tmp_path / "evil.pt", tmp_path / "y", recipients=[KEY], allow_pickle=True)
+    assert seal.load(tmp_path / "y", identity=KEY) == (tmp_path / "evil.pt").read_bytes()
+
+
+def test_streams_of_unknown_length(tmp_path: Path) -> None:
+    plain = os.urandom(150_000)
+    sink = io.BytesIO()
+    seal.save_stream(io.BytesIO(plain), sink, recipients=[KEY], chunk_size=65_536)
+    assert seal.Reader(io.BytesIO(sink.getvalue()), [_identity()]).read() == plain
+    (tmp_path / "y").write_bytes(sink.getvalue())
+    assert seal.load(tmp_path / "y", identity=KEY) == plain
+
+
+def test_signed_files_and_the_signer_that_is_asked_for(tmp_path: Path) -> None:
+    mine, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    seal.save({"w": torch.ones(2)}, tmp_path / "y", recipients=[KEY], sign=mine, name="Ada", role="release")
+    seal.save({"w": torch.ones(2)}, tmp_path / "z", recipients=[KEY])
+    assert seal.load(tmp_path / "y", identity=KEY, signer=mine.public_key())["w"].tolist() == [1, 1]
+    with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed:
+        assert (sealed.statement.name, sealed.statement.role) == ("Ada", "release")
+    for name in "yz":
+        with pytest.raises(ArtifactRefused, match="E74"):
+            seal.load(tmp_path / name, identity=KEY, signer=other.public_key())
+        with pytest.raises(ArtifactRefused, match="E74"):
+            seal.lazy(tmp_path / name, identity=KEY, signer=other.public_key())
+    with pytest.raises(ConfigError, match="E712.*no key to sign"):
+        seal.save({"w": torch.ones(2)}, tmp_path / "x", recipients=[KEY], name="Ada")
+
+
+def test_nothing_is_left_of_a_file_that_failed(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        seal.save(tmp_path / "none", tmp_path / "y", recipients=[KEY])
+    with pytest.raises(ConfigError, match="E724"):
+        seal.save({"w": torch.ones(2)}, tmp_path / "y", recipients=[3])
+    with pytest.raises(ConfigError, match="E712"):
+        seal.save({"w": torch.ones(2)}, tmp_path / "y", recipients=[])
+    assert list(tmp_path.iterdir()) == []
+
+
+def _identity() -> object:
+    from vambrace.assets.seal.recipients import as_identity
+
+    return as_identity(KEY)
