@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from assets.seal.headers_on_disk import sidecar, whole
-from vambrace.assets.seal import keys, merkle, origin, signing, statement
+from vambrace.assets.seal import keys, merkle, origin, signing, statement, verifying
 from vambrace.assets.seal.chunks import OVERHEAD
 from vambrace.assets.seal.header import FIXED_BYTES, HEADER_BYTES, parse
 from vambrace.assets.seal.opening import open_header
@@ -186,6 +186,19 @@ def test_a_link_and_an_interrupted_change(path: Path, tmp_path: Path) -> None:
     path.write_bytes(data[:FIXED_BYTES] + bytes(30_000) + data[FIXED_BYTES + 30_000 :])
     assert verify(tmp_path / "link", SIGNER).proven
     assert verify(path, SIGNER, A).proven
+
+
+def test_a_change_that_ends_while_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The header is met half written, and by the time of the look beside it the sidecar is gone."""
+    data = path.read_bytes()
+    path.write_bytes(data[:FIXED_BYTES] + bytes(30_000) + data[FIXED_BYTES + 30_000 :])
+
+    def gone(place: Path, region: bytes) -> None:
+        assert region != data[:HEADER_BYTES]
+        place.write_bytes(data)
+
+    monkeypatch.setattr(verifying, "read_sidecar", gone)
+    assert verify(path, SIGNER).proven
 
 
 def test_it_survives_a_change_of_recipients(path: Path) -> None:

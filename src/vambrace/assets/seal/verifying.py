@@ -178,14 +178,7 @@ def _unopened(place: Path, accepted: frozenset[bytes]) -> Verified:
 
 def _outline(place: Path, source: FileSource) -> tuple[Header, Foot]:
     """Header and foot, well formed and fitting the size of the file."""
-    region = source.read(0, min(source.size, HEADER_BYTES))
-    try:
-        header = headers.parse(region)
-    except ArtifactRefused:
-        whole = read_sidecar(place, region)
-        if whole is None:
-            raise
-        header = headers.parse(whole)
+    header = _header(place, source)
     at = source.size - FOOT_BYTES
     foot = Foot.parse(source.read(at, FOOT_BYTES)) if at >= HEADER_BYTES else None
     if foot is None:
@@ -197,6 +190,20 @@ def _outline(place: Path, source: FileSource) -> tuple[Header, Foot]:
         seen = f"{source.size} bytes where the foot tells of {wanted}"
         raise cut_short(seen) if source.size < wanted else added(seen)
     return header, foot
+
+
+def _header(place: Path, source: FileSource) -> Header:
+    """The header, or where it cannot be read the one of the sidecar; both may change while they are read."""
+    region = source.read(0, min(source.size, HEADER_BYTES))
+    while True:
+        try:
+            return headers.parse(region)
+        except ArtifactRefused:
+            if (whole := read_sidecar(place, region)) is not None:
+                return headers.parse(whole)
+            before, region = region, source.read(0, len(region))
+            if region == before:
+                raise
 
 
 def _leaves(source: FileSource, header: Header, foot: Foot) -> bytes:
