@@ -70,14 +70,20 @@ class Net:
         extra: onnx.ModelProto with what is left: IR version, opsets, producer, metadata, doc string.
     """
 
-    def __init__(self, model: Any, name: str = "the model") -> None:  # noqa: ANN401  onnx.ModelProto
+    def __init__(self, model: Any, name: str = "the model", *, foreign: bool = False) -> None:  # noqa: ANN401
         """Take a model apart; the model is not kept.
 
+        Args:
+            model: onnx.ModelProto with all its weights inside.
+            name: for messages.
+            foreign: whether it may have operators of others, as models that a runtime has optimised do.
+
         Raises:
-            ModelRefused: E235 for custom operators, E232 for weights in other files.
+            ModelRefused: E235 for such operators otherwise.
         """
         onnx = onnx_package()
-        check_domains(model, name)
+        if not foreign:
+            check_domains(model, name)
         self.extra: Any = onnx.ModelProto()
         self.extra.CopyFrom(model)
         self.extra.ClearField("graph")

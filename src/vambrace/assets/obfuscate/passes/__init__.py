@@ -23,6 +23,7 @@ _WHERE: dict[str, str] = {
     "names": "names:Names",
     "order": "order:Order",
     "permutation": "permutation:Permutation",
+    "predicates": "predicates:Predicates",
     "scaling": "scaling:Scaling",
     "signs": "signs:Signs",
 }
@@ -30,7 +31,7 @@ _FIRST: dict[Profile, tuple[str, ...]] = {
     "exact": (),
     "tolerance": ("rebasis", "baked_permutation"),
 }
-_ALWAYS: tuple[str, ...] = ("permutation", "scaling", "signs", "order", "metadata", "names")
+_ALWAYS: tuple[str, ...] = ("permutation", "scaling", "signs", "predicates", "order", "metadata", "names")
 
 
 def pass_names() -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 from vambrace.assets.obfuscate.graph import Node
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
 from vambrace.assets.obfuscate.places import Place, find_places
+from vambrace.assets.obfuscate.tracing import arrangement_mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vambrace.assets.obfuscate.keyed import Stream
-    from vambrace.assets.obfuscate.net import Net
+    from vambrace.assets.obfuscate.net import Info, Net
 
 __all__ = ["Permutation"]
+
+_NEGATIVE = 11  # operator set from which on axes may be counted from the end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +45,12 @@ class Permutation(Pass):
     def apply(self, net: Net, stream: Stream) -> Applied:
         """Permute; the record holds each order, and which weights follow it."""
         places, left = find_places(net)
-        eligible = [place for place in places if _block(place) > 1]
+        before, infos = net.graph.order(), net.infer()
+        eligible = [place for place in places if _block(place) > 1 and _axis(net, place, infos)]
         if len(eligible) < len(places):
-            left["one channel in a group"] = len(places) - len(eligible)
-        before = net.graph.order()
+            left["one channel in a group, or an axis that is not known"] = len(places) - len(eligible)
         done: list[dict[str, Any]] = []
+        marks: list[Mapping[str, Any]] = []
         for place in [eligible[int(number)] for number in stream.some(len(eligible), self.share or 0.0)]:
             starts = range(0, place.weights.gives, _block(place))
             order = np.concatenate([start + stream.permutation(_block(place)) for start in starts])
@@ -55,12 +59,19 @@ class Permutation(Pass):
             (value, index) = net.fresh(2)
             place.nodes[-1].outputs[0] = value
             net.graph.initialisers[index] = np.argsort(order)
-            # Counted from the front: negative axes are newer than some operator sets.
+            if _block(place) == len(order):
+                marks.append(arrangement_mark(net.graph.initialisers[index], len(order)))
             gather = Node("Gather", [value, index], [place.given])
-            gather.set(axis=1)
+            gather.set(axis=_axis(net, place, infos))
             at = next(at for at, node in enumerate(net.graph.nodes) if node is place.nodes[-1])
             net.graph.nodes.insert(at + 1, gather)
-        return Applied(eligible=len(eligible), done=len(done), left=left, record={"places": done, "before": before})
+        return Applied(
+            eligible=len(eligible),
+            done=len(done),
+            left=left,
+            record={"places": done, "before": before},
+            marks=tuple(marks),
+        )
 
     def undo(self, net: Net, record: Mapping[str, Any]) -> None:
         """Take the gathers out, and put the weights back in order."""
@@ -80,6 +91,16 @@ class Permutation(Pass):
 def _block(place: Place) -> int:
     """Channels that may change places: those of one group."""
     return place.weights.gives // int(place.nodes[0].value("group", 1))
+
+
+def _axis(net: Net, place: Place, infos: Mapping[str, Info]) -> int:
+    """That of the channels, counted from the front, as old operator sets need it; 0 where that is not known."""
+    if not place.nodes[0].is_a("MatMul"):
+        return 1
+    shape = infos[place.given].shape if place.given in infos else None
+    if shape is None:
+        return -1 if net.opset() >= _NEGATIVE else 0
+    return len(shape) - 1
 
 
 def _reorder(net: Net, place: Place, order: NDArray[np.int64]) -> None:

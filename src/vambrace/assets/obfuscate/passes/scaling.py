@@ -5,14 +5,16 @@ exponents, so every product and sum of the run is the old one times a power of t
 exponent leaves its range.
 
 What is proved. Factors are 2**k with -`reach` <= k <= 0: values between layers only become smaller, and the products of
-the layer that takes them are the same numbers as before; so nothing overflows that did not, whatever the input, and
-infinities and NaN come out where they did. All weights are looked at: each one is 0 or lies in a range of exponents
-that factors cannot leave, else its channel is not scaled.
+the layer that takes them are the same numbers as before. So nothing overflows that did not, whatever the input;
+infinities and NaN in the input spread as they did. All weights are looked at: each one is 0 or lies in a range of
+exponents that factors cannot leave, else its channel is not scaled.
 
-What is assumed, `Applied.record["floor"]`: a value that such a layer takes or gives is 0, or at least 2**-41. Then all
-its products are multiples of 2**-(41 + 23) * 2**-(36 + 23) * 2**-18 > 2**-149 / 2**-8, and so are their sums, in any
-order: nothing is rounded because it is too small (Goldberg 1991, "gradual underflow"). A value below the floor can make
-a difference only where whole sums are below 2**-100, and then of no more than 2**-149.
+What is assumed. Nothing overflows in the original either: where it makes infinities of finite inputs, this may give
+finite numbers. And nothing is too small: each value that scaled layers take or give is 0, or at least 2**-38 in
+magnitude. Weights are at least 2**-32, and 2**-56 when two slopes of at least 2**-12 (a batch normalisation, a product)
+are fused into them. So every product of such a layer is a multiple of 2**-(38 + 23) * 2**-(56 + 23) = 2**-140, so is
+every sum of them in any order, and 2**-8 times such a multiple is a float32 without rounding (the smallest is 2**-149).
+Smaller values can do harm only where a whole sum is below about 2**-100.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ import numpy as np
 
 from vambrace.assets.obfuscate.gauge import Gauge, find_gauge
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+from vambrace.assets.obfuscate.tracing import scale_mark
 from vambrace.core.options import require
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -38,9 +41,10 @@ if TYPE_CHECKING:
 __all__ = ["Scaling"]
 
 WIDEST = 8
-FLOOR = -41
-# Smallest exponents of weights that multiply, of batch normalisations' slopes, and of what is added.
-_LOW, _LOW_SLOPE, _LOW_SHIFT, _LOW_TAKEN = -36, -18, -60, -100
+FLOOR = -38
+# Smallest exponents of weights, of slopes that are fused into them, of what is added, and of weights that only take
+# up factors of their input.
+_LOW, _LOW_SLOPE, _LOW_SHIFT, _LOW_TAKEN = -32, -12, -60, -100
 _HIGH = 60
 
 _HOMOGENEOUS = frozenset(
@@ -88,6 +92,7 @@ class Scaling(Pass):
             done=done,
             left=left,
             record={"classes": chosen.tolist(), "powers": powers[chosen].tolist(), "floor": FLOOR},
+            marks=tuple(_marks(net, gauge, chosen, self.reach)),
         )
 
     def undo(self, net: Net, record: Mapping[str, Any]) -> None:
@@ -102,6 +107,40 @@ def _homogeneous(node: Node) -> bool:
     return node.op in _HOMOGENEOUS
 
 
+def _slopes(node: Node, constants: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """By what a node multiplies each channel, in magnitude."""
+    names = [name for name in node.inputs if name in constants]
+    slope = np.abs(constants[names[0]].astype(np.float64))
+    if node.is_a("BatchNormalization"):
+        variance = constants[names[3]].astype(np.float64)
+        return slope / np.sqrt(variance + float(node.value("epsilon", 1e-5)))
+    return 1.0 / slope if node.is_a("Div") else slope
+
+
+def _marks(net: Net, gauge: Gauge, chosen: NDArray[np.int64], reach: int) -> Iterator[Mapping[str, Any]]:
+    """For each free class one channel where its factor shows: in a matrix, or in one with its slopes fused in."""
+    constants, index = net.graph.constants(), net.index()
+    open_classes = set(chosen.tolist())
+    for layer in gauge.layers:
+        part = layer.parts[0]
+        array = constants[part.name]
+        if layer.node.is_a("BatchNormalization") and (before := index.producers.get(layer.node.inputs[0])):
+            kernel = constants.get(before.inputs[1]) if before.is_a("Conv") else None
+            if kernel is None:
+                continue
+            array = kernel * _slopes(layer.node, constants).reshape(-1, *(1,) * (kernel.ndim - 1))
+            axis = 0
+        elif array.ndim > 1 and part.gives is not None and max(part.gives.shape) == part.gives.size:
+            axis = int(np.argmax(part.gives.shape))
+        else:
+            continue
+        rows = [row for row, one in enumerate(layer.gives.tolist()) if one in open_classes]
+        rows = [row for place, row in enumerate(rows) if layer.gives[row] not in layer.gives[rows[:place]]]
+        open_classes -= set(layer.gives[rows].tolist())
+        if rows:
+            yield scale_mark(array, axis, np.array(rows, np.int64), reach)
+
+
 def _out_of_range(net: Net, gauge: Gauge) -> NDArray[np.int64]:
     """Classes of channels that meet a weight without room."""
     constants = net.graph.constants()
@@ -110,10 +149,9 @@ def _out_of_range(net: Net, gauge: Gauge) -> NDArray[np.int64]:
         for part in layer.parts:
             array = np.abs(constants[part.name].astype(np.float64))
             low = _LOW_SHIFT if part.adds else _LOW
-            if layer.node.is_a("BatchNormalization") and not part.adds:
+            if layer.node.is_a("BatchNormalization", "Div", "Mul") and not part.adds:
                 low = _LOW_SLOPE
-                variance = constants[layer.node.inputs[4]].astype(np.float64)
-                array = array / np.sqrt(variance + float(layer.node.value("epsilon", 1e-5)))
+                array = _slopes(layer.node, constants)
             # Products of the layer that takes a factor are what they were: its weights need only be normal.
             low_taken = _LOW_SHIFT if part.adds else _LOW_TAKEN
             for index, classes, least in ((part.gives, layer.gives, low), (part.takes, layer.takes, low_taken)):

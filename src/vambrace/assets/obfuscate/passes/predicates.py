@@ -1,0 +1,261 @@
+"""Layers behind an If: one branch has the layer, the other a decoy, and arithmetic on the data decides, always alike.
+
+The predicate has the same answer for every input, infinities and NaN among them, and depends on the data, so that
+nothing folds it; which branch is the true one is drawn for each. The decoy has the same operators and weights that look
+as trained as the layer's own. What runs is the layer alone, and a few operators on single numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from vambrace.assets.obfuscate.decoys import decoy_matrix, decoy_vector
+from vambrace.assets.obfuscate.graph import Graph, Node, node_from, node_proto
+from vambrace.assets.obfuscate.opaque import OLDEST, opaque
+from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+from vambrace.assets.obfuscate.places import Place, find_places
+from vambrace.assets.obfuscate.tracing import arrangement_mark
+from vambrace.core.options import Ratio, require
+from vambrace.models.onnx_file import onnx_package
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from vambrace.assets.obfuscate.keyed import Stream
+    from vambrace.assets.obfuscate.net import Info, Net
+
+__all__ = ["Predicates"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Predicates(Pass):
+    """Put some layers behind an If.
+
+    Attributes:
+        share: of the eligible layers, 0 to 1.
+        growth: most bytes that decoys may add, as a share of all weights.
+    """
+
+    name: ClassVar[str] = "predicates"
+    profile: ClassVar[Profile] = "exact"
+    share: float | None = None
+    growth: Ratio = 0.1
+
+    def __post_init__(self) -> None:
+        require(
+            self.growth >= 0,
+            seen=f"growth {self.growth}",
+            expected="a share of the weights' bytes from 0",
+            fix="use 0.1 for a tenth",
+        )
+
+    def apply(self, net: Net, stream: Stream) -> Applied:
+        """Wrap; the record says which branch is which, and what was moved into it."""
+        if net.opset() < OLDEST:
+            return Applied(eligible=0, done=0, left={f"operator sets before {OLDEST}": 1}, record={"places": []})
+        found, left = find_places(net)
+        eligible = [place for place in found if not _fused_before(net, place)]
+        if len(eligible) < len(found):
+            left["a layer that runtimes fuse with what stands before it"] = len(found) - len(eligible)
+        before, infos = net.graph.order(), net.infer()
+        room = self.growth * sum(array.nbytes for array in net.graph.initialisers.values())
+        wanted = math.ceil((self.share or 0.0) * len(eligible) - 1e-9)
+        entries: list[dict[str, Any]] = []
+        marks: list[Mapping[str, Any]] = []
+        for place in [eligible[int(number)] for number in stream.permutation(len(eligible))]:
+            if len(entries) == wanted:
+                break
+            decoys = _decoys(net, place, stream)
+            size = sum(array.nbytes for array in decoys.values())
+            same = all(np.array_equal(net.graph.constants()[name], array) for name, array in decoys.items())
+            if size <= room and not same:
+                room -= size
+                marks += _marks(place, decoys)
+                entries.append(_wrap(net, place, decoys, infos, stream))
+        if len(entries) < wanted:
+            left["decoys that would be too large, or equal to the layer"] = wanted - len(entries)
+        return Applied(
+            eligible=len(eligible),
+            done=len(entries),
+            left=left,
+            record={"places": entries, "before": before},
+            marks=tuple(marks),
+        )
+
+    def undo(self, net: Net, record: Mapping[str, Any]) -> None:
+        """Take the layers out of their branches."""
+        for entry in record["places"]:
+            _unwrap(net, entry)
+        if record["places"]:
+            net.graph.arrange(record["before"])
+
+
+def _fused_before(net: Net, place: Place) -> bool:
+    """Whether runtimes look for what stands before a layer, so that it must stay beside it."""
+    before = net.index().producers.get(place.taken)
+    wary = {"Cast", "DequantizeLinear", "Pad"}
+    if not place.nodes[0].is_a("Conv"):
+        wary |= {"Div", "Mul", "Transpose"}
+    return before is not None and before.op in wary
+
+
+def _marks(place: Place, decoys: Mapping[str, NDArray[Any]]) -> list[Mapping[str, Any]]:
+    """A decoy is one of n! arrangements where its n rows differ and may stand in any order."""
+    first = place.weights.parts[0]
+    array = decoys[first.name]
+    if first.gives is None or place.nodes[0].value("group", 1) != 1:
+        return []
+    axis = int(np.argmax(first.gives.shape))
+    distinct = len(np.unique(array, axis=axis)) if array.shape[axis] == place.weights.gives else 0
+    return [arrangement_mark(array, place.weights.gives)] if distinct == place.weights.gives else []
+
+
+def _decoys(net: Net, place: Place, stream: Stream) -> dict[str, NDArray[Any]]:
+    """Decoys of the weights of a place, by the names of the true ones."""
+    constants = net.graph.constants()
+    groups = int(place.nodes[0].value("group", 1))
+    block = place.weights.gives // groups
+    starts = range(0, place.weights.gives, block)
+    order = np.concatenate([start + stream.permutation(block) for start in starts])
+    made: dict[str, NDArray[Any]] = {}
+    for part in place.parts:
+        array = constants[part.name]
+        if array.size == max(array.shape):
+            made[part.name] = decoy_vector(array.reshape(-1), order).reshape(array.shape)
+        elif part.gives is not None and part.gives.shape[0] == 1:
+            made[part.name] = np.ascontiguousarray(decoy_matrix(array.T, 1, stream, order).T)
+        else:
+            made[part.name] = decoy_matrix(array, groups, stream, order)
+    return made
+
+
+def _wrap(
+    net: Net, place: Place, decoys: Mapping[str, NDArray[Any]], infos: Mapping[str, Info], stream: Stream
+) -> dict[str, Any]:
+    graph = net.graph
+    constants = graph.constants()
+    dtype = constants[place.weights.parts[0].name].dtype
+    sizes = infos[place.taken].shape if place.taken in infos else None
+    count = math.prod(size if isinstance(size, int) else 1 for size in sizes or ())
+    before, answer, truth = opaque(net, place.taken, dtype, max(1, count), stream)
+    kind = int(onnx_package().helper.np_dtype_to_tensor_dtype(dtype))
+    fake = _fake(net, place, constants | dict(decoys), kind)
+    added = [name for name in graph.initialisers if name not in constants]
+    true, shared, stood = _true(net, place, constants, kind)
+    branches = {"then_branch": [true if truth else fake], "else_branch": [fake if truth else true]}
+    at = next(at for at, node in enumerate(graph.nodes) if node is place.nodes[-1])
+    graph.nodes[at + 1 : at + 1] = [*before, Node("If", [answer], [place.given], bodies=branches)]
+    graph.remove(*place.nodes)
+    return {
+        "given": place.given,
+        "branch": "then_branch" if truth else "else_branch",
+        "nodes": [node.outputs[0] for node in before],
+        "weights": added,
+        "shared": shared,
+        "constants": stood,
+    }
+
+
+def _unwrap(net: Net, entry: Mapping[str, Any]) -> None:
+    graph = net.graph
+    producers = net.index().producers
+    chooser = producers[entry["given"]]
+    (branch,) = chooser.bodies[entry["branch"]]
+    for node in branch.nodes:
+        node.inputs = [entry["shared"].get(name, name) for name in node.inputs]
+        node.outputs = [entry["given"] if name in branch.output_names else name for name in node.outputs]
+    onnx = onnx_package()
+    moved = {name: array for name, array in branch.initialisers.items() if name not in entry["shared"]}
+    stood = {name: onnx.NodeProto.FromString(base64.b64decode(text)) for name, text in entry["constants"].items()}
+    graph.initialisers |= {name: array for name, array in moved.items() if name not in stood}
+    graph.insert([*(node_from(each, onnx) for each in stood.values()), *branch.nodes], before=chooser)
+    graph.remove(chooser, *(producers[name] for name in entry["nodes"]))
+    for name in entry["weights"]:
+        del graph.initialisers[name]
+    graph.inputs = [each for each in graph.inputs if each.name not in entry["weights"]]
+
+
+def _true(
+    net: Net, place: Place, constants: Mapping[str, NDArray[Any]], kind: int
+) -> tuple[Graph, dict[str, str], dict[str, str]]:
+    """The branch with the layer itself, which takes its weights along, so that runtimes fuse what they fused before.
+
+    Returns:
+        The branch; outer names of weights that others read as well, by those of their copies; Constant nodes that were
+        taken along, in base64.
+    """
+    graph = net.graph
+    given = {each.name for each in graph.inputs}
+    inside = [name for node in place.nodes for name in node.inputs]
+    weights: dict[str, NDArray[Any]] = {}
+    shared: dict[str, str] = {}
+    stood: dict[str, str] = {}
+    everywhere = [name for one in net.graphs() for name in (*one.output_names, *_inputs(one))]
+    producers = net.index().producers
+    for name in dict.fromkeys(inside):
+        if name not in constants or name in given:
+            continue
+        if everywhere.count(name) > inside.count(name):
+            (copy,) = net.fresh()
+            shared[copy], weights[copy] = name, constants[name]
+            continue
+        weights[name] = constants[name]
+        if name in graph.initialisers:
+            del graph.initialisers[name]
+        else:
+            stood[name] = base64.b64encode(node_proto(producers[name], onnx_package()).SerializeToString()).decode()
+            graph.remove(producers[name])
+    copies = {name: copy for copy, name in shared.items()}
+    for node in place.nodes:
+        node.inputs = [copies.get(name, name) for name in node.inputs]
+    return _branch(net, list(place.nodes), place.given, weights, kind), shared, stood
+
+
+def _fake(net: Net, place: Place, values: Mapping[str, NDArray[Any]], kind: int) -> Graph:
+    """The branch with the decoy; weights that callers may override stay outside, as those of the layer do."""
+    onnx = onnx_package()
+    given = {each.name for each in net.graph.inputs}
+    made = [name for node in place.nodes for name in node.outputs if name]
+    constants = [name for name in dict.fromkeys(name for node in place.nodes for name in node.inputs) if name in values]
+    fresh = dict(zip([*made, *constants], net.fresh(len(made) + len(constants)), strict=True))
+    weights: dict[str, NDArray[Any]] = {}
+    for name in constants:
+        if name not in given:
+            weights[fresh[name]] = values[name]
+            continue
+        net.graph.initialisers[fresh[name]] = values[name]
+        own = onnx.helper.np_dtype_to_tensor_dtype(values[name].dtype)
+        net.graph.inputs.append(onnx.helper.make_tensor_value_info(fresh[name], own, values[name].shape))
+    nodes = [
+        dataclasses.replace(
+            node,
+            inputs=[fresh.get(name, name) for name in node.inputs],
+            outputs=[fresh.get(name, name) for name in node.outputs],
+        )
+        for node in place.nodes
+    ]
+    return _branch(net, nodes, fresh[place.given], weights, kind)
+
+
+def _branch(net: Net, nodes: list[Node], given: str, weights: dict[str, NDArray[Any]], kind: int) -> Graph:
+    """A graph without inputs; the value that leaves it gets a name of its own."""
+    onnx = onnx_package()
+    output, name = net.fresh(2)
+    for node in nodes:
+        node.inputs = [output if value == given else value for value in node.inputs]
+        node.outputs = [output if value == given else value for value in node.outputs]
+    value = onnx.helper.make_tensor_value_info(output, kind, None)
+    return Graph(
+        nodes=nodes, initialisers=weights, inputs=[], outputs=[value], infos=[], extra=onnx.GraphProto(name=name)
+    )
+
+
+def _inputs(graph: Graph) -> list[str]:
+    return [name for node in graph.nodes for name in node.inputs]

@@ -1,0 +1,198 @@
+"""Whose copy is it? Choices that were drawn for one customer are looked for in a model that turned up somewhere.
+
+Names do not matter, nor the order of nodes and weights. What is compared are the largest magnitudes of channels
+(scaling), and arrangements of channels (permutation, decoys). For each candidate the chance is computed that a copy
+made for anybody else, with independent choices, agrees as well: a channel's factor is one of `reach + 1` with equal
+chance and an order is one of n!, so this is at most a binomial tail and 1/n!, times the number of ways in which arrays
+of the leaked model could be taken for those of the candidate, times the number of candidates.
+
+What removes the marks: rescaling every channel to a normal form and folding gathers and branches away. Fine-tuning that
+moves the largest weight of a channel by less than a sixth leaves scaling readable; fusing a batch normalisation into
+its convolution does too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vambrace.assets.obfuscate.net import Net
+from vambrace.errors import ConfigError
+from vambrace.models.external import external_tensors, inline, map_files
+from vambrace.models.onnx_file import parse_onnx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from vambrace.assets.obfuscate.record import ObfuscationMap
+
+__all__ = ["Match", "arrangement_mark", "scale_mark", "trace"]
+
+_STEPS = 16
+"""Steps of an octave in which magnitudes are written down."""
+_NEAR = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """How well a model agrees with the copy of one customer.
+
+    Attributes:
+        customer: from the map; None where it has none.
+        scaled: channels whose magnitude agrees.
+        channels: channels that were compared.
+        arranged: arrangements that were found.
+        arrangements: arrangements that were looked for.
+        log10_chance: ten to this power bounds the chance that the copy of somebody else agrees as well with any of the
+            candidates; 0 at most.
+    """
+
+    customer: str | None
+    scaled: int
+    channels: int
+    arranged: int
+    arrangements: int
+    log10_chance: float
+
+
+def scale_mark(weights: NDArray[Any], axis: int, rows: NDArray[np.int64], reach: int) -> dict[str, Any]:
+    """What is written into a map about channels whose factors are 2**0 to 2**-reach.
+
+    Args:
+        weights: as they are in the copy.
+        axis: of the channels.
+        rows: the channels; no two share a factor, in this mark or another one.
+        reach: as above.
+    """
+    peaks = _peaks(weights, axis)[rows]
+    return {
+        "kind": "scale",
+        "shape": list(weights.shape),
+        "axis": axis,
+        "rows": rows.tolist(),
+        "peaks": np.rint(peaks * _STEPS).astype(np.int64).tolist(),
+        "reach": reach,
+    }
+
+
+def arrangement_mark(array: NDArray[Any], count: int) -> dict[str, Any]:
+    """What is written into a map about an array that holds one of `count`! arrangements."""
+    return {"kind": "arrangement", "digest": _digest(array), "count": count}
+
+
+def trace(model: str | Path | bytes | Any, candidates: Iterable[ObfuscationMap]) -> list[Match]:  # noqa: ANN401
+    """Compare a model with the maps of copies, the best match first.
+
+    Args:
+        model: path, bytes or onnx.ModelProto of what turned up.
+        candidates: maps of the copies that it may be.
+
+    Raises:
+        ConfigError: E805, for no candidates.
+        ModelRefused: E230 to E234, for a file that is unsafe or cannot be read.
+    """
+    maps = list(candidates)
+    if not maps:
+        raise ConfigError(
+            "E805",
+            seen="no candidates",
+            expected="the obfuscation maps of the copies that were given away",
+            fix="open the sealed maps; with the owner's key and the original they can also be made again",
+        )
+    net = _opened(model)
+    arrays = [array for graph in net.graphs() for array in graph.constants().values() if array.ndim]
+    digests = {_digest(array) for array in arrays}
+    shapes: dict[tuple[int, ...], list[NDArray[Any]]] = {}
+    for array in arrays:
+        if array.ndim > 1 and array.dtype.kind == "f":
+            shapes.setdefault(array.shape, []).append(array)
+    found = [_match(one, shapes, digests, len(arrays), len(maps)) for one in maps]
+    return sorted(found, key=lambda match: match.log10_chance)
+
+
+def _opened(model: str | Path | bytes | Any) -> Net:  # noqa: ANN401
+    """Nothing is run, so operators of others are no danger here."""
+    if not isinstance(model, str | Path):
+        return Net(parse_onnx(model, "the model") if isinstance(model, bytes) else model, foreign=True)
+    path = Path(model)
+    read = parse_onnx(path.read_bytes(), path.name)
+    tensors = external_tensors(read, path.name)
+    inline(read, tensors, map_files(tensors, path.parent, path.name), whole=True)
+    return Net(read, path.name, foreign=True)
+
+
+def _match(
+    one: ObfuscationMap,
+    shapes: Mapping[tuple[int, ...], list[NDArray[Any]]],
+    digests: set[str],
+    arrays: int,
+    candidates: int,
+) -> Match:
+    marks = [mark for entry in one.passes for mark in entry.marks]
+    scaled = channels = found = total = 0
+    log = math.log(candidates)
+    chance = 0.0
+    for mark in marks:
+        if mark["kind"] == "arrangement":
+            total += 1
+            # Which of them are found is not known beforehand: a factor of two for each.
+            log += math.log(2.0)
+            if mark["digest"] in digests:
+                found += 1
+                log += math.log(arrays) - math.lgamma(mark["count"] + 1)
+            continue
+        agree, ways = _agreeing(mark, shapes)
+        if ways:
+            scaled, channels = scaled + agree, channels + len(mark["rows"])
+            log += math.log(ways)
+            chance = max(chance, 1.0 / (mark["reach"] + 1))
+    if channels:
+        log += _log_tail(scaled, channels, chance)
+    return Match(
+        customer=one.customer,
+        scaled=scaled,
+        channels=channels,
+        arranged=found,
+        arrangements=total,
+        log10_chance=min(0.0, log) / math.log(10.0),
+    )
+
+
+def _log_tail(found: int, total: int, chance: float) -> float:
+    """Bound of the logarithm of P(X >= found), X binomial: Hoeffding, JASA 1963, theorem 1 (2.1)."""
+    share = found / total
+    if share <= chance:
+        return 0.0
+    above = share * math.log(share / chance)
+    below = (1 - share) * math.log((1 - share) / (1 - chance)) if share < 1 else 0.0
+    return -total * (above + below)
+
+
+def _agreeing(mark: Mapping[str, Any], shapes: Mapping[tuple[int, ...], list[NDArray[Any]]]) -> tuple[int, int]:
+    """The most channels that agree with any array of the right shape, and how many arrays were tried."""
+    shape, axis = tuple(mark["shape"]), int(mark["axis"])
+    tried = [(array, axis) for array in shapes.get(shape, [])]
+    if len(shape) == 2:
+        tried += [(array, 1 - axis) for array in shapes.get(shape[::-1], [])]
+    wanted = np.array(mark["peaks"])
+    rows = np.array(mark["rows"], np.int64)
+    agree = [int(np.sum(np.abs(_peaks(array, at)[rows] * _STEPS - wanted) <= _NEAR)) for array, at in tried]
+    return max(agree, default=0), len(tried)
+
+
+def _peaks(weights: NDArray[Any], axis: int) -> NDArray[np.float64]:
+    """The binary logarithm of the largest magnitude in each channel; -1100 where all is zero."""
+    others = tuple(place for place in range(weights.ndim) if place != axis)
+    peaks = np.max(np.abs(weights.astype(np.float64)), axis=others, initial=0.0)
+    return np.where(peaks > 0, np.log2(np.maximum(peaks, 5e-324)), -1100.0)
+
+
+def _digest(array: NDArray[Any]) -> str:
+    return hashlib.sha256(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
