@@ -191,7 +191,8 @@ class _Rest:
 
 def _no_foot(end: bytes, count: int, total: int) -> ArtifactRefused:
     """Damage, where the last bytes are a foot of these chunks but for its magic or HMAC; cut short otherwise."""
-    foot = Foot.parse(FOOT_MAGIC + end[len(FOOT_MAGIC) :]) if len(end) == FOOT_BYTES else None
-    if end[: len(FOOT_MAGIC)] == FOOT_MAGIC or (foot and (foot.chunks, foot.stream) == (count, total)):
-        return damaged_trailer("a trailer that is not authentic")
+    if len(end) == FOOT_BYTES:
+        foot = Foot.parse(FOOT_MAGIC + end[len(FOOT_MAGIC) :])
+        if end.startswith(FOOT_MAGIC) or (foot and (foot.chunks, foot.stream) == (count, total)):
+            return damaged_trailer("a trailer that is not authentic")
     return cut_short("a trailer without its foot")
