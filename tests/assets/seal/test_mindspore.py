@@ -262,6 +262,13 @@ def test_early_cbc_is_read_when_the_mode_is_given() -> None:
         mindspore.read(data, key)
 
 
+def test_an_empty_block_is_none() -> None:
+    """MindSpore writes no block for no bytes, and reads none."""
+    key = os.urandom(16)
+    with pytest.raises(ArtifactRefused, match="E781"):
+        mindspore.read(block(b"", key), key)
+
+
 def test_where_sm4_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(*_: object) -> None:
         raise UnsupportedAlgorithm("no SM4 here")

@@ -105,8 +105,7 @@ class PrivateKey:
             except (InvalidTag, ValueError):
                 # Another's, changed, or an encapsulated key that is no point or ciphertext.
                 continue
-            if len(file_key) == 32:
-                yield file_key
+            yield file_key
 
 
 def available(kind: str) -> bool:
