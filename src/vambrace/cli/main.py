@@ -17,6 +17,8 @@ from vambrace.cli.demo import demo
 from vambrace.cli.helping import Command, Group
 from vambrace.cli.privacy import app as private
 from vambrace.cli.runs import gate, replay, report
+from vambrace.cli.sealed import inspect, rekey, rewrap, sign, verify
+from vambrace.cli.sealing import keygen, open_file, seal_file
 from vambrace.cli.speaking import say, say_error, tell
 from vambrace.errors import ConfigError, ResourceError, VambraceError
 
@@ -46,6 +48,14 @@ app.command("replay", cls=Command, short_help="Run one saved example again.")(re
 app.command("list", cls=Command, short_help="List attacks, perturbations and checks.")(listing)
 app.command("explain", cls=Command, short_help="Say what a code means and what to do.")(explain)
 app.command("doctor", cls=Command, short_help="Check versions, devices and bad combinations.")(doctor)
+app.command("seal", cls=Command, short_help="Seal a file or folder for chosen readers.")(seal_file)
+app.command("open", cls=Command, short_help="Open a sealed file.")(open_file)
+app.command("inspect", cls=Command, short_help="Say what a sealed file tells about itself.")(inspect)
+app.command("verify", cls=Command, short_help="Check that something is intact, and who made it.")(verify)
+app.command("sign", cls=Command, short_help="Sign a file or folder, such as a run.")(sign)
+app.command("rewrap", cls=Command, short_help="Change who can open a sealed file.")(rewrap)
+app.command("rekey", cls=Command, short_help="Seal a sealed file anew under another key.")(rekey)
+app.command("keygen", cls=Command, short_help="Make a key to seal for, to sign with, or to share.")(keygen)
 app.add_typer(private, name="dp", short_help="Epsilon, noise or steps of private training.")
 
 

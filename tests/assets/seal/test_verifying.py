@@ -17,7 +17,7 @@ from vambrace.assets.seal.chunks import OVERHEAD
 from vambrace.assets.seal.header import FIXED_BYTES, HEADER_BYTES, parse
 from vambrace.assets.seal.opening import open_header
 from vambrace.assets.seal.recipients import as_identity, as_recipient
-from vambrace.assets.seal.rewrap import rewrap
+from vambrace.assets.seal.rewrapping import rewrap
 from vambrace.assets.seal.trailer import FOOT_BYTES, Foot, TrailerMac
 from vambrace.assets.seal.verifying import verify
 from vambrace.assets.seal.writer import Writer

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assets.seal.harness import CHUNK, KEY, PUBLIC, SIGNER, Recorder, content, streamed
+from assets.seal.harness import CHUNK, KEY, PUBLIC, SIGNER, Dribble, Recorder, content, streamed
 from assets.seal.naive_sealed import Naive, open_naively, padme
 from vambrace.assets.seal import statement, writer
 from vambrace.assets.seal.header import Fixed
@@ -94,6 +94,15 @@ def test_a_stream_is_copied(threads: int, size: int) -> None:
         assert file.copy_from(io.BytesIO(data)) == size
         assert file.copy_from(io.BytesIO(b"more")) == 4
     assert open_naively(bytes(sink.data), KEY)["content"] == data + b"more"
+    alone, again = Recorder(), Recorder()
+    with Writer(alone, TO, chunk_size=CHUNK, threads=threads) as file:
+        assert file.copy_from(io.BytesIO(data)) == size
+    with Writer(again, TO, chunk_size=CHUNK, threads=threads) as file:
+        assert file.copy_from(Dribble(data, 777)) == size
+        assert file.copy_from(io.BytesIO()) == 0
+    for each in (alone, again):
+        found = open_naively(bytes(each.data), KEY)
+        assert (found["content"], found["chunks"]) == (data, max(1, -(-size // CHUNK)))
 
 
 def test_an_unknown_size_is_null() -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from vambrace.assets.seal.loading import lazy, load, open_sealed
     from vambrace.assets.seal.passphrase import Argon2id, Passphrase, Scrypt
     from vambrace.assets.seal.reader import Reader
-    from vambrace.assets.seal.rekey import rekey
-    from vambrace.assets.seal.rewrap import rewrap
+    from vambrace.assets.seal.rekeying import rekey
+    from vambrace.assets.seal.rewrapping import rewrap
     from vambrace.assets.seal.saving import save, save_stream
     from vambrace.assets.seal.sealed import Sealed
     from vambrace.assets.seal.sessions import session
@@ -72,8 +72,8 @@ _HOMES = {
     "lazy": "loading",
     "load": "loading",
     "open_sealed": "loading",
-    "rekey": "rekey",
-    "rewrap": "rewrap",
+    "rekey": "rekeying",
+    "rewrap": "rewrapping",
     "save": "saving",
     "save_stream": "saving",
     "session": "sessions",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from vambrace.assets.seal.loading import open_sealed
-from vambrace.assets.seal.saving import recipients_of
+from vambrace.assets.seal.recipients import recipients_of
 from vambrace.assets.seal.writer import Writer
 from vambrace.core import files, tree
 from vambrace.core.options import require

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vambrace.assets.seal.header import Fixed
     from vambrace.assets.seal.schedule import FileKeys
 
-__all__ = ["FRAME_BYTES", "MOST_CHUNKS", "OVERHEAD", "ChunkCipher", "Layout", "spread"]
+__all__ = ["ChunkCipher", "FRAME_BYTES", "Layout", "MOST_CHUNKS", "OVERHEAD", "spread"]
 
 FRAME_BYTES: Final = 4
 OVERHEAD: Final = FRAME_BYTES + TAG_BYTES

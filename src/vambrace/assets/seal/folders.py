@@ -163,7 +163,7 @@ def extract(sealed: Sealed, target: Path, *, threads: int = 1) -> tuple[Member, 
         for member in members:
             place = prepared / member.path
             make_folder(place.parent)
-            draft = Draft(place)
+            draft = Draft(place, mode=0o600)
             try:
                 for begin in range(member.begin, member.begin + member.size, threads * _PIECE):
                     part = bytearray(min(threads * _PIECE, member.begin + member.size - begin))

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CHUNK_SIZES",
     "FIXED_BYTES",
-    "HEADER_BYTES",
-    "MAGIC",
     "Fixed",
+    "HEADER_BYTES",
     "Header",
+    "MAGIC",
     "build",
     "commits",
     "described",

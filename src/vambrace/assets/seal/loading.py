@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from vambrace.assets.seal.folders import read_manifest
 from vambrace.assets.seal.origin import accepted_keys
-from vambrace.assets.seal.recipients import as_identity
+from vambrace.assets.seal.recipients import identities_of
 from vambrace.assets.seal.sealed import Sealed
 
 if TYPE_CHECKING:
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vambrace.assets.seal.origin import Signer
-    from vambrace.assets.seal.recipients import Identity
     from vambrace.assets.seal.tensors import Lazy
 
-__all__ = ["identities", "lazy", "load", "open_sealed"]
+__all__ = ["lazy", "load", "open_sealed"]
 
 
 def load(
@@ -102,14 +101,8 @@ def open_sealed(
     """The open file, for reading any range of its content; arguments and errors as those of `load`."""
     return Sealed.open(
         Path(path),
-        identities(identity),
+        identities_of(identity),
         signers=accepted_keys(signer),
         threads=threads,
         ignore_expiry=ignore_expiry,
     )
-
-
-def identities(value: Sequence[object] | object) -> list[Identity]:
-    """The identities that `value`, one or a list of them, stands for. Raises as `as_identity`."""
-    several = isinstance(value, list | tuple)
-    return [as_identity(each) for each in (cast("Sequence[object]", value) if several else [value])]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vambrace.assets.seal.header import Header
     from vambrace.assets.seal.recipients import Identity
 
-__all__ = ["SIDECAR_BYTES", "Opened", "check_expiry", "open_header", "read_sidecar", "sidecar_path"]
+__all__ = ["Opened", "SIDECAR_BYTES", "check_expiry", "open_header", "read_sidecar", "sidecar_path"]
 
 SIDECAR_BYTES: Final = HEADER_BYTES + 32
 

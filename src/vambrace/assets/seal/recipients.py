@@ -22,7 +22,7 @@ from vambrace.assets.seal.wrapping import Key
 from vambrace.errors import ArtifactRefused, ConfigError, MissingExtra, ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from vambrace.assets.seal.stanzas import Stanza
 
@@ -40,7 +40,10 @@ __all__ = [
     "as_recipient",
     "candidates",
     "check_bounds",
+    "identities_of",
+    "recipients_of",
     "refusal",
+    "several",
 ]
 
 
@@ -134,6 +137,21 @@ def as_identity(value: object) -> Identity:
     if isinstance(key, keys.Secret) and key.kind in KINDS:
         return PrivateKey(key)
     raise _no_part_in("opening", key)
+
+
+def identities_of(value: object) -> list[Identity]:
+    """The identities that `value` is, or holds: whatever `as_identity` takes, or a list of such."""
+    return [as_identity(each) for each in several(value)]
+
+
+def recipients_of(value: object) -> list[Recipient]:
+    """The recipients that `value` is, or holds: whatever `as_recipient` takes, or a list of such."""
+    return [as_recipient(each) for each in several(value)]
+
+
+def several(value: object) -> list[object]:
+    """The items of a list, tuple or set; anything else is one item, a key in bytes or a path too."""
+    return list(cast("Iterable[object]", value)) if isinstance(value, list | tuple | set | frozenset) else [value]
 
 
 def candidates(identities: Sequence[Identity], stanzas: Sequence[Stanza], binding: bytes) -> Iterator[bytes]:

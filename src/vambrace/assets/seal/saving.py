@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from vambrace.assets.seal import origin, statement
 from vambrace.assets.seal.folders import gather
 from vambrace.assets.seal.payload import kind_of, refuse_pickle
-from vambrace.assets.seal.recipients import as_recipient
+from vambrace.assets.seal.recipients import recipients_of
 from vambrace.assets.seal.source import unreadable
 from vambrace.assets.seal.suites import Suite
 from vambrace.assets.seal.writer import Writer
@@ -33,11 +33,10 @@ if TYPE_CHECKING:
     from vambrace.assets.seal import keys
     from vambrace.assets.seal.description import Content
     from vambrace.assets.seal.header import Fixed
-    from vambrace.assets.seal.recipients import Recipient
     from vambrace.assets.seal.trailer import Foot
     from vambrace.assets.seal.writer import Sink
 
-__all__ = ["recipients_of", "save", "save_stream"]
+__all__ = ["save", "save_stream", "suite_of"]
 
 _PIECE: Final = 2**20
 
@@ -148,12 +147,6 @@ def save_stream(
     return cast("Foot", writer.foot)
 
 
-def recipients_of(value: Sequence[object] | object) -> list[Recipient]:
-    """The recipients that `value`, one or a list of them, stands for. Raises as `as_recipient`."""
-    several = isinstance(value, list | tuple)
-    return [as_recipient(each) for each in (cast("Sequence[object]", value) if several else [value])]
-
-
 def _plain(
     source: Mapping[str, Tensor] | str | os.PathLike[str], allow_pickle: bool
 ) -> tuple[Content, int, Iterable[memoryview]]:
@@ -195,10 +188,15 @@ def _writer(
     **options: Any,  # noqa: ANN401  those of Writer
 ) -> Writer:
     place = Path(target) if isinstance(target, str | os.PathLike) else target
-    return Writer(place, recipients_of(recipients), suite=_suite(suite), **options)
+    return Writer(place, recipients_of(recipients), suite=suite_of(suite), **options)
 
 
-def _suite(value: Suite | str) -> Suite:
+def suite_of(value: Suite | str) -> Suite:
+    """The suite of a name, such as "aes-256-gcm".
+
+    Raises:
+        ConfigError: E712, for another name.
+    """
     if isinstance(value, Suite):
         return value
     named = {suite.name.lower().replace("_", "-"): suite for suite in Suite}

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from vambrace.assets.seal.suites import KEY_BYTES, Suite
 
-__all__ = ["FILE_KEY_BYTES", "PREFIX", "SALT_BYTES", "FileKeys", "new_file_key", "new_salt"]
+__all__ = ["FILE_KEY_BYTES", "FileKeys", "PREFIX", "SALT_BYTES", "new_file_key", "new_salt"]
 
 FILE_KEY_BYTES = 32
 SALT_BYTES = 32

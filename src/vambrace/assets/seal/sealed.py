@@ -104,11 +104,11 @@ class Sealed:
             ArtifactRefused: as `open_header` and as this class.
             ResourceError: E604, when it cannot be read or is no regular file.
         """
-        source = FileSource.open(path)
+        # A change of the header puts its sidecar beside the file, not beside links to it.
+        place = path.resolve()
+        source = FileSource.open(place)
         try:
-            region = source.read(0, min(source.size, HEADER_BYTES))
-            sidecar = read_sidecar(path, region)
-            opened = open_header(region, identities, sidecar=sidecar, ignore_expiry=ignore_expiry)
+            opened = _settled(place, source, identities, ignore_expiry)
             return cls(source, opened, signers=signers, threads=threads)
         except BaseException:
             source.close()
@@ -277,3 +277,16 @@ class Sealed:
         except ArtifactRefused as error:
             return error
         return contradictory("a foot whose numbers do not fit each other", "the numbers of these chunks")
+
+
+def _settled(place: Path, source: FileSource, identities: Sequence[Identity], ignore_expiry: bool) -> Opened:
+    """The header, read once more as long as somebody is changing it: half of it may be new, and the sidecar gone."""
+    region = source.read(0, min(source.size, HEADER_BYTES))
+    while True:
+        try:
+            sidecar = read_sidecar(place, region)
+            return open_header(region, identities, sidecar=sidecar, ignore_expiry=ignore_expiry)
+        except ArtifactRefused:
+            before, region = region, source.read(0, len(region))
+            if region == before:
+                raise

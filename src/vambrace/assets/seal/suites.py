@@ -26,7 +26,7 @@ from vambrace.errors import ConfigError
 if TYPE_CHECKING:
     from cryptography.utils import Buffer
 
-__all__ = ["KEY_BYTES", "NONCE_BYTES", "TAG_BYTES", "Aead", "Suite", "aead", "available"]
+__all__ = ["Aead", "KEY_BYTES", "NONCE_BYTES", "Suite", "TAG_BYTES", "aead", "available"]
 
 NONCE_BYTES = 12
 TAG_BYTES = 16

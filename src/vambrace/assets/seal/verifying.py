@@ -20,8 +20,8 @@ from vambrace.assets.seal import merkle, origin, signing, statement
 from vambrace.assets.seal.chunks import FRAME_BYTES, OVERHEAD
 from vambrace.assets.seal.header import HEADER_BYTES
 from vambrace.assets.seal.opening import read_sidecar
+from vambrace.assets.seal.recipients import identities_of
 from vambrace.assets.seal.refusals import added, cut_short, damaged_chunk, damaged_trailer, not_sealed
-from vambrace.assets.seal.rewrap import identities_of
 from vambrace.assets.seal.sealed import Sealed
 from vambrace.assets.seal.source import FileSource
 from vambrace.assets.seal.subject import shown
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from vambrace.assets.seal.signature import Signed
     from vambrace.assets.seal.statement import Statement
 
-__all__ = ["By", "Verified", "verify"]
+__all__ = ["By", "Verified", "outline", "verify"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +132,22 @@ def verify(
         checked=("header", "every chunk", "trailer", *(("signature",) if said else ())),
         unchecked=() if accepted else ("who made it",),
     )
+
+
+def outline(path: str | os.PathLike[str]) -> tuple[Header, Foot]:
+    """What the sealed file at `path` says of itself to everybody: well formed, and nothing of it verified.
+
+    Raises:
+        ConfigError: E749, where nothing is.
+        ArtifactRefused: E700 to E702, E706 to E708, E711, for what is no such file or does not fit its size.
+        ResourceError: E604.
+    """
+    place = signing.located(path).resolve()
+    source = FileSource.open(place)
+    try:
+        return _outline(place, source)
+    finally:
+        source.close()
 
 
 def _detached(place: Path, accepted: frozenset[bytes], at: str | os.PathLike[str] | None) -> Verified:

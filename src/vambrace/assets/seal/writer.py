@@ -46,6 +46,7 @@ __all__ = ["Sink", "Writer"]
 _ZEROS: Final = bytes(2**16)
 _LEAVES_IN_MEMORY: Final = 4 * 2**20  # bytes; more of them go to a temporary file: they are hashes of ciphertext
 _PIECE: Final = 2**20
+_AHEAD: Final = 2**12
 
 
 class Sink(Protocol):
@@ -144,14 +145,18 @@ class Writer:
     def copy_from(self, stream: Any) -> int:  # noqa: ANN401  whatever has `readinto`
         """Seal what `stream.readinto` gives until it gives nothing; how many bytes that were. Raises as `write`."""
         before = self._written
+        ahead = memoryview(bytearray(_AHEAD))
         while True:
             self._check_room(0)
+            # A full chunk waits for what follows, as in `_feed`.
+            full = self._filled == self._chunk_size
             with self._or_none():
-                if self._filled == self._chunk_size:
-                    self._flush(last=False)
-                got = stream.readinto(self._pipeline.plain[self._filled :])
+                got = stream.readinto(ahead if full else self._pipeline.plain[self._filled :])
             if not got:
                 return self._written - before
+            if full:
+                self.write(ahead[:got])
+                continue
             self._check_room(got)
             self._filled += got
             self._written += got

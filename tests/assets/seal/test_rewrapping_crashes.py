@@ -21,7 +21,7 @@ import pytest
 
 from assess.assess_harness import Counting, in_fork
 from assets.seal.headers_on_disk import names, opens, put, sidecar
-from vambrace.assets.seal.rewrap import finish, rewrap
+from vambrace.assets.seal.rewrapping import finish, rewrap
 from vambrace.core import files
 from vambrace.errors import ArtifactRefused, ResourceError
 
@@ -306,7 +306,7 @@ def test_the_power_test_sees_a_missing_fsync(path: Path, monkeypatch: pytest.Mon
 PROGRAM = """
 import sys
 from pathlib import Path
-from vambrace.assets.seal.rewrap import rewrap
+from vambrace.assets.seal.rewrapping import rewrap
 from vambrace.errors import ArtifactRefused
 path, keys = Path(sys.argv[1]), [bytes([1]) * 32, bytes([2]) * 32]
 while True:

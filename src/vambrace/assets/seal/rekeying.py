@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from vambrace.assets.seal import origin, statement
 from vambrace.assets.seal.holding import alone
 from vambrace.assets.seal.inplace import settle
-from vambrace.assets.seal.recipients import as_recipient
-from vambrace.assets.seal.rewrap import identities_of, sealed_file, several
+from vambrace.assets.seal.recipients import identities_of, recipients_of
+from vambrace.assets.seal.rewrapping import sealed_file
 from vambrace.assets.seal.sealed import Sealed
 from vambrace.assets.seal.source import FileSource
 from vambrace.assets.seal.trailer import FOOT_BYTES, Foot
@@ -98,7 +98,7 @@ def rekey(
         ResourceError: E600, E601, E603, E604.
     """
     place, identities = sealed_file(path), identities_of(identity)
-    wanted = [as_recipient(each) for each in several(recipients)]
+    wanted = recipients_of(recipients)
     accepted = origin.accepted_keys(signer)
     hook = statement.hook(sign, name=name, role=role, date=date) if sign is not None else None
     with alone(place, write=True) as fd:

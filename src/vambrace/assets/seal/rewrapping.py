@@ -25,15 +25,14 @@ from vambrace.assets.seal import keys
 from vambrace.assets.seal.header import MOST_RECIPIENTS
 from vambrace.assets.seal.holding import alone
 from vambrace.assets.seal.inplace import replace, settle
-from vambrace.assets.seal.recipients import as_identity, as_recipient, check_bounds
+from vambrace.assets.seal.recipients import check_bounds, identities_of, recipients_of, several
 from vambrace.errors import ArtifactRefused, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from vambrace.assets.seal.recipients import Identity
 
-__all__ = ["Rewrapped", "finish", "identities_of", "rewrap", "sealed_file", "several"]
+__all__ = ["Rewrapped", "finish", "rewrap", "sealed_file"]
 
 _HINT: Final = re.compile(r"[0-9a-f]{16}")
 
@@ -87,7 +86,7 @@ def rewrap(
     place, identities = sealed_file(path), identities_of(identity)
     additions, removals = several(add), several(remove)
     replaces = recipients is not None
-    new = [as_recipient(each) for each in (several(recipients) if replaces else additions)]
+    new = recipients_of(recipients if replaces else additions)
     if replaces and (removals or additions):
         raise _wrong("all recipients replaced, and some added or removed", "one of the two")
     if not replaces and not new and not removals:
@@ -120,16 +119,6 @@ def finish(path: str | os.PathLike[str], identity: object) -> bool:
     place, identities = sealed_file(path), identities_of(identity)
     with alone(place, write=True) as fd:
         return settle(fd, place, identities).finished
-
-
-def identities_of(value: object) -> list[Identity]:
-    """The identities that `value` is, or holds: whatever `as_identity` takes, or a list of such."""
-    return [as_identity(each) for each in several(value)]
-
-
-def several(value: object) -> list[object]:
-    """The items of a list, tuple or set; anything else is one item, a key in bytes or a path too."""
-    return list(cast("Iterable[object]", value)) if isinstance(value, list | tuple | set | frozenset) else [value]
 
 
 def sealed_file(path: str | os.PathLike[str]) -> Path:

@@ -16,8 +16,8 @@ from vambrace.assets.seal import origin, statement
 from vambrace.assets.seal.header import HEADER_BYTES
 from vambrace.assets.seal.opening import open_header
 from vambrace.assets.seal.recipients import as_identity, as_recipient
-from vambrace.assets.seal.rekey import Rekeyed, rekey
-from vambrace.assets.seal.rewrap import rewrap
+from vambrace.assets.seal.rekeying import Rekeyed, rekey
+from vambrace.assets.seal.rewrapping import rewrap
 from vambrace.assets.seal.sealed import Sealed
 from vambrace.assets.seal.suites import Suite
 from vambrace.assets.seal.trailer import FOOT_BYTES

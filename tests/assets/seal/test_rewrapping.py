@@ -17,7 +17,7 @@ from vambrace.assets.seal.holding import alone
 from vambrace.assets.seal.opening import open_header
 from vambrace.assets.seal.passphrase import Argon2id, Passphrase
 from vambrace.assets.seal.recipients import Key, PublicKey, as_identity
-from vambrace.assets.seal.rewrap import Rewrapped, finish, rewrap
+from vambrace.assets.seal.rewrapping import Rewrapped, finish, rewrap
 from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
 
 CHEAP = Argon2id(memory_kib=8192, passes=1, lanes=1)

@@ -1,0 +1,266 @@
+"""`vambrace inspect`, `verify`, `sign`, `rewrap` and `rekey`: what can be done with files that are sealed or signed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from vambrace.cli.sealing import Signers, Threads, standing, there
+from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
+from vambrace.cli.speaking import say, tell
+
+if TYPE_CHECKING:
+    from vambrace.assets.seal.header import Header
+    from vambrace.assets.seal.sealed import Sealed
+
+__all__ = ["inspect", "rekey", "rewrap", "sign", "verify"]
+
+_SHOWN = 60  # characters of a text by strangers
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")]
+Name = Annotated[str, typer.Option(help="The signer's name.")]
+Role = Annotated[str, typer.Option(help="What the signature means.")]
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument()],
+    *,
+    identities: Identities = [],  # noqa: B006  the parser copies it
+    ask: Ask = False,
+    environment: Environment = None,
+    number: Number = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a sealed file tells about itself, to everybody or to who opens it.
+
+    Without an identity nothing is verified: whoever has the file can have written what it says.
+    """
+    there(path)
+    by = opened_by(identities, ask=ask, environment=environment, number=number, needed=False)
+    found = _inside(path, by) if by else _outside(path)
+    if as_json:
+        tell(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for key, value in found.items():
+        if key == "recipients":
+            for place, each in enumerate(value, 1):
+                tell(f"{'recipient':<12} {place}  {_text(each)}")
+        elif value not in ({}, None, ""):
+            tell(f"{key:<12} {_text(value)}")
+
+
+def verify(
+    path: Annotated[Path, typer.Argument()],
+    *,
+    signers: Signers = [],  # noqa: B006  the parser copies it
+    identities: Identities = [],  # noqa: B006
+    ask: Ask = False,
+    environment: Environment = None,
+    number: Number = None,
+    at: Annotated[
+        Path | None, typer.Option("--signature", metavar="PATH", help="Where the signatures are, if not beside it.")
+    ] = None,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Check what can be proven of a file or folder: that it is intact, and who made it.
+
+    PATH is a sealed file, or anything with a signature beside it. With --signer, one of these must have signed. With
+    --identity, every chunk of a sealed file is opened. Exits 3 when nothing is proven.
+    """
+    from vambrace.assets.seal.origin import encoded
+    from vambrace.assets.seal.verifying import verify as check
+
+    by = opened_by(identities, ask=ask, environment=environment, number=number, needed=False)
+    found = check(path, signer=signers or None, identity=by or None, at=at, threads=threads)
+    if as_json:
+        signatures = [
+            {
+                "signer": encoded(each.signer),
+                "name": each.name,
+                "role": each.role,
+                "date": each.date,
+                "known": each.known,
+            }
+            for each in found.signatures
+        ]
+        facts = {"kind": found.kind, "proven": found.proven, "signatures": signatures}
+        tell(json.dumps(facts | {"checked": found.checked, "unchecked": found.unchecked}, indent=2))
+        return
+    tell(found.verdict)
+    for each in found.signatures:
+        if not each.known:
+            tell(f"also signed by {each}")
+    say(f"checked: {', '.join(found.checked)}")
+    if found.unchecked:
+        say(f"not checked: {', '.join(found.unchecked)}")
+
+
+def sign(
+    path: Annotated[Path, typer.Argument()],
+    key: Annotated[Path, typer.Option(metavar="KEY", help="The ed25519 key to sign with.", show_default=False)],
+    name: Name = "",
+    role: Role = "",
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="PATH", help="Where to (default: PATH.sig).", show_default=False)
+    ] = None,
+) -> None:
+    """Sign a file or a folder, such as a run: who vouches for it, in what role, when.
+
+    The signature goes beside it, to PATH.sig, below those that are there: each vouches for the ones before. A sealed
+    file is signed while it is sealed: `vambrace seal --sign`.
+    """
+    from vambrace.assets.seal.signing import beside
+    from vambrace.assets.seal.signing import sign as put
+
+    signed = put(path, key, name=name, role=role, to=to)
+    many = len(signed.entries)
+    say(f"signed; {to or beside(path)} holds {many} signature{'s'[: many != 1]}")
+
+
+def rewrap(
+    path: Annotated[Path, typer.Argument()],
+    *,
+    identities: Identities = [],  # noqa: B006  the parser copies it
+    recipients: Recipients = [],  # noqa: B006
+    add: Annotated[
+        list[str], typer.Option("--add", metavar="KEY", help="A further recipient; again for more.", show_default=False)
+    ] = [],  # noqa: B006
+    remove: Annotated[
+        list[str],
+        typer.Option(
+            "--remove", metavar="WHO", help="A recipient's number, id or key file; again for more.", show_default=False
+        ),
+    ] = [],  # noqa: B006
+    ask: Ask = False,
+    environment: Environment = None,
+    number: Number = None,
+) -> None:
+    """Change who can open a sealed file, in place and at once, whatever its size.
+
+    --recipient replaces all of them; --add and --remove change some. The passphrase, if any, is what opens it now. This
+    shuts nobody out for good: who opened the file once may have kept its key, and old copies stay as they are; a new
+    key is made by `vambrace rekey`.
+    """
+    from vambrace.assets.seal.rewrapping import rewrap as change
+
+    by = opened_by(identities, ask=ask, environment=environment, number=number)
+    no_word: dict[str, Any] = {"ask": False, "environment": None, "number": None}
+    done = change(
+        path,
+        by,
+        read_by(recipients, **no_word) if recipients else None,
+        add=read_by(add, **no_word) if add else (),
+        remove=[int(each) if each.isascii() and each.isdigit() and len(each) < 3 else each for each in remove],
+    )
+    say(f"{done.recipients} recipients now, {done.added} new, {done.removed} gone, change number {done.epoch}")
+    if done.removed:
+        say("not a revocation: who opened the file before may have kept its key; vambrace rekey makes a new one")
+
+
+def rekey(
+    path: Annotated[Path, typer.Argument()],
+    *,
+    identities: Identities = [],  # noqa: B006  the parser copies it
+    recipients: Recipients = [],  # noqa: B006
+    ask: Ask = False,
+    environment: Environment = None,
+    number: Number = None,
+    key: Annotated[Path | None, typer.Option("--sign", metavar="KEY", help="Sign the new file with this key.")] = None,
+    name: Name = "",
+    role: Role = "",
+    unsigned: Annotated[bool, typer.Option("--unsigned", help="Let a signed file become an unsigned one.")] = False,
+    suite: Annotated[str | None, typer.Option(metavar="NAME", help="Another suite than it has.")] = None,
+    threads: Threads = 1,
+) -> None:
+    """Seal the content of a sealed file anew, under another key and for those who are named now.
+
+    The file is replaced when the new one is whole. A passphrase, if any, is what opens it now.
+    """
+    from vambrace.assets.seal.rekeying import rekey as renew
+    from vambrace.assets.seal.saving import suite_of
+
+    by = opened_by(identities, ask=ask, environment=environment, number=number)
+    done = renew(
+        path,
+        by,
+        read_by(recipients, ask=False, environment=None, number=None),
+        sign=key,
+        name=name,
+        role=role,
+        unsigned=unsigned,
+        suite=suite_of(suite) if suite else None,
+        threads=threads,
+    )
+    state = "signed" if done.signed else "not signed"
+    say(f"sealed {done.size} bytes anew for {done.recipients} recipient{'s'[: done.recipients != 1]}, {state}")
+    say("copies that were made before open as they did")
+
+
+def _outside(path: Path) -> dict[str, Any]:
+    from vambrace.assets.seal.verifying import outline
+
+    header, foot = outline(path)
+    return {
+        "verified": "nothing: no identity was given",
+        **_common(header),
+        "chunks": foot.chunks,
+        "stream": foot.stream,
+        "signed": "yes, not checked" if foot.leaves else "no",
+    }
+
+
+def _inside(path: Path, by: list[object]) -> dict[str, Any]:
+    from vambrace.assets.seal.loading import open_sealed
+
+    with open_sealed(path, identity=by, ignore_expiry=True) as sealed:
+        facts = {
+            "verified": "header and trailer; the chunks are read by `vambrace verify`",
+            **_common(sealed.header),
+            "content": sealed.description.content,
+            "size": sealed.size,
+            "private": dict(sealed.description.metadata),
+            "origin": standing(sealed.statement, known=False),
+        }
+        return facts | {"inside": _listing(sealed)}
+
+
+def _common(header: Header) -> dict[str, Any]:
+    recipients = [
+        " ".join(str(part) for part in (stanza["type"], stanza.get("id"), stanza.get("key")) if part)
+        for stanza in header.recipients
+    ]
+    return {
+        "format": "sealed, version 1",
+        "suite": header.fixed.suite.name.lower().replace("_", "-"),
+        "chunk size": header.fixed.chunk_size,
+        "changes": header.epoch,
+        "public": dict(header.public),
+        "recipients": recipients,
+    }
+
+
+def _listing(sealed: Sealed) -> dict[str, Any] | None:
+    match sealed.description.content:
+        case "folder":
+            from vambrace.assets.seal.folders import read_manifest
+
+            return {each.path: f"{each.size} bytes" for each in read_manifest(sealed).values()}
+        case "tensors":
+            from vambrace.assets.seal.tensors import read_header
+
+            return {name: f"{each.dtype} {list(each.shape)}" for name, each in read_header(sealed)[0].items()}
+        case "bytes":
+            return None
+
+
+def _text(value: Any) -> str:  # noqa: ANN401  of JSON
+    from vambrace.report.text import visible
+
+    if isinstance(value, dict):
+        pairs = cast("dict[str, Any]", value).items()
+        return "; ".join(f"{visible(key, _SHOWN)}: {_text(each)}" for key, each in pairs)
+    return visible(str(value), 4 * _SHOWN)

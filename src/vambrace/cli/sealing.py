@@ -1,0 +1,352 @@
+"""`vambrace keygen`, `seal` and `open`: into sealed files and out of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
+
+import typer
+
+from vambrace.cli.bar import listening
+from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
+from vambrace.cli.speaking import is_terminal, say, tell
+from vambrace.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vambrace.assets.seal.statement import Statement
+    from vambrace.core.progress import Progress
+
+__all__ = ["keygen", "open_file", "seal_file", "standing", "there"]
+
+_STREAM = Path("-")
+_PIECE = 2**20
+
+Force = Annotated[bool, typer.Option("--force", help="Replace what is at TARGET.")]
+Threads = Annotated[int, typer.Option(metavar="N", help="How many work at once (default: 1).", show_default=False)]
+Signers = Annotated[
+    list[str],
+    typer.Option("--signer", metavar="KEY", help="Who must have signed: a public key or its file.", show_default=False),
+]
+
+
+def keygen(
+    path: Annotated[Path, typer.Argument()],
+    kind: Annotated[
+        Literal["mlkem768-x25519", "x25519", "ed25519", "aes256"],
+        typer.Option(help="What for: to be sealed for (default), to sign (ed25519), or shared (aes256)."),
+    ] = "mlkem768-x25519",
+) -> None:
+    """Make a key: the secret one at PATH, the public one at PATH.pub.
+
+    Those who know the public key can seal for you; only the secret one opens. mlkem768-x25519 also withstands quantum
+    computers; aes256 has no public part and serves all who share it. The paths that were written go to stdout.
+    """
+    from vambrace.assets.seal import keys
+
+    key = keys.generate(kind)
+    public = None if kind == "aes256" else key.public()
+    place = path.with_name(f"{path.name}.pub")
+    if public and os.path.lexists(place):
+        raise _taken(place, "keys are never overwritten: choose another name")
+    keys.write(path, key)
+    tell(str(path))
+    if public:
+        keys.write(place, public)
+        tell(str(place))
+    say(f"keep {path} to yourself and back it up: nothing but its permissions guards it, and nothing replaces it")
+
+
+def seal_file(
+    source: Annotated[Path, typer.Argument()],
+    target: Annotated[Path, typer.Argument()],
+    *,
+    recipients: Recipients = [],  # noqa: B006  the parser copies it
+    ask: Ask = False,
+    environment: Environment = None,
+    number: Number = None,
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="Sign with this ed25519 key: proves where it comes from.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="The signer's name.")] = "",
+    role: Annotated[str, typer.Option(help="What the signature means.")] = "",
+    expires: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Refuse to open it from then on: 2030-01-31T00:00:00Z.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(metavar="TEXT", help="A licence, which recipients read.")] = None,
+    pad: Annotated[bool, typer.Option("--pad", help="Hide the exact length, for up to 12 % more bytes.")] = False,
+    suite: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="aes-256-gcm (default), chacha20-poly1305, aes-256-gcm-siv or sm4-gcm.",
+            show_default=False,
+        ),
+    ] = "aes-256-gcm",
+    chunk_size: Annotated[
+        int, typer.Option(metavar="BYTES", help="What is decrypted as one (default: 1048576).", show_default=False)
+    ] = 2**20,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Also seal files that run code when they are opened.")
+    ] = False,
+    threads: Threads = 1,
+    force: Force = False,
+) -> None:
+    """Seal a file or folder: only recipients can read it, and nobody can change it unnoticed.
+
+    SOURCE is a file, a folder, or - for stdin; TARGET a file, or - for stdout. Tensors of a safetensors file can be
+    read one by one later. Nothing is removed: SOURCE stays where it is.
+    """
+    from vambrace.assets.seal import saving
+
+    there(source)
+    by = read_by(recipients, ask=ask, environment=environment, number=number)
+    metadata = {key: text for key, text in (("expires", expires), ("licence", licence)) if text is not None}
+    options: dict[str, Any] = {
+        "recipients": by,
+        "sign": sign,
+        "name": name,
+        "role": role,
+        "metadata": metadata,
+        "suite": suite,
+        "chunk_size": chunk_size,
+        "threads": threads,
+    }
+    sink = _binary_out() if target == _STREAM else target
+    if isinstance(sink, Path) and not force and os.path.lexists(sink):
+        raise _taken(sink)
+    if source == _STREAM:
+        if pad:
+            raise ConfigError(
+                "E712",
+                seen="--pad for a stream, whose length is not known",
+                expected="a file or folder",
+                fix="leave --pad out, or seal a file",
+            )
+        foot = saving.save_stream(sys.stdin.buffer, sink, **options)
+    else:
+        with listening() as progress:
+            foot = saving.save(
+                source, sink, pad=pad, allow_pickle=allow_pickle, progress=_mebibytes(progress, "sealing"), **options
+            )
+    signed = f", signed by {name or sign}" if sign else ""
+    say(f"sealed {foot.stream} bytes in {_many(foot.chunks, 'chunk')} for {_many(len(by), 'recipient')}{signed}")
+
+
+def open_file(
+    source: Annotated[Path, typer.Argument()],
+    target: Annotated[Path, typer.Argument()],
+    *,
+    identities: Identities = [],  # noqa: B006  the parser copies it
+    ask: Ask = False,
+    environment: Environment = None,
+    number: Number = None,
+    signers: Signers = [],  # noqa: B006
+    unverified: Annotated[
+        bool,
+        typer.Option("--stream-unverified", help="With --signer: let a stream out before its signature was checked."),
+    ] = False,
+    ignore_expiry: Annotated[bool, typer.Option("--ignore-expiry", help="Open it after its date, too.")] = False,
+    mindspore: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="It is a file of MindSpore; KEY holds the bytes of its key.")
+    ] = None,
+    threads: Threads = 1,
+    force: Force = False,
+) -> None:
+    """Open a sealed file, or one that MindSpore encrypted.
+
+    SOURCE is a file, or - for stdin; TARGET a file or folder, or - for stdout. Files appear when every byte was
+    verified, readable by you alone. What goes to stdout was verified piece by piece: exit code 0 says that nothing is
+    missing.
+    """
+    there(source)
+    if target != _STREAM and not force and os.path.lexists(target):
+        raise _taken(target)
+    if mindspore is not None:
+        _open_mindspore(source, target, mindspore)
+        return
+    by = opened_by(identities, ask=ask, environment=environment, number=number)
+    from vambrace.assets.seal.origin import accepted_keys
+
+    accepted = accepted_keys(signers or None)
+    if source == _STREAM:
+        said = _open_stream(target, by, accepted, unverified=unverified, ignore_expiry=ignore_expiry)
+    else:
+        said = _open_path(source, target, by, accepted, ignore_expiry=ignore_expiry, threads=threads, force=force)
+    say(standing(said, known=bool(accepted)))
+
+
+def there(path: Path) -> None:
+    """Refuse a path where nothing is, before anything else is asked for.
+
+    Raises:
+        ConfigError: E776.
+    """
+    if path != _STREAM and not path.exists():
+        raise ConfigError(
+            "E776", seen=f"nothing at {path}", expected="a file or folder", fix="check the path and its permissions"
+        )
+
+
+def standing(said: Statement | None, *, known: bool) -> str:
+    """What is proven of an intact file, in one line.
+
+    Args:
+        said: the statement of its signature, which holds; None without one.
+        known: whether the signer is one of those who were asked for.
+    """
+    if said is None:
+        return "intact, origin not proven"
+    who = ", ".join(word for word in (said.name, said.role, said.date) if word)
+    from vambrace.assets.seal.origin import encoded
+
+    by = f"{encoded(said.signer)}{f' ({who})' if who else ''}"
+    if known:
+        return f"intact, signed by {by}"
+    return f"intact, origin not proven: signed by {by}; --signer names whom you accept"
+
+
+def _open_path(
+    source: Path,
+    target: Path,
+    by: list[object],
+    accepted: frozenset[bytes],
+    *,
+    ignore_expiry: bool,
+    threads: int,
+    force: bool,
+) -> Statement | None:
+    from vambrace.assets.seal.folders import extract
+    from vambrace.assets.seal.loading import open_sealed
+    from vambrace.core.files import Draft
+
+    with (
+        open_sealed(
+            source, identity=by, signer=accepted or None, threads=threads, ignore_expiry=ignore_expiry
+        ) as sealed,
+        listening() as progress,
+    ):
+        if sealed.description.content == "folder":
+            if target == _STREAM:
+                raise _folder("a folder for stdout", "the name of a folder")
+            if force and os.path.lexists(target):
+                raise _taken(target, "folders are never replaced: choose another name, or remove it")
+            extract(sealed, target, threads=threads)
+        elif target == _STREAM:
+            sealed.copy_to(_binary_out())
+        else:
+            draft = Draft(target, mode=0o600)
+            try:
+                sealed.copy_to(_Counted(draft, progress, sealed.size))
+                draft.commit()
+            except BaseException:
+                draft.discard()
+                raise
+        return sealed.statement
+
+
+def _open_stream(
+    target: Path, by: list[object], accepted: frozenset[bytes], *, unverified: bool, ignore_expiry: bool
+) -> Statement | None:
+    from vambrace.assets.seal.reader import Reader
+    from vambrace.assets.seal.recipients import identities_of
+    from vambrace.core.files import Draft
+
+    reader = Reader(
+        cast("Any", sys.stdin.buffer),
+        identities_of(by),
+        signers=accepted,
+        check_signature=True,
+        stream_unverified=unverified,
+        ignore_expiry=ignore_expiry,
+    )
+    if reader.description.content == "folder":
+        raise _folder("a folder in a stream", "a sealed file on disk")
+    if target == _STREAM:
+        reader.copy_to(_binary_out())
+        return reader.statement
+    draft = Draft(target, mode=0o600)
+    try:
+        reader.copy_to(draft)
+        draft.commit()
+    except BaseException:
+        draft.discard()
+        raise
+    return reader.statement
+
+
+def _open_mindspore(source: Path, target: Path, key: Path) -> None:
+    from vambrace.assets.seal import mindspore
+    from vambrace.core.files import Draft, read_file
+
+    there(key)
+    opened = mindspore.read(sys.stdin.buffer.read() if source == _STREAM else source, read_file(key))
+    if target == _STREAM:
+        _binary_out().write(opened.data)
+    else:
+        draft = Draft(target, mode=0o600)
+        try:
+            draft.write(opened.data)
+            draft.commit()
+        except BaseException:
+            draft.discard()
+            raise
+    for warning in opened.warnings:
+        say(f"warning: {warning}")
+    state = "every block authentic" if opened.authenticated else "nothing authenticated: it may have been changed"
+    say(f"opened {len(opened.data)} bytes ({opened.mode}), {state}")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s'[: count != 1]}"
+
+
+class _Counted:
+    """A sink that tells how far it is."""
+
+    def __init__(self, sink: Any, progress: Progress, size: int) -> None:  # noqa: ANN401  whatever has `write`
+        self._sink = sink
+        self._tell = _mebibytes(progress, "opening")
+        self._size = size
+        self._done = 0
+
+    def write(self, data: memoryview, /) -> int:
+        taken = self._sink.write(data)
+        self._done += len(data)
+        self._tell(self._done, self._size)
+        return taken
+
+
+def _mebibytes(progress: Progress, name: str) -> Any:  # noqa: ANN401  a callback of two numbers
+    """A callback that reports bytes as steps of 1 MiB."""
+    reported = -1
+
+    def hear(done: int, total: int) -> None:
+        nonlocal reported
+        if reported < 0:
+            progress.start(name, -(-total // _PIECE))
+            reported = 0
+        steps = -(-done // _PIECE) - reported
+        reported += steps
+        progress.advance(name, steps)
+        if done >= total:
+            progress.finish(name)
+
+    return hear
+
+
+def _binary_out() -> BinaryIO:
+    if is_terminal(sys.stdout):
+        raise ConfigError(
+            "E774", seen="bytes for a terminal", expected="a file or a pipe", fix="redirect stdout, or name a file"
+        )
+    return sys.stdout.buffer
+
+
+def _taken(place: Path, fix: str = "choose another place, or --force") -> ConfigError:
+    return ConfigError("E766", seen=f"{place} is there already", expected="a new place", fix=fix)
+
+
+def _folder(seen: str, expected: str) -> ConfigError:
+    return ConfigError("E775", seen=seen, expected=expected, fix="keep the sealed file, and open it into a folder")

@@ -1,0 +1,155 @@
+"""Keys and passphrases for the commands on sealed files: named on the command line, never written there.
+
+What is typed in a command stands in the history of the shell and in the list of processes. So keys come from files,
+passphrases from a terminal, a variable of the environment or an open file descriptor.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vambrace.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vambrace.assets.seal.passphrase import Passphrase
+
+__all__ = ["Ask", "Environment", "Identities", "Number", "Recipients", "opened_by", "passphrase", "read_by"]
+
+_AWS = "aws-kms:"
+
+Recipients = Annotated[
+    list[str],
+    typer.Option(
+        "--recipient",
+        "-r",
+        metavar="KEY",
+        help="Who can open it: a key file, a public key's line, or aws-kms:KEY; again for more.",
+        show_default=False,
+    ),
+]
+Identities = Annotated[
+    list[str],
+    typer.Option(
+        "--identity",
+        "-i",
+        metavar="KEY",
+        help="What opens it: a secret key's file, or aws-kms:KEY.",
+        show_default=False,
+    ),
+]
+Ask = Annotated[bool, typer.Option("--passphrase", "-p", help="Ask for a passphrase on the terminal.")]
+Environment = Annotated[
+    str | None, typer.Option("--passphrase-env", metavar="NAME", help="Take a passphrase from this variable.")
+]
+Number = Annotated[
+    int | None, typer.Option("--passphrase-fd", metavar="N", help="Take a passphrase from this file descriptor.")
+]
+
+
+def read_by(recipients: Sequence[str], *, ask: bool, environment: str | None, number: int | None) -> list[object]:
+    """The recipients of a command line.
+
+    Raises:
+        ConfigError: E772, for nobody, or a secret that was typed; and as `passphrase`.
+    """
+    found = [_named(value) for value in recipients]
+    word = passphrase(ask=ask, environment=environment, number=number, twice=True)
+    found += [word] if word else []
+    if not found:
+        raise ConfigError(
+            "E772",
+            seen="nobody who could open the file",
+            expected="at least one recipient",
+            fix="--recipient KEY, after `vambrace keygen KEY`; or --passphrase",
+        )
+    return found
+
+
+def opened_by(
+    identities: Sequence[str], *, ask: bool, environment: str | None, number: int | None, needed: bool = True
+) -> list[object]:
+    """The identities of a command line.
+
+    Raises:
+        ConfigError: E772, for none where one is needed, or a secret that was typed; and as `passphrase`.
+    """
+    found = [_named(value) for value in identities]
+    word = passphrase(ask=ask, environment=environment, number=number, twice=False)
+    found += [word] if word else []
+    if needed and not found:
+        raise ConfigError(
+            "E772",
+            seen="nothing to open the file with",
+            expected="a key or a passphrase that it was sealed for",
+            fix="--identity KEY, or --passphrase; `vambrace inspect FILE` says for whom it is",
+        )
+    return found
+
+
+def passphrase(*, ask: bool, environment: str | None, number: int | None, twice: bool) -> Passphrase | None:
+    """The passphrase from where the command line says; None where it says nothing.
+
+    Args:
+        ask: on the terminal, without showing it.
+        environment: a variable; it is removed from this process.
+        number: a file descriptor; what stands there up to the end of its first line.
+        twice: ask again, to notice a slip.
+
+    Raises:
+        ConfigError: E773, when it is not to be had there, or from several places at once; E735, when it is empty.
+    """
+    from vambrace.assets.seal.passphrase import Passphrase
+
+    if ask + (environment is not None) + (number is not None) > 1:
+        raise _nowhere("more than one place to take a passphrase from", "one of them")
+    if environment is not None:
+        if environment not in os.environ:
+            raise _nowhere(f"no variable {environment[:60]!r} in the environment", "a variable that is set")
+        return Passphrase(os.environ.pop(environment))
+    if number is not None:
+        try:
+            with open(number, "rb", closefd=False) as stream:  # noqa: PTH123  a descriptor has no path
+                return Passphrase(stream.readline().rstrip(b"\r\n"))
+        except OSError as error:
+            raise _nowhere(f"file descriptor {number} cannot be read ({error.strerror})", "an open one") from error
+    if not ask:
+        return None
+    if not sys.stdin.isatty():
+        raise _nowhere("no terminal to ask for a passphrase on", "a terminal")
+    word = getpass.getpass("Passphrase: ", sys.stderr)
+    if twice and getpass.getpass("The same again: ", sys.stderr) != word:
+        raise _nowhere("two different passphrases", "the same one twice")
+    return Passphrase(word)
+
+
+def _named(value: str) -> object:
+    if value.startswith("vambrace-secret-key/"):
+        raise ConfigError(
+            "E772",
+            seen="a secret key on the command line, where others can see it",
+            expected="the path of its file",
+            fix="put it into a file that only you can read; and take this one for known: make a new one",
+        )
+    if value.startswith(_AWS):
+        from vambrace.assets.seal.aws import Aws
+        from vambrace.assets.seal.kms import Kms
+
+        return Kms(Aws(value.removeprefix(_AWS)))
+    return value if value.startswith("vambrace-public-key/") else Path(value)
+
+
+def _nowhere(seen: str, expected: str) -> ConfigError:
+    return ConfigError(
+        "E773",
+        seen=seen,
+        expected=expected,
+        fix="--passphrase on a terminal, --passphrase-env NAME or --passphrase-fd N",
+    )
