@@ -1,0 +1,305 @@
+"""What obfuscation costs: time of a call, bytes of the file, and memory of a process that loads and runs the model.
+
+Time is measured in one process, under the same settings, in turns of every order, because a shared machine
+is not equally fast from one minute to the next and who comes second finds warm caches. A turn is as
+many calls as fill a few milliseconds. `null` is the original beside a second session of itself: what its ratio is away
+from 1 is noise.
+
+Memory is the height of a fresh process (VmHWM, of Linux), least of several, and beside it the height of a process that
+only imports the runtime. Where the system does not keep that figure, memory is not measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vambrace.assets.obfuscate.measure import height
+from vambrace.assets.obfuscate.measure.equality import check_pair
+from vambrace.assets.obfuscate.measure.runtime import LEVELS, Network, Settings
+from vambrace.core.intervals import bootstrap
+from vambrace.core.options import Options
+from vambrace.core.options import require as hold
+from vambrace.core.rng import Streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from vambrace.assets.obfuscate.measure.inputs import Rows
+    from vambrace.core.findings import Interval
+
+__all__ = ["Memory", "Overhead", "OverheadOptions", "Ratio", "Size", "latency", "measure_cost", "memory", "size"]
+
+_TURN_SECONDS = 0.004
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverheadOptions(Options):
+    """How cost is measured.
+
+    Attributes:
+        settings: of all sessions.
+        rounds: pairs of turns; the interval of the median needs about 50.
+        processes: fresh processes for each memory figure; 0 measures none.
+    """
+
+    settings: Settings = Settings()
+    rounds: int = 101
+    processes: int = 3
+
+    def __post_init__(self) -> None:
+        hold(
+            self.rounds >= 5 and self.processes >= 0,
+            code="E820",
+            seen=f"{self.rounds} rounds and {self.processes} processes",
+            expected="at least 5 rounds and no negative number",
+            fix="leave them out",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """Times of one session over those of another, round by round.
+
+    Attributes:
+        median, low_quarter, high_quarter: of the ratios.
+        interval: bootstrap of the median.
+        rounds: how many ratios.
+    """
+
+    median: float
+    low_quarter: float
+    high_quarter: float
+    interval: Interval | None
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Bytes of the two models as files."""
+
+    original: int
+    obfuscated: int
+
+    @property
+    def ratio(self) -> float:
+        """Obfuscated over original."""
+        return self.obfuscated / self.original
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Heights of processes in bytes.
+
+    Attributes:
+        idle: imports the runtime and reads the rows.
+        original, obfuscated: also loads the model and runs the rows.
+    """
+
+    idle: int
+    original: int
+    obfuscated: int
+
+    @property
+    def ratio(self) -> float:
+        """Of whole processes."""
+        return self.obfuscated / self.original
+
+    @property
+    def ratio_above_idle(self) -> float | None:
+        """Of what the models add; None where the original adds less than a page."""
+        added = self.original - self.idle
+        return (self.obfuscated - self.idle) / added if added > 4096 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overhead:
+    """What `measure_cost` found.
+
+    Attributes:
+        wall, cpu: obfuscated over original, by either clock.
+        null: the original over itself, by the wall clock.
+        milliseconds: median of one call of the original and of the obfuscated model, by the wall clock.
+        calls: in a turn.
+        settings: of all sessions.
+        size: of the files.
+        memory: None where it was not measured.
+    """
+
+    wall: Ratio
+    cpu: Ratio
+    null: Ratio
+    milliseconds: tuple[float, float]
+    calls: int
+    settings: str
+    size: Size
+    memory: Memory | None
+
+    def as_json(self) -> dict[str, object]:
+        """As JSON data."""
+        found: dict[str, object] = asdict(self)
+        return found | {
+            "size_ratio": self.size.ratio,
+            "memory_ratio": self.memory.ratio if self.memory else None,
+            "memory_ratio_above_idle": self.memory.ratio_above_idle if self.memory else None,
+        }
+
+
+def measure_cost(
+    original: ModelProto,
+    obfuscated: ModelProto,
+    real: Rows,
+    *,
+    options: OverheadOptions | None = None,
+    keys: Mapping[str, NDArray[Any]] | None = None,
+    rng: Streams | int = 0,
+) -> Overhead:
+    """Time, size and memory of two models that compute the same.
+
+    Args:
+        original: an onnx.ModelProto.
+        obfuscated: another.
+        real: rows for the original; calls go through them in turn.
+        options: settings, rounds and processes.
+        keys: inputs that only the obfuscated model has.
+        rng: of the intervals.
+
+    Raises:
+        ArtifactRefused: E821 to E823.
+    """
+    chosen = options or OverheadOptions()
+    measured = memory(original, obfuscated, real, options=chosen, keys=keys) if chosen.processes else None
+    streams = rng if isinstance(rng, Streams) else Streams(rng)
+    wall, cpu, null, medians, calls = latency(original, obfuscated, real, options=chosen, keys=keys, rng=streams)
+    return Overhead(
+        wall=wall,
+        cpu=cpu,
+        null=null,
+        milliseconds=medians,
+        calls=calls,
+        settings=chosen.settings.title,
+        size=size(original, obfuscated),
+        memory=measured,
+    )
+
+
+def size(original: ModelProto, obfuscated: ModelProto) -> Size:
+    """Bytes of the serialised models, weights inside."""
+    return Size(original=original.ByteSize(), obfuscated=obfuscated.ByteSize())
+
+
+def latency(
+    original: ModelProto,
+    obfuscated: ModelProto,
+    real: Rows,
+    *,
+    options: OverheadOptions,
+    keys: Mapping[str, NDArray[Any]] | None,
+    rng: Streams,
+) -> tuple[Ratio, Ratio, Ratio, tuple[float, float], int]:
+    """Wall, CPU and null ratios, median milliseconds of a call of both, and calls in a turn."""
+    networks = {
+        "original": Network(original, options.settings),
+        "obfuscated": Network(obfuscated, options.settings, keys),
+        "again": Network(original, options.settings),
+    }
+    check_pair(networks["original"], networks["obfuscated"])
+    calls = [arrays for _, arrays in real.first(16 * real.batch).calls()]
+    turn = _calls_a_turn(networks["original"], calls)
+    taken = {name: _turns(network, calls, turn) for name, network in networks.items()}
+    wall: dict[str, list[float]] = {name: [] for name in networks}
+    cpu: dict[str, list[float]] = {name: [] for name in networks}
+    orders = list(itertools.permutations(networks))
+    for lap in range(-2, options.rounds):
+        for name in orders[lap % len(orders)]:
+            seconds, work = taken[name]()
+            if lap >= 0:
+                wall[name].append(seconds)
+                cpu[name].append(work)
+    median = {name: 1e3 * statistics.median(times) / turn for name, times in wall.items()}
+    return (
+        _ratio(wall["obfuscated"], wall["original"], rng.child("wall")),
+        _ratio(cpu["obfuscated"], cpu["original"], rng.child("cpu")),
+        _ratio(wall["again"], wall["original"], rng.child("null")),
+        (median["original"], median["obfuscated"]),
+        turn,
+    )
+
+
+def memory(
+    original: ModelProto,
+    obfuscated: ModelProto,
+    real: Rows,
+    *,
+    options: OverheadOptions,
+    keys: Mapping[str, NDArray[Any]] | None,
+) -> Memory | None:
+    """Heights of fresh processes, each the least of several; None where the system does not say."""
+    if height.of_this_process() is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="vambrace-") as folder:
+        rows = Path(folder, "rows.npz")
+        arrays = next(iter(real.first(real.batch).calls()))[1]
+        _write(rows, {f"row{place}": array for place, array in enumerate(arrays)})
+        fixed = Path(folder, "fixed.npz")
+        _write(fixed, dict(keys or {}))
+        found: dict[str, int] = {}
+        for name, model in (("idle", None), ("original", original), ("obfuscated", obfuscated)):
+            path = Path(folder, f"{name}.onnx")
+            if model is not None:
+                path.write_bytes(model.SerializeToString())
+            command = [sys.executable, "-P", height.__file__, *(str(each) for each in (path, rows, fixed))]
+            command += [LEVELS[options.settings.level], str(options.settings.threads)]
+            heights = [_height(command) for _ in range(options.processes)]
+            found[name] = min(heights)
+    return Memory(**found)
+
+
+def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def _height(command: list[str]) -> int:
+    said = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  our own file
+    return int(said.stdout)
+
+
+def _turns(network: Network, calls: list[list[NDArray[Any]]], turn: int) -> Callable[[], tuple[float, float]]:
+    def taken() -> tuple[float, float]:
+        cpu, wall = time.process_time(), time.perf_counter()
+        for place in range(turn):
+            network.run(calls[place % len(calls)])
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+    return taken
+
+
+def _calls_a_turn(network: Network, calls: list[list[NDArray[Any]]]) -> int:
+    network.run(calls[0])
+    begin = time.perf_counter()
+    network.run(calls[0])
+    return max(1, min(1000, round(_TURN_SECONDS / max(time.perf_counter() - begin, 1e-6))))
+
+
+def _ratio(ours: list[float], theirs: list[float], rng: Streams) -> Ratio:
+    ratios = np.asarray(ours) / np.maximum(np.asarray(theirs), 1e-9)
+    quarters = np.quantile(ratios, (0.25, 0.5, 0.75))
+    return Ratio(
+        median=float(quarters[1]),
+        low_quarter=float(quarters[0]),
+        high_quarter=float(quarters[2]),
+        interval=bootstrap(ratios, lambda drawn: np.median(drawn, axis=1), rng=rng),
+        rounds=len(ratios),
+    )

@@ -1,0 +1,118 @@
+"""Whether what was hidden stays hidden when somebody simplifies the file with the tools that everybody has.
+
+Each tool is applied to the obfuscated model and to the original. What it leaves of the first is held against the
+original as it was and against what the same tool leaves of the original, and the larger similarity counts: somebody who
+suspects an original can simplify that too.
+
+`recovered` says how much a tool brings back: the rise of a similarity over what was missing before, 0 for none and 1
+for all of it. A tool that is not installed or fails is not measured, which is not the same as withstood.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, cast
+
+from vambrace.assets.obfuscate.measure.readability import SIMILARITIES, Readability, read_structure
+from vambrace.assets.obfuscate.measure.runtime import clone, optimised, simplifier
+from vambrace.errors import ArtifactRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from onnx import ModelProto
+
+__all__ = ["Survived", "TOOLS", "Tool", "try_tools"]
+
+Tool = Literal["ort-basic", "ort-extended", "ort-all", "onnxsim", "onnxslim"]
+TOOLS: tuple[Tool, ...] = ("ort-basic", "ort-extended", "ort-all", "onnxsim", "onnxslim")
+
+_WHOLE = 1.0 - 1e-9
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survived:
+    """What one tool brought back.
+
+    Attributes:
+        tool: its name.
+        measured: whether it ran on both models.
+        why: why not.
+        after: of what it left of the obfuscated model, beside the original.
+        after_both: the same beside what it left of the original.
+        recovered: similarity -> the share of what was missing that came back, 0 to 1; empty where not measured.
+        missing: whether anything of the structure was hidden before.
+    """
+
+    tool: Tool
+    measured: bool
+    why: str
+    after: Readability | None
+    after_both: Readability | None
+    recovered: dict[str, float]
+    missing: bool
+
+    @property
+    def most(self) -> float | None:
+        """The largest of `recovered`; None where not measured."""
+        return max(self.recovered.values(), default=None) if self.measured else None
+
+    def as_json(self) -> dict[str, object]:
+        """As JSON data."""
+        return {
+            "tool": self.tool,
+            "measured": self.measured,
+            "why": self.why,
+            "after": self.after.as_json() if self.after else None,
+            "after_both": self.after_both.as_json() if self.after_both else None,
+            "recovered": self.recovered,
+            "missing": self.missing,
+        }
+
+
+def try_tools(
+    original: ModelProto, obfuscated: ModelProto, before: Readability, *, tools: tuple[Tool, ...] = TOOLS
+) -> tuple[Survived, ...]:
+    """What each tool brings back of an original whose readability in the obfuscated file is `before`."""
+    return tuple(_survived(tool, original, obfuscated, before) for tool in tools)
+
+
+def _survived(tool: Tool, original: ModelProto, obfuscated: ModelProto, before: Readability) -> Survived:
+    run = _runner(tool)
+    if run is None:
+        return _not_measured(tool, "the package is not installed")
+    try:
+        plain, left = run(clone(original)), run(clone(obfuscated))
+    except ArtifactRefused as error:
+        return _not_measured(tool, error.seen)
+    except Exception as error:  # a third party's tool may fail in its own way on any model
+        _LOG.info("%s failed", tool, exc_info=True)
+        return _not_measured(tool, f"it failed: {' '.join(str(error).split())[:160]}")
+    after, both = read_structure(original, left), read_structure(plain, left)
+    return Survived(
+        tool=tool,
+        measured=True,
+        why="",
+        after=after,
+        after_both=both,
+        recovered={name: _recovered(name, before, after, both) for name in SIMILARITIES},
+        missing=any(float(getattr(before, name)) < _WHOLE for name in SIMILARITIES),
+    )
+
+
+def _recovered(name: str, before: Readability, *found: Readability) -> float:
+    was, now = float(getattr(before, name)), max(float(getattr(each, name)) for each in found)
+    return max(0.0, now - was) / (1.0 - was) if was < _WHOLE else 0.0
+
+
+def _runner(tool: Tool) -> Callable[[ModelProto], ModelProto] | None:
+    if tool.startswith("ort-"):
+        level = cast("Literal['basic', 'extended', 'all']", tool.removeprefix("ort-"))
+        return lambda model: optimised(model, level)
+    return simplifier(cast("Literal['onnxsim', 'onnxslim']", tool))
+
+
+def _not_measured(tool: Tool, why: str) -> Survived:
+    return Survived(tool=tool, measured=False, why=why, after=None, after_both=None, recovered={}, missing=False)

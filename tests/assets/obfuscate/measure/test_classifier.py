@@ -1,0 +1,160 @@
+"""Families are what they say, and the classifier finds what is there, guesses where nothing is, and never peeks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto
+
+import disguises
+from vambrace.assets.obfuscate.measure import classifier
+from vambrace.assets.obfuscate.measure.classifier import ClassifierOptions, classify
+from vambrace.assets.obfuscate.measure.families import FAMILIES, variant
+from vambrace.assets.obfuscate.measure.features import features
+from vambrace.assets.obfuscate.measure.runtime import Network
+from vambrace.errors import ConfigError
+
+LEAST = ClassifierOptions(families=tuple(FAMILIES)[:10], keys=1, folds=2)
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_variants_are_valid_differ_and_come_again(family: str) -> None:
+    models = [variant(family, number) for number in range(10)]
+    assert len({model.SerializeToString() for model in models}) == 10
+    assert len({len(model.graph.node) for model in models}) > 1
+    assert variant(family, 0).SerializeToString() == models[0].SerializeToString()
+    assert variant(family, 0, seed=1).SerializeToString() != models[0].SerializeToString()
+    for model in models[:3]:
+        onnx.checker.check_model(model, full_check=True)
+        network = Network(model)
+        inputs = np.random.default_rng(0).normal(size=(2, *(size or 1 for size in network.inputs[0].shape[1:])))
+        (answer,) = network.run([inputs.astype(np.float32)])
+        stated = [size.dim_value for size in model.graph.output[0].type.tensor_type.shape.dim][1:]
+        assert list(answer.shape[1:]) == stated
+        assert np.isfinite(answer).all()
+        assert answer.std() > 0
+
+
+def test_features_see_the_graph_and_not_the_file() -> None:
+    model = variant("inception", 0)
+    assert np.array_equal(features(model), features(disguises.renamed(model)))
+    assert features(variant("mlp", 0)).shape == features(model).shape
+    assert not np.array_equal(features(variant("inception", 1)), features(model))
+
+
+class Fixed:
+    """A classifier run on made-up features, so that what it can know is known."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, look: Callable[[ModelProto], np.ndarray]) -> None:
+        def small(family: str, number: int, *, seed: int = 0) -> ModelProto:
+            model = ModelProto(producer_name=family, producer_version=str(number))
+            model.model_version = seed
+            return model
+
+        monkeypatch.setattr(classifier, "variant", small)
+        monkeypatch.setattr(classifier, "features", look)
+        whole = classifier._learners
+        # A forest takes seconds and is tested with the others by the slow test.
+        monkeypatch.setattr(
+            classifier, "_learners", lambda seed: {k: v for k, v in whole(seed).items() if k != "forest"}
+        )
+
+
+def family_of(model: ModelProto) -> float:
+    return float(list(FAMILIES).index(model.producer_name)) if model.producer_name else -1.0
+
+
+def test_what_a_graph_tells_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    Fixed(monkeypatch, lambda model: np.eye(17)[int(family_of(model))])
+    found = classify(lambda model, seed: model, options=LEAST)
+    assert [row.accuracy for row in found.rows] == [1.0, 1.0, 1.0]
+    assert found.row("adaptive").n == 100
+    assert found.row("adaptive").interval is not None
+    assert found.chance == 0.1
+
+
+def test_what_is_hidden_is_guessed_and_what_the_key_alone_hides_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mask that depends on the family by a fixed rule: a naive attacker is lost, an adaptive one is not."""
+
+    def masked(model: ModelProto, seed: int) -> ModelProto:
+        copy = ModelProto.FromString(model.SerializeToString())
+        copy.domain = "masked"
+        return copy
+
+    def look(model: ModelProto) -> np.ndarray:
+        place = int(family_of(model))
+        return np.eye(17)[(place + 5) % 10 if model.domain else place]
+
+    Fixed(monkeypatch, look)
+    found = classify(masked, options=LEAST)
+    assert found.row("clean").accuracy == 1.0
+    assert found.row("naive").accuracy == 0.0
+    assert found.row("adaptive").accuracy == 1.0
+
+
+def test_noise_is_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features of noise, another for each key: nobody does better than guessing, the choice of the best included."""
+    rng = np.random.default_rng(0)
+    Fixed(monkeypatch, lambda model: rng.normal(size=40))
+    found = classify(lambda model, seed: model, options=LEAST)
+    for row in found.rows:
+        assert 0.02 <= row.accuracy <= 0.22
+        assert row.interval is not None
+        assert row.interval.low < 0.1 < row.interval.high + 0.05
+
+
+def test_no_variant_and_no_key_is_in_both_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features that name the variant and the key, and nothing else, must not help."""
+    seeds: list[int] = []
+
+    def keyed(model: ModelProto, seed: int) -> ModelProto:
+        seeds.append(seed)
+        copy = ModelProto.FromString(model.SerializeToString())
+        copy.model_version = seed + 1
+        return copy
+
+    rng = np.random.default_rng(1)
+    table: dict[tuple[str, str, int], np.ndarray] = {}
+
+    def look(model: ModelProto) -> np.ndarray:
+        name = (model.producer_name, model.producer_version, model.model_version)
+        return table.setdefault(name, rng.normal(size=60))
+
+    Fixed(monkeypatch, look)
+    found = classify(keyed, options=LEAST)
+    assert len(seeds) == len(set(seeds)) == 200
+    assert all(row.accuracy <= 0.22 for row in found.rows)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"families": ("mlp", "plain")},
+        {"families": (*tuple(FAMILIES)[:10], "none")},
+        {"variants": 9},
+        {"folds": 1},
+        {"keys": 0},
+    ],
+)
+def test_too_little_to_learn_from_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="E824"):
+        ClassifierOptions(**options)  # type: ignore[arg-type]
+
+
+def test_an_obfuscator_that_fails_is_named() -> None:
+    def fails(model: ModelProto, seed: int) -> ModelProto:
+        raise ValueError("no such operator")
+
+    with pytest.raises(ConfigError, match="E824.*no such operator"):
+        classify(fails, options=LEAST)
+
+
+@pytest.mark.slow
+def test_clean_graphs_are_told_apart_and_renaming_hides_nothing() -> None:
+    found = classify(disguises.renamed, options=ClassifierOptions(keys=1))
+    assert found.row("clean").accuracy > 0.95
+    assert found.row("naive").accuracy == found.row("clean").accuracy
+    assert found.row("adaptive").accuracy > 0.95

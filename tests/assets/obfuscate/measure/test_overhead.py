@@ -1,0 +1,86 @@
+"""Cost: twice the work takes longer, a larger model is larger, and the original costs what it costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import ModelProto, helper, numpy_helper
+
+import disguises
+from vambrace.assets.obfuscate.measure import height
+from vambrace.assets.obfuscate.measure.inputs import Rows, read_rows
+from vambrace.assets.obfuscate.measure.overhead import Memory, OverheadOptions, latency, measure_cost, memory, size
+from vambrace.assets.obfuscate.measure.runtime import Network
+from vambrace.core.rng import Streams
+from vambrace.errors import ConfigError
+
+LAYERS = disguises.weights(widths=(256, 1024, 1024, 64))
+ORIGINAL = disguises.dense(LAYERS)
+QUICK = OverheadOptions(rounds=15, processes=1)
+
+
+@pytest.fixture(scope="module")
+def real() -> Rows:
+    return read_rows(disguises.inputs(16, 256), Network(ORIGINAL))
+
+
+def test_the_original_over_itself_is_one_and_more_work_is_more(real: Rows) -> None:
+    wall, cpu, null, (first, second), calls = latency(
+        ORIGINAL, disguises.split(LAYERS), real, options=QUICK, keys=None, rng=Streams(0)
+    )
+    # By processor time where it can be: the wall clock belongs to whoever else is at the machine.
+    assert 0.5 < null.median < 2
+    assert cpu.median > 1.3
+    assert wall.low_quarter <= wall.median <= wall.high_quarter
+    assert second > first > 0
+    assert calls >= 1
+    assert wall.rounds == 15
+    assert wall.interval is not None
+    assert wall.interval.low <= wall.median <= wall.interval.high
+
+
+def test_bytes_of_the_file(real: Rows) -> None:
+    found = size(ORIGINAL, disguises.split(LAYERS))
+    assert found.original == len(ORIGINAL.SerializeToString())
+    assert found.ratio == pytest.approx(2.0, rel=0.01)
+
+
+@pytest.mark.skipif(height.of_this_process() is None, reason="the system does not keep VmHWM")
+def test_memory_is_that_of_the_model_and_not_of_who_asks(real: Rows) -> None:
+    """A heavy parent must not show: this process holds more while it asks than the one it asks about ever does."""
+    ballast = np.ones(30_000_000)
+    larger = ModelProto.FromString(ORIGINAL.SerializeToString())
+    more = numpy_helper.from_array(np.ones((64, 200_000), np.float32), "more")
+    larger.graph.initializer.append(more)
+    larger.graph.node[-1].output[0] = "still"
+    larger.graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["more"], ["top"], axes=[1], keepdims=0),
+            helper.make_node("Mul", ["still", "top"], ["logits"]),
+        ]
+    )
+    found = memory(ORIGINAL, larger, real, options=QUICK, keys=None)
+    assert ballast.nbytes == 240_000_000
+    assert found is not None
+    assert found.idle < found.original < 200_000_000
+    assert found.obfuscated - found.original > 40_000_000
+    assert found.ratio_above_idle is not None
+    assert found.ratio_above_idle > 2
+
+
+def test_nothing_above_idle_has_no_ratio() -> None:
+    assert Memory(idle=1000, original=1000, obfuscated=5000).ratio_above_idle is None
+
+
+def test_all_of_it(real: Rows) -> None:
+    found = measure_cost(ORIGINAL, ORIGINAL, real, options=OverheadOptions(rounds=5, processes=0))
+    assert found.memory is None
+    assert found.size.ratio == 1.0
+    data = found.as_json()
+    assert data["memory_ratio"] is None
+    assert data["size_ratio"] == 1.0
+
+
+def test_too_few_rounds_are_refused() -> None:
+    with pytest.raises(ConfigError, match="E820"):
+        OverheadOptions(rounds=2)

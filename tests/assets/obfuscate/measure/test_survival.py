@@ -1,0 +1,61 @@
+"""What simplifiers bring back, and that a tool that did not run is not a tool that was withstood."""
+
+from __future__ import annotations
+
+import pytest
+
+import disguises
+from vambrace.assets.obfuscate.measure import runtime, survival
+from vambrace.assets.obfuscate.measure.readability import read_structure
+from vambrace.assets.obfuscate.measure.survival import TOOLS, try_tools
+
+LAYERS = disguises.weights()
+ORIGINAL = disguises.dense(LAYERS)
+
+
+def tried(obfuscated: object, tools: tuple[survival.Tool, ...] = TOOLS[:3]) -> dict[str, survival.Survived]:
+    before = read_structure(ORIGINAL, obfuscated)  # type: ignore[arg-type]
+    return {each.tool: each for each in try_tools(ORIGINAL, obfuscated, before, tools=tools)}  # type: ignore[arg-type]
+
+
+def test_dummies_come_out_and_branches_on_data_do_not() -> None:
+    """Facts of onnxruntime that an obfuscator has to know: x * 1 and x + 0 are erased, predicates on data are not."""
+    dummies, branches = tried(disguises.padded(ORIGINAL)), tried(disguises.decoyed(LAYERS))
+    for tool in TOOLS[:3]:
+        assert dummies[tool].measured
+        assert (dummies[tool].most or 0.0) > 0.5
+        assert branches[tool].most == 0.0
+        assert branches[tool].missing
+
+
+def test_nothing_hidden_is_nothing_recovered() -> None:
+    found = tried(disguises.renamed(ORIGINAL))["ort-all"]
+    assert (found.measured, found.missing, found.most) == (True, False, 0.0)
+
+
+@pytest.mark.parametrize("name", ["onnxsim", "onnxslim"])
+def test_simplifiers_that_are_there_are_run(name: survival.Tool) -> None:
+    pytest.importorskip(name)
+    found = tried(disguises.padded(ORIGINAL), (name,))[name]
+    assert found.measured
+    assert (found.most or 0.0) > 0.9
+
+
+def test_a_tool_that_is_missing_or_fails_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(model: object) -> object:
+        raise RuntimeError("no such\nluck")
+
+    monkeypatch.setattr(survival, "simplifier", lambda name: None if name == "onnxsim" else fails)
+    found = tried(disguises.padded(ORIGINAL), ("onnxsim", "onnxslim"))
+    for tool, why in (("onnxsim", "not installed"), ("onnxslim", "no such luck")):
+        assert not found[tool].measured
+        assert found[tool].most is None
+        assert why in found[tool].why
+
+
+def test_a_package_that_is_not_there_gives_no_simplifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> object:
+        raise ImportError(name)
+
+    monkeypatch.setattr(runtime.importlib, "import_module", missing)
+    assert runtime.simplifier("onnxsim") is None
