@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from assets.seal.harness import CHUNK, OTHER, PUBLIC, SIGNER, Recorder, content, identities, random_access
 from assets.seal.naive_sealed import HEADER, Naive, padme, wrap
+from vambrace.assets.seal import sealed as sealing
 from vambrace.assets.seal.opening import sidecar_path
 from vambrace.assets.seal.reader import Sealed
 from vambrace.assets.seal.source import FileSource
@@ -277,6 +278,45 @@ def test_an_interrupted_change_of_the_header(path: Path) -> None:
     sidecar_path(path).write_bytes(new + hashlib.sha256(new).digest())
     with Sealed.open(path, identities(b"b" * 32), signers=[PUBLIC]) as sealed:
         assert sealed.read(0, SIZE) == DATA
+        assert sealed.header.epoch == 1
+
+
+def test_a_header_that_is_changed_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read while it is half written, and the sidecar is gone before it is looked for."""
+    whole, looked = path.read_bytes(), 0
+
+    def late(place: Path, region: bytes) -> None:
+        nonlocal looked
+        looked += 1
+        path.write_bytes(whole)
+
+    monkeypatch.setattr(sealing, "read_sidecar", late)
+    path.write_bytes(whole[:300] + bytes(100) + whole[400:])
+    with open_(path) as sealed:
+        assert sealed.read(0, 3) == DATA[:3]
+    assert looked == 2
+
+    def always(place: Path, region: bytes) -> None:
+        nonlocal looked
+        looked += 1
+        path.write_bytes(whole[:300] + looked.to_bytes(100, "big") + whole[400:])
+
+    looked = 0
+    monkeypatch.setattr(sealing, "read_sidecar", always)
+    with pytest.raises(ArtifactRefused, match="E702"):
+        open_(path)
+    assert looked == 8
+
+
+def test_the_sidecar_lies_beside_the_file_itself(path: Path, tmp_path: Path) -> None:
+    file = Naive(DATA, signer=SIGNER)
+    stanza = wrap(b"b" * 32, b"n" * 32, file.file_key, file.binding())
+    new = dataclasses.replace(file, epoch=1, recipients=[stanza]).region()
+    sidecar_path(path).write_bytes(new + hashlib.sha256(new).digest())
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link"
+    link.symlink_to(path)
+    with Sealed.open(link, identities(b"b" * 32)) as sealed:
         assert sealed.header.epoch == 1
 
 

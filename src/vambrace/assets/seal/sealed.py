@@ -10,7 +10,7 @@ proven. Decrypts straight into the buffer that it is given.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from vambrace.assets.seal import merkle
 from vambrace.assets.seal import statement as statements
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from vambrace.assets.seal.writer import Sink
 
 __all__ = ["Sealed"]
+
+_MOST_CHANGES: Final = 8  # of the header while it is opened: each may cost the hashing of a passphrase
 
 
 class Sealed:
@@ -280,13 +282,14 @@ class Sealed:
 
 
 def _settled(place: Path, source: FileSource, identities: Sequence[Identity], ignore_expiry: bool) -> Opened:
-    """The header, read once more as long as somebody is changing it: half of it may be new, and the sidecar gone."""
+    """The header, read once more while somebody is changing it: half of it may be new, and the sidecar gone."""
     region = source.read(0, min(source.size, HEADER_BYTES))
-    while True:
+    for left in reversed(range(_MOST_CHANGES)):
         try:
             sidecar = read_sidecar(place, region)
             return open_header(region, identities, sidecar=sidecar, ignore_expiry=ignore_expiry)
         except ArtifactRefused:
             before, region = region, source.read(0, len(region))
-            if region == before:
+            if region == before or not left:
                 raise
+    raise AssertionError
