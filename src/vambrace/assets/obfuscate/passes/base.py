@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from vambrace.core.options import Options
+from vambrace.core.options import Options, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.keyed import Stream
     from vambrace.assets.obfuscate.net import Net
 
-__all__ = ["Applied", "Pass"]
+__all__ = ["Applied", "Pass", "require_share"]
 
 Profile = Literal["exact", "tolerance"]
 
@@ -36,6 +36,21 @@ class Applied:
     left: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
     record: Mapping[str, Any] | None = None
     marks: tuple[Mapping[str, Any], ...] = ()
+
+
+def require_share(share: float | None, **others: float) -> None:
+    """Refuse a share of places outside 0 to 1, and other shares below 0.
+
+    Raises:
+        ConfigError: E103.
+    """
+    for name, value in {"share": 0.0 if share is None else share, **others}.items():
+        require(
+            value >= 0 and (name != "share" or value <= 1),
+            seen=f"{name} {value}",
+            expected="a share from 0 to 1" if name == "share" else "a share from 0",
+            fix="use 0.1 for a tenth",
+        )
 
 
 class Pass(Options):

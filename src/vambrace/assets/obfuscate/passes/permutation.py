@@ -7,15 +7,18 @@ this hides is which filter is which until somebody folds them in.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.graph import Node
-from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile, require_share
 from vambrace.assets.obfuscate.places import Place, find_places
 from vambrace.assets.obfuscate.tracing import arrangement_mark
+from vambrace.core.options import Ratio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,11 +39,16 @@ class Permutation(Pass):
 
     Attributes:
         share: of the eligible layers, 0 to 1.
+        slowdown: most that gathers may add to the time of a run, as a share of it, by an estimate from sizes.
     """
 
     name: ClassVar[str] = "permutation"
     profile: ClassVar[Profile] = "exact"
     share: float | None = None
+    slowdown: Ratio = 0.02
+
+    def __post_init__(self) -> None:
+        require_share(self.share, slowdown=self.slowdown)
 
     def apply(self, net: Net, stream: Stream) -> Applied:
         """Permute; the record holds each order, and which weights follow it."""
@@ -51,7 +59,14 @@ class Permutation(Pass):
             left["one channel in a group, or an axis that is not known"] = len(places) - len(eligible)
         done: list[dict[str, Any]] = []
         marks: list[Mapping[str, Any]] = []
-        for place in [eligible[int(number)] for number in stream.some(len(eligible), self.share or 0.0)]:
+        costs = Costs(net, infos)
+        room = self.slowdown * costs.total
+        wanted = math.ceil((self.share or 0.0) * len(eligible) - 1e-9)
+        for place in [eligible[int(number)] for number in stream.permutation(len(eligible))]:
+            cost = costs.gather(place)
+            if len(done) == wanted or cost > room:
+                continue
+            room -= cost
             starts = range(0, place.weights.gives, _block(place))
             order = np.concatenate([start + stream.permutation(_block(place)) for start in starts])
             done.append({"given": place.given, "order": order.tolist()})
@@ -65,6 +80,8 @@ class Permutation(Pass):
             gather.set(axis=_axis(net, place, infos))
             at = next(at for at, node in enumerate(net.graph.nodes) if node is place.nodes[-1])
             net.graph.nodes.insert(at + 1, gather)
+        if len(done) < wanted:
+            left["gathers that would take too long"] = wanted - len(done)
         return Applied(
             eligible=len(eligible),
             done=len(done),

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.decoys import decoy_matrix, decoy_vector
 from vambrace.assets.obfuscate.graph import Graph, Node, node_from, node_proto
 from vambrace.assets.obfuscate.opaque import OLDEST, opaque
-from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile, require_share
 from vambrace.assets.obfuscate.places import Place, find_places
 from vambrace.assets.obfuscate.tracing import arrangement_mark
-from vambrace.core.options import Ratio, require
+from vambrace.core.options import Ratio
 from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
@@ -41,20 +42,17 @@ class Predicates(Pass):
     Attributes:
         share: of the eligible layers, 0 to 1.
         growth: most bytes that decoys may add, as a share of all weights.
+        slowdown: most that branches may add to the time of a run, as a share of it, by an estimate from sizes.
     """
 
     name: ClassVar[str] = "predicates"
     profile: ClassVar[Profile] = "exact"
     share: float | None = None
     growth: Ratio = 0.1
+    slowdown: Ratio = 0.02
 
     def __post_init__(self) -> None:
-        require(
-            self.growth >= 0,
-            seen=f"growth {self.growth}",
-            expected="a share of the weights' bytes from 0",
-            fix="use 0.1 for a tenth",
-        )
+        require_share(self.share, growth=self.growth, slowdown=self.slowdown)
 
     def apply(self, net: Net, stream: Stream) -> Applied:
         """Wrap; the record says which branch is which, and what was moved into it."""
@@ -65,22 +63,25 @@ class Predicates(Pass):
         if len(eligible) < len(found):
             left["a layer that runtimes fuse with what stands before it"] = len(found) - len(eligible)
         before, infos = net.graph.order(), net.infer()
+        costs = Costs(net, infos)
+        time = self.slowdown * costs.total
         room = self.growth * sum(array.nbytes for array in net.graph.initialisers.values())
         wanted = math.ceil((self.share or 0.0) * len(eligible) - 1e-9)
         entries: list[dict[str, Any]] = []
         marks: list[Mapping[str, Any]] = []
         for place in [eligible[int(number)] for number in stream.permutation(len(eligible))]:
-            if len(entries) == wanted:
-                break
+            cost = costs.branch(place)
+            if len(entries) == wanted or cost > time:
+                continue
             decoys = _decoys(net, place, stream)
             size = sum(array.nbytes for array in decoys.values())
             same = all(np.array_equal(net.graph.constants()[name], array) for name, array in decoys.items())
             if size <= room and not same:
-                room -= size
+                room, time = room - size, time - cost
                 marks += _marks(place, decoys)
                 entries.append(_wrap(net, place, decoys, infos, stream))
         if len(entries) < wanted:
-            left["decoys that would be too large, or equal to the layer"] = wanted - len(entries)
+            left["branches that would take too long, decoys too large or equal to the layer"] = wanted - len(entries)
         return Applied(
             eligible=len(eligible),
             done=len(entries),
