@@ -14,6 +14,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
+import numpy as np
 import torch
 
 from vambrace.core.options import require
@@ -129,7 +130,7 @@ def read_tensors(sealed: Sealed, *, threads: int = 1) -> dict[str, Tensor]:
         ResourceError: E604, when the file cannot be read.
     """
     entries, start = read_header(sealed)
-    room = torch.empty(sealed.size + _ALIGNED, dtype=torch.uint8)
+    room = _room(sealed.size + _ALIGNED)
     # Chunks are decrypted into their place, so the buffer is laid out for its tensors, not for the header before them.
     skipped = -(room.data_ptr() + start) % _ALIGNED
     content = room[skipped : skipped + sealed.size]
@@ -230,9 +231,15 @@ class Lazy:
         return entry
 
     def _read(self, entry: Entry) -> Tensor:
-        content = torch.empty(entry.end - entry.begin, dtype=torch.uint8)
+        content = _room(entry.end - entry.begin)
         self.sealed.read_into(self._start + entry.begin, _memory(content))
         return _view(content, entry)
+
+
+def _room(size: int) -> Tensor:
+    """Fresh bytes: numpy's, which asks for huge pages; to get torch's small ones takes longer than to decrypt."""
+    # Of no bytes at all, torch would get a stride of 0, which it cannot view as another dtype.
+    return torch.from_numpy(np.empty(max(1, size), dtype=np.uint8))[:size]
 
 
 def _memory(content: Tensor) -> memoryview:
