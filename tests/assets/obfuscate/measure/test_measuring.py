@@ -147,6 +147,16 @@ def test_names() -> None:
     assert words(judge_names(clean, Gates())) == {"names": "pass"}
     assert words(judge_names(told, Gates())) == {"names": "fail"}
     assert words(judge_names(None, Gates())) == {"names": "not measured"}
+    called = disguises.renamed(ORIGINAL)
+    for each, name in ((called.graph.output[0], "logits"), (called.graph.node[-1], "")):
+        if name:
+            each.name = name
+        else:
+            each.output[0] = "logits"
+    found = read_structure(ORIGINAL, called)
+    assert found.names.interface == 1
+    assert words(judge_names(found, Gates())) == {"names": "pass"}
+    assert words(judge_names(found, Gates(interface=True))) == {"names": "fail"}
 
 
 def test_survival() -> None:

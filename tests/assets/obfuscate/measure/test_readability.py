@@ -112,6 +112,19 @@ def test_names_of_noise_tell_nothing_even_thousands_of_them() -> None:
     assert 3.9 < found.entropy <= 4.2
 
 
+def test_a_thousand_short_names_hold_a_word_by_chance_and_a_few_more_do_not() -> None:
+    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+    noise = disguises.renamed(ORIGINAL)
+    for one in digits:
+        for two in digits:
+            noise.graph.value_info.add(name=f"n{one}{two}")
+    assert "net" in {each.name for each in noise.graph.value_info}
+    assert leaked(ORIGINAL, noise).clean
+    for word in ("add", "max", "sub", "conv1", "relu2", "pool"):
+        noise.graph.value_info.add(name=word)
+    assert leaked(ORIGINAL, noise).trade_words >= 6
+
+
 @pytest.mark.parametrize(
     "where", ["producer", "doc", "metadata", "node", "value", "dimension", "function word", "graph", "inner"]
 )

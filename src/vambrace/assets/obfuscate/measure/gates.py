@@ -77,6 +77,7 @@ class Gates(Options):
         recovered: most share of what was missing, 0 to 1.
         naive: times chance, at least 1.
         locked: above chance, 0 to 1.
+        interface: whether inputs and outputs must have lost their names as well.
         required: names of gates.
     """
 
@@ -88,6 +89,7 @@ class Gates(Options):
     recovered: Ratio = 0.05
     naive: Ratio = 2.0
     locked: Ratio = 0.05
+    interface: bool = False
     required: tuple[str, ...] = _ALWAYS
 
     def __post_init__(self) -> None:
@@ -252,9 +254,11 @@ def judge_names(found: Readability | None, gates: Gates) -> list[Judged]:
     names = found.names
     sentence = (
         f"{names.kept} of {names.originals} names and {names.kept_words} of {names.original_words} words of the "
-        f"original can be read, {names.trade_words} words of the trade, {names.documented} texts of documentation."
+        f"original can be read, {names.trade_words} words of the trade, {names.documented} texts of documentation. "
+        f"{names.interface} inputs and outputs keep their names."
     )
-    return [_judged("names", gates, holds=names.clean, value=names.leakage, threshold=0.0, sentence=sentence)]
+    holds = names.clean and not (gates.interface and names.interface)
+    return [_judged("names", gates, holds=holds, value=names.leakage, threshold=0.0, sentence=sentence)]
 
 
 def judge_survival(found: tuple[Survived, ...], gates: Gates) -> list[Judged]:

@@ -7,8 +7,11 @@ functions and free sizes, documentation and metadata. Types of operators, their 
 Three kinds of leakage are counted: texts of the original that stand in the other file as they were; words of the
 original (at least three letters in a row, torn out of its names at capitals, digits and underscores); and words of the
 trade, such as "conv" or "attention", which tell what a part is even where the original never said so. Words of five
-letters and more are looked for anywhere; shorter ones count where marks or ends surround them ("add_1", "/fc/add"),
-because "add" also stands in one of two hundred random hexadecimal names.
+letters and more are looked for anywhere. Shorter ones are looked for between marks ("add_1", "/fc/add"), and count
+where there are more of them than chance puts among so many names of random letters and digits (Poisson, 1 %): a
+thousand names of three characters hold an "add" or a "net" that tells nobody anything.
+
+Inputs and outputs of the model are named by whoever calls it. Whether they keep the original's names is counted apart.
 """
 
 from __future__ import annotations
@@ -42,6 +45,9 @@ WORDS = frozenset(_TRADE.split())
 """Words of the trade."""
 
 _SHORTEST, _ANYWHERE = 3, 5
+_LONGEST = 40  # characters; longer names hold no short word by chance
+_MANY = 150  # words: no chance puts so many
+_SURPRISE = 0.01
 _TORN = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
@@ -60,6 +66,7 @@ class Names:
             digits that are drawn evenly, 0 for no text.
         original_entropy: the same of the original.
         documented: texts of documentation and metadata in the file.
+        interface: inputs and outputs of the model that have the names they had in the original.
         examples: a few texts and words that leak.
     """
 
@@ -72,6 +79,7 @@ class Names:
     entropy: float
     original_entropy: float
     documented: int
+    interface: int
     examples: tuple[str, ...]
 
     @property
@@ -82,7 +90,7 @@ class Names:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing of the original and no word of the trade can be read."""
+        """Whether nothing of the original and no word of the trade can be read, outside of the interface."""
         return not (self.kept or self.kept_words or self.trade_words or self.documented)
 
     def as_json(self) -> dict[str, object]:
@@ -94,13 +102,17 @@ class Names:
 def leaked(original: ModelProto, other: ModelProto) -> Names:
     """What `other` tells in words about `original`."""
     mine, theirs = texts(original), texts(other)
+    ends = [{each.name for each in (*model.graph.input, *model.graph.output)} for model in (original, other)]
+    interface = {name for name in ends[0] & ends[1] if name}
+    for name in interface:
+        mine.pop(name, None)
+        theirs.pop(name, None)
     # Empty text and text without a letter, such as "123", says nothing of its own: counters collide by chance.
     telling = {text for text in mine if re.search("[A-Za-z]", text) and len(text) >= _SHORTEST}
     kept = telling & set(theirs)
     own_words = {word for text in mine for word in words(text)}
-    whole = "\n".join(theirs).lower()
-    trade = {word for word in WORDS if _stands(word, whole)}
-    shared = {word for word in own_words if _stands(word, whole)}
+    standing = _standing(WORDS | own_words, theirs)
+    trade, shared = standing & WORDS, standing & own_words
     return Names(
         texts=len(theirs),
         originals=len(telling),
@@ -110,6 +122,7 @@ def leaked(original: ModelProto, other: ModelProto) -> Names:
         trade_words=len(trade),
         entropy=_entropy(theirs),
         original_entropy=_entropy(mine),
+        interface=len(interface),
         documented=sum(1 for kind, text in _walk(other) if kind == "documentation" and text),
         examples=tuple(sorted(kept)[:3] + sorted(trade | shared)[:3]),
     )
@@ -155,10 +168,25 @@ def _walk(model: ModelProto) -> Iterator[tuple[str, str]]:
                 waiting += [value] if hasattr(value, "DESCRIPTOR") else list(value)
 
 
-def _stands(word: str, whole: str) -> bool:
-    if len(word) >= _ANYWHERE:
-        return word in whole
-    return re.search(rf"(?<![a-z0-9]){word}[0-9]*(?![a-z0-9])", whole) is not None
+def _standing(wanted: frozenset[str], found: Counter[str]) -> set[str]:
+    """Which of the words stand in the texts."""
+    whole = "\n".join(found).lower()
+    long = {word for word in wanted if len(word) >= _ANYWHERE and word in whole}
+    short = {word for word in wanted if len(word) < _ANYWHERE}
+    tokens = re.findall("[a-z0-9]+", whole)
+    bare = [token.rstrip("0123456789") for token in tokens]
+    seen = [word for word in bare if word in short]
+    lengths = Counter(len(word) for word in short)
+    # Of 36 characters, how often a word and nothing but digits after it would come up.
+    expected = math.fsum(
+        count * 10.0 ** (len(token) - length) / 36.0 ** len(token)
+        for token in tokens
+        if len(token) <= _LONGEST
+        for length, count in lengths.items()
+        if length <= len(token)
+    )
+    below = math.fsum(expected**k / math.factorial(k) for k in range(min(len(seen), _MANY))) * math.exp(-expected)
+    return long | (set(seen) if seen and 1.0 - below < _SURPRISE else set())
 
 
 def _entropy(found: Counter[str]) -> float:
