@@ -53,6 +53,7 @@ def test_what_a_reader_says() -> None:
         assert (found.description.metadata, found.header.public) == ({"a": 1}, {"b": 2})
         assert (found.signed, found.statement) == (None, None)
         assert (found.readable(), found.seekable(), found.writable()) == (True, False, False)
+        assert found.readinto(bytearray()) == 0
         assert found.read(2) == b"ab"
         assert found.signed
         assert found.statement is not None
@@ -166,6 +167,17 @@ def test_a_forged_stream_fills_no_disk(tmp_path: Path) -> None:
     with pytest.raises(ArtifactRefused, match="E705: chunk 1 "):
         Reader(stream, identities(), signers=[PUBLIC]).read(1)
     assert stream.tell() <= HEADER + 2 * (CHUNK + 20)
+
+
+def test_a_stream_that_breaks_while_it_waits() -> None:
+    class Breaking(Dribble):
+        def readinto(self, buffer: memoryview) -> int:
+            if self._stream.tell() > HEADER + 10:
+                raise OSError(5, "broken")
+            return super().readinto(buffer)
+
+    with pytest.raises(ResourceError, match="E604: EIO reading the stream"):
+        reader(Breaking(Naive(content(CHUNK), signer=SIGNER).data()), signers=[PUBLIC]).read(1)
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ class Store:
         return bytes(self.data[begin:end])
 
 
-@pytest.mark.parametrize("count", [1, 4095, 4096, 4097, 20_000, 80_000])
+@pytest.mark.parametrize("count", [1, 4095, 4096, 4097, 20_000])
 def test_leaves_page_by_page(count: int) -> None:
     store = Store(count)
     leaves, mac = Leaves(count, store.read), TrailerMac(KEYS, b"")
@@ -109,10 +109,10 @@ def test_a_page_in_use_is_not_read_again() -> None:
 
 
 def test_pages_do_not_pile_up() -> None:
-    store = Store(100 * 4096)
-    leaves = Leaves(100 * 4096, store.read)
+    store = Store(20 * 4096)
+    leaves = Leaves(20 * 4096, store.read)
     leaves.scan(TrailerMac(KEYS, b""))
-    for index in range(0, 100 * 4096, 4096):
+    for index in range(0, 20 * 4096, 4096):
         leaves.check(index, memoryview(index.to_bytes(4, "big")))
     assert len(leaves._pages) <= 16
 
