@@ -37,6 +37,8 @@ class Spec:
     factory_args: dict[str, object] = field(default_factory=dict)
     outputs: str = "logits"
     sha256: str = ""
+    identity: str = ""
+    signer: str = ""
 
 
 @dataclass

@@ -30,6 +30,8 @@ class ModelSpec(Options):
         factory_args: keyword arguments of the factory.
         outputs: what the network emits.
         sha256: refuse the file unless it has this hash; "" does not pin.
+        identity: path of the key file that opens a sealed file; relative to the plan's folder.
+        signer: path of the public key of who must have signed a sealed file; the same. "" asks nobody.
     """
 
     source: str = ""
@@ -37,6 +39,8 @@ class ModelSpec(Options):
     factory_args: Mapping[str, _Scalar] = field(default_factory=dict[str, _Scalar])
     outputs: Literal["logits", "probabilities"] = "logits"
     sha256: str = ""
+    identity: str = ""
+    signer: str = ""
 
     def __post_init__(self) -> None:
         _require_hash(self.sha256, empty=True)

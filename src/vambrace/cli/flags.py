@@ -29,6 +29,10 @@ class SourceFlags:
         str | None, typer.Option(help="pkg.mod:fn that builds the network; your own code, trusted because you name it.")
     ] = None
     outputs: Annotated[str | None, typer.Option(help="What the network emits: logits or probabilities.")] = None
+    identity: Annotated[str | None, typer.Option(metavar="KEY", help="Key file that opens a sealed model.")] = None
+    signer: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Public key file of who must have signed a sealed model.")
+    ] = None
     data: Annotated[str | None, typer.Option(help="Folder, zip, npy, npz, idx, pkg.mod:fn, or digits.")] = None
     labels: Annotated[str | None, typer.Option(help="Label file of idx data, when it does not lie beside it.")] = None
     members: Annotated[str | None, typer.Option(help="Samples the model was trained on, for privacy checks.")] = None
@@ -43,7 +47,13 @@ class SourceFlags:
         """
         roles = {"eval": self.data, "members": self.members, "nonmembers": self.nonmembers}
         data = {role: {"source": source} for role, source in roles.items() if source is not None}
-        model = _given(source=self.model, factory=self.factory, outputs=self.outputs)
+        model = _given(
+            source=self.model,
+            factory=self.factory,
+            outputs=self.outputs,
+            identity=self.identity,
+            signer=self.signer,
+        )
         named = (self.factory, *roles.values())
         roots = sorted({name.split(":")[0].split(".")[0] for name in named if name and is_code(name)})
         parts = _given(model=model or None, data=data or None, trust={"code": roots} if roots else None)

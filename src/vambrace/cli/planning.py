@@ -106,8 +106,9 @@ def _drop_labels(data: Table) -> None:
 def _seen_from(base: Path, given: Table) -> Table:
     """The same tables with every path as it is seen from `base`."""
     table = {name: dict(part) for name, part in given.items()}
-    if "source" in table.get("model", {}):
-        table["model"]["source"] = _from(base, table["model"]["source"])
+    for key in ("source", "identity", "signer"):
+        if key in table.get("model", {}):
+            table["model"][key] = _from(base, table["model"][key])
     for role in table.get("data", {}):
         table["data"][role] = {"source": _from(base, table["data"][role]["source"])}
     return table

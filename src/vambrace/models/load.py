@@ -81,6 +81,16 @@ class Source(Protocol):
         """The hash that the file must have, or ""."""
         ...
 
+    @property
+    def identity(self) -> str:
+        """Path of the key file that opens a sealed file, or ""."""
+        ...
+
+    @property
+    def signer(self) -> str:
+        """Path of the public key of who must have signed a sealed file, or ""."""
+        ...
+
 
 class Trust(Protocol):
     """What may run code; see `vambrace.assess.plan.TrustSpec`."""
@@ -220,6 +230,8 @@ def load_model(spec: Source, contract: InputContract, trust: Trust, base: Path, 
             sha256=_hash(spec.sha256) if spec.sha256 else "",
             base=base,
             input_shape=None if size is None else (contract.channels, *size),
+            identity=base / spec.identity if spec.identity else None,
+            signer=base / spec.signer if spec.signer else None,
         ),
     )
 
