@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Graph", "Node", "constant_of", "graph_from", "graph_proto", "node_from", "node_proto", "reads_of"]
+__all__ = ["Graph", "Node", "constant_of", "copies", "graph_from", "graph_proto", "node_from", "node_proto", "reads_of"]
 
 # Weights with more values are left empty for shape inference, which reads only shapes and axes from weights.
 _SMALL = 1024
@@ -171,9 +171,9 @@ def graph_from(graph: Any, onnx: Any) -> Graph:  # noqa: ANN401
     return Graph(
         nodes=[node_from(node, onnx) for node in graph.node],
         initialisers={each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer},
-        inputs=_copies(graph.input),
-        outputs=_copies(graph.output),
-        infos=_copies(graph.value_info),
+        inputs=copies(graph.input),
+        outputs=copies(graph.output),
+        infos=copies(graph.value_info),
         extra=extra,
     )
 
@@ -195,7 +195,7 @@ def node_from(node: Any, onnx: Any) -> Node:  # noqa: ANN401
             bodies = list(attribute.graphs) or [attribute.g]
             made.bodies[attribute.name] = [graph_from(body, onnx) for body in bodies]
         else:
-            (made.attributes[attribute.name],) = _copies([attribute])
+            (made.attributes[attribute.name],) = copies([attribute])
     return made
 
 
@@ -233,7 +233,8 @@ def node_proto(node: Node, onnx: Any, *, small: bool = False) -> Any:  # noqa: A
     return made
 
 
-def _copies(messages: Iterable[Any]) -> list[Any]:
+def copies(messages: Iterable[Any]) -> list[Any]:
+    """Copies of protobuf messages."""
     made: list[Any] = []
     for message in messages:
         copy = type(message)()

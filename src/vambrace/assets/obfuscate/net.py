@@ -14,7 +14,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vambrace.assets.obfuscate.graph import graph_from, graph_proto
+from vambrace.assets.obfuscate.graph import copies, graph_from, graph_proto
 from vambrace.errors import ConfigError
 from vambrace.models.external import check_domains
 from vambrace.models.onnx_file import MOST_BYTES, onnx_package, parse_onnx, read_onnx
@@ -88,7 +88,7 @@ class Net:
         self.extra.CopyFrom(model)
         self.extra.ClearField("graph")
         self.extra.ClearField("functions")
-        self.functions: list[Any] = list(model.functions)
+        self.functions: list[Any] = copies(model.functions)
         self.graph = graph_from(model.graph, onnx)
         self._names: set[str] = set()
 

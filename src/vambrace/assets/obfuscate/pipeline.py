@@ -105,12 +105,12 @@ def onnx_model(
 
 
 def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  onnx.ModelProto, bytes or a path
-    """Lead an obfuscated model back by its map; names and weights become what they were, bit for bit.
+    """Lead an obfuscated model back by its map; the model becomes what it was, bit for bit, and that is checked.
 
-    The file may have been written again since, as long as its names are those that obfuscation gave.
+    Where a pass cannot be undone, all others are, and nothing can be checked.
 
     Raises:
-        ArtifactRefused: E804, for the map of another model.
+        ArtifactRefused: E804, for the map of another model, or a model that was changed since.
         ConfigError: E801, E802, for what is no model or a pass that this version does not have.
         ModelRefused: E230 to E235, as `onnx_model`.
     """
@@ -124,13 +124,11 @@ def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  on
         try:
             one.undo(net, entry.record)
         except (LookupError, ValueError, TypeError, AttributeError) as error:
-            raise ArtifactRefused(
-                "E804",
-                seen=f"a model in which the pass {entry.name} cannot be undone ({' '.join(str(error).split())[:120]})",
-                expected="the model that this map was made with",
-                fix="give the map that was written with this file; see the digest in it",
-            ) from error
-    return Undone(model=net.model(), kept=tuple(reversed(kept)))
+            raise _other(f"the pass {entry.name} cannot be undone ({' '.join(str(error).split())[:120]})") from error
+    undone = net.model()
+    if not kept and model_digest(undone) != obfuscation.original:
+        raise _other("what comes out is not the original")
+    return Undone(model=undone, kept=tuple(reversed(kept)))
 
 
 def _ready(one: str | Pass, share: float, profile: Profile) -> Pass:
@@ -142,6 +140,15 @@ def _ready(one: str | Pass, share: float, profile: Profile) -> Pass:
     if getattr(made, "share", 0.0) is None:
         return cast("Pass", dataclasses.replace(cast("Any", made), share=share))
     return made
+
+
+def _other(seen: str) -> ArtifactRefused:
+    return ArtifactRefused(
+        "E804",
+        seen=f"a model with which this map does not go: {seen}",
+        expected="the model that this map was made with, as it was written",
+        fix="give the map that was written with this file",
+    )
 
 
 def _wrong(seen: str, expected: str, fix: str) -> ConfigError:

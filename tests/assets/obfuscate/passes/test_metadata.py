@@ -1,0 +1,67 @@
+"""What a model says about itself is gone, and comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from exact_nets import Builder, differences, images, random_net
+from vambrace.assets.obfuscate.pipeline import onnx_model, undo
+
+
+def noted(seed: int) -> onnx.ModelProto:
+    model = onnx.shape_inference.infer_shapes(random_net(seed))
+    model.producer_version, model.domain, model.doc_string, model.model_version = "v-secret", "org.secret", "secret", 7
+    model.graph.doc_string = "secret graph"
+    for place in (model, model.graph, model.graph.node[0], model.graph.input[0]):
+        place.metadata_props.add(key="secret", value="/home/secret/train.py")
+    model.graph.node[0].doc_string = "secret layer"
+    model.graph.input[0].doc_string = "secret input"
+    return model
+
+
+def test_nothing_is_said_and_all_comes_back() -> None:
+    model = noted(1)
+    assert model.graph.value_info
+    done = onnx_model(model, passes=["metadata"], seed=1)
+    assert b"secret" not in done.model.SerializeToString()
+    assert b"trainer" not in done.model.SerializeToString()
+    assert len(done.model.graph.value_info) == 0
+    assert differences(model, done.model, images(0)) == []
+    assert undo(done.model, done.map).model == model
+    entry = done.map.passes[0]
+    assert entry.done == entry.eligible > 10
+
+
+def test_shapes_that_nobody_could_infer_stay() -> None:
+    b = Builder(0)
+    sizes = b.add("Cast", b.add("Mul", b.add("ReduceMax", "image", keepdims=0), b.weight(b.normal() * 0 + 4)), to=7)
+    shaped = b.add("Reshape", "image", b.add("Max", b.add("Unsqueeze", sizes, b.weight([0])), b.weight([72, 12])))
+    last = b.add("Relu", shaped)
+    model = b.model({b.add("Flatten", last): (None, None)})
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info(shaped, 1, [72, 12]))
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info(last, 1, [72, 12]))
+    done = onnx_model(model, passes=["metadata"], seed=1)
+    kept = [each.name for each in done.model.graph.value_info]
+    assert shaped in kept
+    assert done.map.passes[0].left == {"shapes that inference cannot find again": len(kept)}
+    assert undo(done.model, done.map).model == model
+
+
+def test_functions_and_bodies_are_stripped_too() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 18, "own" : 1]>
+        g (float[2] image) => (float[2] y) { y = own.twice(image) }
+        <domain: "own", opset_import: ["" : 18]> twice (a) => (b) { b = Add(a, a) }"""
+    model = onnx.parser.parse_model(text)
+    model.functions[0].doc_string = "secret"
+    model.functions[0].node[0].doc_string = "secret"
+    done = onnx_model(model, passes=["metadata"], seed=1)
+    assert b"secret" not in done.model.SerializeToString()
+    assert onnx.printer.to_text(undo(done.model, done.map).model) == onnx.printer.to_text(model)
+
+
+def test_real_models_name_no_producer(shared: Path) -> None:
+    for path in (shared / "models").glob("*.onnx"):
+        assert onnx.load(path).producer_name == "pytorch"
+        assert b"pytorch" not in onnx_model(path, passes=["metadata"], seed=1).model.SerializeToString()

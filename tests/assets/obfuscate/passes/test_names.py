@@ -1,0 +1,125 @@
+"""Nothing that was named by people keeps its name."""
+
+from __future__ import annotations
+
+import re
+
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from exact_nets import Builder, differences, images, random_net, session
+from vambrace.assets.obfuscate.passes.names import Names
+from vambrace.assets.obfuscate.pipeline import onnx_model, undo
+
+EVERYTHING = """<ir_version: 10, opset_import: ["" : 18, "secret_domain" : 1]>
+secret_graph (float[secret_batch, 4] image) => (float[secret_batch, 4] logits)
+<float[4] secret_weight = {1, 2, 3, 4}, float[secret_batch, 4] secret_info>
+{
+    secret_info = secret_domain.secret_function <secret_attribute = 2.0> (image)
+    secret_total = ReduceSum <keepdims = 0> (secret_info)
+    secret_zero = Constant <value = float {0.0}> ()
+    secret_test = Greater (secret_total, secret_zero)
+    logits = If (secret_test) <
+        then_branch = secret_then () => (float[secret_batch, 4] secret_a) {
+            secret_a = Mul (secret_info, secret_weight)
+        },
+        else_branch = secret_else () => (float[secret_batch, 4] secret_b) {
+            secret_c = Neg (secret_info)
+            secret_b = Relu (secret_c)
+        }
+    >
+}
+<domain: "secret_domain", opset_import: ["" : 18]>
+secret_function <secret_attribute> (secret_in) => (secret_out)
+{
+    secret_constant = Constant <value_float: float = @secret_attribute> ()
+    secret_out = Mul (secret_in, secret_constant)
+}"""
+
+LOOP = """<ir_version: 8, opset_import: ["" : 18]>
+g (float[n, 4] image) => (float[n, 4] logits)
+<int64 secret_trips = {3}, bool secret_go = {1}>
+{
+    logits = Loop (secret_trips, secret_go, image) <
+        body = secret_body (int64 secret_i, bool secret_in, float[n, 4] secret_x) =>
+            (bool secret_on, float[n, 4] secret_y) { secret_on = Identity (secret_in)  secret_y = Sin (secret_x) }
+    >
+}"""
+
+
+def words(model: onnx.ModelProto) -> list[str]:
+    """Everything in a model that reads like text, its weights left out."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    for tensor in bare.graph.initializer:
+        tensor.raw_data = b""
+    return re.findall(r"[A-Za-z_][\w.:/-]*", bare.SerializeToString().decode("latin-1"))
+
+
+@pytest.mark.parametrize("text", [EVERYTHING, LOOP])
+def test_no_name_is_left_and_all_come_back(text: str) -> None:
+    model = onnx.parser.parse_model(text)
+    onnx.checker.check_model(model, full_check=True)
+    assert any("secret" in word for word in words(model))
+    done = onnx_model(model, passes=["names"], seed=1)
+    assert [word for word in words(done.model) if "secret" in word] == []
+    assert differences(model, done.model, images(0, (3, 4))) == []
+    assert model == onnx.parser.parse_model(text)
+    assert onnx.printer.to_text(undo(done.model, done.map).model) == onnx.printer.to_text(model)
+
+
+def test_inputs_and_outputs_stay_unless_asked_for() -> None:
+    model = random_net(1)
+    kept, renamed = (onnx_model(model, passes=[Names(interface=flag)], seed=1) for flag in (False, True))
+    assert [each.name for each in kept.model.graph.input] == ["image"]
+    assert kept.map.passes[0].left == {"inputs and outputs, which callers use": 1 + len(model.graph.output)}
+    (new,) = (each.name for each in renamed.model.graph.input)
+    assert new != "image"
+    assert renamed.map.passes[0].record["values"][new] == "image"
+    assert differences(model, renamed.model, images(0)) == []
+    assert undo(renamed.model, renamed.map).model == model
+
+
+def test_new_names_say_nothing_of_order() -> None:
+    done = onnx_model(random_net(1), passes=["names"], seed=1).model
+    made = [node.output[0] for node in done.graph.node if node.output[0].startswith("n")]
+    numbers = [int(name.removeprefix("n"), 36) for name in made]
+    rising = sum(a < b for a, b in zip(numbers, numbers[1:], strict=False))
+    assert 0.2 < rising / (len(numbers) - 1) < 0.8
+    assert all(re.fullmatch(r"n[0-9a-z]+", node.name) for node in done.graph.node)
+    assert not {node.name for node in done.graph.node} & set(made)
+
+
+def test_a_kept_name_is_never_given_again() -> None:
+    b = Builder(0)
+    model = b.model({b.add("Relu", b.add("Tanh", "image")): (2, 3, 12, 12)})
+    for name in ("n0", "n1", "n2"):
+        model.graph.input[0].name = name
+        model.graph.node[0].input[0] = name
+        for seed in range(10):
+            done = onnx_model(model, passes=["names"], seed=seed).model
+            assert name not in {output for node in done.graph.node for output in node.output}
+            session(done)
+
+
+def test_weights_among_the_inputs_are_renamed_too() -> None:
+    model = random_net(2)
+    for tensor in model.graph.initializer:
+        shape = numpy_helper.to_array(tensor).shape
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, shape))
+    done = onnx_model(model, passes=["names"], seed=1)
+    assert {word for word in words(done.model) if "layer." in word} == {each.name for each in model.graph.output}
+    assert differences(model, done.model, images(0)) == []
+    assert undo(done.model, done.map).model == model
+
+
+def test_quantisation_annotations_follow_their_values() -> None:
+    model = random_net(2)
+    note = model.graph.quantization_annotation.add(tensor_name=model.graph.node[0].output[0])
+    note.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value=model.graph.initializer[0].name)
+    done = onnx_model(model, passes=["names"], seed=1)
+    (after,) = done.model.graph.quantization_annotation
+    assert after.tensor_name == done.model.graph.node[0].output[0]
+    assert after.quant_parameter_tensor_names[0].value == done.model.graph.initializer[0].name
+    assert undo(done.model, done.map).model == model

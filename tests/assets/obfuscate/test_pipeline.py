@@ -1,0 +1,151 @@
+"""The whole way: passes in order, seeds, the map, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import onnx
+import pytest
+
+from exact_nets import Builder, differences, images, random_net
+from vambrace.assets.obfuscate.net import Net
+from vambrace.assets.obfuscate.passes import pass_class, pass_names, profile_names
+from vambrace.assets.obfuscate.passes.order import Order
+from vambrace.assets.obfuscate.passes.scaling import Scaling
+from vambrace.assets.obfuscate.pipeline import onnx_model, undo
+from vambrace.assets.obfuscate.record import ObfuscationMap, model_digest
+from vambrace.errors import ArtifactRefused, ConfigError
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture(scope="module")
+def net() -> onnx.ModelProto:
+    return random_net(3)
+
+
+def test_the_exact_profile_is_equal_and_can_be_undone(net: onnx.ModelProto) -> None:
+    before = net.SerializeToString()
+    done = onnx_model(net, seed=1, ratio="large")
+    assert net.SerializeToString() == before
+    assert [entry.name for entry in done.map.passes] == list(profile_names("exact"))
+    assert differences(net, done.model, images(0)) == []
+    undone = undo(done.model, done.map)
+    assert undone.model == net
+    assert undone.kept == ()
+    assert done.map.original == model_digest(net)
+    assert done.map.obfuscated == model_digest(done.model)
+
+
+def test_a_seed_repeats_the_work_and_none_does_not(net: onnx.ModelProto) -> None:
+    first, again, other = (onnx_model(net, seed=seed) for seed in (5, 5, 6))
+    assert first.model == again.model
+    assert first.map.to_bytes() == again.map.to_bytes()
+    assert first.model != other.model
+    assert onnx_model(net).model != onnx_model(net).model
+
+
+def test_sources(net: onnx.ModelProto, tmp_path: Path) -> None:
+    onnx.save(net, tmp_path / "net.onnx")
+    sources = (net, net.SerializeToString(), tmp_path / "net.onnx", str(tmp_path / "net.onnx"))
+    assert len({onnx_model(source, seed=1).map.obfuscated for source in sources}) == 1
+
+
+def test_passes_can_be_chosen(net: onnx.ModelProto) -> None:
+    done = onnx_model(net, passes=["scaling", Order()], seed=1)
+    assert [entry.name for entry in done.map.passes] == ["scaling", "order"]
+    assert onnx_model(net, passes=[], seed=1).model == net
+    reach = onnx_model(net, passes=[Scaling(reach=1)], seed=1).map.passes[0]
+    assert reach.options == {"reach": 1}
+    assert set(reach.record["powers"]) == {0, -1}
+
+
+def test_ratios_reach_the_passes_that_leave_their_share_open(net: onnx.ModelProto) -> None:
+    shares = {"small": 0.1, "medium": 0.3, "large": 0.6}
+    ratio: Literal["small", "medium", "large"]
+    for ratio in ("small", "medium", "large"):
+        entry = onnx_model(net, passes=["permutation"], ratio=ratio, seed=1).map.passes[0]
+        assert entry.options["share"] == shares[ratio]
+    own = pass_class("permutation")(share=1.0, slowdown=1e9)  # type: ignore[call-arg]
+    entry = onnx_model(net, passes=[own], ratio="small", seed=1).map.passes[0]
+    assert entry.done == entry.eligible > 1
+
+
+def test_every_pass_has_its_name_and_profile() -> None:
+    assert {"metadata", "names", "order", "permutation", "predicates", "scaling", "signs"} <= set(pass_names())
+    for name in profile_names("exact"):
+        assert pass_class(name).name == name
+        assert pass_class(name).profile == "exact"
+
+
+def test_what_there_is_not_is_refused(net: onnx.ModelProto) -> None:
+    for wrong in ({"profile": "best"}, {"passes": ["rename"]}, {"ratio": "huge"}):
+        with pytest.raises(ConfigError, match="E802"):
+            onnx_model(net, seed=1, **wrong)
+    tolerant = [name for name in pass_names() if pass_class(name).profile == "tolerance"]
+    for name in tolerant:
+        with pytest.raises(ConfigError, match="E802"):
+            onnx_model(net, passes=[name], seed=1)
+
+
+def test_customers_need_the_owners_key(net: onnx.ModelProto) -> None:
+    copies = {customer: onnx_model(net, seed=KEY, customer=customer) for customer in ("acme", "bolt")}
+    assert copies["acme"].map.obfuscated != copies["bolt"].map.obfuscated
+    assert copies["acme"].map.customer == "acme"
+    for seed in (None, 3, b"short"):
+        with pytest.raises(ConfigError, match="E800"):
+            onnx_model(net, seed=seed, customer="acme")
+
+
+def test_maps_travel_as_bytes(net: onnx.ModelProto) -> None:
+    done = onnx_model(net, seed=1)
+    read = ObfuscationMap.from_bytes(done.map.to_bytes())
+    assert read.to_bytes() == done.map.to_bytes()
+    assert undo(done.model.SerializeToString(), read).model == net
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: b"",
+        lambda data: data[:-1],
+        lambda data: data.replace(b"map/1", b"map/2"),
+        lambda data: data.replace(b'"left"', b'"gone"'),
+        lambda data: b"[" * 100_000,
+        lambda data: b"[]",
+        lambda data: b"\xff",
+    ],
+)
+def test_other_bytes_are_no_map(net: onnx.ModelProto, change: object) -> None:
+    data = onnx_model(net, passes=["order"], seed=1).map.to_bytes()
+    with pytest.raises(ArtifactRefused, match="E803"):
+        ObfuscationMap.from_bytes(change(data))  # type: ignore[operator]
+
+
+def test_the_map_of_another_copy_is_refused(net: onnx.ModelProto) -> None:
+    one = onnx_model(net, seed=1)
+    for other in (onnx_model(random_net(4), seed=1), onnx_model(random_net(6), seed=2)):
+        with pytest.raises(ArtifactRefused, match="E804"):
+            undo(one.model, other.map)
+
+
+def test_a_map_that_fits_but_for_the_numbers_is_refused(net: onnx.ModelProto) -> None:
+    one, other = (onnx_model(net, passes=["scaling"], seed=seed) for seed in (1, 2))
+    with pytest.raises(ArtifactRefused, match="E804"):
+        undo(one.model, other.map)
+
+
+def test_a_map_is_a_secret_that_is_not_shown(net: onnx.ModelProto) -> None:
+    done = onnx_model(net, seed=1)
+    assert "powers" not in repr(done.map)
+    assert net.graph.node[0].output[0] not in repr(done.map)
+
+
+def test_a_model_without_any_place_is_left_alone() -> None:
+    b = Builder(0)
+    model = b.model({b.add("Softmax", "image"): (2, 3, 12, 12)})
+    done = onnx_model(model, passes=["permutation", "scaling", "signs", "predicates"], seed=1)
+    assert done.model == model
+    assert [entry.done for entry in done.map.passes] == [0, 0, 0, 0]
+    assert Net(model).model() == model
