@@ -41,7 +41,8 @@ class Sizes:
     """What is known of the values of the main graph.
 
     Attributes:
-        shapes: of each value whose sizes are all known.
+        shapes: of each value whose sizes are all known. Where the file leaves a size free, it is a number that was
+            tried, and nothing may be built on it.
         kinds: onnx.TensorProto.DataType of each value.
         constants: values of at most 1024 elements that depend on no input but for its sizes.
     """

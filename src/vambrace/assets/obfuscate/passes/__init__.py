@@ -18,18 +18,29 @@ __all__ = ["pass_class", "pass_names", "profile_names"]
 
 _WHERE: dict[str, str] = {
     "baked_permutation": "channels:BakedPermutation",
-    "rebasis": "rebasis:Rebasis",
+    "chain_layers": "chains:ChainLayers",
+    "disguises": "disguises:Disguises",
+    "fold_norms": "norms:FoldNorms",
+    "fuse_linear": "fusion:FuseLinear",
+    "insert_norms": "norms:InsertNorms",
     "metadata": "metadata:Metadata",
     "names": "names:Names",
     "order": "order:Order",
+    "pack_weights": "packing:PackWeights",
     "permutation": "permutation:Permutation",
     "predicates": "predicates:Predicates",
+    "rebasis": "rebasis:Rebasis",
     "scaling": "scaling:Scaling",
     "signs": "signs:Signs",
+    "split_layers": "fission:SplitLayers",
 }
 _FIRST: dict[Profile, tuple[str, ...]] = {
     "exact": (),
-    "tolerance": ("rebasis", "baked_permutation"),
+    "tolerance": (
+        # The first ones cannot be undone bit for bit, so nothing that can be comes before them.
+        *("fold_norms", "fuse_linear", "rebasis", "chain_layers", "insert_norms"),
+        *("baked_permutation", "split_layers", "disguises", "pack_weights"),
+    ),
 }
 _ALWAYS: tuple[str, ...] = ("permutation", "scaling", "signs", "predicates", "order", "metadata", "names")
 

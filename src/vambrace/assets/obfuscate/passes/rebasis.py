@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from vambrace.assets.obfuscate.axes import turned
+from vambrace.assets.obfuscate.bases import orthogonal
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
 from vambrace.assets.obfuscate.passes.choosing import check_share, chosen
 from vambrace.assets.obfuscate.ties import ties_of
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.ties import Group
 
 __all__ = ["Rebasis"]
-
-# Channels are mixed in blocks of at most so many: a matrix of n by n takes n**3 steps to make.
-_BLOCK = 256
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +52,7 @@ class Rebasis(Pass):
         usable = [group for group in linear if _wide(net, group)]
         taken = chosen(usable, self.share, stream.child("places"))
         for number, group in enumerate(taken):
-            basis = _orthogonal(group.leaf.size, stream.child("basis", number))
+            basis = orthogonal(group.leaf.size, stream.child("basis", number))
 
             def mixed(array: NDArray[np.float64], basis: NDArray[np.float64] = basis) -> NDArray[np.float64]:
                 return np.einsum("ij,bja->bia", basis, array, optimize=True)
@@ -72,14 +70,3 @@ class Rebasis(Pass):
 
 def _wide(net: Net, group: Group) -> bool:
     return all(net.graph.initialisers[name].dtype in {np.dtype("f4"), np.dtype("f8")} for name, _ in group.places)
-
-
-def _orthogonal(size: int, stream: Stream) -> NDArray[np.float64]:
-    """Blocks of Haar-distributed matrices (Mezzadri 2007, section 5) over channels that a permutation has shuffled."""
-    basis = np.zeros((size, size))
-    order = stream.permutation(size)
-    for start in range(0, size, _BLOCK):
-        rows = order[start : start + _BLOCK]
-        drawn, upper = np.linalg.qr(stream.normal((len(rows), len(rows))))
-        basis[np.ix_(rows, rows)] = drawn * np.sign(np.diag(upper))
-    return basis

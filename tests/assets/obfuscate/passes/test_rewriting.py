@@ -1,0 +1,323 @@
+"""Passes that replace nodes: answers stay, they survive onnxruntime, and what can be undone comes back bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_nets import answers, apart, attention, feeds, net, operators, optimised_operators, residual
+from vambrace.assets.obfuscate.keyed import Stream
+from vambrace.assets.obfuscate.net import Net
+from vambrace.assets.obfuscate.passes.base import Applied, Pass
+from vambrace.assets.obfuscate.passes.chains import ChainLayers
+from vambrace.assets.obfuscate.passes.disguises import Disguises
+from vambrace.assets.obfuscate.passes.fission import SplitLayers
+from vambrace.assets.obfuscate.passes.fusion import FuseLinear
+from vambrace.assets.obfuscate.passes.norms import FoldNorms, InsertNorms
+from vambrace.assets.obfuscate.passes.packing import PackWeights
+from vambrace.errors import ConfigError
+
+KEY = bytes(range(32))
+ALL: list[Pass] = [
+    *(SplitLayers(share=1.0, ways=(way,)) for way in ("outputs", "inputs", "kernel", "through")),
+    SplitLayers(share=1.0),
+    ChainLayers(share=1.0, cost=4.0),
+    Disguises(share=1.0),
+    FoldNorms(),
+    FuseLinear(),
+    InsertNorms(share=1.0),
+    PackWeights(share=1.0, convolutions=True, largest=10**6),
+]
+
+
+def done(one: Pass, model: onnx.ModelProto, key: bytes = KEY) -> tuple[onnx.ModelProto, Applied, Net]:
+    edited = Net.load(model)
+    applied = one.apply(edited, Stream(key))
+    return edited.model(), applied, edited
+
+
+def title(one: object) -> str:
+    return (
+        one.name + "-".join(getattr(one, "ways", ())) if isinstance(one, Pass) else getattr(one, "__name__", str(one))
+    )
+
+
+def old(opset: int = 9) -> onnx.ModelProto:
+    """In an operator set with attributes for what are inputs now, IR version 3, and weights among the inputs."""
+    return net(
+        """(float[n,4,6,6] x, float[8,4,3,3] w, float[8] b, float[5,72] v, float[5] c) => (float[n,5] y) {
+            a = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w, b)
+            r = Relu (a)
+            s = LeakyRelu <alpha=0.2> (r)
+            f = Flatten (s)
+            g = Gemm <transB=1> (f, v, c)
+            y = Softmax <axis=1> (g)
+        }""",
+        weights={"w": (8, 4, 3, 3), "b": (8,), "v": (5, 72), "c": (5,)},
+        opset=opset,
+        ir=3,
+    )
+
+
+def spelled() -> onnx.ModelProto:
+    """All operators that have other forms."""
+    return net(
+        """(float[n,6,4,4] x) => (float[n,3] y) {
+            a = HardSwish (x)
+            b = Sigmoid (a)
+            c = Tanh (x)
+            d = Add (b, c)
+            e = LeakyRelu <alpha=-0.5> (d)
+            f = Sub (e, x)
+            g = GlobalAveragePool (f)
+            h = Flatten (g)
+            i = Gelu (h)
+            j = Gemm (i, w)
+            y = Softmax (j)
+        }""",
+        weights={"w": (6, 3)},
+        opset=20,
+        ir=9,
+    )
+
+
+@pytest.mark.parametrize("one", ALL, ids=title)
+@pytest.mark.parametrize("make", [residual, attention, old, spelled])
+def test_answers_stay(make, one: Pass) -> None:
+    model = make()
+    given = feeds(model, rows=8)
+    before = answers(model, given)
+    for number in range(3):
+        changed, applied, edited = done(one, model, Stream(KEY, number).bytes(32))
+        onnx.checker.check_model(changed, full_check=True)
+        assert apart(before, answers(changed, given)) < 5e-6
+        assert apart(before, answers(changed, given, "disabled")) < 5e-6
+        assert (applied.done > 0) == (changed.SerializeToString() != Net.load(model).model().SerializeToString())
+        if applied.record is not None:
+            one.undo(edited, applied.record)
+            assert edited.model().SerializeToString() == Net.load(model).model().SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("one", "make", "places"),
+    [
+        (SplitLayers(share=1.0, ways=("outputs",)), residual, 5),
+        (SplitLayers(share=1.0, ways=("inputs",)), residual, 5),
+        (SplitLayers(share=1.0, ways=("kernel",)), residual, 2),
+        (SplitLayers(share=1.0, ways=("through",)), residual, 1),
+        (SplitLayers(share=1.0, ways=("through",)), attention, 1),
+        (SplitLayers(share=1.0), attention, 6),
+        (ChainLayers(share=1.0, cost=0.6), residual, 4),
+        (Disguises(share=1.0), residual, 7),
+        (Disguises(share=1.0), spelled, 11),
+        (Disguises(share=1.0), old, 5),
+        (FoldNorms(), residual, 2),
+        (InsertNorms(share=1.0), residual, 4),
+        (PackWeights(share=1.0), attention, 15),
+        (PackWeights(share=1.0, convolutions=True), residual, 18),
+    ],
+    ids=title,
+)
+def test_places_that_are_found(one: Pass, make, places: int) -> None:
+    _, applied, _ = done(one, make())
+    assert applied.done == places
+    assert applied.done <= applied.eligible
+
+
+def test_old_weights_are_gone() -> None:
+    """What was split or packed must not stand in the file beside its parts."""
+    model = residual()
+    sizes = {tuple(each.dims) for each in model.graph.initializer if len(each.dims) > 1}
+    for one in (SplitLayers(share=1.0, ways=("outputs",)), PackWeights(share=1.0, convolutions=True)):
+        changed, _, _ = done(one, model)
+        left = {tuple(each.dims) for each in changed.graph.initializer}
+        assert not left & (sizes - {(8, 1, 3, 3)})  # the convolution in groups is not split
+        bytes_before = sum(len(each.raw_data) for each in model.graph.initializer)
+        assert sum(len(each.raw_data) for each in changed.graph.initializer) < 2 * bytes_before
+
+
+@pytest.mark.parametrize(
+    ("one", "make", "more"),
+    [
+        (SplitLayers(share=1.0, ways=("outputs",)), residual, {"Conv": 3, "Gemm": 3, "Concat": 5}),
+        (SplitLayers(share=1.0, ways=("inputs",)), residual, {"Conv": 3, "Gemm": 2, "Split": 5}),
+        (SplitLayers(share=1.0, ways=("kernel",)), residual, {"Conv": 2}),
+        (ChainLayers(share=1.0, cost=0.6), residual, {"Conv": 2}),
+        (InsertNorms(share=1.0), residual, {"BatchNormalization": 2, "Conv": 2}),
+        (PackWeights(share=1.0), attention, {"Slice": 15}),
+        (Disguises(share=1.0, operators=("Softmax", "Gemm")), attention, {"Softmax": -1, "Gemm": -1, "Conv": 1}),
+    ],
+    ids=title,
+)
+def test_they_survive_onnxruntime(one: Pass, make, more: dict[str, int], tmp_path: Path) -> None:
+    before = optimised_operators(make(), tmp_path)
+    after = optimised_operators(done(one, make())[0], tmp_path)
+    for op, count in more.items():
+        found = after.count(op) - before.count(op)
+        assert found <= count if count < 0 else found >= count, (op, found)
+
+
+def test_every_form_of_every_operator() -> None:
+    """Each form alone, on values that include zeros of both signs, and on infinities and NaN."""
+    from vambrace.assets.obfuscate.forms import FORMS
+
+    values = np.array([[-50.0, -1.5, -1e-3, -0.0, 0.0, 1e-3, 1.5, 50.0, 80.0, -80.0]], np.float32)
+    seen = set()
+    for op in FORMS:
+        pair = op in {"Add", "Sub"}
+        taken = "(x, z)" if pair else "(x, w, b)" if op == "Gemm" else "(x)"
+        rank = "float[n,10,1,1]" if op == "GlobalAveragePool" else "float[n,10]"
+        body = f"({rank} x{', float[n,10] z' if pair else ''}) => (float[n,m] y) {{ y = {op} {taken} }}"
+        body = body.replace("float[n,m]", "float[n,10,1,1]") if op == "GlobalAveragePool" else body
+        model = net(body, weights={"w": (10, 3), "b": (3,)} if op == "Gemm" else {}, opset=20, ir=9)
+        given = {"x": values.reshape(1, 10, 1, 1) if op == "GlobalAveragePool" else values}
+        if pair:
+            given["z"] = values[:, ::-1].copy()
+        for number in range(30):
+            changed, applied, _ = done(Disguises(share=1.0), model, Stream(KEY, op, number).bytes(32))
+            assert applied.done == 1
+            seen.add((op, tuple(operators(changed))))
+            for level in ("all", "disabled"):
+                assert np.allclose(
+                    answers(changed, given, level)[0], answers(model, given, level)[0], rtol=2e-6, atol=1e-7
+                )
+            if op in {"Relu", "LeakyRelu", "Tanh", "Sigmoid"}:
+                # Abs makes no number of -inf, and the runtime's Clip the largest finite number of inf.
+                form = "Abs" if "Abs" in operators(changed) else operators(changed)[0]
+                ends = [np.nan, 1.0 if form == "Clip" else np.inf, 1.0 if form == "Abs" else -np.inf] * 4
+                odd = {"x": np.array([ends[:10]], np.float32)}
+                assert np.array_equal(answers(changed, odd)[0], answers(model, odd)[0], equal_nan=True)
+    assert len(seen) == sum(len(forms) for forms in FORMS.values())
+
+
+def test_two_branches_keep_normalisations_pools_and_flatten() -> None:
+    model = net(
+        """(float[n,3,8,8] x) => (float[n,4] y) {
+            a = Conv <pads=[1,1,1,1]> (x, w)
+            b = BatchNormalization (a, s, t, m, v)
+            c = Relu (b)
+            d = MaxPool <kernel_shape=[2,2], strides=[2,2]> (c)
+            f = Flatten (d)
+            y = Gemm (f, g, h)
+        }""",
+        weights={
+            "w": (10, 3, 3, 3), "s": (10,), "t": (10,), "m": (10,), "v": np.full(10, 2, np.float32), "g": (160, 4),
+            "h": (4,),
+        },
+    )  # fmt: skip
+    changed, applied, _ = done(SplitLayers(share=1.0, ways=("through",)), model)
+    assert applied.done == 1
+    assert operators(changed).count("BatchNormalization") == operators(changed).count("Flatten") == 2
+    assert apart(answers(model), answers(changed)) < 2e-6
+
+
+def test_rows_of_kernels_with_strides_dilations_and_uneven_padding() -> None:
+    for attributes in (
+        "strides=[2,1], pads=[2,1,1,2]",
+        "dilations=[2,1], pads=[2,0,2,0]",
+        "strides=[3,2], dilations=[2,2], pads=[4,4,4,4]",
+        "pads=[0,0,3,0]",
+        'auto_pad="VALID"',
+    ):
+        model = net(
+            f"(float[n,2,h,w] x) => (float[n,3,p,q] y) {{ y = Conv <{attributes}> (x, k, b) }}",
+            weights={"k": (3, 2, 4, 3), "b": (3,)},
+        )
+        for number in range(6):
+            changed, applied, _ = done(SplitLayers(share=1.0, ways=("kernel",)), model, Stream(KEY, number).bytes(32))
+            assert applied.done == 1
+            for free in (11, 14):  # sizes that the file leaves free
+                given = feeds(model, free=free)
+                assert np.allclose(answers(model, given)[0], answers(changed, given)[0], atol=2e-6)
+
+
+def test_fused_matrices() -> None:
+    model = net(
+        """(float[n,9] x) => (float[n,4] y) {
+            a = MatMul (x, w0)
+            b = Gemm <transB=1> (a, w1, b1)
+            c = Gemm (b, w2, b2)
+            d = Relu (c)
+            e = MatMul (d, w3)
+            y = MatMul (e, w4)
+        }""",
+        weights={
+            "w0": (9, 12), "w1": (7, 12), "b1": (7,), "w2": (7, 8), "b2": (8,), "w3": (8, 1), "w4": (1, 4),
+        },
+    )  # fmt: skip
+    changed, applied, _ = done(FuseLinear(), model)
+    assert applied.done == 2  # and not the last two, whose product has more elements than they have
+    assert operators(changed) == ["Gemm", "Relu", "MatMul", "MatMul"]
+    assert apart(answers(model), answers(changed)) < 2e-6
+    none, applied, _ = done(FuseLinear(share=0.0), model)
+    assert (applied.eligible, applied.done, len(none.graph.node)) == (2, 0, 6)
+
+
+def test_normalisations_are_folded_into_transposed_convolutions_and_matrices() -> None:
+    norm = {"s": (6,), "t": (6,), "m": (6,), "v": np.linspace(0.5, 2, 6).astype(np.float32)}
+    model = net(
+        """(float[n,4,5,5] x) => (float[n,6,k,k] y) {
+            a = ConvTranspose <strides=[2,2]> (x, w, b)
+            y = BatchNormalization <epsilon=0.01> (a, s, t, m, v)
+        }""",
+        weights={"w": (4, 6, 3, 3), "b": (6,), **norm},
+    )
+    changed, applied, _ = done(FoldNorms(), model)
+    assert operators(changed) == ["ConvTranspose"]
+    assert np.allclose(answers(model)[0], answers(changed)[0], atol=1e-5)
+    model = net(
+        """(float[n,4] x) => (float[n,6] y) {
+            a = Gemm (x, w, b)
+            y = BatchNormalization (a, s, t, m, v)
+        }""",
+        weights={"w": (4, 6), "b": (6,), **norm},
+    )
+    changed, applied, _ = done(FoldNorms(), model)
+    assert operators(changed) == ["Gemm"]
+    assert np.allclose(answers(model)[0], answers(changed)[0], atol=1e-5)
+
+
+def test_weights_that_others_read_as_well_are_not_packed() -> None:
+    model = net(
+        """(float[n,4] x) => (float[n,4] y) {
+            a = MatMul (x, w)
+            b = Pow (w, two)
+            y = MatMul (a, b)
+        }""",
+        weights={"w": (4, 4), "two": np.float32(2)},
+    )
+    assert done(PackWeights(share=1.0), model)[1].eligible == 0
+
+
+def test_tokens_are_a_source_for_predicates() -> None:
+    model = net(
+        "(int64[n,t] x) => (float[n,t,3] y) { e = Gather (table, x)\n a = MatMul (e, w)\n y = Add (a, b) }",
+        weights={"table": (8, 4), "w": (4, 3), "b": (3,)},
+    )
+    changed, applied, _ = done(PackWeights(share=1.0), model)
+    assert applied.done == 2
+    given = feeds(model)
+    assert np.array_equal(answers(model, given)[0], answers(changed, given)[0])
+
+
+def test_options_are_checked() -> None:
+    for wrong in (
+        lambda: SplitLayers(share=2.0),
+        lambda: ChainLayers(share=-0.1),
+        lambda: Disguises(share=1.5),
+        lambda: PackWeights(share=9.0),
+    ):
+        with pytest.raises(ConfigError, match="E835"):
+            wrong()
+    for wrong in (
+        lambda: SplitLayers(ways=()),
+        lambda: SplitLayers(ways=("sideways",)),
+        lambda: ChainLayers(cost=0.0),
+        lambda: Disguises(operators=("Conv",)),
+        lambda: PackWeights(largest=0),
+    ):
+        with pytest.raises(ConfigError, match="E838"):
+            wrong()
