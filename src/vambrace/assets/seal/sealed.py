@@ -9,6 +9,7 @@ proven. Decrypts straight into the buffer that it is given.
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Self
 
@@ -84,8 +85,11 @@ class Sealed:
         self.size = stream if size is None else size
         self.signed = bool(self._foot.leaves)
         self._as_signed = bool(signers)
-        self._records: list[memoryview] = []
-        self._recent: tuple[int, memoryview] = (-1, memoryview(b""))
+        largest = min(self._chunk_size, stream)
+        self._records = _Buffers(largest + OVERHEAD)
+        self._plains = _Buffers(largest)
+        self._recent = (-1, self._plains.take())
+        self._lock = threading.Lock()
         if signers:
             statements.demand(self.statement, signers)
 
@@ -171,17 +175,14 @@ class Sealed:
             ResourceError: E604, when the file cannot be read.
         """
         said = self.statement
-
-        def work(index: int) -> None:
-            self._whole(index, as_signed=self.signed)
-
-        spread(work, range(self._layout.count), threads or self._threads)
+        self._check(range(self._layout.count), threads or self._threads, as_signed=self.signed)
         return said
 
     def close(self) -> None:
         """Release the file and forget what was read; twice is fine."""
         self._source.close()
         self._records.clear()
+        self._plains.clear()
         self._recent = (-1, memoryview(b""))
 
     def __enter__(self) -> Self:
@@ -201,6 +202,7 @@ class Sealed:
 
     def _fill(self, begin: int, out: memoryview, threads: int) -> None:
         whole, end = self._chunk_size, begin + len(out)
+        last = (end - 1) // whole
 
         def work(index: int) -> None:
             at, plain = index * whole, self._layout.plain(index)
@@ -209,40 +211,52 @@ class Sealed:
             if len(target) == plain:
                 self._decrypt(index, target, as_signed=self._as_signed)
             else:
-                target[:] = self._part(index)[low - at : high - at]
+                self._copy_part(index, low - at, target, keep=index == last)
 
-        spread(work, range(begin // whole, -(-end // whole)), threads)
+        spread(work, range(begin // whole, last + 1), threads)
 
-    def _part(self, index: int) -> memoryview:
-        """The plain bytes of a chunk of which only some are wanted: its neighbours are likely to be wanted next."""
-        known, plain = self._recent
-        if known != index:
-            plain = self._whole(index, as_signed=self._as_signed)
-            self._recent = (index, plain)
-        return plain
+    def _copy_part(self, index: int, low: int, target: memoryview, *, keep: bool) -> None:
+        """Fill `target` from a chunk that is wanted in part; kept, it serves who wants its next bytes."""
+        high = low + len(target)
+        with self._lock:
+            known, kept = self._recent
+            if known == index:
+                target[:] = kept[low:high]
+                return
+        plain = self._plains.take()
+        self._whole(index, plain, as_signed=self._as_signed)
+        target[:] = plain[low:high]
+        if keep:
+            with self._lock:
+                plain, self._recent = self._recent[1], (index, plain)
+        self._plains.give(plain)
 
-    def _whole(self, index: int, *, as_signed: bool) -> memoryview:
-        plain = memoryview(bytearray(self._layout.plain(index)))
+    def _check(self, indices: range, threads: int, *, as_signed: bool) -> None:
+        def work(index: int) -> None:
+            plain = self._plains.take()
+            self._whole(index, plain, as_signed=as_signed)
+            self._plains.give(plain)
+
+        spread(work, indices, threads)
+
+    def _check_padding(self) -> None:
+        first = -(-self.size // self._chunk_size)
+        self._check(range(first, self._layout.count), 1, as_signed=self._as_signed)
+
+    def _whole(self, index: int, out: memoryview, *, as_signed: bool) -> None:
+        plain = out[: self._layout.plain(index)]
         self._decrypt(index, plain, as_signed=as_signed)
         if not is_zero(plain[max(0, self.size - index * self._chunk_size) :]):
             raise contradictory("padding that is not zero", "zeros behind the content")
-        return plain
 
     def _decrypt(self, index: int, out: memoryview, *, as_signed: bool) -> None:
-        try:
-            buffer = self._records.pop()
-        except IndexError:
-            buffer = memoryview(bytearray(min(self._chunk_size, self._foot.stream) + OVERHEAD))
+        buffer = self._records.take()
         record = buffer[: len(out) + OVERHEAD]
         self._source.read_into(self._layout.offset(index), record)
         if as_signed:
             self._leaves.check(index, record)
         self._cipher.open(index, index + 1 == self._layout.count, record, out)
-        self._records.append(buffer)
-
-    def _check_padding(self) -> None:
-        for index in range(-(-self.size // self._chunk_size), self._layout.count):
-            self._whole(index, as_signed=self._as_signed)
+        self._records.give(buffer)
 
     def _trailer(self) -> tuple[Foot, Leaves, bytes]:
         source, keys, fixed = self._source, self._opened.keys, self._opened.header.fixed
@@ -279,6 +293,26 @@ class Sealed:
         except ArtifactRefused as error:
             return error
         return contradictory("a foot whose numbers do not fit each other", "the numbers of these chunks")
+
+
+class _Buffers:
+    """Buffers of one size, used again by whichever thread needs one: new memory costs more than decrypting into it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free: list[memoryview] = []
+
+    def take(self) -> memoryview:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return memoryview(bytearray(self._size))
+
+    def give(self, buffer: memoryview) -> None:
+        self._free.append(buffer)
+
+    def clear(self) -> None:
+        self._free.clear()
 
 
 def _settled(place: Path, source: FileSource, identities: Sequence[Identity], ignore_expiry: bool) -> Opened:
