@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +53,6 @@ def session(
                 expected="one .onnx file",
                 fix="open the folder with seal.load, and give its tensors to onnxruntime",
             )
-        data = io.BytesIO()
-        sealed.copy_to(data)
-    plain = data.getvalue()
+        plain = sealed.read(0, sealed.size)
     check_onnx(plain, Path(path).name)
     return runtime.InferenceSession(plain, options, providers=list(providers))
