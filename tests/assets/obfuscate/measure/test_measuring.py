@@ -56,7 +56,7 @@ LOOSE = Gates(
     latency=1000,
     size=1000,
     memory=1000,
-    recovered=1.0,
+    survival=1.0,
     required=("equality", "top1", "nan", "latency", "size", "names"),
 )
 
@@ -76,14 +76,16 @@ def equality(repeat: int = 0, **difference: Any) -> Equality:
     )
 
 
-def overhead(median: float = 1.0, *, size: int = 100, memory: int | None = 200) -> Overhead:
-    ratio = Ratio(median=median, low_quarter=median, high_quarter=median, interval=None, rounds=9)
+def overhead(median: float = 1.0, *, null: float = 1.0, size: int = 100, memory: int | None = 200) -> Overhead:
+    ratio = Ratio(median=median, low_quarter=median, high_quarter=median, fastest=median, interval=None, rounds=9)
     return Overhead(
         wall=ratio,
         cpu=ratio,
-        null=replace(ratio, median=1.0),
+        null_wall=replace(ratio, median=9.0),
+        null_cpu=replace(ratio, median=null),
         milliseconds=(1.0, median),
         calls=1,
+        clock="processor time",
         settings="all, 1 thread",
         size=Size(original=100, obfuscated=size),
         memory=Memory(idle=10_000_000, original=10_010_000, obfuscated=10_000_000 + 50 * memory) if memory else None,
@@ -117,6 +119,15 @@ def test_equality(profile: Any, difference: dict[str, Any], expected: str) -> No
     assert words(judge_equality(equality(**difference), Gates(profile=profile)))["equality"] == expected
 
 
+def test_the_tolerance_is_asked_for_on_real_inputs_and_exactness_everywhere() -> None:
+    close = equality()
+    far = Difference(rows=9, elements=90, differing=9, max_abs=1.0, max_row=0.5)
+    mixed = replace(close, found=(*close.found[:1], *(replace(each, difference=far) for each in close.found[1:])))
+    exact, tolerance = (judge_equality(mixed, Gates(profile=profile)) for profile in ("exact", "tolerance"))  # type: ignore[arg-type]
+    assert (words(exact)["equality"], words(tolerance)["equality"]) == ("fail", "pass")
+    assert "On random and edge inputs it is 0.5" in tolerance[1].sentence
+
+
 def test_decisions_and_nan() -> None:
     gates = Gates(profile="tolerance")
     assert words(judge_equality(equality(), gates)) == dict.fromkeys(("repeat", "equality", "top1", "nan"), "pass")
@@ -139,6 +150,8 @@ def test_cost() -> None:
     }
     assert set(words(judge_overhead(overhead(1.06, size=111, memory=225), Gates())).values()) == {"fail"}
     assert words(judge_overhead(overhead(memory=None), Gates()))["memory"] == "not measured"
+    assert words(judge_overhead(overhead(1.0, null=0.9), Gates()))["latency"] == "not measured"
+    assert words(judge_overhead(overhead(1.2, null=1.3), Gates()))["latency"] == "not measured"
     assert set(words(judge_overhead(None, Gates())).values()) == {"not measured"}
 
 
@@ -160,22 +173,22 @@ def test_names() -> None:
 
 
 def test_survival() -> None:
-    def survived(most: float | None, *, missing: bool = True) -> Survived:
+    def survived(most: float | None, *, hidden: float = 0.5) -> Survived:
         return Survived(
             tool="ort-all",
             measured=most is not None,
             why="not installed",
             after=None,
             after_both=None,
-            recovered={"kernel": most or 0.0},
-            missing=missing,
+            risen={"kernel": most or 0.0},
+            hidden=hidden,
         )
 
     gates = Gates(required=("survival:ort-all", "survival:onnxsim"))
     for most, word in ((0.05, "pass"), (0.06, "fail"), (None, "not measured")):
         found = judge_survival((survived(most),), gates)
         assert words(found) == {"survival:ort-all": word, "survival:onnxsim": "not measured"}
-    assert words(judge_survival((survived(0.0, missing=False),), gates))["survival:ort-all"] == "does not apply"
+    assert words(judge_survival((survived(0.05, hidden=0.05),), gates))["survival:ort-all"] == "does not apply"
 
 
 def test_classifier() -> None:
@@ -198,7 +211,7 @@ def test_locked() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"profile": "close"}, {"latency": 0.9}, {"recovered": 1.1}, {"relative": -1.0}, {"naive": 0.5}]
+    "wrong", [{"profile": "close"}, {"latency": 0.9}, {"survival": 1.1}, {"relative": -1.0}, {"naive": 0.5}]
 )
 def test_gates_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="E825"):

@@ -25,12 +25,13 @@ def test_dummies_come_out_and_branches_on_data_do_not() -> None:
         assert dummies[tool].measured
         assert (dummies[tool].most or 0.0) > 0.5
         assert branches[tool].most == 0.0
-        assert branches[tool].missing
+        assert branches[tool].hidden > 0.7
 
 
 def test_nothing_hidden_is_nothing_recovered() -> None:
     found = tried(disguises.renamed(ORIGINAL))["ort-all"]
-    assert (found.measured, found.missing, found.most) == (True, False, 0.0)
+    assert (found.measured, found.most) == (True, 0.0)
+    assert found.hidden == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize("name", ["onnxsim", "onnxslim"])
@@ -38,7 +39,7 @@ def test_simplifiers_that_are_there_are_run(name: survival.Tool) -> None:
     pytest.importorskip(name)
     found = tried(disguises.padded(ORIGINAL), (name,))[name]
     assert found.measured
-    assert (found.most or 0.0) > 0.9
+    assert (found.most or 0.0) > 0.7
 
 
 def test_a_tool_that_is_missing_or_fails_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,18 @@
 | gate | holds where | value |
 |---|---|---|
 | `repeat` | the original beside itself differs nowhere, without which equality means nothing | elements |
-| `equality` | exact: no bit differs; tolerance: at most `relative` of the sample's largest value | difference |
+| `equality` | exact: no bit differs, on real, random and edge inputs | largest difference |
+| | tolerance: at most `relative` of the sample's largest value, on real inputs | largest difference |
 | `top1` | every decision is the same, where outputs hold decisions | share |
 | `nan` | NaN stands in the same places for inputs that hold NaN or infinity | places that differ |
-| `latency` | median ratio at most `latency` | ratio |
+| `latency` | median ratio at most `latency`, by processor time for one thread, else by the wall clock | ratio |
 | `size`, `memory` | ratio at most `size`, `memory`; memory is what is above an idle process | ratio |
 | `names` | no name or word of the original, no word of the trade, no documentation | share that leaks |
-| `survival:TOOL` | a tool brings back at most `recovered` of what was missing, by any similarity | share |
+| `survival:TOOL` | a tool raises no similarity by more than `survival` | points of similarity |
 | `naive` | an attacker trained on clean graphs is right at most `naive` times as often as chance | share |
 | `locked` | of a key-locked file at rest, at most chance plus `locked` channels are re-identified | share |
 
-A gate passes, fails, does not apply (no tool can bring back structure that was never hidden), or was not measured.
+A gate passes, fails, does not apply (no tool can bring back what was never hidden), or was not measured.
 Those named in `required` have to be measured; one that is measured and fails always counts. The adaptive attacker is
 reported and not judged: no threshold is known that a keyless rewrite of a graph could promise against somebody who has
 the same software.
@@ -74,7 +75,7 @@ class Gates(Options):
         profile: "exact" or "tolerance": which equality is asked for.
         relative: of the tolerance profile, per sample.
         latency, size, memory: most ratio.
-        recovered: most share of what was missing, 0 to 1.
+        survival: most rise of a similarity, 0 to 1.
         naive: times chance, at least 1.
         locked: above chance, 0 to 1.
         interface: whether inputs and outputs must have lost their names as well.
@@ -86,7 +87,7 @@ class Gates(Options):
     latency: Ratio = 1.05
     size: Ratio = 1.1
     memory: Ratio = 1.1
-    recovered: Ratio = 0.05
+    survival: Ratio = 0.05
     naive: Ratio = 2.0
     locked: Ratio = 0.05
     interface: bool = False
@@ -94,7 +95,7 @@ class Gates(Options):
 
     def __post_init__(self) -> None:
         ratios = (self.latency, self.size, self.memory, self.naive)
-        shares = (self.recovered, self.locked)
+        shares = (self.survival, self.locked)
         hold(
             self.profile in {"exact", "tolerance"}
             and self.relative >= 0
@@ -138,7 +139,9 @@ def judge_equality(found: Equality | None, gates: Gates) -> list[Judged]:
         return [_none(name, gates, "Answers were not compared.") for name in ("repeat", "equality", "top1", "nan")]
     repeat = found.repeat.differing + found.repeat.shapes_apart
     steady = repeat == 0
-    apart, real, broken = found.worst(*_EVERYWHERE), found.decided("real"), found.worst("nonfinite")
+    exact = gates.profile == "exact"
+    apart, other = found.worst(*(_EVERYWHERE if exact else ("real",))), found.worst("random", "edge")
+    real, broken = found.decided("real"), found.worst("nonfinite")
     judged = [
         _judged(
             "repeat",
@@ -155,7 +158,6 @@ def judge_equality(found: Equality | None, gates: Gates) -> list[Judged]:
     if not steady:
         why = "The original is not deterministic under these settings."
         return judged + [_none(name, gates, why) for name in ("equality", "top1", "nan")]
-    exact = gates.profile == "exact"
     judged.append(
         _judged(
             "equality",
@@ -164,10 +166,11 @@ def judge_equality(found: Equality | None, gates: Gates) -> list[Judged]:
             value=apart.max_abs if exact else apart.max_row,
             threshold=0.0 if exact else gates.relative,
             n=apart.rows,
-            sentence=f"On real, random and edge inputs {apart.differing} of {apart.elements} elements differ in a bit; "
-            f"the largest difference is {apart.max_abs:.3g}, {apart.max_row:.3g} of its sample's largest value, "
-            f"{apart.max_ulp:.0f} representable numbers."
-            + (f" {apart.shapes_apart} answers have another shape." if apart.shapes_apart else ""),
+            sentence=f"On {'real, random and edge' if exact else 'real'} inputs {apart.differing} of {apart.elements} "
+            f"elements differ in a bit; the largest difference is {apart.max_abs:.3g}, {apart.max_row:.3g} of its "
+            f"sample's largest value, {apart.max_ulp:.0f} representable numbers."
+            + (f" {apart.shapes_apart} answers have another shape." if apart.shapes_apart else "")
+            + ("" if exact else f" On random and edge inputs it is {other.max_row:.3g} of the largest value."),
         )
     )
     if real.top1_of:
@@ -207,18 +210,21 @@ def judge_overhead(found: Overhead | None, gates: Gates) -> list[Judged]:
     """`latency`, `size` and `memory`."""
     if found is None:
         return [_none(name, gates, "Cost was not measured.") for name in ("latency", "size", "memory")]
-    wall = found.wall
+    time, null = found.judged
+    noisy = abs(null.median - 1) > gates.latency - 1
     judged = [
-        _judged(
+        _none("latency", gates, f"The machine is too busy: the original over itself is {null.median:.3f}.")
+        if noisy and gates.latency > 1
+        else _judged(
             "latency",
             gates,
-            holds=wall.median <= gates.latency,
-            value=wall.median,
+            holds=time.median <= gates.latency,
+            value=time.median,
             threshold=gates.latency,
-            n=wall.rounds,
-            interval=wall.interval,
-            sentence=f"A call takes {wall.median:.3f} times as long ({found.settings}; middle half of "
-            f"{wall.low_quarter:.3f} to {wall.high_quarter:.3f}); the original over itself is {found.null.median:.3f}.",
+            n=time.rounds,
+            interval=time.interval,
+            sentence=f"A call takes {time.median:.3f} times as long ({found.settings}, {found.clock}; middle half of "
+            f"{time.low_quarter:.3f} to {time.high_quarter:.3f}); the original over itself is {null.median:.3f}.",
         ),
         _judged(
             "size",
@@ -269,18 +275,19 @@ def judge_survival(found: tuple[Survived, ...], gates: Gates) -> list[Judged]:
         if each.most is None:
             judged.append(_none(name, gates, f"{each.tool} was not measured: {each.why}."))
             continue
-        if not each.missing:
-            judged.append(_idle(name, gates, "Nothing of the structure was hidden, so nothing could come back."))
+        if each.hidden <= gates.survival:
+            judged.append(_idle(name, gates, "Too little of the structure was hidden for anything to come back."))
             continue
-        which = max(each.recovered, key=lambda similarity: each.recovered[similarity])
+        which = max(each.risen, key=lambda similarity: each.risen[similarity])
         judged.append(
             _judged(
                 name,
                 gates,
-                holds=each.most <= gates.recovered,
+                holds=each.most <= gates.survival,
                 value=each.most,
-                threshold=gates.recovered,
-                sentence=f"{each.tool} brings back {100 * each.most:.1f} % of what was missing, by {which}.",
+                threshold=gates.survival,
+                sentence=f"{each.tool} raises a similarity by {each.most:.3f} at most ({which}); {each.hidden:.3f} "
+                "had been hidden.",
             )
         )
     there = {each.gate for each in judged}

@@ -2,8 +2,9 @@
 
 Time is measured in one process, under the same settings, in turns of every order, because a shared machine
 is not equally fast from one minute to the next and who comes second finds warm caches. A turn is as
-many calls as fill a few milliseconds. `null` is the original beside a second session of itself: what its ratio is away
-from 1 is noise.
+many calls as fill a few milliseconds. With one thread, processor time is judged: it is the latency of a machine that
+has nothing else to do. With more, the wall clock is. `null` is the original beside a second session of itself, by the
+same clock: what its ratio is away from 1 is noise.
 
 Memory is the height of a fresh process (VmHWM, of Linux), least of several, and beside it the height of a process that
 only imports the runtime. Where the system does not keep that figure, memory is not measured.
@@ -19,7 +20,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -75,6 +76,7 @@ class Ratio:
 
     Attributes:
         median, low_quarter, high_quarter: of the ratios.
+        fastest: of the fastest turns: noise only ever adds time, so this is the steadier figure.
         interval: bootstrap of the median.
         rounds: how many ratios.
     """
@@ -82,6 +84,7 @@ class Ratio:
     median: float
     low_quarter: float
     high_quarter: float
+    fastest: float
     interval: Interval | None
     rounds: int
 
@@ -130,9 +133,10 @@ class Overhead:
 
     Attributes:
         wall, cpu: obfuscated over original, by either clock.
-        null: the original over itself, by the wall clock.
+        null_wall, null_cpu: the original over itself.
         milliseconds: median of one call of the original and of the obfuscated model, by the wall clock.
         calls: in a turn.
+        clock: which one is judged: "processor time" or "wall clock".
         settings: of all sessions.
         size: of the files.
         memory: None where it was not measured.
@@ -140,12 +144,20 @@ class Overhead:
 
     wall: Ratio
     cpu: Ratio
-    null: Ratio
+    null_wall: Ratio
+    null_cpu: Ratio
     milliseconds: tuple[float, float]
     calls: int
+    clock: Literal["processor time", "wall clock"]
     settings: str
     size: Size
     memory: Memory | None
+
+    @property
+    def judged(self) -> tuple[Ratio, Ratio]:
+        """By the clock that is judged: the obfuscated over the original, and the original over itself."""
+        by_cpu = self.clock == "processor time"
+        return (self.cpu, self.null_cpu) if by_cpu else (self.wall, self.null_wall)
 
     def as_json(self) -> dict[str, object]:
         """As JSON data."""
@@ -182,13 +194,12 @@ def measure_cost(
     chosen = options or OverheadOptions()
     measured = memory(original, obfuscated, real, options=chosen, keys=keys) if chosen.processes else None
     streams = rng if isinstance(rng, Streams) else Streams(rng)
-    wall, cpu, null, medians, calls = latency(original, obfuscated, real, options=chosen, keys=keys, rng=streams)
+    ratios, medians, calls = latency(original, obfuscated, real, options=chosen, keys=keys, rng=streams)
     return Overhead(
-        wall=wall,
-        cpu=cpu,
-        null=null,
+        **ratios,
         milliseconds=medians,
         calls=calls,
+        clock="processor time" if chosen.settings.threads == 1 else "wall clock",
         settings=chosen.settings.title,
         size=size(original, obfuscated),
         memory=measured,
@@ -208,8 +219,8 @@ def latency(
     options: OverheadOptions,
     keys: Mapping[str, NDArray[Any]] | None,
     rng: Streams,
-) -> tuple[Ratio, Ratio, Ratio, tuple[float, float], int]:
-    """Wall, CPU and null ratios, median milliseconds of a call of both, and calls in a turn."""
+) -> tuple[dict[str, Ratio], tuple[float, float], int]:
+    """Ratios by name (wall, cpu, null_wall, null_cpu), median milliseconds of a call of both, and calls in a turn."""
     networks = {
         "original": Network(original, options.settings),
         "obfuscated": Network(obfuscated, options.settings, keys),
@@ -229,13 +240,13 @@ def latency(
                 wall[name].append(seconds)
                 cpu[name].append(work)
     median = {name: 1e3 * statistics.median(times) / turn for name, times in wall.items()}
-    return (
-        _ratio(wall["obfuscated"], wall["original"], rng.child("wall")),
-        _ratio(cpu["obfuscated"], cpu["original"], rng.child("cpu")),
-        _ratio(wall["again"], wall["original"], rng.child("null")),
-        (median["original"], median["obfuscated"]),
-        turn,
-    )
+    ratios = {
+        "wall": _ratio(wall["obfuscated"], wall["original"], rng.child("wall")),
+        "cpu": _ratio(cpu["obfuscated"], cpu["original"], rng.child("cpu")),
+        "null_wall": _ratio(wall["again"], wall["original"], rng.child("null_wall")),
+        "null_cpu": _ratio(cpu["again"], cpu["original"], rng.child("null_cpu")),
+    }
+    return ratios, (median["original"], median["obfuscated"]), turn
 
 
 def memory(
@@ -300,6 +311,7 @@ def _ratio(ours: list[float], theirs: list[float], rng: Streams) -> Ratio:
         median=float(quarters[1]),
         low_quarter=float(quarters[0]),
         high_quarter=float(quarters[2]),
+        fastest=min(ours) / max(min(theirs), 1e-9),
         interval=bootstrap(ratios, lambda drawn: np.median(drawn, axis=1), rng=rng),
         rounds=len(ratios),
     )

@@ -32,6 +32,8 @@ __all__ = ["Readability", "SIMILARITIES", "kernel", "read_structure"]
 ROUNDS = 3
 SIMILARITIES = ("edit_similarity", "kept_in_order", "kernel", "kernel_detailed")
 """The fields that are 1 for a model beside itself and lower for less alike ones."""
+JUDGED = ("edit_similarity", "kernel", "kernel_detailed")
+"""Those that are low for unlike graphs whatever their sizes: any long sequence holds a short one in order by chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

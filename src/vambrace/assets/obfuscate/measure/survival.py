@@ -4,8 +4,9 @@ Each tool is applied to the obfuscated model and to the original. What it leaves
 original as it was and against what the same tool leaves of the original, and the larger similarity counts: somebody who
 suspects an original can simplify that too.
 
-`recovered` says how much a tool brings back: the rise of a similarity over what was missing before, 0 for none and 1
-for all of it. A tool that is not installed or fails is not measured, which is not the same as withstood.
+`risen` says how much a tool brings back: by how much a similarity is larger than before it, from 0 to 1. Order kept in
+a longer sequence is not counted, because a tool that shortens the original raises it by chance. A tool that is not
+installed or fails is not measured, which is not the same as withstood.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
-from vambrace.assets.obfuscate.measure.readability import SIMILARITIES, Readability, read_structure
+from vambrace.assets.obfuscate.measure.readability import JUDGED, Readability, read_structure
 from vambrace.assets.obfuscate.measure.runtime import clone, optimised, simplifier
 from vambrace.errors import ArtifactRefused
 
@@ -28,7 +29,6 @@ __all__ = ["Survived", "TOOLS", "Tool", "try_tools"]
 Tool = Literal["ort-basic", "ort-extended", "ort-all", "onnxsim", "onnxslim"]
 TOOLS: tuple[Tool, ...] = ("ort-basic", "ort-extended", "ort-all", "onnxsim", "onnxslim")
 
-_WHOLE = 1.0 - 1e-9
 _LOG = logging.getLogger(__name__)
 
 
@@ -42,8 +42,8 @@ class Survived:
         why: why not.
         after: of what it left of the obfuscated model, beside the original.
         after_both: the same beside what it left of the original.
-        recovered: similarity -> the share of what was missing that came back, 0 to 1; empty where not measured.
-        missing: whether anything of the structure was hidden before.
+        risen: similarity -> by how much it rose, 0 to 1; empty where not measured.
+        hidden: 1 less the lowest of the same similarities before: no more can come back.
     """
 
     tool: Tool
@@ -51,13 +51,13 @@ class Survived:
     why: str
     after: Readability | None
     after_both: Readability | None
-    recovered: dict[str, float]
-    missing: bool
+    risen: dict[str, float]
+    hidden: float
 
     @property
     def most(self) -> float | None:
-        """The largest of `recovered`; None where not measured."""
-        return max(self.recovered.values(), default=None) if self.measured else None
+        """The largest of `risen`; None where not measured."""
+        return max(self.risen.values(), default=None) if self.measured else None
 
     def as_json(self) -> dict[str, object]:
         """As JSON data."""
@@ -67,8 +67,8 @@ class Survived:
             "why": self.why,
             "after": self.after.as_json() if self.after else None,
             "after_both": self.after_both.as_json() if self.after_both else None,
-            "recovered": self.recovered,
-            "missing": self.missing,
+            "risen": self.risen,
+            "hidden": self.hidden,
         }
 
 
@@ -97,14 +97,13 @@ def _survived(tool: Tool, original: ModelProto, obfuscated: ModelProto, before: 
         why="",
         after=after,
         after_both=both,
-        recovered={name: _recovered(name, before, after, both) for name in SIMILARITIES},
-        missing=any(float(getattr(before, name)) < _WHOLE for name in SIMILARITIES),
+        risen={name: max(0.0, max(_of(after, name), _of(both, name)) - _of(before, name)) for name in JUDGED},
+        hidden=1.0 - min(_of(before, name) for name in JUDGED),
     )
 
 
-def _recovered(name: str, before: Readability, *found: Readability) -> float:
-    was, now = float(getattr(before, name)), max(float(getattr(each, name)) for each in found)
-    return max(0.0, now - was) / (1.0 - was) if was < _WHOLE else 0.0
+def _of(found: Readability, name: str) -> float:
+    return float(getattr(found, name))
 
 
 def _runner(tool: Tool) -> Callable[[ModelProto], ModelProto] | None:
@@ -115,4 +114,4 @@ def _runner(tool: Tool) -> Callable[[ModelProto], ModelProto] | None:
 
 
 def _not_measured(tool: Tool, why: str) -> Survived:
-    return Survived(tool=tool, measured=False, why=why, after=None, after_both=None, recovered={}, missing=False)
+    return Survived(tool=tool, measured=False, why=why, after=None, after_both=None, risen={}, hidden=0.0)

@@ -1,0 +1,222 @@
+"""What obfuscation hides, what it keeps, and what it costs, on real networks, against attackers of ours.
+
+    python benchmarks/bench_obfuscate.py
+    python benchmarks/bench_obfuscate.py --nets mnist_fc,resnet2b --rows 50 --keys 0        # a quick look
+
+For each network and profile, one obfuscation with a fixed seed, measured by `vambrace.assets.obfuscate.measure`:
+
+- `gates`: every gate with its value, threshold, n and interval;
+- `equality`: the largest difference on real, random, edge and extreme inputs, over all runtime settings;
+- `readability`: similarities to the original before and after each simplifier and our de-obfuscator; of the two
+  readings after (beside the original, and beside what the same tool left of the original) the larger one;
+- `alignment`: channels of the original found again in the model that runs, in what the de-obfuscator left, and in the
+  same model locked by a key, as it lies on disk, beside guessing.
+
+The classifier is trained once a profile, on networks of its own: attackers that know clean graphs, and attackers that
+know our output under other keys; on graphs as they are, after onnxruntime's full optimisation, and after our
+de-obfuscator. Latency ratios belong to this machine. `results/obfuscate.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import time
+import warnings
+from importlib import metadata
+from pathlib import Path
+
+import interleave
+import nets
+import numpy as np
+import obfuscate_nets
+import onnx
+
+from vambrace.assets.obfuscate import measure as measures
+from vambrace.assets.obfuscate.locking import lock, unlock
+from vambrace.assets.obfuscate.measure.inputs import random_rows, read_rows
+from vambrace.assets.obfuscate.measure.readability import SIMILARITIES, Readability
+from vambrace.assets.obfuscate.measure.runtime import Network, optimised
+from vambrace.assets.obfuscate.pipeline import onnx_model
+from vambrace.core.rng import Streams
+
+SEED = 0
+PROFILES = ("exact", "tolerance")
+COST = ("wall", "cpu", "null_wall", "null_cpu", "clock", "milliseconds", "size", "size_ratio", "memory",
+        "memory_ratio_above_idle")  # fmt: skip
+PREPARED = ("", "onnxruntime all", "our de-obfuscator")
+
+
+def read(found: Readability, other: Readability | None = None) -> dict[str, float]:
+    """The similarities; the larger ones of two readings."""
+    both = [each for each in (found, other) if each is not None]
+    return {name: max(getattr(each, name) for each in both) for name in SIMILARITIES}
+
+
+def summary(report: measures.Report) -> dict[str, object]:
+    """What of a report goes into the table."""
+    data = report.as_json()
+    worst = {
+        kind: report.equality.worst(kind)
+        for kind in ("real", "random", "edge", "nonfinite", "extreme")
+        if any(each.kind == kind for each in report.equality.found)
+    }
+    after = {each.tool: read(each.after, each.after_both) for each in report.survival if each.measured}
+    apart = report.apart
+    return {
+        "verdict": report.verdict,
+        "gates": {gate["gate"]: {key: gate[key] for key in ("word", "value", "threshold", "n", "interval")}
+                  for gate in data["gates"]},
+        "equality": {
+            kind: {"rows": each.rows, "elements": each.elements, "differing": each.differing,
+                   "max_abs": finite(each.max_abs), "max_row": finite(each.max_row), "max_ulp": finite(each.max_ulp),
+                   "nan_apart": each.nan_apart, "top1_same": each.top1_same, "top1_of": each.top1_of,
+                   "near_ties": each.near_ties}
+            for kind, each in worst.items()
+        },
+        "drift_of_the_original": {title: each.max_row for title, each in report.equality.drift.items()},
+        "overhead": {key: data["overhead"][key] for key in COST},
+        "operators": list(report.readability.operators),
+        "readability": {"before": read(report.readability), **after,
+                        **({"our de-obfuscator": read(apart.after, apart.after_both)} if apart else {})},
+        "risen": {each.tool: each.risen for each in report.survival if each.measured},
+        "not_measured": {each.tool: each.why for each in report.survival if not each.measured},
+        "names": data["readability"]["names"],
+        "deobfuscator": apart.taken.as_json() if apart else None,
+        "alignment": {
+            "that runs": rows(report.alignment),
+            "after our de-obfuscator": rows(apart.aligned) if apart else None,
+            "locked, at rest": rows(report.locked) if report.locked else None,
+        },
+    }  # fmt: skip
+
+
+def rows(found: measures.Alignment) -> dict[str, object]:
+    """An alignment without its layers."""
+    kept = {key: value for key, value in found.as_json().items() if key != "layers"}
+    interval = found.interval
+    return kept | {"layers": len(found.layers), "interval": [interval.low, interval.high] if interval else None}
+
+
+def finite(value: float) -> float | str:
+    """JSON has no infinity."""
+    return value if np.isfinite(value) else str(value)
+
+
+def one(name: str, profile: str, model: onnx.ModelProto, inputs: np.ndarray, given: argparse.Namespace) -> dict:
+    """A network under one profile."""
+    begin = time.perf_counter()
+    obfuscated = onnx_model(model, profile=profile, ratio=given.ratio, seed=SEED)
+    seconds = time.perf_counter() - begin
+    key = hashlib.sha256(f"{name} {profile}".encode()).digest()
+    locked = lock(obfuscated.model, key)
+    unlocked = unlock(locked, key)
+    report = measures.measure(
+        model,
+        unlocked,
+        inputs,
+        gates=measures.Gates(profile=profile),
+        options=measures.MeasureOptions(
+            equality=measures.EqualityOptions(rows=given.rows, fewer=min(50, given.rows)),
+            overhead=measures.OverheadOptions(rounds=given.rounds),
+        ),
+        at_rest=locked,
+        name=name,
+        rng=SEED,
+    )
+    if given.pages:
+        given.pages.mkdir(parents=True, exist_ok=True)
+        (given.pages / f"{name}-{profile}.html").write_text(report.html(), encoding="utf-8")
+    same = unlocked.SerializeToString(deterministic=True) == obfuscated.model.SerializeToString(deterministic=True)
+    entries = {entry.name: [entry.done, entry.eligible] for entry in obfuscated.map.passes}
+    return {"seconds_to_obfuscate": seconds, "passes": entries, "unlocked_is_the_same": same, **summary(report)}
+
+
+def prepared(how: str, model: onnx.ModelProto) -> onnx.ModelProto:
+    """What an attacker does to a graph first."""
+    if how == "onnxruntime all":
+        return optimised(model, "all")
+    network = Network(model)
+    shapes = [tuple(size or 1 for size in each.shape[1:]) for each in network.inputs]
+    arrays = [np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32) for shape in shapes]
+    real = read_rows(arrays, network)
+    return measures.take_apart(model, real, random_rows(real, 1, Streams(SEED))).model
+
+
+def classified(profile: str, how: str, given: argparse.Namespace) -> dict[str, object]:
+    """The classifier's rows."""
+    return measures.classify(
+        lambda model, seed: onnx_model(model, profile=profile, ratio=given.ratio, seed=seed).model,
+        options=measures.ClassifierOptions(keys=given.keys),
+        prepare=(lambda model: prepared(how, model)) if how else None,
+        prepared=how,
+    ).as_json()
+
+
+def said(name: str, profile: str, found: dict) -> str:
+    """A line for whoever waits."""
+    bad = [gate for gate, each in found["gates"].items() if each["word"] == "fail"]
+    real, cpu = found["equality"]["real"], found["overhead"]["cpu"]["median"]
+    measured = {title: each for title, each in found["alignment"].items() if each and each["share"] is not None}
+    aligned = {title: f"{each['share']:.3f} (chance {each['chance']:.3f})" for title, each in measured.items()}
+    kernel = {title: round(each["kernel"], 2) for title, each in found["readability"].items()}
+    return (
+        f"{name}, {profile}: {found['verdict']}, fails {bad}; differing {real['differing']} of {real['elements']}, "
+        f"max abs {real['max_abs']}, of sample {real['max_row']}; top-1 {real['top1_same']}/{real['top1_of']}; "
+        f"latency {cpu:.3f}, size {found['overhead']['size_ratio']:.3f}; operators {found['operators']}; "
+        f"kernel {kernel}; alignment {aligned}"
+    )
+
+
+def version(name: str) -> str | None:
+    """Of a package, or None."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def main() -> None:
+    """Run, say, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nets", default=",".join(obfuscate_nets.CASES))
+    parser.add_argument("--profiles", default=",".join(PROFILES))
+    parser.add_argument("--ratio", default="medium", choices=("small", "medium", "large"))
+    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=101)
+    parser.add_argument("--keys", type=int, default=2, help="keys that the adaptive attacker saw; 0: no classifier")
+    parser.add_argument("--pages", type=Path, help="folder for the HTML report of every network and profile")
+    given = parser.parse_args()
+    if not nets.there():
+        interleave.say("bench_obfuscate: no shared models here (VAMBRACE_SHARED)")
+        return
+    warnings.simplefilter("ignore")
+    result: dict = {
+        "surroundings": interleave.surroundings(SEED, 1),
+        "ratio": given.ratio,
+        "nets": {},
+        "classifier": {},
+    }
+    packages = ("onnx", "onnxruntime", "onnxsim", "onnxslim", "scikit-learn")
+    result["surroundings"]["versions"] |= {name: version(name) for name in packages}
+    profiles = given.profiles.split(",")
+    for name in given.nets.split(","):
+        case = obfuscate_nets.CASES[name]
+        model, inputs = case.model(), case.inputs(given.rows)
+        found = {"title": case.title, "inputs": case.inputs_title, "rows": len(inputs), "profiles": {}}
+        for profile in profiles:
+            found["profiles"][profile] = one(name, profile, model, inputs, given)
+            interleave.say(said(name, profile, found["profiles"][profile]))
+        result["nets"][name] = found
+    for profile in profiles if given.keys else []:
+        result["classifier"][profile] = {}
+        for how in PREPARED:
+            rows_found = result["classifier"][profile][how or "as given"] = classified(profile, how, given)
+            shares = {row["attacker"]: f"{row['accuracy']:.3f}" for row in rows_found["rows"]}
+            interleave.say(f"classifier, {profile}, {how or 'as given'}: {shares}, chance {rows_found['chance']:.4f}")
+    full = given.nets == ",".join(obfuscate_nets.CASES) and given.rows >= 500 and given.keys and profiles == [*PROFILES]
+    interleave.say(f"written to {interleave.write('obfuscate' if full else 'obfuscate-quick', result)}")
+
+
+if __name__ == "__main__":
+    main()
