@@ -11,6 +11,7 @@ import torch
 
 from vambrace.assess import diagnosis
 from vambrace.assess.diagnosis import FLOORS, diagnose
+from vambrace.assets.seal import selftest
 from vambrace.core import registry
 
 GOOD = {**diagnose().versions}
@@ -22,6 +23,10 @@ def test_this_machine_is_fit() -> None:
     assert found.versions["torch"] == torch.__version__
     assert "pgd" in found.machine["attacks"]
     assert {"python", "cores", "free disk here", "cuda"} <= found.machine.keys()
+    count = len(selftest.run())
+    assert count >= 18
+    assert found.machine["sealing"] == f"{count} of {count} primitives give the answers of their standards"
+    assert found.versions["cryptography"][0].isdigit()
     assert json.loads(json.dumps(found.as_json()))["problems"] == []
 
 
@@ -83,3 +88,42 @@ def test_little_disk_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(diagnosis.shutil, "disk_usage", lambda _: usage._replace(free=2**29))
     assert any("0.5 GiB" in note for note in diagnose(GOOD).notes)
+
+
+def test_a_primitive_that_answers_otherwise_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(given: Any) -> bool:
+        return not given["valid"]  # a library that takes what it must refuse, and the other way round
+
+    monkeypatch.setattr(selftest, "_CHECKS", {**selftest._CHECKS, "AES-256-GCM": wrong})
+    found = diagnose(GOOD)
+    [problem] = found.problems
+    assert problem.startswith("AES-256-GCM is not what its standard says (another answer than")
+    assert "pip install --force-reinstall cryptography" in problem
+    assert found.machine["sealing"].startswith(f"{len(selftest._CHECKS) - 1} of {len(selftest._CHECKS)} ")
+
+
+def test_a_primitive_that_is_missing_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(given: Any) -> bool:
+        raise ImportError(given["primitive"])
+
+    monkeypatch.setattr(selftest, "_CHECKS", {**selftest._CHECKS, "SM4-GCM": absent})
+    found = diagnose(GOOD)
+    assert found.problems == ()
+    assert any(note.startswith("SM4-GCM is missing here: sealed files that need it") for note in found.notes)
+
+
+def test_cryptography_that_does_not_work_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise OSError("undefined symbol: EVP_what")
+
+    monkeypatch.setattr(selftest, "run", broken)
+    [problem] = diagnose(GOOD).problems
+    assert problem.startswith("the self test of sealed files does not run (OSError: undefined symbol: EVP_what)")
+
+    def absent() -> None:
+        raise ModuleNotFoundError("No module named 'cryptography'")
+
+    monkeypatch.setattr(selftest, "run", absent)
+    found = diagnose({**GOOD, "cryptography": "not installed"})
+    assert found.problems == ("cryptography is not installed. Fix: pip install vambrace",)
+    assert found.machine["sealing"] == "not available"

@@ -1,4 +1,4 @@
-"""Whether this machine is fit: versions, devices, memory, disk and known-bad combinations, for `vambrace doctor`."""
+"""Whether this machine is fit: versions, devices, disk, known-bad combinations, cryptography; for `vambrace doctor`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ FLOORS = {
     "torch": ((2, 10), "weights_only loading could be made to run code before 2.10 (CVE-2025-32434, CVE-2026-24747)"),
     "onnx": ((1, 21), "external data could be read from outside the model's folder before 1.21 (CVE-2026-34446)"),
     "pillow": ((10, 3), "colour management could overflow a buffer before 10.3 (CVE-2024-28219)"),
+    "cryptography": ((47, 0), "older releases cannot encrypt into a buffer that is there"),
     "numpy": ((1, 26), "older releases are not tested"),
     "safetensors": ((0, 4), "older releases do not check the header fully"),
 }
@@ -34,6 +35,7 @@ _SHOWN = (
     "safetensors",
     "pillow",
     "pydantic",
+    "cryptography",
     "onnx",
     "onnxruntime",
 )
@@ -95,12 +97,39 @@ def diagnose(versions: Mapping[str, str] | None = None) -> Diagnosis:
     notes = [f"{' and '.join(absent)} missing: ONNX models need pip install 'vambrace[onnx]'"] if absent else []
     machine, more_problems, more_notes = _machine()
     methods, lost = _methods()
+    primitives, wrong, missing = _primitives()
     return Diagnosis(
         versions=versions,
-        machine=machine | methods,
-        problems=(*problems, *more_problems, *lost),
-        notes=(*notes, *more_notes),
+        machine=machine | methods | primitives,
+        problems=(*problems, *more_problems, *lost, *wrong),
+        notes=(*notes, *more_notes, *missing),
     )
+
+
+def _primitives() -> tuple[dict[str, str], list[str], list[str]]:
+    """What the library under sealed files answers to official vectors: facts, problems and notes."""
+    again = "Fix: pip install --force-reinstall cryptography"
+    try:
+        from vambrace.assets.seal import selftest
+
+        results = selftest.run()
+    except ModuleNotFoundError:
+        return {"sealing": "not available"}, [], []  # the package that lacks is a problem of its own
+    except Exception as error:  # noqa: BLE001  a broken installation raises what it likes, and that is the finding
+        said = f"the self test of sealed files does not run ({type(error).__name__}: {str(error)[:200]})"
+        return {"sealing": "broken"}, [f"{said}. {again}"], []
+    right = sum(result.passed for result in results)
+    wrong = [
+        f"{result.name} is not what its standard says ({result.note}): do not trust what it seals or opens. {again}"
+        for result in results
+        if not result.passed and not result.missing
+    ]
+    missing = [
+        f"{result.name} is missing here: sealed files that need it cannot be made or opened ({result.note})"
+        for result in results
+        if result.missing
+    ]
+    return {"sealing": f"{right} of {len(results)} primitives give the answers of their standards"}, wrong, missing
 
 
 def _methods() -> tuple[dict[str, str], list[str]]:
