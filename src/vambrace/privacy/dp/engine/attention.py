@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vambrace.privacy.dp.engine.operators import spread
-from vambrace.privacy.dp.engine.pieces import Block, Direct, Piece, folded, wide
+from vambrace.privacy.dp.engine.pieces import Block, Direct, Piece, folded, over_positions
 from vambrace.privacy.dp.engine.products import Outer
 from vambrace.privacy.dp.engine.rules import linear, positions, record, sample_place
 from vambrace.privacy.dp.engine.tape import Kept, NoRule, Tape
@@ -135,7 +135,7 @@ def _block_bias(tape: Tape, out: Tensor, bias: Tensor, start: int, size: int) ->
     found = tape.watch(kept, lambda: out + part, out)
 
     def piece(gradient: Tensor) -> Piece:
-        return Block(Direct(wide(positions(gradient, where, count)).sum(dim=1)), start, start + size, shape)
+        return Block(Direct(over_positions(positions(gradient, where, count))), start, start + size, shape)
 
     record(tape, slot, "attention", kept, piece)
     return found

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vambrace.privacy.dp.engine.pieces import folded, wide
-from vambrace.privacy.dp.engine.products import Product, ghost_pays
+from vambrace.privacy.dp.engine.products import Product, ghost_pays, grams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,31 +94,26 @@ class Convolved(Product):
     """
 
     def __init__(self, inputs: Tensor, slopes: Tensor, shape: tuple[int, ...], window: Window, count: int) -> None:
-        super().__init__(math.prod(shape))
-        self._inputs, self._slopes = wide(inputs), wide(slopes)
-        self._shape, self._window, self._count = shape, window, count
-        self._images = len(slopes) // count
-
-    @property
-    def method(self) -> str:
-        positions = math.prod(self._slopes.shape[2:]) * self._images
-        outputs = self._shape[0] // self._window.groups
-        return "ghost" if ghost_pays(positions, outputs, math.prod(self._shape[1:])) else "instantiated"
+        images = len(slopes) // count
+        positions, outputs = math.prod(slopes.shape[2:]) * images, shape[0] // window.groups
+        super().__init__(math.prod(shape), ghost=ghost_pays(positions, outputs, math.prod(shape[1:])))
+        self._inputs, self._slopes = inputs, slopes
+        self._shape, self._window, self._count, self._images = shape, window, count, images
 
     def ghost(self) -> tuple[Tensor, Tensor, Tensor]:
         found: list[tuple[Tensor, Tensor, Tensor]] = []
-        for seen, slopes in self._matrices(slice(None), in_any_order=self._window.groups == 1):
-            grams = seen.mT @ seen, slopes.mT @ slopes
-            longest = torch.maximum(*(gram.diagonal(dim1=2, dim2=3).amax(dim=(1, 2)) for gram in grams))
-            products = grams[0].mul_(grams[1])
-            apart = products.diagonal(dim1=2, dim2=3).sum(dim=(1, 2))
-            found.append((products.sum(dim=(1, 2, 3)), apart, longest))
+        groups = self._window.groups
+        for seen, slopes in self._matrices(slice(None), in_any_order=groups == 1):
+            squares, apart, longest = (
+                folded(each, 0, (-1, groups)) for each in grams(seen.flatten(0, 1).mT, slopes.flatten(0, 1).mT)
+            )
+            found.append((squares.sum(dim=1), apart.sum(dim=1), longest.amax(dim=1)))
         squares, apart, longest = (torch.cat(each) for each in zip(*found, strict=True))
         return squares, apart, longest
 
-    def per_sample(self, rows: slice | Tensor) -> Tensor:
+    def written(self, rows: slice | Tensor) -> Tensor:
         length = len(range(self._count)[rows]) if isinstance(rows, slice) else len(rows)
-        out = self._slopes.new_empty(length, *self._shape)
+        out = wide(self._slopes[:0]).new_empty(length, *self._shape)
         done = 0
         for seen, slopes in self._matrices(rows):
             part = out[done : done + len(seen)].view(len(seen), self._window.groups, -1, seen.shape[2])
@@ -126,16 +121,23 @@ class Convolved(Product):
             done += len(seen)
         return out
 
+    def release(self) -> None:
+        self._inputs, self._slopes = self._inputs.new_empty(0), self._slopes.new_empty(0)
+
     def add_weighted(self, factors: Tensor, out: Tensor) -> None:
-        window, inputs = self._window, self._inputs
-        each = factors.repeat_interleave(self._images)
-        weighted = self._slopes * each.view(-1, *(1,) * (self._slopes.dim() - 1))
+        # Factors go to the smaller side, in float32 at least.
+        window, inputs, slopes = self._window, self._inputs, self._slopes
+        each = factors.repeat_interleave(self._images).view(-1, *(1,) * (slopes.dim() - 1))
+        if inputs.numel() < slopes.numel():
+            inputs, slopes = inputs * each, wide(slopes)
+        else:
+            inputs, slopes = wide(inputs), slopes * each
         padding = [left for left, _ in window.padding]
         if not window.symmetric:
             inputs = F.pad(inputs, window.sides)
             padding = [0] * len(padding)
         out += torch.ops.aten.convolution_backward(
-            weighted,
+            slopes,
             inputs,
             out,
             None,
@@ -150,6 +152,8 @@ class Convolved(Product):
 
     def drop(self, kept: Tensor) -> None:
         super().drop(kept)
+        if self._kept is not None:
+            return
         each = kept.repeat_interleave(self._images)
         each = ~each.view(-1, *(1,) * (self._slopes.dim() - 1))
         self._inputs, self._slopes = self._inputs.masked_fill(each, 0.0), self._slopes.masked_fill(each, 0.0)
@@ -160,15 +164,15 @@ class Convolved(Product):
         inputs, outputs = self._inputs, self._slopes
         if isinstance(rows, Tensor) or rows != slice(None):
             inputs, outputs = (folded(each, 0, (-1, images))[rows].flatten(0, 1) for each in (inputs, outputs))
-        padded = F.pad(inputs, window.sides) if any(window.sides) else inputs
-        positions = math.prod(outputs.shape[2:])
-        laid_out = padded.shape[1] * math.prod(window.kernel) * positions * images
+        positions, pads = math.prod(outputs.shape[2:]), any(window.sides)
+        laid_out = inputs.shape[1] * math.prod(window.kernel) * positions * images
         step = max(1, _CACHED // max(1, laid_out)) * images
         for first in range(0, len(outputs), step):
-            given = padded[first : first + step]
+            given = wide(inputs[first : first + step])
+            given = F.pad(given, window.sides) if pads else given
             lie = _patches_in_any_order(given, window, outputs.shape[-1]) if in_any_order else patches(given, window)
             seen = folded(lie, 1, (groups, -1))
-            slopes = outputs[first : first + step].reshape(len(seen), groups, -1, positions)
+            slopes = wide(outputs[first : first + step]).reshape(len(seen), groups, -1, positions)
             if images > 1:
                 seen, slopes = _side_by_side(seen, images), _side_by_side(slopes, images)
             yield seen, slopes

@@ -7,7 +7,7 @@ the tape cannot read is differentiated sample by sample.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -111,8 +111,9 @@ class Engine:
         odd = [name for name, each in zip(self.names, self.parameters, strict=True) if not each.is_floating_point()]
         if odd:
             raise cannot(self.module, f"{', '.join(odd)} of a type that has no norm here", fix="train real parameters")
-        self._choice = choose(self.module, self.names, self.parameters, task_of)
-        self.table = _table(self, self._choice)
+        choice = choose(self.module, self.names, self.parameters, task_of)
+        self.table = _table(self, choice)
+        self._choice = replace(choice, gathered=())  # which holds activations
 
     def add(
         self,
@@ -144,18 +145,22 @@ class Engine:
         if self._choice.way is not None:
             return self._add_singly(self._choice.way, task, factors_of, views, groups, mask)
         try:
-            tape = new_tape(task.count, self.parameters, self.names, self._choice.places)
-            with tape:
-                losses = checked_losses(task)
-                total = (losses if mask is None else torch.where(mask, losses, 0.0)).sum()
-            gathered = gather(tape, total, self.parameters)
+            gathered, losses = self._gathered(task, mask)
         except NoRule as missing:
             fix = "prepare it anew on batches that take this course, or make every batch take the same one"
             raise cannot(self.module, f"{missing}", fix=fix) from missing
         norms, counted = clip_and_add(
             gathered, groups, factors_of, views, count=task.count, mask=mask, order=self.order
         )
-        return Added(norms, counted, losses.detach())
+        return Added(norms, counted, losses)
+
+    def _gathered(self, task: Task, mask: Tensor | None) -> tuple[Gathered, Tensor]:
+        """Pieces and losses; the graph, whose hooks hold gradients, ends here."""
+        tape = new_tape(task.count, self.parameters, self.names, self._choice.places)
+        with tape:
+            losses = checked_losses(task)
+            total = (losses if mask is None else torch.where(mask, losses, 0.0)).sum()
+        return gather(tape, total, self.parameters), losses.detach()
 
     def _add_singly(
         self,

@@ -26,6 +26,7 @@ __all__ = [
     "folded",
     "kept_rows",
     "lengths",
+    "over_positions",
     "split",
     "squared_lengths",
     "wide",
@@ -77,6 +78,13 @@ class Piece(Protocol):
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in float32, or in what it is where that is no less."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def over_positions(slopes: Tensor) -> Tensor:
+    """Gradients (n, T, p) summed over positions, in float32 at least; the same memory where there is one position."""
+    if slopes.shape[1] == 1:
+        return wide(slopes[:, 0])
+    return slopes.sum(dim=1, dtype=wide(slopes[:0]).dtype)
 
 
 def folded(tensor: Tensor, dim: int, sizes: tuple[int, ...]) -> Tensor:

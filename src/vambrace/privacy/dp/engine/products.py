@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vambrace.privacy.dp.engine.pieces import Piece, flat, kept_rows, lengths, split, squared_lengths, wide
 
-__all__ = ["Outer", "Product", "ghost_pays", "parts", "settle"]
+__all__ = ["Outer", "Product", "ghost_pays", "grams", "parts", "settle"]
 
 _CANCELLED = 0.1
 """A squared norm below this share of what it would be if positions did not cancel is measured again."""
@@ -32,7 +32,13 @@ _LEAST = 1e-18
 """The shortest vector whose square float32 holds. Shorter ones count as this long, so no product is too short."""
 
 _FEW = 64
-"""Positions below which three quarters of a Gram matrix cost no less than all of it."""
+"""Positions below which half of a Gram matrix costs no less than all of it."""
+
+_STRIPS = 4
+"""Strips of rows that half of a Gram matrix is computed in: 5/8 of the whole, for the strips are not triangles."""
+
+_WIDENED = 2**20
+"""Elements in half precision of which float32 copies are made at a time: 4 MiB. Half as many cost 3 % of a step."""
 
 _WRITTEN = 2**24
 """Elements of per-sample gradients that are written down at a time to measure samples again: 64 MiB."""
@@ -46,6 +52,28 @@ def ghost_pays(positions: int, outputs: int, inputs: int) -> bool:
 def parts(rows: Tensor, size: int) -> Sequence[Tensor]:
     """Numbers of samples in parts whose per-sample gradients, `size` elements each, are written down at a time."""
     return split(rows, max(1, _WRITTEN // max(1, size)))
+
+
+def grams(inputs: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What Gram matrices say of sums of outer products over positions, for inputs (m, T, d) and slopes (m, T, p).
+
+    Returns:
+        Each (m,): squared norms, their part within positions, the longest squared vector.
+    """
+    positions = inputs.shape[1]
+    width = max(1, positions if positions < _FEW else -(-positions // _STRIPS))
+    found, lengths_of = inputs.new_zeros(len(inputs)), inputs.new_empty(2, len(inputs), positions)
+    for start in range(0, positions, width):
+        # Gram matrices are symmetric: rows of a strip meet themselves and what comes after them, which counts twice.
+        strip = slice(start, start + width)
+        seen, bent = (torch.bmm(each[:, strip], each[:, start:].mT) for each in (inputs, slopes))
+        for own, gram in zip(lengths_of, (seen, bent), strict=True):
+            own[:, strip] = gram.diagonal(dim1=1, dim2=2)
+        products = seen.mul_(bent)
+        if start + width < positions:
+            found.add_(products[:, :, width:].sum(dim=(1, 2)), alpha=2.0)
+        found.add_(products[:, :, :width].sum(dim=(1, 2)))
+    return found, lengths_of.prod(dim=0).sum(dim=1), lengths_of.amax(dim=(0, 2))
 
 
 def settle(pieces: Iterable[Piece]) -> bool:
@@ -63,22 +91,26 @@ class Product:
 
     Args:
         size: elements of the parameter.
+        ghost: whether to measure by Gram matrices.
+
+    Attributes:
+        method: see `Piece`.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, ghost: bool) -> None:
+        self.method = "ghost" if ghost else "instantiated"
         self._size = size
         self._kept: Tensor | None = None
         self._squares: Tensor | None = None
         self._doubts: Tensor | None = None
         self._exact: Tensor | None = None
 
-    @property
-    def method(self) -> str:
-        """See `Piece`."""
+    def written(self, rows: slice | Tensor) -> Tensor:
+        """Per-sample gradients of some rows, from inputs and gradients of outputs."""
         raise NotImplementedError
 
-    def per_sample(self, rows: slice | Tensor) -> Tensor:
-        """See `Piece`."""
+    def release(self) -> None:
+        """Let go of inputs and gradients of outputs, which `written` reads."""
         raise NotImplementedError
 
     def ghost(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,9 +128,13 @@ class Product:
                 self._doubts = (found < _CANCELLED * apart) | (longest > _HUGE)
                 self._squares = found.clamp_(min=0.0)
             else:
-                self._kept = self.per_sample(slice(None))
+                self._kept = self.written(slice(None))
                 self._squares = squared_lengths(self._kept)
+                self.release()
         return self._squares
+
+    def per_sample(self, rows: slice | Tensor) -> Tensor:
+        return self.written(rows) if self._kept is None else self._kept[rows]
 
     def doubts(self) -> Tensor | None:
         return self._doubts
@@ -137,58 +173,50 @@ class Outer(Product):
     """
 
     def __init__(self, inputs: Tensor, slopes: Tensor, *, transposed: bool = False) -> None:
-        super().__init__(inputs.shape[2] * slopes.shape[2])
-        self.inputs, self.slopes = wide(inputs), wide(slopes)
+        positions, size = inputs.shape[1], inputs.shape[2] * slopes.shape[2]
+        super().__init__(size, ghost=positions == 1 or ghost_pays(positions, slopes.shape[2], inputs.shape[2]))
+        self.inputs, self.slopes = inputs, slopes
         self.transposed = transposed
-
-    @property
-    def method(self) -> str:
-        positions = self.inputs.shape[1]
-        pays = positions == 1 or ghost_pays(positions, self.slopes.shape[2], self.inputs.shape[2])
-        return "ghost" if pays else "instantiated"
 
     def squares(self) -> Tensor:
         if self.inputs.shape[1] == 1:
             # A vector whose square would vanish counts as a longer one: a norm may come out too long, never too short.
-            seen, slopes = (lengths(each).clamp_(min=_LEAST) for each in (self.inputs, self.slopes))
+            seen, slopes = (lengths(wide(each)).clamp_(min=_LEAST) for each in (self.inputs, self.slopes))
             return seen.mul_(slopes).square_()
         return super().squares()
 
     def ghost(self) -> tuple[Tensor, Tensor, Tensor]:
-        positions = self.inputs.shape[1]
-        if positions < _FEW:
-            return _of_grams(self.inputs, self.slopes)
-        # A Gram matrix is symmetric: of its four quarters, the two beside the diagonal are the same numbers.
-        early, late = ([each[:, part] for each in (self.inputs, self.slopes)] for part in _halves(positions))
-        (found, apart, longest), second = _of_grams(*early), _of_grams(*late)
-        seen, slopes = (torch.bmm(one, other.mT) for one, other in zip(early, late, strict=True))
-        found.add_(seen.mul_(slopes).sum(dim=(1, 2)), alpha=2.0).add_(second[0])
-        return found, apart.add_(second[1]), torch.maximum(longest, second[2])
+        pairs = zip(*map(self._some, (self.inputs, self.slopes)), strict=True)
+        found = [grams(wide(inputs), wide(slopes)) for inputs, slopes in pairs]
+        squares, apart, longest = (torch.cat(each) for each in zip(*found, strict=True))
+        return squares, apart, longest
 
-    def per_sample(self, rows: slice | Tensor) -> Tensor:
-        inputs, slopes = self.inputs[rows], self.slopes[rows]
+    def written(self, rows: slice | Tensor) -> Tensor:
+        inputs, slopes = wide(self.inputs[rows]), wide(self.slopes[rows])
         return torch.bmm(inputs.mT, slopes) if self.transposed else torch.bmm(slopes.mT, inputs)
 
+    def _some(self, rows: Tensor) -> Sequence[Tensor]:
+        """Rows of anything (n, T, k) or (T, n, k), all at once or, where they have to be widened, a few at a time."""
+        half = min(self.inputs.element_size(), self.slopes.element_size()) < 4
+        each = rows.shape[1] * (self.inputs.shape[2] + self.slopes.shape[2])
+        return split(rows, max(1, _WIDENED // max(1, each) if half else len(rows)))
+
+    def release(self) -> None:
+        self.inputs, self.slopes = self.inputs.new_empty(0, 0, 0), self.slopes.new_empty(0, 0, 0)
+
     def add_weighted(self, factors: Tensor, out: Tensor) -> None:
-        weighted = (self.slopes * factors.view(-1, 1, 1)).flatten(0, 1)
-        inputs = self.inputs.flatten(0, 1)
-        if self.transposed:
-            out.addmm_(inputs.t(), weighted)
-        else:
-            out.addmm_(weighted.t(), inputs)
+        first, second = (self.inputs, self.slopes) if self.transposed else (self.slopes, self.inputs)
+        narrow = first.shape[2] < second.shape[2]
+        each = factors.view(-1, 1, 1).expand(*first.shape[:2], 1)
+        # Positions may come in any order, so they come in the one that the larger side lies in.
+        if (second if narrow else first).transpose(0, 1).is_contiguous():
+            first, second, each = (given.transpose(0, 1) for given in (first, second, each))
+        for one, other, by in zip(*map(self._some, (first, second, each)), strict=True):
+            # Factors go to the narrower side, whose copy is the smaller one, in float32 at least.
+            pair = (one * by, wide(other)) if narrow else (wide(one), other * by)
+            out.addmm_(pair[0].flatten(0, 1).t(), pair[1].flatten(0, 1))
 
     def drop(self, kept: Tensor) -> None:
         super().drop(kept)
-        self.inputs, self.slopes = kept_rows(self.inputs, kept), kept_rows(self.slopes, kept)
-
-
-def _of_grams(inputs: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """See `Product.ghost`, for (m, T, d) and (m, T, p)."""
-    seen, slopes = (torch.bmm(each, each.mT) for each in (inputs, slopes))
-    longest = torch.maximum(*(gram.diagonal(dim1=1, dim2=2).amax(dim=1) for gram in (seen, slopes)))
-    products = seen.mul_(slopes)
-    return products.sum(dim=(1, 2)), products.diagonal(dim1=1, dim2=2).sum(dim=1), longest
-
-
-def _halves(positions: int) -> tuple[slice, slice]:
-    return slice(0, positions // 2), slice(positions // 2, None)
+        if self._kept is None:
+            self.inputs, self.slopes = kept_rows(self.inputs, kept), kept_rows(self.slopes, kept)

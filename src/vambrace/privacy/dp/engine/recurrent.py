@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vambrace.privacy.dp.engine.cells import GRU, LSTM, Cell, Elman, Weights, run
-from vambrace.privacy.dp.engine.pieces import Direct, Piece, wide
+from vambrace.privacy.dp.engine.pieces import Direct, Piece, over_positions, wide
 from vambrace.privacy.dp.engine.products import Outer
 from vambrace.privacy.dp.engine.rules import linear, name_of, record, sample_place
 from vambrace.privacy.dp.engine.tape import NoRule, Place, Tape
@@ -92,7 +92,7 @@ def _layer(
         return tensor.transpose(0, 1).reshape(count, -1, tensor.shape[2])
 
     def sums(gradient: Tensor) -> Piece:
-        return Direct(rows(gradient).sum(dim=1))
+        return Direct(over_positions(rows(gradient)))
 
     read = inputs.detach(), cell.states
     record(tape, tape.slot(weights.ih), what, cell.at_inputs, lambda at: Outer(rows(cell.inputs), rows(at)), *read)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vambrace.privacy.dp.engine.convolution import Convolved, Window
-from vambrace.privacy.dp.engine.pieces import Direct, Piece, Rows, folded, wide
+from vambrace.privacy.dp.engine.pieces import Direct, Piece, Rows, folded, over_positions, wide
 from vambrace.privacy.dp.engine.products import Outer
 from vambrace.privacy.dp.engine.tape import Kept, NoRule, Place, Tape, Use
 
@@ -124,7 +124,7 @@ def product(
         tape.slot(bias),
         what,
         kept,
-        lambda gradient: Direct(wide(positions(gradient, where, count)).sum(dim=1)),
+        lambda gradient: Direct(over_positions(positions(gradient, where, count))),
     )
     return out
 

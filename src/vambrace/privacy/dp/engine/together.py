@@ -19,7 +19,8 @@ class Together(Plain):
     """Several uses of one parameter whose gradients add up before they are measured; written down in parts."""
 
     def __init__(self, pieces: Sequence[Piece], shape: tuple[int, ...], rows: Tensor) -> None:
-        self._pieces, self._parts = pieces, parts(rows, math.prod(shape))
+        self._pieces: Sequence[Piece] = pieces
+        self._parts = parts(rows, math.prod(shape))
         self._kept: Tensor | None = None
 
     @property
@@ -28,11 +29,14 @@ class Together(Plain):
 
     def squares(self) -> Tensor:
         if len(self._parts) == 1:
-            self._kept = self.per_sample(slice(None))
+            if self._kept is None:
+                self._kept, self._pieces = self.per_sample(slice(None)), ()
             return squared_lengths(self._kept)
         return torch.cat([squared_lengths(self.per_sample(rows)) for rows in self._parts])
 
     def per_sample(self, rows: slice | Tensor) -> Tensor:
+        if self._kept is not None:
+            return self._kept[rows]
         total = self._pieces[0].per_sample(rows).clone()
         for piece in self._pieces[1:]:
             total += piece.per_sample(rows)
@@ -40,8 +44,7 @@ class Together(Plain):
 
     def add_sum(self, factors: Tensor, out: Tensor) -> None:
         for rows in self._parts:
-            written = self.per_sample(rows) if self._kept is None else self._kept
-            out.view(-1).addmv_(flat(written).t(), factors[rows])
+            out.view(-1).addmv_(flat(self.per_sample(rows)).t(), factors[rows])
 
     def drop(self, kept: Tensor) -> None:
         for piece in self._pieces:
