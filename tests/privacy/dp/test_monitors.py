@@ -161,6 +161,17 @@ def test_the_last_epoch_is_within_the_budget() -> None:
     assert max_epochs(max_epsilon=0.2, **given) == 0
 
 
+@pytest.mark.parametrize("mechanism", ["gaussian", "laplace", "discrete_gaussian"])
+def test_epochs_of_any_noise(mechanism: Any) -> None:
+    given = {"noise_multiplier": 30.0, "batch_size": 100, "dataset_size": 1000, "delta": 1e-5}
+    found = max_epochs(max_epsilon=3.0, mechanism=mechanism, **given)
+    costs = [
+        epsilon(steps=10 * epochs, accountant="rdp", mechanism=mechanism, **given).epsilon
+        for epochs in (found, found + 1)
+    ]
+    assert costs[0] <= 3.0 < costs[1]
+
+
 def test_a_window_is_charged_as_long_as_it_is() -> None:
     """MindArmour charged one step more than there were: 2350 for 2340."""
     monitor = Monitor(step(), max_epsilon=3.0, delta=1e-5)

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from privacy.dp.hull import hull_bound
 from vambrace.errors import ConfigError
 from vambrace.privacy.dp.accounting import epsilon
-from vambrace.privacy.dp.guessing import Bound, audit_bound, count_correct, hull_bound
+from vambrace.privacy.dp.guessing import Bound, audit_bound, count_correct
 from vambrace.privacy.dp.one_run import Method, as_epsilon, lower_bound, one_run_p_value, refutes
 from vambrace.privacy.dp.power import AuditDesign, canaries_needed, power
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vambrace.core.options import Options
-from vambrace.privacy.dp.one_run import Method, as_epsilon, check_confidence, lower_bound, require_audit, strongest
+from vambrace.privacy.dp.one_run import Method, lower_bound, require_audit
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Bound", "audit_bound", "count_correct", "hull_bound"]
+__all__ = ["Bound", "audit_bound", "count_correct"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,53 +103,6 @@ def count_correct(scores: NDArray[np.float64], included: NDArray[np.bool_], gues
     order = np.argsort(-scores, kind="stable")
     top = (guesses + 1) // 2
     return int(included[order[:top]].sum() + (~included[order[len(order) - (guesses - top) :]]).sum())
-
-
-def hull_bound(
-    scores: ArrayLike, included: ArrayLike, *, delta: float, confidence: float = 0.95, method: Method = "one_run"
-) -> float:
-    """The best bound over thresholds that lie on the hull of the ROC, each given its part of the error.
-
-    What jax_privacy computes, for comparison with it: only guesses of "in" are made, and the error is divided by the
-    number of thresholds on the hull. That number is known only once the coins are, so the confidence is not proven
-    here, and no audit of vambrace uses it.
-
-    Args:
-        scores: as for `audit_bound`, like all others.
-        included: the coins.
-        delta: of the claim.
-        confidence: of the bound.
-        method: of the proof.
-    """
-    ranked, coins = _checked(scores, included)
-    canaries = len(coins)
-    check_confidence(method, canaries, delta, confidence)
-    thresholds = np.append(np.unique(ranked), np.inf)
-    missed = np.searchsorted(np.sort(ranked[coins]), thresholds)
-    spared = np.searchsorted(np.sort(ranked[~coins]), thresholds)
-    kept = _hull(np.stack([missed, spared], axis=1))
-    right, wrong = coins.sum() - missed[kept], (~coins).sum() - spared[kept]
-    error = (1 - confidence) / len(kept)
-    made = np.maximum(right + wrong, 1)
-    share = right / made
-    best = 0.0
-    # The promising first: the others are then seldom worth a search.
-    for place in np.argsort(3 * np.sqrt(share * (1 - share) / made) - share):
-        guesses, correct = int(right[place] + wrong[place]), int(right[place])
-        best = strongest(method, canaries, guesses, correct, delta, error, best) if guesses else best
-    return as_epsilon(method, best, delta)
-
-
-def _hull(points: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places of the corners of the upper hull of a rising staircase, both ends among them."""
-    kept = np.arange(len(points))
-    while len(kept) > 2:
-        steps = np.diff(points[kept], axis=0)
-        inside = steps[:-1, 1] * steps[1:, 0] <= steps[1:, 1] * steps[:-1, 0]
-        if not inside.any():
-            break
-        kept = kept[np.concatenate(([True], ~inside, [True]))]
-    return kept
 
 
 def _checked(scores: ArrayLike, included: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -27,7 +27,7 @@ from vambrace.privacy.dp.edges import last_that_fits
 
 if TYPE_CHECKING:
     from vambrace.privacy.dp.accounting import Accountant, Guarantee
-    from vambrace.privacy.dp.charges import Sampling
+    from vambrace.privacy.dp.charges import Mechanism, Sampling
 
 __all__ = ["Monitor", "max_epochs"]
 
@@ -119,13 +119,18 @@ def max_epochs(
     dataset_size: int,
     accountant: Accountant = "rdp",
     sampling: Sampling = "poisson",
+    mechanism: Mechanism = "gaussian",
 ) -> int:
     """The largest number of whole epochs of equal steps that stay within the budget; 0: not even the first.
 
     An epoch is dataset_size / batch_size steps, rounded up. Arguments and errors: those of `Monitor` and `charge_of`.
     """
     step = charge_of(
-        noise_multiplier=noise_multiplier, batch_size=batch_size, dataset_size=dataset_size, sampling=sampling
+        noise_multiplier=noise_multiplier,
+        batch_size=batch_size,
+        dataset_size=dataset_size,
+        sampling=sampling,
+        mechanism=mechanism,
     )
     monitor = Monitor(step, max_epsilon=max_epsilon, delta=delta, accountant=accountant)
     return monitor.max_epochs(-(-dataset_size // batch_size))
