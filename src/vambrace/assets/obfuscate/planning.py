@@ -4,8 +4,9 @@
     planned.kept
 
 `measure` is whatever tells how much slower a model with some passes is; a median over paired runs of
-`vambrace.assets.obfuscate.measure.overhead` is meant. Each pass is measured alone only if all of them together are over
-the budget.
+`vambrace.assets.obfuscate.measure.overhead` is meant. Passes that cost time are those whose `share` is the whole
+obfuscation's unless stated; others (names, order, what is written into weights) are kept, and each of the former is
+measured alone only if all together are over the budget.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Planned:
     Attributes:
         kept: passes in their order, some of them with a smaller share than was wanted.
         dropped: names of passes that went, the first one first.
-        alone: how much slower each wanted pass made the model by itself, by name; empty where all of them fit at once.
+        alone: how much slower each pass that costs time made the model by itself, by name; empty where all of them fit
+            at once.
         ratio: latency with those that were kept, relative to the original.
         budget: what it had to fit into.
     """
@@ -47,14 +49,14 @@ class Planned:
 
     @property
     def fits(self) -> bool:
-        """Whether it fits; with no pass at all it may not, where the measurement is noisy."""
+        """Whether it fits; with nothing left that costs time it may not, where the measurement is noisy."""
         return self.ratio <= self.budget
 
 
 def plan(passes: Sequence[Pass], budget: float, measure: Callable[[Sequence[Pass]], float]) -> Planned:
     """Take work away from the pass that costs most until the rest fits.
 
-    Its `share` of places is halved, twice at most; then it is dropped, as one without a share is at once.
+    Its `share` of places is halved, twice at most; then it is dropped.
 
     Args:
         passes: all that are wanted, in order, with their shares stated.
@@ -74,28 +76,33 @@ def plan(passes: Sequence[Pass], budget: float, measure: Callable[[Sequence[Pass
     slots: list[Pass | None] = list(passes)
     dropped: list[str] = []
     ratio = measure(passes)
-    costs = [measure([one]) for one in passes] if ratio > budget else []
-    alone = {one.name: cost for one, cost in zip(passes, costs, strict=False)}
-    halved = [0] * len(slots)
-    while ratio > budget and any(slots):
-        at = max((at for at, one in enumerate(slots) if one is not None), key=lambda at: costs[at])
+    costs = {at: measure([one]) for at, one in enumerate(passes) if _costs(one)} if ratio > budget else {}
+    alone = {passes[at].name: cost for at, cost in costs.items()}
+    halved = dict.fromkeys(costs, 0)
+    while ratio > budget and costs:
+        at = max(costs, key=lambda at: costs[at])
         one = slots[at]
         assert one is not None
-        fewer = _halved(one) if halved[at] < _HALVINGS else None
-        if fewer is None:
-            slots[at] = None
-            dropped.append(one.name)
-        else:
-            slots[at], halved[at] = fewer, halved[at] + 1
+        share = _share(one)
+        if share and halved[at] < _HALVINGS:
+            made: Any = one  # every pass is a dataclass
+            slots[at] = fewer = dataclasses.replace(made, share=share / 2)
+            halved[at] += 1
             costs[at] = measure([fewer])
+        else:
+            slots[at] = None
+            del costs[at]
+            dropped.append(one.name)
         ratio = measure([each for each in slots if each is not None])
     kept = tuple(each for each in slots if each is not None)
     return Planned(kept=kept, dropped=tuple(dropped), alone=alone, ratio=ratio, budget=budget)
 
 
-def _halved(one: Pass) -> Pass | None:
-    share: float | None = getattr(one, "share", None)
-    if not share:
-        return None
-    made: Any = one  # every pass is a dataclass
-    return dataclasses.replace(made, share=share / 2)
+def _costs(one: Pass) -> bool:
+    """Whether a pass leaves its share to the whole obfuscation, as those with a cost do."""
+    made: Any = one
+    return any(field.name == "share" and field.default is None for field in dataclasses.fields(made))
+
+
+def _share(one: Pass) -> float | None:
+    return getattr(one, "share", None)
