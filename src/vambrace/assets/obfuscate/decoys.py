@@ -1,10 +1,10 @@
 """Weights that are wrong and look right: those of a layer in another arrangement.
 
-Output and input channels change places, kernels are mirrored, and then every row and every column is multiplied by the
-power of two that gives it the largest exponent of the row or column that stood there. So the decoy has the layer's own
-mantissas, its distribution of magnitudes and of singular values but for those powers, filters as smooth as its filters,
-and rows and columns that fit the layers before and behind as well as the true ones do. Nothing is drawn from a
-distribution that could be told from training.
+Output and input channels change places, and kernels are mirrored. So whatever does not depend on the arrangement is the
+same for the decoy and the layer: the distribution of weights, singular values, norms, the smoothness of filters.
+Channels change places only with some of like size, because layers that were trained together have rows and columns of
+like size at the same place; and factors that obfuscation itself put on channels are taken off before and put on again
+after, so that the decoy's rows and columns cancel those of its neighbours as the layer's do.
 """
 
 from __future__ import annotations
@@ -18,41 +18,52 @@ if TYPE_CHECKING:
 
     from vambrace.assets.obfuscate.keyed import Stream
 
-__all__ = ["decoy_matrix", "decoy_vector"]
+__all__ = ["decoy", "similar_order", "sizes_of"]
+
+_MOST_ALIKE = 8
 
 
-def decoy_matrix(weights: NDArray[Any], groups: int, stream: Stream, order: NDArray[np.int64]) -> NDArray[Any]:
-    """A decoy of a matrix or kernel.
+def similar_order(sizes: NDArray[np.float64], stream: Stream) -> tuple[NDArray[np.int64], list[int]]:
+    """An order that exchanges entries with neighbours in size.
 
     Args:
-        weights: (rows, columns, ...); rows are output channels.
-        groups: of rows; rows change places inside their group.
-        stream: for columns and mirrors.
-        order: of the rows.
+        sizes: (n,).
+        stream: chooses among the orders.
+
+    Returns:
+        The order (n,), and how many were exchanged with each other: one of the product of their factorials.
     """
-    columns = stream.permutation(weights.shape[1])
-    made = weights[order][:, columns]
-    for axis in range(2, weights.ndim):
-        if int(stream.integers(0, 2)):
-            made = np.flip(made, axis)
-    made = made * np.exp2(_exponents(weights, 0) - _exponents(made, 0)).astype(weights.dtype)
-    # A column of a convolution in groups is another channel for each group.
-    inner = weights.shape[0] // groups
-    blocks, wanted = made.reshape(groups, inner, *made.shape[1:]), weights.reshape(groups, inner, *weights.shape[1:])
-    blocks = blocks * np.exp2(_exponents(wanted, (0, 2)) - _exponents(blocks, (0, 2))).astype(weights.dtype)
-    return np.ascontiguousarray(blocks.reshape(weights.shape))
+    ranks = np.argsort(sizes, kind="stable").astype(np.int64)
+    count = -(-len(sizes) // _MOST_ALIKE)
+    order = np.empty(len(sizes), np.int64)
+    blocks = np.array_split(ranks, max(1, count))
+    for block in blocks:
+        order[block] = block[stream.permutation(len(block))]
+    return order, [len(block) for block in blocks]
 
 
-def decoy_vector(weights: NDArray[Any], order: NDArray[np.int64]) -> NDArray[Any]:
-    """A decoy of one number a channel, (rows,): signs and mantissas of other channels, the exponents of its own."""
-    mantissas, _ = np.frexp(weights[order])
-    _, exponents = np.frexp(weights)
-    return np.ldexp(mantissas, exponents).astype(weights.dtype)
+def sizes_of(weights: NDArray[Any], axis: int) -> NDArray[np.float64]:
+    """The norm of each channel along an axis."""
+    others = tuple(place for place in range(weights.ndim) if place != axis)
+    return np.sqrt(np.sum(np.square(weights, dtype=np.float64), axis=others))
 
 
-def _exponents(weights: NDArray[Any], axes: int | tuple[int, ...]) -> NDArray[np.float64]:
-    """The largest exponent along the other axes, of a shape that fits; 0 where all is zero."""
-    kept = {axes} if isinstance(axes, int) else set(axes)
-    others = tuple(axis for axis in range(weights.ndim) if axis not in kept)
-    peaks = np.max(np.abs(weights), axis=others, keepdims=True)
-    return np.where(peaks > 0, np.frexp(peaks)[1], 0).astype(np.float64)
+def decoy(
+    weights: NDArray[Any], factor: NDArray[np.float64], order: NDArray[np.int64], columns: Stream | None
+) -> NDArray[Any]:
+    """The weights in another arrangement.
+
+    Args:
+        weights: (rows, ...); rows are output channels.
+        factor: what obfuscation multiplied them with, powers of two and signs, of a shape that fits.
+        order: of the rows.
+        columns: chooses an order of the second axis and mirrors of the others; None for weights of one axis.
+    """
+    bare = weights / factor
+    made = bare[order]
+    if columns is not None:
+        made = made[:, similar_order(sizes_of(bare, 1), columns)[0]]
+        for axis in range(2, weights.ndim):
+            if int(columns.integers(0, 2)):
+                made = np.flip(made, axis)
+    return np.ascontiguousarray((made * factor).astype(weights.dtype))

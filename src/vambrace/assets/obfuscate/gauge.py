@@ -89,6 +89,7 @@ class Gauge:
                 factor = layer.factor(part, factors)
                 if np.any(factor != 1):
                     array = constants[part.name]
+                    net.factors[part.name] = net.factors.get(part.name, 1.0) * factor
                     net.graph.set_constant(part.name, np.ascontiguousarray(array * factor.astype(array.dtype)))
 
 

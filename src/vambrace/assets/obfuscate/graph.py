@@ -14,7 +14,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Graph", "Node", "constant_of", "copies", "graph_from", "graph_proto", "node_from", "node_proto", "reads_of"]
+__all__ = [
+    "Graph",
+    "Node",
+    "bodies_of",
+    "constant_of",
+    "copies",
+    "graph_from",
+    "graph_proto",
+    "node_from",
+    "node_proto",
+    "nodes_within",
+    "reads_of",
+]
 
 # Weights with more values are left empty for shape inference, which reads only shapes and axes from weights.
 _SMALL = 1024
@@ -158,6 +170,22 @@ def constant_of(node: Node) -> NDArray[Any] | None:
 def reads_of(node: Node) -> set[str]:
     """Names that a node reads, the graphs inside it included, names of their own among them."""
     return {name for name in node.inputs if name}.union(*(body.reads() for body in node.graphs()))
+
+
+def bodies_of(node: Any) -> list[Any]:  # noqa: ANN401
+    """The onnx.GraphProto messages in the attributes of an onnx.NodeProto."""
+    found: list[Any] = []
+    for attribute in node.attribute:
+        found += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+    return found
+
+
+def nodes_within(nodes: Any) -> Iterator[Any]:  # noqa: ANN401
+    """The onnx.NodeProto messages of a function, those of graphs inside them included."""
+    for node in nodes:
+        yield node
+        for body in bodies_of(node):
+            yield from nodes_within(body.node)
 
 
 def graph_from(graph: Any, onnx: Any) -> Graph:  # noqa: ANN401

@@ -22,6 +22,9 @@ from vambrace.models.onnx_file import MOST_BYTES, onnx_package, parse_onnx, read
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from vambrace.assets.obfuscate.graph import Graph, Node
 
 __all__ = ["Index", "Info", "Net"]
@@ -68,6 +71,7 @@ class Net:
         graph: the main graph.
         functions: onnx.FunctionProto, the model's own.
         extra: onnx.ModelProto with what is left: IR version, opsets, producer, metadata, doc string.
+        factors: what passes have multiplied weights of the main graph with so far, by name, of shapes that fit.
     """
 
     def __init__(self, model: Any, name: str = "the model", *, foreign: bool = False) -> None:  # noqa: ANN401
@@ -90,6 +94,7 @@ class Net:
         self.extra.ClearField("functions")
         self.functions: list[Any] = copies(model.functions)
         self.graph = graph_from(model.graph, onnx)
+        self.factors: dict[str, NDArray[np.float64]] = {}
         self._names: set[str] = set()
 
     @classmethod

@@ -3,8 +3,8 @@
 Names do not matter, nor the order of nodes and weights. What is compared are the largest magnitudes of channels
 (scaling), and arrangements of channels (permutation, decoys). For each candidate the chance is computed that a copy
 made for anybody else, with independent choices, agrees as well: a channel's factor is one of `reach + 1` with equal
-chance and an order is one of n!, so this is at most a binomial tail and 1/n!, times the number of ways in which arrays
-of the leaked model could be taken for those of the candidate, times the number of candidates.
+chance and an order of n is one of n!. So the chance is at most a binomial tail and 1/n!, times the number of ways in
+which arrays of the leaked model could be taken for those of the candidate, times the number of candidates.
 
 What removes the marks: rescaling every channel to a normal form and folding gathers and branches away. Fine-tuning that
 moves the largest weight of a channel by less than a sixth leaves scaling readable; fusing a batch normalisation into
@@ -82,9 +82,9 @@ def scale_mark(weights: NDArray[Any], axis: int, rows: NDArray[np.int64], reach:
     }
 
 
-def arrangement_mark(array: NDArray[Any], count: int) -> dict[str, Any]:
-    """What is written into a map about an array that holds one of `count`! arrangements."""
-    return {"kind": "arrangement", "digest": _digest(array), "count": count}
+def arrangement_mark(array: NDArray[Any], blocks: list[int]) -> dict[str, Any]:
+    """What is written into a map about an array whose channels were arranged inside blocks of these sizes."""
+    return {"kind": "arrangement", "digest": _digest(array), "blocks": blocks}
 
 
 def trace(model: str | Path | bytes | Any, candidates: Iterable[ObfuscationMap]) -> list[Match]:  # noqa: ANN401
@@ -146,7 +146,7 @@ def _match(
             log += math.log(2.0)
             if mark["digest"] in digests:
                 found += 1
-                log += math.log(arrays) - math.lgamma(mark["count"] + 1)
+                log += min(0.0, math.log(arrays) - sum(math.lgamma(size + 1) for size in mark["blocks"]))
             continue
         agree, ways = _agreeing(mark, shapes)
         if ways:

@@ -52,10 +52,16 @@ def test_shapes_that_nobody_could_infer_stay() -> None:
 def test_functions_and_bodies_are_stripped_too() -> None:
     text = """<ir_version: 10, opset_import: ["" : 18, "own" : 1]>
         g (float[2] image) => (float[2] y) { y = own.twice(image) }
-        <domain: "own", opset_import: ["" : 18]> twice (a) => (b) { b = Add(a, a) }"""
+        <domain: "own", opset_import: ["" : 18]> twice (a) => (b) {
+            m = ReduceMean <keepdims = 0> (a)  go = Greater (m, m)
+            b = If (go) <then_branch = t () => (float[2] p) { p = Add (a, a) }, else_branch = e () => (float[2] q) {
+                q = Add (a, a) }>
+        }"""
     model = onnx.parser.parse_model(text)
     model.functions[0].doc_string = "secret"
     model.functions[0].node[0].doc_string = "secret"
+    body = model.functions[0].node[2].attribute[0].g
+    body.doc_string = body.node[0].doc_string = "secret"
     done = onnx_model(model, passes=["metadata"], seed=1)
     assert b"secret" not in done.model.SerializeToString()
     assert onnx.printer.to_text(undo(done.model, done.map).model) == onnx.printer.to_text(model)

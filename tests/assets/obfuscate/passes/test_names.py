@@ -34,7 +34,12 @@ secret_graph (float[secret_batch, 4] image) => (float[secret_batch, 4] logits)
 secret_function <secret_attribute> (secret_in) => (secret_out)
 {
     secret_constant = Constant <value_float: float = @secret_attribute> ()
-    secret_out = Mul (secret_in, secret_constant)
+    secret_mean = ReduceMean <keepdims = 0> (secret_in)
+    secret_large = Greater (secret_mean, secret_constant)
+    secret_out = If (secret_large) <
+        then_branch = secret_inner () => (float[secret_n, 4] secret_p) { secret_p = Mul (secret_in, secret_constant) },
+        else_branch = secret_other () => (float[secret_n, 4] secret_q) { secret_q = Neg (secret_in) }
+    >
 }"""
 
 LOOP = """<ir_version: 8, opset_import: ["" : 18]>

@@ -9,6 +9,7 @@ import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vambrace.assets.obfuscate.graph import bodies_of, nodes_within
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
 from vambrace.models.onnx_file import onnx_package
 
@@ -62,7 +63,9 @@ class Metadata(Pass):
                 node.doc, node.metadata = "", {}
         for function in net.functions:
             found += _clear(function, ("doc_string", "metadata_props", "value_info"))
-            found += sum(_clear(node, ("doc_string", "metadata_props")) for node in function.node)
+            for node in nodes_within(function.node):
+                found += _clear(node, ("doc_string", "metadata_props"))
+                found += sum(_clear(body, ("doc_string", "metadata_props", "value_info")) for body in bodies_of(node))
         stated = {each.name: each for each in net.graph.infos}
         for graph in net.graphs():
             graph.infos = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vambrace.assets.obfuscate.graph import bodies_of, nodes_within
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _rename_function(
     # Values of a function are a world of their own; one naming for all of them is no harm.
     for field in (function.input, function.output):
         field[:] = [new("inner", name) for name in field]
-    for node in _function_nodes(function.node):
+    for node in nodes_within(function.node):
         node.input[:] = [new("inner", name) if name else name for name in node.input]
         node.output[:] = [new("inner", name) if name else name for name in node.output]
         if node.name:
@@ -163,10 +164,13 @@ def _rename_function(
         for attribute in node.attribute:
             if attribute.ref_attr_name:
                 attribute.ref_attr_name = new("attributes", attribute.ref_attr_name)
-            for body in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                body.name = new("graphs", body.name) if body.name else body.name
-                for each in [*body.input, *body.output, *body.value_info, *body.initializer]:
-                    each.name = new("inner", each.name)
+        for body in bodies_of(node):
+            body.name = new("graphs", body.name) if body.name else body.name
+            for each in body.initializer:
+                each.name = new("inner", each.name)
+            for each in [*body.input, *body.output, *body.value_info]:
+                each.name = new("inner", each.name)
+                _rename_sizes(each.type, new)
     for each in function.value_info:
         each.name = new("inner", each.name)
         _rename_sizes(each.type, new)
@@ -179,14 +183,6 @@ def _rename_function(
     for opset in function.opset_import:
         if opset.domain in domains:
             opset.domain = new("domains", opset.domain)
-
-
-def _function_nodes(nodes: Any) -> Iterator[Any]:  # noqa: ANN401  onnx.NodeProto
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for body in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                yield from _function_nodes(body.node)
 
 
 def _all_nodes(net: Net) -> Iterator[Node]:

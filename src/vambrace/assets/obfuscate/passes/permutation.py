@@ -74,8 +74,8 @@ class Permutation(Pass):
             (value, index) = net.fresh(2)
             place.nodes[-1].outputs[0] = value
             net.graph.initialisers[index] = np.argsort(order)
-            if _block(place) == len(order):
-                marks.append(arrangement_mark(net.graph.initialisers[index], len(order)))
+            blocks = [_block(place)] * (len(order) // _block(place))
+            marks.append(arrangement_mark(net.graph.initialisers[index], blocks))
             gather = Node("Gather", [value, index], [place.given])
             gather.set(axis=_axis(net, place, infos))
             at = next(at for at, node in enumerate(net.graph.nodes) if node is place.nodes[-1])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from vambrace.assets.obfuscate.costs import Costs
-from vambrace.assets.obfuscate.decoys import decoy_matrix, decoy_vector
+from vambrace.assets.obfuscate.decoys import decoy, similar_order, sizes_of
 from vambrace.assets.obfuscate.graph import Graph, Node, node_from, node_proto
 from vambrace.assets.obfuscate.opaque import OLDEST, opaque
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile, require_share
@@ -73,12 +73,12 @@ class Predicates(Pass):
             cost = costs.branch(place)
             if len(entries) == wanted or cost > time:
                 continue
-            decoys = _decoys(net, place, stream)
+            decoys, mark = _decoys(net, place, stream)
             size = sum(array.nbytes for array in decoys.values())
             same = all(np.array_equal(net.graph.constants()[name], array) for name, array in decoys.items())
             if size <= room and not same:
                 room, time = room - size, time - cost
-                marks += _marks(place, decoys)
+                marks += mark
                 entries.append(_wrap(net, place, decoys, infos, stream))
         if len(entries) < wanted:
             left["branches that would take too long, decoys too large or equal to the layer"] = wanted - len(entries)
@@ -107,34 +107,35 @@ def _fused_before(net: Net, place: Place) -> bool:
     return before is not None and before.op in wary
 
 
-def _marks(place: Place, decoys: Mapping[str, NDArray[Any]]) -> list[Mapping[str, Any]]:
-    """A decoy is one of n! arrangements where its n rows differ and may stand in any order."""
-    first = place.weights.parts[0]
-    array = decoys[first.name]
-    if first.gives is None or place.nodes[0].value("group", 1) != 1:
-        return []
-    axis = int(np.argmax(first.gives.shape))
-    distinct = len(np.unique(array, axis=axis)) if array.shape[axis] == place.weights.gives else 0
-    return [arrangement_mark(array, place.weights.gives)] if distinct == place.weights.gives else []
-
-
-def _decoys(net: Net, place: Place, stream: Stream) -> dict[str, NDArray[Any]]:
-    """Decoys of the weights of a place, by the names of the true ones."""
+def _decoys(net: Net, place: Place, stream: Stream) -> tuple[dict[str, NDArray[Any]], list[Mapping[str, Any]]]:
+    """Decoys of the weights of a place, by the names of the true ones, and the mark that they leave."""
     constants = net.graph.constants()
+    first = place.weights.parts[0]
+    assert first.gives is not None
+    axis = int(np.argmax(first.gives.shape))
+    sizes = sizes_of(constants[first.name] / net.factors.get(first.name, np.ones(())), axis)
     groups = int(place.nodes[0].value("group", 1))
-    block = place.weights.gives // groups
-    starts = range(0, place.weights.gives, block)
-    order = np.concatenate([start + stream.permutation(block) for start in starts])
+    orders: list[NDArray[np.int64]] = []
+    blocks: list[int] = []
+    for start, part in enumerate(np.split(sizes, groups)):
+        order, alike = similar_order(part, stream)
+        orders.append(order + start * len(part))
+        blocks += alike
+    order = np.concatenate(orders)
     made: dict[str, NDArray[Any]] = {}
     for part in place.parts:
         array = constants[part.name]
-        if array.size == max(array.shape):
-            made[part.name] = decoy_vector(array.reshape(-1), order).reshape(array.shape)
-        elif part.gives is not None and part.gives.shape[0] == 1:
-            made[part.name] = np.ascontiguousarray(decoy_matrix(array.T, 1, stream, order).T)
+        factor: NDArray[np.float64] = np.broadcast_to(net.factors.get(part.name, np.ones(())), array.shape)
+        assert part.gives is not None
+        if array.size == part.gives.size:
+            made[part.name] = decoy(array.reshape(-1), factor.reshape(-1), order, None).reshape(array.shape)
+        elif axis == 1:
+            made[part.name] = np.ascontiguousarray(decoy(array.T, factor.T, order, stream).T)
         else:
-            made[part.name] = decoy_matrix(array, groups, stream, order)
-    return made
+            made[part.name] = decoy(array, factor, order, stream)
+    # Rows that are equal would make fewer arrangements than there are orders.
+    differ = len(np.unique(made[first.name], axis=axis)) == len(order)
+    return made, [arrangement_mark(made[first.name], blocks)] if differ else []
 
 
 def _wrap(

@@ -1,0 +1,94 @@
+"""Channels in another order, with a Gather behind them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from exact_nets import SIZE, Builder, differences, images, random_net, session
+from vambrace.assets.obfuscate.net import Net
+from vambrace.assets.obfuscate.passes.permutation import Permutation
+from vambrace.assets.obfuscate.pipeline import onnx_model, undo
+from vambrace.errors import ConfigError
+
+ALL = Permutation(share=1.0, slowdown=1e9)
+
+
+def test_filters_move_and_results_do_not() -> None:
+    b = Builder(0)
+    x = b.add("Relu", b.batch_norm(b.conv("image", 3, 16), 16))
+    model = b.model({b.conv(x, 16, 4): (2, 4, SIZE, SIZE)})
+    done = onnx_model(model, passes=[ALL], seed=1)
+    before, after = (Net(each).graph.initialisers for each in (model, done.model))
+    first = model.graph.node[0].input[1]
+    assert not np.array_equal(before[first], after[first])
+    assert sorted(map(bytes, before[first])) == sorted(map(bytes, after[first]))
+    assert [node.op_type for node in done.model.graph.node] == [
+        *("Conv", "BatchNormalization", "Relu", "Gather", "Conv", "Gather")
+    ]
+    assert differences(model, done.model, images(0)) == []
+    assert undo(done.model, done.map).model == model
+
+
+def test_groups_keep_their_channels() -> None:
+    b = Builder(0)
+    x = b.add("Relu", b.conv("image", 3, 12, group=3))
+    model = b.model({b.conv(b.conv(x, 12, 12, group=12), 12, 4): (2, 4, SIZE, SIZE)})
+    done = onnx_model(model, passes=[ALL], seed=1)
+    entry = done.map.passes[0]
+    assert entry.left["one channel in a group, or an axis that is not known"] == 1
+    (order,) = (place["order"] for place in entry.record["places"] if len(place["order"]) == 12)
+    assert [place // 4 for place in order] == [0] * 4 + [1] * 4 + [2] * 4
+    assert differences(model, done.model, images(0)) == []
+
+
+def test_matrix_products_of_any_rank() -> None:
+    for shape in ((5, 4), (2, 5, 4), (2, 3, 5, 4)):
+        b = Builder(0)
+        x = b.add("MatMul", "image", b.weight(b.normal(4, 16)))
+        x = b.add("Relu", b.add("Add", x, b.weight(b.normal(16))))
+        model = b.model({b.add("MatMul", x, b.weight(b.normal(16, 3))): (*shape[:-1], 3)}, shape)
+        done = onnx_model(model, passes=[ALL], seed=1)
+        assert done.map.passes[0].done == 2
+        assert differences(model, done.model, images(0, shape)) == []
+        assert undo(done.model, done.map).model == model
+
+
+def test_an_unknown_rank_waits_for_an_operator_set_that_counts_from_the_end() -> None:
+    for opset, done in ((10, 0), (11, 1)):
+        text = f"""<ir_version: 6, opset_import: ["" : {opset}]>
+        g (float[2, 6] image, int64[k] sizes) => (float[m, 3] y) {{
+            x = Reshape (image, sizes)  a = MatMul (x, w)  r = Relu (a)  b = MatMul (r, v)  y = Softmax (b)
+        }}"""
+        model = onnx.parser.parse_model(text)
+        for name, size in (("w", (3, 8)), ("v", (8, 3))):
+            model.graph.initializer.append(onnx.numpy_helper.from_array(Builder(0).normal(*size), name))
+        after = onnx_model(model, passes=[ALL], seed=1)
+        assert after.map.passes[0].done == done
+        feeds = {"image": images(0, (2, 6))["plain"], "sizes": np.array([4, 3])}
+        assert np.array_equal(*(session(each).run(None, feeds)[0] for each in (model, after.model)))
+
+
+def test_gathers_of_a_large_activation_are_too_dear() -> None:
+    b = Builder(0)
+    x = b.add("Relu", b.conv("image", 3, 16, 1))
+    model = b.model({b.conv(x, 16, 4, 1): (2, 4, 224, 224)}, (2, 3, 224, 224))
+    entry = onnx_model(model, passes=[Permutation(share=1.0)], seed=1).map.passes[0]
+    assert entry.done == 0
+    assert entry.left["gathers that would take too long"] == entry.eligible == 2
+
+
+def test_shares_are_bounded() -> None:
+    for wrong in ({"share": 1.5}, {"share": -0.1}, {"slowdown": -1.0}):
+        with pytest.raises(ConfigError, match="E103"):
+            Permutation(**wrong)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whole_networks_with_every_place_taken(seed: int) -> None:
+    model = random_net(seed + 10)
+    done = onnx_model(model, passes=[ALL], seed=seed)
+    assert done.map.passes[0].done > 0
+    assert differences(model, done.model, images(seed)) == []
+    assert undo(done.model, done.map).model == model

@@ -1,0 +1,91 @@
+"""Predicates have one answer for every input there is."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from exact_nets import LEVELS, session
+from vambrace.assets.obfuscate import opaque as module
+from vambrace.assets.obfuscate.keyed import Stream, as_key
+from vambrace.assets.obfuscate.net import Net
+from vambrace.assets.obfuscate.opaque import opaque
+
+SHAPES = {"image": (2, 3, 5, 5), "row": (7,), "one": (1, 1), "none": (0, 4)}
+
+
+def predicate(seed: int, opset: int, count: int, dtype: str = "float32") -> tuple[onnx.ModelProto, bool]:
+    kind = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}[dtype]
+    value = helper.make_tensor_value_info("x", kind, None)
+    graph = helper.make_graph([], "g", [value], [helper.make_tensor_value_info("y", TensorProto.BOOL, [])])
+    net = Net(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6))
+    nodes, answer, truth = opaque(net, "x", np.dtype(dtype), count, Stream(as_key(seed)))
+    net.graph.nodes.extend(nodes)
+    net.graph.outputs[0].name = answer
+    model = net._build(onnx, small=False)  # the checker asks for a shape of inputs, which must stay open here
+    return model, truth
+
+
+def values(shape: tuple[int, ...], dtype: str) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    plain = rng.standard_normal(shape)
+    largest = np.finfo(dtype).max
+    kinds = [plain * size for size in (0, 1e-300, 1e-40, 1e-3, 1, 1e3, 1e9, 1e19, 1e30)]
+    kinds += [
+        np.full(shape, value) for value in (np.nan, np.inf, -np.inf, largest, -largest, 0.01, -0.02, 1.0, 2.0**63)
+    ]
+    kinds += [np.where(rng.random(shape) < 0.3, odd, plain) for odd in (np.nan, np.inf, -np.inf)]
+    kinds += [rng.integers(-9, 9, shape).astype(float) for _ in range(10)]
+    with np.errstate(over="ignore"):
+        return [each.astype(dtype) for each in kinds]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("opset", [9, 13, 18])
+def test_the_answer_is_always_the_same(opset: int, dtype: str) -> None:
+    truths = set()
+    for seed in range(40):
+        model, truth = predicate(seed, opset, 1, dtype)
+        truths.add(truth)
+        run = session(model)
+        for name, shape in SHAPES.items():
+            for one in values(shape, dtype):
+                (answer,) = run.run(None, {"x": one})
+                assert answer.shape == ()
+                assert bool(answer) is truth, (seed, name, one)
+    assert truths == {True, False}
+
+
+def test_every_form_is_drawn() -> None:
+    drawn = {Stream(as_key(seed)).pick(module._FORMS).__name__ for seed in range(100)}
+    assert len(drawn) == len(module._FORMS) == 7
+
+
+def test_remainders_that_no_square_leaves() -> None:
+    for prime in module._PRIMES:
+        never = module._not_squares(prime)
+        assert len(never) == (prime - 1) // 2
+        assert not {n * n % prime for n in range(-500, 500)} & set(never)
+
+
+def test_no_sum_of_whole_numbers_leaves_64_bits() -> None:
+    # The largest: n^3 of _fermat, and 47 n^2 + r of _no_square, with n below twice the bound.
+    assert (2 * module.BOUND) ** 3 < 2**63
+    assert 47 * (2 * module.BOUND) ** 2 < 2**63
+
+
+def test_no_optimiser_folds_it(tmp_path: object) -> None:
+    for seed in range(10):
+        model, _ = predicate(seed, 17, 1)
+        for level in LEVELS:
+            options = onnxruntime.SessionOptions()
+            options.graph_optimization_level = level
+            options.optimized_model_filepath = f"{tmp_path}/optimised.onnx"
+            options.log_severity_level = 4
+            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            left = {node.op_type for node in onnx.load(f"{tmp_path}/optimised.onnx").graph.node}
+            assert left & {"Equal", "Greater", "Less"}
+            assert "Constant" not in left

@@ -1,0 +1,155 @@
+"""A copy that leaked names its customer, whatever was done to its names; other models name nobody."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from scipy.stats import binom
+
+from exact_nets import LEVELS, SIZE, Builder, random_net
+from vambrace.assets.obfuscate import tracing
+from vambrace.assets.obfuscate.net import Net
+from vambrace.assets.obfuscate.passes.permutation import Permutation
+from vambrace.assets.obfuscate.passes.predicates import Predicates
+from vambrace.assets.obfuscate.pipeline import Obfuscated, onnx_model
+from vambrace.assets.obfuscate.record import ObfuscationMap
+from vambrace.assets.obfuscate.tracing import trace
+from vambrace.errors import ConfigError
+
+OWNER = bytes(range(32))
+CUSTOMERS = ("acme", "bolt", "corp", "dune")
+PASSES = (
+    Permutation(share=0.5, slowdown=1e9),
+    "scaling",
+    "signs",
+    Predicates(share=0.5, growth=9, slowdown=1e9),
+    *("order", "metadata", "names"),
+)
+
+
+def network(activation: str = "Relu") -> onnx.ModelProto:
+    b = Builder(0)
+    x = "image"
+    for taken, given in ((3, 24), (24, 16), (16, 32)):
+        x = b.add(activation, b.batch_norm(b.conv(x, taken, given), given))
+    return b.model({b.conv(x, 32, 4): (2, 4, SIZE, SIZE)})
+
+
+@pytest.fixture(scope="module")
+def copies() -> dict[str, Obfuscated]:
+    return {name: onnx_model(network(), passes=PASSES, seed=OWNER, customer=name) for name in CUSTOMERS}
+
+
+@pytest.fixture(scope="module")
+def maps(copies: dict[str, Obfuscated]) -> list[ObfuscationMap]:
+    return [copy.map for copy in copies.values()]
+
+
+def test_every_copy_names_its_customer_alone(copies: dict[str, Obfuscated], maps: list[ObfuscationMap]) -> None:
+    for name, copy in copies.items():
+        first, *others = trace(copy.model, maps)
+        assert first.customer == name
+        # Channels whose slopes would show only in a fused kernel are counted and not found.
+        assert first.scaled >= first.channels // 2 > 50
+        assert first.arranged == first.arrangements > 2
+        assert first.log10_chance < -60
+        assert all(other.log10_chance > -3 for other in others)
+
+
+def test_names_order_and_metadata_do_not_matter(copies: dict[str, Obfuscated], maps: list[ObfuscationMap]) -> None:
+    again = onnx_model(copies["corp"].model, passes=["order", "metadata", "names"], seed=9).model
+    assert trace(again, maps)[0] == trace(copies["corp"].model, maps)[0]
+
+
+@pytest.mark.parametrize("level", LEVELS[1:], ids=lambda level: level.name)
+def test_an_optimised_copy_names_its_customer(
+    copies: dict[str, Obfuscated], maps: list[ObfuscationMap], level: object, tmp_path: Path
+) -> None:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 4
+    source = copies["bolt"].model.SerializeToString()
+    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    first, *others = trace(tmp_path / "optimised.onnx", maps)
+    assert first.customer == "bolt"
+    assert first.log10_chance < -9
+    assert all(other.log10_chance > -3 for other in others)
+
+
+def test_a_fine_tuned_copy_names_its_customer(copies: dict[str, Obfuscated], maps: list[ObfuscationMap]) -> None:
+    net = Net(copies["dune"].model)
+    rng = np.random.default_rng(0)
+    for graph in net.graphs():
+        for name, array in graph.initialisers.items():
+            if array.dtype == np.float32:
+                noise = 1 + 0.05 * rng.standard_normal(array.shape)
+                graph.initialisers[name] = (array * noise).astype(np.float32)
+    first = trace(net.model(), maps)[0]
+    assert first.customer == "dune"
+    assert first.log10_chance < -30
+
+
+def test_the_original_and_copies_of_others_name_nobody(maps: list[ObfuscationMap]) -> None:
+    strangers = [network(), random_net(0), onnx_model(network(), passes=PASSES, seed=OWNER, customer="else").model]
+    for stranger in strangers:
+        assert all(match.log10_chance > -3 for match in trace(stranger, maps))
+
+
+def test_chances_are_not_understated() -> None:
+    """Among 200 innocent copies, a chance of 1 in 10 is claimed for no more than 1 in 10 (and some)."""
+    model = network()
+    suspect = onnx_model(model, passes=["scaling"], seed=OWNER, customer="suspect").map
+    claims = [
+        trace(onnx_model(model, passes=["scaling"], seed=OWNER, customer=f"c{number}").model, [suspect])[0].log10_chance
+        for number in range(200)
+    ]
+    for level in (-1, -2):
+        claimed = sum(claim <= level for claim in claims)
+        assert claimed <= binom.isf(1e-4, 200, 10.0**level)
+
+
+def test_without_scales_arrangements_still_tell() -> None:
+    made = {name: onnx_model(network("HardSwish"), passes=PASSES, seed=OWNER, customer=name) for name in CUSTOMERS}
+    first, *others = trace(made["acme"].model, [each.map for each in made.values()])
+    assert first.customer == "acme"
+    assert first.arranged > 2
+    assert first.log10_chance < -20
+    assert all(other.log10_chance > -3 for other in others)
+
+
+def test_a_lost_map_can_be_made_again(copies: dict[str, Obfuscated]) -> None:
+    again = onnx_model(network(), passes=PASSES, seed=OWNER, customer="acme")
+    assert again.map.to_bytes() == copies["acme"].map.to_bytes()
+
+
+def test_the_bound_lies_above_the_tail() -> None:
+    for found, total, chance in ((30, 100, 1 / 9), (100, 100, 1 / 9), (12, 100, 1 / 9), (5, 100, 1 / 9), (3, 3, 0.5)):
+        bound = math.exp(tracing._log_tail(found, total, chance))
+        assert bound >= binom.sf(found - 1, total, chance) * (1 - 1e-9)
+    assert tracing._log_tail(5, 100, 1 / 9) == 0
+
+
+def test_more_arrays_to_choose_from_make_a_match_weaker() -> None:
+    done = onnx_model(network(), passes=["scaling"], seed=OWNER, customer="acme")
+    (before,) = trace(done.model, [done.map])
+    net = Net(done.model)
+    kernel = next(array for array in net.graph.initialisers.values() if array.shape == (4, 32, 3, 3))
+    marked = [mark for mark in done.map.passes[0].marks if mark["shape"] == [24, 3, 3, 3]]
+    for number in range(99):
+        net.graph.initialisers[f"more{number}"] = np.resize(kernel, (24, 3, 3, 3))
+    (after,) = trace(net.model(), [done.map])
+    assert after.scaled == before.scaled
+    assert after.log10_chance == pytest.approx(before.log10_chance + 2 * len(marked))
+    (among,) = (match for match in trace(done.model, [done.map] * 10)[:1])
+    assert among.log10_chance == pytest.approx(before.log10_chance + 1)
+
+
+def test_no_candidates_are_refused() -> None:
+    with pytest.raises(ConfigError, match="E805"):
+        trace(network(), [])
