@@ -69,9 +69,9 @@ def summary(report: measures.Report) -> dict[str, object]:
                   for gate in data["gates"]},
         "equality": {
             kind: {"rows": each.rows, "elements": each.elements, "differing": each.differing,
-                   "max_abs": finite(each.max_abs), "max_row": finite(each.max_row), "max_ulp": finite(each.max_ulp),
-                   "nan_apart": each.nan_apart, "top1_same": each.top1_same, "top1_of": each.top1_of,
-                   "near_ties": each.near_ties}
+                   "max_abs": finite(each.max_abs), "max_row": finite(each.max_row),
+                   "of_output": finite(report.equality.relative("output", kind)), "max_ulp": finite(each.max_ulp),
+                   "nan_apart": each.nan_apart, **decisions(report, kind)}
             for kind, each in worst.items()
         },
         "drift_of_the_original": {title: each.max_row for title, each in report.equality.drift.items()},
@@ -89,6 +89,12 @@ def summary(report: measures.Report) -> dict[str, object]:
             "locked, at rest": rows(report.locked) if report.locked else None,
         },
     }  # fmt: skip
+
+
+def decisions(report: measures.Report, kind: str) -> dict[str, int]:
+    """How many, and how many are the same."""
+    found = report.equality.decided(kind)
+    return {"top1_same": found.top1_same, "top1_of": found.top1_of, "near_ties": found.near_ties}
 
 
 def rows(found: measures.Alignment) -> dict[str, object]:
@@ -121,6 +127,7 @@ def one(name: str, profile: str, model: onnx.ModelProto, inputs: np.ndarray, giv
             overhead=measures.OverheadOptions(rounds=given.rounds),
         ),
         at_rest=locked,
+        decide=obfuscate_nets.CASES[name].decide,
         name=name,
         rng=SEED,
     )

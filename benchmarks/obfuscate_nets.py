@@ -29,6 +29,7 @@ class Case:
     model: Callable[[], onnx.ModelProto]
     inputs: Callable[[int], np.ndarray]
     inputs_title: str
+    decide: Callable[[list[np.ndarray]], np.ndarray] | None = None
 
 
 class ResNet20(nn.Module):
@@ -196,6 +197,24 @@ def _photos(count: int, least: tuple[int, int]) -> Iterator[np.ndarray]:
         yield np.asarray(image.resize(size) if scale > 1 else image)
 
 
+def faces_of_yunet(outputs: list[np.ndarray]) -> np.ndarray:
+    """Which places hold a face, at the usual threshold."""
+    classes, objects = outputs[:3], outputs[3:6]
+    scores = [np.sqrt(np.clip(one, 0, 1) * np.clip(two, 0, 1)) for one, two in zip(classes, objects, strict=True)]
+    return (np.concatenate(scores, axis=1)[:, :, 0] >= 0.6).astype(np.int64)
+
+
+def faces_of_rfb(outputs: list[np.ndarray]) -> np.ndarray:
+    """Which places hold a face, at the usual threshold."""
+    return (outputs[0][:, :, 1] >= 0.7).astype(np.int64)
+
+
+def objects_of_yolox(outputs: list[np.ndarray]) -> np.ndarray:
+    """The class of each place, or -1 where its score is below the usual threshold."""
+    scores = outputs[0][:, :, 4:5] * outputs[0][:, :, 5:]
+    return np.where(scores.max(axis=2) >= 0.3, scores.argmax(axis=2), -1)
+
+
 def _loaded(name: str) -> Callable[[], onnx.ModelProto]:
     return lambda: onnx.load(MODELS / name)
 
@@ -223,17 +242,20 @@ CASES = {
         _loaded("locators/yunet_n_dynamic.onnx"),
         lambda count: np.ascontiguousarray(crops(count, 320, 320)[:, ::-1]),
         _PHOTOS,
+        faces_of_yunet,
     ),
     "rfb": Case(
         "RFB-640, face locator (ONNX as it came)",
         _loaded("locators/version-RFB-640.onnx"),
         lambda count: (crops(count, 480, 640) - np.float32(127)) / np.float32(128),
         _PHOTOS,
+        faces_of_rfb,
     ),
     "yolox": Case(
         "YOLOX-nano, object locator (ONNX as it came)",
         _loaded("locators/yolox_nano.onnx"),
         lambda count: np.ascontiguousarray(crops(count, 416, 416)[:, ::-1]),
         _PHOTOS,
+        objects_of_yolox,
     ),
 }

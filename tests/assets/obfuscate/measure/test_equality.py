@@ -108,6 +108,20 @@ def test_names_of_decisions_must_exist(real: Rows) -> None:
         compare_answers(ORIGINAL, ORIGINAL, real, options=EqualityOptions(decisions=("none",), fewer=2))
 
 
+def test_decisions_may_be_the_callers_own(real: Rows) -> None:
+    def above(outputs: list[np.ndarray]) -> np.ndarray:
+        return (outputs[0] > 0).astype(np.int64)
+
+    wrong = disguises.dense(disguises.locked(LAYERS))
+    same, other = (compare_answers(ORIGINAL, each, real, options=FEW, decide=above) for each in (ORIGINAL, wrong))
+    assert same.decisions == ("decision",)
+    assert same.decided("real").top1_of == 250
+    assert same.decided("real").top1_same == 250
+    assert other.decided("real").top1_same < 200
+    assert same.relative("output", "real") == 0.0
+    assert 0.1 < other.relative("output", "real") < other.relative("sample", "real")
+
+
 def test_two_models_that_are_no_pair_are_refused(real: Rows) -> None:
     other = ModelProto.FromString(ORIGINAL.SerializeToString())
     other.graph.output.extend([helper.make_tensor_value_info("fc0.hidden", TensorProto.FLOAT, [None, 24])])

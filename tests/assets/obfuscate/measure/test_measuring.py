@@ -126,6 +126,11 @@ def test_the_tolerance_is_asked_for_on_real_inputs_and_exactness_everywhere() ->
     exact, tolerance = (judge_equality(mixed, Gates(profile=profile)) for profile in ("exact", "tolerance"))  # type: ignore[arg-type]
     assert (words(exact)["equality"], words(tolerance)["equality"]) == ("fail", "pass")
     assert "On random and edge inputs it is 0.5" in tolerance[1].sentence
+    wide = Difference(rows=9, elements=90, differing=9, max_abs=1e-3, max_row=0.5, largest=400.0)
+    mixed = replace(close, found=tuple(replace(each, difference=wide) for each in close.found))
+    by_output = Gates(profile="tolerance", relative_to="output")
+    assert words(judge_equality(mixed, Gates(profile="tolerance")))["equality"] == "fail"
+    assert words(judge_equality(mixed, by_output))["equality"] == "pass"
 
 
 def test_decisions_and_nan() -> None:
@@ -211,7 +216,15 @@ def test_locked() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"profile": "close"}, {"latency": 0.9}, {"survival": 1.1}, {"relative": -1.0}, {"naive": 0.5}]
+    "wrong",
+    [
+        {"profile": "close"},
+        {"relative_to": "all"},
+        {"latency": 0.9},
+        {"survival": 1.1},
+        {"relative": -1.0},
+        {"naive": 0.5},
+    ],
 )
 def test_gates_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="E825"):

@@ -40,6 +40,7 @@ class Difference:
         rows: samples.
         elements: of all of them.
         differing, max_abs, max_relative, max_row, max_ulp: as above.
+        largest: of the original's finite |a|, over all samples.
         nan_apart: elements where exactly one side is NaN.
         shapes_apart: calls whose outputs had different shapes; nothing else is known about those.
         top1_same, top1_of: decisions, 0 of 0 where the output holds none.
@@ -53,11 +54,17 @@ class Difference:
     max_relative: float = 0.0
     max_row: float = 0.0
     max_ulp: float = 0.0
+    largest: float = 0.0
     nan_apart: int = 0
     shapes_apart: int = 0
     top1_same: int = 0
     top1_of: int = 0
     near_ties: int = 0
+
+    @property
+    def of_output(self) -> float:
+        """`max_abs` over `largest`."""
+        return self.max_abs / self.largest if self.largest else (0.0 if self.max_abs == 0 else np.inf)
 
     @property
     def exact(self) -> bool:
@@ -82,7 +89,7 @@ def joined(one: Difference, two: Difference) -> Difference:
     return replace(one, **largest, **{name: getattr(one, name) + getattr(two, name) for name in _COUNTS})
 
 
-_LARGEST = ("max_abs", "max_relative", "max_row", "max_ulp")
+_LARGEST = ("max_abs", "max_relative", "max_row", "max_ulp", "largest")
 _COUNTS = (
     "rows",
     "elements",
@@ -132,6 +139,7 @@ def _one(a: NDArray[Any], b: NDArray[Any]) -> Difference:
         max_relative=float(relative.max()) if relative.size else 0.0,
         max_row=float(rowwise.max()),
         max_ulp=float(ulp.max()),
+        largest=float(tops.max()),
         nan_apart=int((nan_a != nan_b).sum()),
     )
 

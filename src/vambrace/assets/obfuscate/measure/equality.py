@@ -9,7 +9,7 @@ moves the last bits of a model that nobody has obfuscated.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vambrace.assets.obfuscate.measure.difference import NOTHING, Difference, compare, joined
 from vambrace.assets.obfuscate.measure.inputs import (
@@ -27,12 +27,19 @@ from vambrace.core.rng import Streams
 from vambrace.errors import ArtifactRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
     from onnx import ModelProto
 
+    Decide = Callable[[list[NDArray[Any]]], NDArray[np.int64]]
+
 __all__ = ["Equality", "EqualityOptions", "Found", "check_pair", "compare_answers", "run_rows"]
+
+
+DECISION = "decision"
+"""Stands for an output, where the caller says what is decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +113,11 @@ class Equality:
                 total = joined(total, each.difference)
         return total
 
+    def relative(self, to: Literal["sample", "output"], *kinds: Kind) -> float:
+        """The largest difference over the largest value of its sample, or of its output over all samples."""
+        found = [each.difference for each in self.found if each.kind in kinds]
+        return max((each.max_row if to == "sample" else each.of_output for each in found), default=0.0)
+
     def decided(self, *kinds: Kind) -> Difference:
         """The same for outputs that hold decisions."""
         total = NOTHING
@@ -131,6 +143,7 @@ def compare_answers(
     *,
     options: EqualityOptions | None = None,
     keys: Mapping[str, NDArray[Any]] | None = None,
+    decide: Decide | None = None,
     rng: Streams | int = 0,
 ) -> Equality:
     """Compare the answers of two models whose inputs and outputs correspond by position.
@@ -141,6 +154,8 @@ def compare_answers(
         real: rows for the original.
         options: settings and numbers of rows.
         keys: inputs that only the obfuscated model has, by name; the same in every call.
+        decide: from the outputs of a call to whole numbers, what the model is used for, such as which boxes it finds;
+            its answers are judged in place of top-1.
         rng: of the random rows.
 
     Raises:
@@ -158,15 +173,18 @@ def compare_answers(
         names = one.outputs
         reference = Network(original, chosen.settings[0])
         for kind, rows in _sets(real, chosen, place, streams):
-            apart, from_reference = _lockstep(one, two, reference, rows)
+            apart, from_reference = _lockstep(one, two, reference, rows, decide)
+            titles = (*names, DECISION) if decide else names
             found += [
                 Found(settings=settings.title, kind=kind, output=name, difference=difference)
-                for name, difference in zip(names, apart, strict=True)
+                for name, difference in zip(titles, apart, strict=True)
             ]
             if kind == "real" and place == 0:
                 repeat = from_reference
             elif kind == "real":
                 drift[settings.title] = from_reference
+    if decide:
+        return Equality(found=tuple(found), repeat=repeat, drift=drift, decisions=(DECISION,))
     kept = set(chosen.decisions) & set(names)
     could = {each.output for each in found if each.difference.top1_of}
     if chosen.decisions and kept != set(chosen.decisions):
@@ -224,15 +242,21 @@ def _sets(real: Rows, chosen: EqualityOptions, place: int, rng: Streams) -> list
     return [(kind, rows) for kind, rows in sets if rows is not None]
 
 
-def _lockstep(one: Network, two: Network, reference: Network, rows: Rows) -> tuple[list[Difference], Difference]:
+def _lockstep(
+    one: Network, two: Network, reference: Network, rows: Rows, decide: Decide | None
+) -> tuple[list[Difference], Difference]:
     """Call by call, so that no more than one call's answers are ever held."""
-    apart = [NOTHING] * len(one.outputs)
+    apart, decided = [NOTHING] * len(one.outputs), NOTHING
     from_reference = NOTHING
     # One call ahead, or a model that draws at random would draw the same numbers in every session.
     reference.run(next(rows.calls())[1])
     three = (run_rows(network, rows) for network in (one, two, reference))
     for left, right, again in zip(*three, strict=True):
+        if decide:
+            mine, theirs = decide(left), decide(right)
+            same = int((mine == theirs).sum()) if mine.shape == theirs.shape else 0
+            decided = joined(decided, Difference(rows=len(left[0]), top1_same=same, top1_of=mine.size))
         for output, answer in enumerate(left):
             apart[output] = joined(apart[output], compare([answer], [right[output]]))
             from_reference = joined(from_reference, compare([again[output]], [answer]))
-    return apart, from_reference
+    return [*apart, decided] if decide else apart, from_reference

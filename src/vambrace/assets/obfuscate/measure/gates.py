@@ -4,7 +4,7 @@
 |---|---|---|
 | `repeat` | the original beside itself differs nowhere, without which equality means nothing | elements |
 | `equality` | exact: no bit differs, on real, random and edge inputs | largest difference |
-| | tolerance: at most `relative` of the sample's largest value, on real inputs | largest difference |
+| | tolerance: at most `relative` of the largest value (of the sample, or of the output), on real inputs | the same |
 | `top1` | every decision is the same, where outputs hold decisions | share |
 | `nan` | NaN stands in the same places for inputs that hold NaN or infinity | places that differ |
 | `latency` | median ratio at most `latency`, by processor time for one thread, else by the wall clock | ratio |
@@ -73,7 +73,8 @@ class Gates(Options):
 
     Attributes:
         profile: "exact" or "tolerance": which equality is asked for.
-        relative: of the tolerance profile, per sample.
+        relative: of the tolerance profile.
+        relative_to: the largest value of the same "sample", which is stricter, or of the "output" over all samples.
         latency, size, memory: most ratio.
         survival: most rise of a similarity, 0 to 1.
         naive: times chance, at least 1.
@@ -84,6 +85,7 @@ class Gates(Options):
 
     profile: Literal["exact", "tolerance"] = "exact"
     relative: Ratio = 1e-5
+    relative_to: Literal["sample", "output"] = "sample"
     latency: Ratio = 1.05
     size: Ratio = 1.1
     memory: Ratio = 1.1
@@ -98,6 +100,7 @@ class Gates(Options):
         shares = (self.survival, self.locked)
         hold(
             self.profile in {"exact", "tolerance"}
+            and self.relative_to in {"sample", "output"}
             and self.relative >= 0
             and all(ratio >= 1 for ratio in ratios)
             and all(0 <= share <= 1 for share in shares),
@@ -140,7 +143,10 @@ def judge_equality(found: Equality | None, gates: Gates) -> list[Judged]:
     repeat = found.repeat.differing + found.repeat.shapes_apart
     steady = repeat == 0
     exact = gates.profile == "exact"
-    apart, other = found.worst(*(_EVERYWHERE if exact else ("real",))), found.worst("random", "edge")
+    apart = found.worst(*(_EVERYWHERE if exact else ("real",)))
+    close = found.relative(gates.relative_to, "real")
+    far = found.relative(gates.relative_to, "random", "edge")
+    drift = max((each.max_row for each in found.drift.values()), default=0.0)
     real, broken = found.decided("real"), found.worst("nonfinite")
     judged = [
         _judged(
@@ -162,15 +168,20 @@ def judge_equality(found: Equality | None, gates: Gates) -> list[Judged]:
         _judged(
             "equality",
             gates,
-            holds=apart.exact if exact else apart.max_row <= gates.relative and not apart.nan_apart,
-            value=apart.max_abs if exact else apart.max_row,
+            holds=apart.exact if exact else close <= gates.relative and not apart.nan_apart,
+            value=apart.max_abs if exact else close,
             threshold=0.0 if exact else gates.relative,
             n=apart.rows,
             sentence=f"On {'real, random and edge' if exact else 'real'} inputs {apart.differing} of {apart.elements} "
             f"elements differ in a bit; the largest difference is {apart.max_abs:.3g}, {apart.max_row:.3g} of its "
             f"sample's largest value, {apart.max_ulp:.0f} representable numbers."
             + (f" {apart.shapes_apart} answers have another shape." if apart.shapes_apart else "")
-            + ("" if exact else f" On random and edge inputs it is {other.max_row:.3g} of the largest value."),
+            + (
+                ""
+                if exact
+                else f" On random and edge inputs it is {far:.3g} of the {gates.relative_to}'s largest value."
+            )
+            + f" The original's own answers differ by {drift:.3g} of a sample's between runtime settings.",
         )
     )
     if real.top1_of:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from vambrace.assets.obfuscate.measure.classifier import Classified
+    from vambrace.assets.obfuscate.measure.equality import Decide
     from vambrace.assets.obfuscate.measure.inputs import Rows
 
 __all__ = ["MeasureOptions", "measure"]
@@ -81,6 +82,7 @@ def measure(
     at_rest: ModelProto | Path | str | None = None,
     keys: Mapping[str, NDArray[Any]] | None = None,
     classified: Classified | None = None,
+    decide: Decide | None = None,
     name: str = "model",
     rng: Streams | int = 0,
 ) -> Report:
@@ -95,6 +97,7 @@ def measure(
         at_rest: the locked file as it lies on disk, for re-identification at rest.
         keys: inputs that only the obfuscated model has, by name.
         classified: rows of the architecture classifier for this obfuscator and profile.
+        decide: from the outputs of a call to whole numbers: what the model is used for, in place of top-1.
         name: of the model, for the report.
         rng: of random rows and intervals.
 
@@ -107,7 +110,7 @@ def measure(
     streams = rng if isinstance(rng, Streams) else Streams(rng)
     first, second = load(original), load(obfuscated)
     real = read_rows(inputs, Network(first), batch=chosen.batch)
-    same = compare_answers(first, second, real, options=chosen.equality, keys=keys, rng=streams)
+    same = compare_answers(first, second, real, options=chosen.equality, keys=keys, decide=decide, rng=streams)
     cost = measure_cost(first, second, real, options=chosen.overhead, keys=keys, rng=streams)
     read = read_structure(first, second)
     survived = try_tools(first, second, read, tools=chosen.tools)

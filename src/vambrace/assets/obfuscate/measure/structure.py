@@ -3,8 +3,7 @@
 Functions of the model are inlined, bodies of If, Loop and Scan stand beside the rest (edges lead into and out of
 them), and constants count as weights, so that the same network written in another way gives the same graph.
 
-`order` puts operators in an order that depends on the graph alone: by depth, then by what a few rounds of
-Weisfeiler-Lehman refinement say about their surroundings. Shuffling the nodes of a file changes nothing here.
+`order` puts operators in an order that depends on the graph alone. Shuffling the nodes of a file changes nothing here.
 """
 
 from __future__ import annotations
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Graph", "Weight", "inlined", "labels", "order", "read_graph"]
 
+_COMMUTATIVE = {"Add", "Mul", "Sum", "Max", "Min", "And", "Or", "Xor"}
+_LAST = 2**31  # bodies come after every slot
 _SHAPES = {"kernel_shape", "strides", "pads", "dilations", "group", "perm", "axis", "axes", "hidden_size"}
 
 
@@ -54,6 +55,7 @@ class Graph:
         weights: of each, its constant inputs.
         edges: (from, to, slot): an output of one is the slot-th input of another; a body's end feeds its If.
         taken: operators that take one of the model's inputs, as (operator, slot).
+        ends: operators that give the model's outputs, in their order.
     """
 
     operators: list[str] = field(default_factory=list[str])
@@ -62,6 +64,7 @@ class Graph:
     weights: list[tuple[Weight, ...]] = field(default_factory=list[tuple[Weight, ...]])
     edges: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])
     taken: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    ends: list[int] = field(default_factory=list[int])
 
     def __len__(self) -> int:
         return len(self.operators)
@@ -74,8 +77,9 @@ def inlined(model: ModelProto) -> ModelProto:
 
 def read_graph(model: ModelProto) -> Graph:
     """The graph of an onnx.ModelProto."""
-    graph = Graph()
-    _add(inlined(model).graph, graph, {}, {}, top=True)
+    graph, whole = Graph(), inlined(model).graph
+    producers = _add(whole, graph, {}, {}, top=True)
+    graph.ends = [producers[each.name] for each in whole.output if each.name in producers]
     return graph
 
 
@@ -111,10 +115,45 @@ def labels(graph: Graph, rounds: int, *, detailed: bool = False) -> list[list[st
 
 
 def order(graph: Graph) -> list[int]:
-    """Operators from the model's inputs to its outputs, in an order that no shuffling of the file changes."""
-    depth = _depths(graph)
-    refined = labels(graph, 4)[-1]
-    return sorted(range(len(graph)), key=lambda place: (depth[place], graph.operators[place], refined[place]))
+    """Operators from the model's inputs to its outputs, in an order that no shuffling of the file changes.
+
+    Each stands after what it needs, one branch after the other: backwards from the outputs, slot by slot; sums and
+    products, whose slots may be swapped, take their deepest branch first. An operator that is put in somewhere moves
+    nothing else. What leads to no output comes last.
+    """
+    depth, refined = _depths(graph), labels(graph, 4)[-1]
+    fed: list[list[tuple[int, int]]] = [[] for _ in range(len(graph))]
+    for source, target, slot in graph.edges:
+        fed[target].append((slot, source))
+
+    def first(place: int, one: tuple[int, int]) -> tuple[int, str, int]:
+        slot, source = one
+        if graph.operators[place] in _COMMUTATIVE:
+            return -depth[source], refined[source], 0
+        return slot if slot >= 0 else _LAST, "", source
+
+    sources = [
+        [source for _, source in sorted(each, key=lambda one, place=place: first(place, one))]
+        for place, each in enumerate(fed)
+    ]
+    rest = sorted(range(len(graph)), key=lambda place: (depth[place], graph.operators[place], refined[place]))
+    placed: dict[int, None] = {}
+    for end in (*graph.ends, *rest):
+        _after_sources(end, sources, placed)
+    return list(placed)
+
+
+def _after_sources(end: int, sources: list[list[int]], placed: dict[int, None]) -> None:
+    """Put what `end` needs and then `end` itself behind what is placed, without recursion."""
+    waiting: list[tuple[int, int]] = [(end, 0)]
+    while waiting:
+        place, done = waiting.pop()
+        if place in placed:
+            continue
+        if done < len(sources[place]):
+            waiting += [(place, done + 1), (sources[place][done], 0)]
+        else:
+            placed[place] = None
 
 
 def _add(
