@@ -29,14 +29,14 @@ def real(shared: Path) -> dict[str, tuple[Path, dict[str, np.ndarray]]]:
     shapes = {
         "models/cifar10_resnet2b.onnx": (1, 3, 32, 32),
         "models/mnist_fc_256x2.onnx": (1, 784, 1),
-        "models/locators/yunet_n_dynamic.onnx": (2, 3, 96, 64),
+        "models/locators/yunet_n_dynamic.onnx": (2, 3, 64, 32),
         "models/locators/version-RFB-640.onnx": (1, 3, 480, 640),
         "models/locators/yolox_nano.onnx": (1, 3, 416, 416),
     }
     return {Path(name).stem: (shared / name, images(0, shape)) for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_networks_of_all_kinds_with_every_place_taken(seed: int) -> None:
     model = random_net(seed + 100)
     done = onnx_model(model, passes=EVERYWHERE, seed=seed)
@@ -76,9 +76,9 @@ def test_two_threads() -> None:
 def test_small_real_networks(shared: Path) -> None:
     for name in ("cifar10_resnet2b", "mnist_fc_256x2", "yunet_n_dynamic"):
         path, inputs = real(shared)[name]
-        for passes in (None, EVERYWHERE):
-            done = onnx_model(path, passes=passes, seed=1, ratio="large")
-            assert differences(onnx.load(path), done.model, inputs) == [], name
+        chosen = {what: inputs[what] for what in ("plain", "one NaN", "infinite")}
+        done = onnx_model(path, passes=EVERYWHERE, seed=1)
+        assert differences(onnx.load(path), done.model, chosen) == [], name
 
 
 @pytest.mark.slow

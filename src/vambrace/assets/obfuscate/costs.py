@@ -51,12 +51,12 @@ class Costs:
                 self.total += outputs * weights.size / max(1, rows) / _PRODUCTS
 
     def gather(self, place: Place) -> float:
-        """Of a Gather behind a place: its copy, and one more where a layout ends there."""
-        return 2 * _START + 4 * 4 * self._size(place.given) / _COPIED_BYTES
+        """Of a Gather behind a place: its copy, and one before and behind it, since layouts end there."""
+        return 2 * _START + 3 * 2 * 4 * self._size(place.given) / _COPIED_BYTES
 
     def branch(self, place: Place) -> float:
-        """Of an If around a place: the predicate, and copies where layouts end at it."""
-        return _BRANCH + 2 * 4 * (self._size(place.taken) + self._size(place.given)) / _COPIED_BYTES
+        """Of an If around a place: the predicate, and copies outside and inside, since layouts end at it."""
+        return _BRANCH + 2 * 2 * 4 * (self._size(place.taken) + self._size(place.given)) / _COPIED_BYTES
 
     def _size(self, name: str) -> int:
         """Elements of a value, free sizes filled in."""
