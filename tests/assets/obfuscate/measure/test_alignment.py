@@ -165,6 +165,8 @@ def test_layers_in_every_form() -> None:
         ("LSTM", (10, 4, 4), 1),
     ]
     assert read_layers(model)[2].vector is not None
+    gates = numpy_helper.to_array(tensors[6])  # type: ignore[arg-type]
+    assert np.array_equal(read_layers(model)[5].weights[5 + 2, :, 3], gates[1, 3 * 5 + 2].astype(np.float64))
     left = numpy_helper.to_array(tensors[5])  # type: ignore[arg-type]
     assert np.array_equal(read_layers(model)[4].weights[:, :, 0], left.astype(np.float64))
 

@@ -125,7 +125,7 @@ def test_products_of_layers_and_parts_of_a_split_become_one() -> None:
         helper.make_node("Split", ["input"], ["left", "right"], axis=1),
         helper.make_node("Gemm", ["right", "d"], ["y"]),
         helper.make_node("Gemm", ["left", "c"], ["x"]),
-        helper.make_node("Add", ["x", "y"], ["logits"]),
+        helper.make_node("Add", ["y", "x"], ["logits"]),
     ]
     parts = disguises.finished(nodes, tensors, ("input", [None, 6]), ("logits", [None, 5]))
     found = apart(parts)
@@ -145,6 +145,36 @@ def test_products_of_layers_and_parts_of_a_split_become_one() -> None:
         found = apart(wide)
         assert found.model.graph.node[-1].op_type == operator
         assert found.difference.max_row < 1e-6
+
+
+def test_gathers_and_products_before_a_layer_go_into_it() -> None:
+    rng = np.random.default_rng(0)
+    order, scale = rng.permutation(6), rng.normal(size=(1, 6)).astype(np.float32)
+    model = ModelProto.FromString(ORIGINAL.SerializeToString())
+    model.graph.initializer.extend([numpy_helper.from_array(order, "order"), numpy_helper.from_array(scale, "scale")])
+    model.graph.node[0].input[0] = "scaled"
+    model.graph.node.insert(0, helper.make_node("Mul", ["turned", "scale"], ["scaled"]))
+    model.graph.node.insert(0, helper.make_node("Gather", ["input", "order"], ["turned"], axis=1))
+    found = apart(model)
+    assert found.steps["absorbed"] == 2
+    assert similarities(found.model) == pytest.approx([1.0] * 4)
+    assert found.difference.max_row < 1e-5
+
+
+def test_a_choice_that_differs_from_place_to_place_stays() -> None:
+    model = ModelProto.FromString(ORIGINAL.SerializeToString())
+    mixed = numpy_helper.from_array(np.array([[True, False, True, False, True]]), "mixed")
+    model.graph.initializer.append(mixed)
+    model.graph.node[-1].output[0] = "plain"
+    model.graph.node.extend(
+        [
+            helper.make_node("Neg", ["plain"], ["turned"]),
+            helper.make_node("Where", ["mixed", "plain", "turned"], ["logits"]),
+        ]
+    )
+    found = apart(model)
+    assert found.steps["branches"] == 0
+    assert found.difference.exact
 
 
 def test_scales_are_gone_after_channels_are_evened_out() -> None:

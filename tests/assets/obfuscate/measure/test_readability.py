@@ -59,6 +59,18 @@ def test_order_depends_on_the_graph_alone() -> None:
     assert one.operators != two.operators
 
 
+def test_slots_that_may_be_swapped_say_nothing() -> None:
+    model = variant("resnet_bottleneck", 1)
+    other = ModelProto.FromString(model.SerializeToString())
+    for node in other.graph.node:
+        if node.op_type == "Add":
+            node.input[:] = list(node.input)[::-1]
+    for seed in range(8):
+        one, two = (read_graph(each) for each in (model, shuffled(other, seed)))
+        assert [one.operators[place] for place in order(one)] == [two.operators[place] for place in order(two)]
+    assert [node.input[0] for node in model.graph.node] != [node.input[0] for node in other.graph.node]
+
+
 def test_inserted_operators_leave_the_order_and_lower_the_rest() -> None:
     found = read_structure(ORIGINAL, disguises.padded(ORIGINAL))
     assert found.kept_in_order == 1.0
