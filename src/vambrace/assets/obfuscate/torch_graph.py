@@ -1,0 +1,362 @@
+"""Obfuscation of torch.export programs in memory, with the passes and the map of ONNX models.
+
+    obfuscated = exported_program(module, (inputs,), profile="exact")
+    obfuscated.program.module()(inputs)      # computes the same
+    obfuscated.save("net.onnx")
+
+Passes that change weights alone work on both kinds of model. Passes that add operators of ONNX (predicates with decoy
+branches, packing, fission and fusion) do not; they can be done to the ONNX file afterwards.
+
+What a program says about its origin goes: names of modules, files and lines, of weights and of arguments. What callers
+need stays: keyword arguments, keys of results, types of results that are classes. It is no encryption.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from vambrace.assets.obfuscate.keyed import Stream, as_key, fingerprint
+from vambrace.assets.obfuscate.measure.difference import NOTHING, compare, joined
+from vambrace.assets.obfuscate.passes import pass_class, profile_names
+from vambrace.assets.obfuscate.passes.names import Names
+from vambrace.assets.obfuscate.pipeline import SHARES
+from vambrace.assets.obfuscate.program_passes import PASSES, apply_pass, undo_pass
+from vambrace.assets.obfuscate.programs import Flat, values_of
+from vambrace.assets.obfuscate.record import Entry, ObfuscationMap
+from vambrace.core import spec
+from vambrace.core.extras import require
+from vambrace.errors import ArtifactRefused, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vambrace.assets.obfuscate.measure.difference import Difference
+    from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+
+__all__ = [
+    "ObfuscatedProgram",
+    "UndoneProgram",
+    "compare_programs",
+    "exported_program",
+    "program_digest",
+    "undo_program",
+]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ObfuscatedProgram:
+    """A program and its map.
+
+    Attributes:
+        program: torch.export.ExportedProgram.
+        map: what was done; a secret.
+        difference: answers to the example inputs, run as they are, beside the original's; None without examples.
+    """
+
+    program: ExportedProgram
+    map: ObfuscationMap
+    difference: Difference | None
+
+    def save(self, path: str | Path, *, pt2: bool = False) -> str:
+        """Write the program to a file: as ONNX, or as a `.pt2` archive where that is asked for.
+
+        Vambrace refuses `.pt2` files, which are archives of pickles for a reader that does not know who wrote them;
+        compare the digest before opening one.
+
+        Args:
+            path: of the file; replaced if it is there.
+            pt2: write with torch.export.save.
+
+        Returns:
+            SHA-256 of the file, 64 hexadecimal digits.
+
+        Raises:
+            ConfigError: E852, for a `.pt2` name without `pt2`, or a program that torch cannot export to ONNX.
+            MissingExtra: E112, where exporting to ONNX needs a package that is not there.
+        """
+        target = Path(path)
+        if pt2 != (target.suffix == ".pt2"):
+            raise ConfigError(
+                "E852",
+                seen=f"{target.name}" + (" to be written as .pt2" if pt2 else ", which is not asked for with pt2=True"),
+                expected="a name that ends in .pt2 exactly where such an archive is wanted",
+                fix="save as .onnx, which can be read without trust; or save(path, pt2=True) for a .pt2 file",
+            )
+        if pt2:
+            torch.export.save(self.program, target)
+        else:
+            _save_onnx(self.program, target)
+        return hashlib.sha256(target.read_bytes()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class UndoneProgram:
+    """A program that was led back.
+
+    Attributes:
+        program: torch.export.ExportedProgram.
+        kept: passes that cannot be undone.
+    """
+
+    program: ExportedProgram
+    kept: tuple[str, ...]
+
+
+def exported_program(
+    source: ExportedProgram | torch.nn.Module,
+    example_inputs: tuple[Any, ...] | None = None,
+    *,
+    profile: Profile = "exact",
+    passes: Sequence[str | Pass] | None = None,
+    ratio: Literal["small", "medium", "large"] = "medium",
+    seed: int | bytes | None = None,
+    customer: str | None = None,
+    dynamic_shapes: Any = None,  # noqa: ANN401  as torch.export.export takes it
+) -> ObfuscatedProgram:
+    """Obfuscate a program of torch.export.
+
+    The order of sums inside an operator may depend on where a channel stands, so in the exact profile layers give
+    their channels in another order only where all answers to the example inputs stay equal bit for bit.
+
+    Args:
+        source: a program, which is left as it is, or a module, which is exported in the mode that it is in.
+        example_inputs: positional arguments to export and check with; by default those that the program holds.
+        profile: "exact", equal bit for bit when run as it is, or "tolerance", equal but for rounding.
+        passes: names or options of passes instead of the profile's own, each one that programs can have.
+        ratio: how many of the eligible places passes with a cost take: a tenth, three or six tenths.
+        seed: 32 secret bytes or a whole number; by default fresh bytes of the operating system.
+        customer: whose copy this is; `seed` must then be the 32 bytes that all copies share.
+        dynamic_shapes: for exporting a module.
+
+    Raises:
+        ConfigError: E800 seed or customer; E802 profile, passes or ratio; E850 what cannot be exported or taken apart;
+            E851 a pass that programs cannot have.
+        MissingExtra: E112, without the extra onnx.
+    """
+    if ratio not in SHARES:
+        raise ConfigError("E802", seen=f"the ratio {ratio!r}", expected="small, medium or large", fix="choose one")
+    key = as_key(seed) if customer is None else fingerprint(customer, seed if isinstance(seed, bytes) else b"")
+    named = [name for name in profile_names(profile) if name in PASSES] if passes is None else passes
+    chosen = [_ready(one, profile, SHARES[ratio]) for one in named]
+    program = _exported(source, example_inputs, dynamic_shapes)
+    examples = _examples(program, example_inputs)
+    flat = Flat.of(program)
+    original = program_digest(flat)
+    entries: list[Entry] = []
+    for place, one in enumerate(chosen):
+        stream = Stream(key, "pass", place, one.name)
+        permuting = one.name == "permutation"
+        applied = _permuted(flat, one, stream, examples) if permuting else apply_pass(flat, one, stream)
+        fields = {field.name: getattr(applied, field.name) for field in dataclasses.fields(applied)}
+        entries.append(Entry(name=one.name, options=one.as_json(), **fields))
+    made = flat.program()
+    done = ObfuscationMap(
+        profile=profile,
+        customer=customer,
+        original=original,
+        obfuscated=program_digest(flat),
+        passes=tuple(entries),
+    )
+    found = None if examples is None else compare_programs(program, made, [examples])
+    return ObfuscatedProgram(program=made, map=done, difference=found)
+
+
+def undo_program(program: ExportedProgram, obfuscation: ObfuscationMap) -> UndoneProgram:
+    """Lead an obfuscated program back by its map: weights become what they were, bit for bit, and so do names.
+
+    Raises:
+        ArtifactRefused: E804, for the map of another model.
+        ConfigError: E802, E850, for a pass that this version does not have or what cannot be taken apart.
+    """
+    flat = Flat.of(program, functional=True)
+    kept: list[str] = []
+    for entry in reversed(obfuscation.passes):
+        if entry.record is None:
+            kept.append(entry.name)
+            continue
+        one = spec.read(pass_class(entry.name), entry.options)
+        try:
+            undo_pass(flat, one, entry.record)
+        except (LookupError, ValueError, TypeError, AttributeError, StopIteration) as error:
+            raise ArtifactRefused(
+                "E804",
+                seen=f"a program in which the pass {entry.name} cannot be undone "
+                f"({' '.join(str(error).split())[:120]})",
+                expected="the program that this map was made with",
+                fix="give the map that was made with this program",
+            ) from error
+    return UndoneProgram(program=flat.program(), kept=tuple(reversed(kept)))
+
+
+def compare_programs(
+    first: ExportedProgram,
+    second: ExportedProgram,
+    calls: Sequence[tuple[Any, ...]],
+    *,
+    compiled: bool = False,
+    freezing: bool = False,
+) -> Difference:
+    """How far the answers of two programs are apart.
+
+    Args:
+        first: a program.
+        second: another one that is called in the same way.
+        calls: positional arguments of each call.
+        compiled: run both under torch.compile, which needs a C++ compiler.
+        freezing: with `compiled`, let it fold weights, as `torch.compile(options={"freezing": True})` does.
+    """
+    one, two = (_runnable(each, compiled=compiled, freezing=freezing) for each in (first, second))
+    found = NOTHING
+    for call in calls:
+        answers = [[_plain(leaf) for leaf in pytree.tree_leaves(run(*call))] for run in (one, two)]
+        found = joined(found, compare(*answers))
+    return found
+
+
+def program_digest(program: ExportedProgram | Flat) -> str:
+    """SHA-256 over the graph and the weights of a program, 64 hexadecimal digits; order and metadata do not count."""
+    flat = program if isinstance(program, Flat) else Flat.of(program, functional=True)
+    digest = hashlib.sha256()
+    for node in sorted(flat.graph.nodes, key=lambda node: node.name):
+        digest.update(f"{node.op} {node.name} {node.target} {node.args} {node.kwargs}\n".encode())
+    for node, target in sorted(flat.weights(), key=lambda weight: weight[1]):
+        tensor = flat.tensor(target).detach().cpu().contiguous()
+        digest.update(f"{node.name} {target} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _ready(one: str | Pass, profile: Profile, share: float) -> Pass:
+    made = pass_class(one)() if isinstance(one, str) else one
+    if one == "names":
+        made = Names(interface=True)  # nobody calls the inputs of a program by these names
+    if made.name not in PASSES or (profile == "exact" and made.profile != "exact"):
+        raise ConfigError(
+            "E851",
+            seen=f"the pass {made.name} for a program of torch.export in the {profile} profile",
+            expected=f"one of: {', '.join(sorted(PASSES))}, exact ones in the exact profile",
+            fix="leave it out; or save the program as ONNX and obfuscate the file",
+        )
+    if getattr(made, "share", 0.0) is None:
+        return cast("Pass", dataclasses.replace(cast("Any", made), share=share))
+    return made
+
+
+def _exported(
+    source: ExportedProgram | torch.nn.Module,
+    examples: tuple[Any, ...] | None,
+    dynamic: Any,  # noqa: ANN401
+) -> ExportedProgram:
+    if isinstance(source, ExportedProgram):
+        return source
+    if not isinstance(source, torch.nn.Module) or examples is None:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _unusable(f"a {type(source).__name__}" + ("" if examples is not None else " without example inputs"))
+    try:
+        return torch.export.export(source, examples, dynamic_shapes=dynamic)
+    except Exception as error:  # torch raises errors of many kinds here
+        raise _unusable(f"a module that torch.export refuses ({' '.join(str(error).split())[:200]})") from error
+
+
+def _unusable(seen: str) -> ConfigError:
+    return ConfigError(
+        "E850",
+        seen=seen,
+        expected="a program of torch.export, or a module and a tuple of inputs to export it with",
+        fix="torch.export.export(module, inputs) says what it does not take",
+    )
+
+
+def _examples(program: ExportedProgram, given: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    if given is not None:
+        return given
+    held = program.example_inputs
+    return held[0] if held is not None and not held[1] else None
+
+
+def _permuted(flat: Flat, one: Pass, stream: Stream, examples: tuple[Any, ...] | None) -> Applied:
+    """Permute channels where all sums come out as before; a place where they do not is left out, and all drawn again.
+
+    The kernels of small products treat the last few channels in another way than the rest.
+    """
+    spared: set[str] = set()
+    while True:
+        applied = apply_pass(flat, one, stream.child(len(spared)), spared=spared)
+        places = [entry["given"] for entry in (applied.record or {}).get("places", [])]
+        if spared:
+            why = "sums that depend on where a channel stands"
+            applied = dataclasses.replace(applied, left={**applied.left, why: len(spared)})
+        if not places:
+            return applied
+        assert applied.record is not None
+        if examples is None:
+            undo_pass(flat, one, applied.record)
+            left = {**applied.left, "no example inputs to check with": applied.done}
+            return dataclasses.replace(applied, done=0, left=left, record=None, marks=())
+        after = values_of(flat, examples, places)
+        undo_pass(flat, one, applied.record)
+        before = values_of(flat, examples, places)
+        wrong = [name for name in before if not _same_values(before[name], after[name])]
+        if not wrong:
+            again = apply_pass(flat, one, stream.child(len(spared)), spared=spared)
+            return dataclasses.replace(again, left=applied.left)
+        # Those behind the first one may differ because of it.
+        spared.add(wrong[0])
+
+
+def _runnable(program: ExportedProgram, *, compiled: bool, freezing: bool) -> Callable[..., Any]:
+    module = program.module()
+
+    # A module writes into the buffers of its program, and into its inputs.
+    held = {**program.constants, **program.state_dict}
+    written = [held[name] for name in program.graph_signature.buffers]
+
+    def run(*call: Any) -> Any:  # noqa: ANN401
+        before = [tensor.clone() for tensor in written]
+        with torch.no_grad():
+            answer = made(*pytree.tree_map_only(torch.Tensor, torch.clone, call))
+            for tensor, values in zip(written, before, strict=True):
+                tensor.copy_(values)
+        return answer
+
+    made: Callable[..., Any] = module
+    if compiled:
+        made = torch.compile(module, options={"freezing": True} if freezing else None)
+    return run
+
+
+def _same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.equal(one.nan_to_num(), other.nan_to_num()) and torch.equal(one.isnan(), other.isnan())
+
+
+def _plain(leaf: Any) -> Any:  # noqa: ANN401  a tensor or a number
+    tensor = torch.as_tensor(leaf).detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _save_onnx(program: ExportedProgram, target: Path) -> None:
+    onnx = require("onnx", extra="onnx")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
+        assert made is not None
+        model = made.model_proto
+    except Exception as error:  # torch raises errors of many kinds here
+        raise ConfigError(
+            "E852",
+            seen=f"a program that torch cannot write as ONNX ({' '.join(str(error).split())[:200]})",
+            expected="operators that torch.onnx.export knows",
+            fix="try torch.onnx.export(program, dynamo=True) for its full report",
+        ) from error
+    from vambrace.assets.obfuscate.pipeline import onnx_model
+
+    stripped = onnx_model(model, passes=("metadata", "names"), seed=None).model
+    onnx.save_model(stripped, target)

@@ -1,0 +1,315 @@
+"""Programs of torch.export: equal, stripped, led back, refused."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from exported_nets import Encoder, ResNet, digits
+from vambrace.assets.obfuscate.passes.permutation import Permutation
+from vambrace.assets.obfuscate.programs import Flat
+from vambrace.assets.obfuscate.record import ObfuscationMap
+from vambrace.assets.obfuscate.torch_graph import (
+    ObfuscatedProgram,
+    compare_programs,
+    exported_program,
+    program_digest,
+    undo_program,
+)
+from vambrace.errors import ArtifactRefused, ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch.export import ExportedProgram
+
+EVERYWHERE = Permutation(share=1.0, slowdown=100.0)
+ALL = (EVERYWHERE, "scaling", "signs", "order", "metadata", "names")
+
+
+@pytest.fixture(scope="module")
+def hidden(resnet: ExportedProgram) -> ObfuscatedProgram:
+    return exported_program(resnet, passes=ALL, seed=1)
+
+
+def done(obfuscated: ObfuscatedProgram) -> dict[str, int]:
+    return {entry.name: entry.done for entry in obfuscated.map.passes}
+
+
+def mlp(*sizes: int, curve: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for taken, given in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(taken, given), curve()]
+    return nn.Sequential(*layers[:-1]).eval()
+
+
+def test_exact_is_equal_to_the_bit_on_batches_of_any_size(resnet: ExportedProgram, hidden: ObfuscatedProgram) -> None:
+    assert all(done(hidden).values()), done(hidden)
+    assert hidden.difference is not None
+    assert hidden.difference.max_abs == 0
+    pictures = digits()[0]
+    found = compare_programs(resnet, hidden.program, [(pictures[:1],), (pictures[1200:1700],), (-3 * pictures[:7],)])
+    assert found.max_abs == 0
+    assert found.top1_of == 508
+    assert found.top1_same == 508
+
+
+def test_it_is_another_program(resnet: ExportedProgram, hidden: ObfuscatedProgram) -> None:
+    before = {tensor.numpy().tobytes() for tensor in map(torch.Tensor.detach, resnet.state_dict.values())}
+    after = [tensor.detach() for tensor in hidden.program.state_dict.values() if tensor.ndim == 4]
+    assert len(after) == 9
+    assert not any(tensor.numpy().tobytes() in before for tensor in after)
+    operators = [[str(node.target) for node in each.graph.nodes] for each in (resnet, hidden.program)]
+    assert operators[0] != [each for each in operators[1] if "index_select" not in each]
+
+
+def test_nothing_says_where_it_comes_from(hidden: ObfuscatedProgram, resnet: ExportedProgram, tmp_path: Path) -> None:
+    words = ("stem", "stages", "first_norm", "short", "ResNet", "Block", "exported_nets", "pictures", "site-packages")
+    program = hidden.program
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes:
+            assert set(node.meta) <= {"val", "tensor_meta"}
+    assert [entry.fqn for entry in program.module_call_graph] == [""]
+    assert program.example_inputs is None
+    texts = [str(program), str(program.graph_signature), str(program.module_call_graph), *program.state_dict]
+    texts.append(program.module().print_readable(print_output=False))
+    for name in ("net.pt2", "net.onnx"):
+        hidden.save(tmp_path / name, pt2=name.endswith("pt2"))
+        texts.append((tmp_path / name).read_bytes().decode("latin1"))
+    for text in texts:
+        assert not [word for word in words if word in text]
+    torch.export.save(resnet, tmp_path / "plain.pt2")
+    plain = (tmp_path / "plain.pt2").read_bytes().decode("latin1")
+    assert [word for word in words if word in plain] == list(words)
+
+
+def test_led_back(resnet: ExportedProgram, hidden: ObfuscatedProgram, tmp_path: Path) -> None:
+    original = Flat.of(resnet)
+    stored = ObfuscationMap.from_bytes(hidden.map.to_bytes())
+    hidden.save(tmp_path / "net.pt2", pt2=True)
+    for program in (hidden.program, torch.export.load(tmp_path / "net.pt2")):
+        assert program_digest(program) == stored.obfuscated
+        undone = undo_program(program, stored)
+        assert undone.kept == ("metadata",)
+        assert program_digest(undone.program) == stored.original == program_digest(original)
+        assert list(undone.program.state_dict) == list(original.state)
+        signature = undone.program.module_call_graph[0].signature
+        assert signature is not None
+        assert signature.forward_arg_names == ["pictures"]
+
+
+def test_the_map_of_another_one(hidden: ObfuscatedProgram) -> None:
+    other = exported_program(mlp(4, 8, 3), (torch.randn(2, 4),))
+    with pytest.raises(ArtifactRefused, match="E804"):
+        undo_program(other.program, hidden.map)
+
+
+def test_the_source_is_left_alone(resnet: ExportedProgram, hidden: ObfuscatedProgram) -> None:
+    assert "stem.0.weight" in resnet.state_dict
+    assert any("stack_trace" in node.meta for node in resnet.graph.nodes)
+    pointers = {tensor.data_ptr() for tensor in resnet.state_dict.values()}
+    assert not pointers & {tensor.data_ptr() for tensor in hidden.program.state_dict.values()}
+
+
+def test_tolerance(resnet: ExportedProgram, encoder: ExportedProgram) -> None:
+    for program in (resnet, encoder):
+        obfuscated = exported_program(program, profile="tolerance", seed=2)
+        assert done(obfuscated)["baked_permutation"] > 5
+        found = compare_programs(program, obfuscated.program, [(digits()[0][1200:1700],)])
+        assert 0 < found.max_row < 1e-5
+        assert found.top1_same == 500
+    assert done(obfuscated)["rebasis"] == 2
+
+
+def test_the_transformer_exactly(encoder: ExportedProgram) -> None:
+    obfuscated = exported_program(encoder, seed=2)
+    assert done(obfuscated)["scaling"] > 64
+    assert compare_programs(encoder, obfuscated.program, [(digits()[0][:300],)]).max_abs == 0
+
+
+def test_onnx_of_it(resnet: ExportedProgram, hidden: ObfuscatedProgram, tmp_path: Path) -> None:
+    digest = hidden.save(tmp_path / "net.onnx")
+    assert len(digest) == 64
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    pictures = digits()[0][:50]
+    answers = session.run(None, {session.get_inputs()[0].name: pictures.numpy()})[0]
+    expected = resnet.module()(pictures).detach().numpy()
+    assert np.abs(answers - expected).max() < 1e-4
+    assert (answers.argmax(1) == expected.argmax(1)).all()
+
+
+@pytest.mark.parametrize(("name", "pt2"), [("net.pt2", False), ("net.onnx", True)])
+def test_an_archive_only_on_request(hidden: ObfuscatedProgram, tmp_path: Path, name: str, pt2: bool) -> None:
+    with pytest.raises(ConfigError, match="E852"):
+        hidden.save(tmp_path / name, pt2=pt2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_places_where_sums_come_out_otherwise_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ten rows at once: some libraries sum the last columns of such a product in another order.
+    net, inputs = mlp(64, 64, 10), torch.randn(4, 64)
+    program = torch.export.export(net, (inputs,))
+    obfuscated = exported_program(program, passes=ALL, seed=3)
+    assert compare_programs(program, obfuscated.program, [(inputs,)]).max_abs == 0
+    seen: list[int] = []
+
+    def first_wrong(flat: Flat, call: Any, names: list[str]) -> dict[str, Tensor]:
+        seen.append(len(names))
+        return {name: torch.full((1,), float(len(seen))) for name in names}
+
+    monkeypatch.setattr("vambrace.assets.obfuscate.torch_graph.values_of", first_wrong)
+    spoiled = exported_program(program, passes=(EVERYWHERE,), seed=3)
+    assert seen == [2, 2, 1, 1]
+    assert done(spoiled) == {"permutation": 0}
+    assert spoiled.map.passes[0].left["sums that depend on where a channel stands"] == 2
+
+
+def test_copies_of_customers_differ_and_repeat() -> None:
+    key = bytes(range(32))
+    net = mlp(8, 32, 16, 3)
+    program = torch.export.export(net, (torch.randn(2, 8),))
+    one, again, other = (exported_program(program, seed=key, customer=name) for name in ("a", "a", "b"))
+    assert one.map == again.map
+    assert program_digest(one.program) == program_digest(again.program) != program_digest(other.program)
+
+
+class Tied(nn.Module):
+    """A language model whose head is its embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(50, 16)
+        self.layer = nn.TransformerEncoderLayer(16, 2, 32, 0.0, "gelu", batch_first=True)
+        self.head = nn.Linear(16, 50, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, words: Tensor) -> Tensor:
+        return self.head(self.layer(self.words(words)))
+
+
+class Branched(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(16, 8)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(inputs))
+
+        def positive(taken: Tensor) -> Tensor:
+            return self.second(taken)
+
+        return torch.cond(hidden.sum() > 1, positive, lambda taken: self.third(taken) * 2, (hidden,))
+
+
+class Counting(nn.Module):
+    """A result that is a dict, a buffer that is written, a weight that only part of the code uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 8)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        self.calls.add_(1)
+        with torch.no_grad():
+            hidden = torch.relu_(self.first(inputs))
+        return {"scores": self.second(hidden), "calls": self.calls * 1}
+
+
+class Pyramid(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.deep = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1)
+        self.up, self.norm = nn.ConvTranspose2d(16, 8, 2, 2), nn.GroupNorm(4, 8)
+        self.last = nn.Conv2d(16, 4, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        wide = torch.relu(self.down(inputs))
+        small = nn.functional.leaky_relu(self.deep(nn.functional.max_pool2d(wide, 2)))
+        return self.last(torch.cat([wide, nn.functional.silu(self.norm(self.up(small)))], 1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.inner(inputs)[0]))
+
+
+CASES: dict[str, tuple[Any, tuple[Any, ...], str]] = {
+    "tied": (Tied, (torch.arange(14).reshape(2, 7),), "baked_permutation"),
+    "branched": (Branched, (torch.ones(3, 8),), "names"),
+    "counting": (Counting, (torch.ones(3, 8),), "scaling"),
+    "pyramid": (Pyramid, (torch.linspace(-1, 1, 512).reshape(2, 1, 16, 16),), "scaling"),
+    "recurrent": (Recurrent, (torch.linspace(-1, 1, 80).reshape(2, 5, 8),), "names"),
+    "tanh": (lambda: mlp(8, 33, 17, 5, curve=nn.Tanh), (torch.linspace(-3, 3, 56).reshape(7, 8),), "signs"),
+    "float64": (lambda: mlp(8, 16, 16).double(), (torch.linspace(-1, 1, 16).double().reshape(2, 8),), "scaling"),
+    "bfloat16": (lambda: mlp(8, 16, 4).bfloat16(), (torch.ones(2, 8).bfloat16(),), "names"),
+    "channels_last": (
+        lambda: ResNet(8).to(memory_format=torch.channels_last),
+        (torch.linspace(-1, 1, 128).reshape(2, 1, 8, 8),),
+        "scaling",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of torch, on exporting some of these
+@pytest.mark.parametrize("name", CASES)
+def test_programs_of_many_kinds(name: str) -> None:
+    make, inputs, expected = CASES[name]
+    torch.manual_seed(0)
+    program = torch.export.export(make().eval(), inputs)
+    before = {name: tensor.detach().clone() for name, tensor in program.state_dict.items()}
+    for profile in ("exact", "tolerance"):
+        obfuscated = exported_program(program, profile=profile, seed=5)
+        assert obfuscated.difference is not None
+        assert obfuscated.difference.max_row < 1e-5
+        if profile == "exact":
+            assert obfuscated.difference.max_abs == 0
+    assert done(obfuscated)[expected] > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in program.state_dict.items())
+    exact = exported_program(program, seed=5)
+    assert program_digest(undo_program(exact.program, exact.map).program) == exact.map.original
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        ({"source": mlp(4, 4)}, "E850"),
+        ({"source": object(), "example_inputs": (torch.ones(1),)}, "E850"),
+        ({"source": mlp(4, 4), "example_inputs": (torch.ones(1, 5),)}, "E850"),
+        ({"passes": ("predicates",)}, "E851"),
+        ({"passes": ("rebasis",)}, "E851"),
+        ({"passes": ("nothing",)}, "E802"),
+        ({"ratio": "huge"}, "E802"),
+        ({"profile": "loose"}, "E802"),
+        ({"seed": -1}, "E800"),
+        ({"customer": "a", "seed": 1}, "E800"),
+    ],
+)
+def test_refused(call: dict[str, Any], code: str) -> None:
+    given = {"source": mlp(4, 4), "example_inputs": (torch.ones(1, 4),)} if "source" not in call else {}
+    with pytest.raises(ConfigError, match=code):
+        exported_program(**{**given, **call})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+@pytest.mark.parametrize("kind", [ResNet, Encoder])
+@pytest.mark.parametrize("freezing", [False, True])
+def test_compiled(kind: type[nn.Module], freezing: bool, request: pytest.FixtureRequest) -> None:
+    program = request.getfixturevalue(kind.__name__.lower())
+    obfuscated = exported_program(program, passes=ALL, seed=1)
+    pictures = digits()[0][:32]
+    found = compare_programs(program, obfuscated.program, [(pictures,)], compiled=True, freezing=freezing)
+    assert found.max_row < 1e-5
+    assert found.top1_same == 32
