@@ -21,6 +21,7 @@ from vambrace.assets.seal.incoming import read_trailer
 from vambrace.assets.seal.opening import open_header, read_sidecar
 from vambrace.assets.seal.padding import is_zero
 from vambrace.assets.seal.refusals import added, contradictory, cut_short
+from vambrace.assets.seal.room import filled
 from vambrace.assets.seal.source import FileSource
 from vambrace.assets.seal.trailer import FOOT_BYTES, Foot, Leaves, TrailerMac
 from vambrace.core.options import require
@@ -134,10 +135,8 @@ class Sealed:
 
     def read(self, begin: int, end: int) -> bytes:
         """The bytes of the content from `begin` to `end`. Raises as `read_into`."""
-        out = bytearray(max(0, min(end, self.size) - begin))
         self._check_range(begin, end)
-        self.read_into(begin, out)
-        return bytes(out)
+        return filled(end - begin, lambda out: self.read_into(begin, out))
 
     def read_into(self, begin: int, buffer: Buffer, *, threads: int | None = None) -> None:
         """Fill `buffer`, contiguous and writable, with the content from `begin` on; only the touched chunks are read.
