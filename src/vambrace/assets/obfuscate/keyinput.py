@@ -11,7 +11,7 @@ within a factor of eight of the ends of its type's range. Any other key gives ot
 model at chance; there is no check value.
 
 **What it costs and hides.** Copies of activations at every run: for half of the layers 0 to 40 % more time on most
-networks that were tried, 70 % on one of small convolutions, whose fused layout each Gather breaks. Whole filters stand
+networks that were tried, 85 % on one of small convolutions, whose fused layout each Gather breaks. Whole filters stand
 in the file, but for a power of two, so whoever holds the original, or a model that it was tuned from, finds nearly
 every one of them again, order and scale included. Where a model can be loaded with a key instead,
 `vambrace.assets.obfuscate.locking` hides more and costs nothing.
