@@ -18,6 +18,7 @@ from vambrace.assets.obfuscate.passes.fission import SplitLayers
 from vambrace.assets.obfuscate.passes.fusion import FuseLinear
 from vambrace.assets.obfuscate.passes.norms import FoldNorms, InsertNorms
 from vambrace.assets.obfuscate.passes.packing import PackWeights
+from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 from vambrace.errors import ConfigError
 
 KEY = bytes(range(32))
@@ -301,6 +302,22 @@ def test_tokens_are_a_source_for_predicates() -> None:
     assert applied.done == 2
     given = feeds(model)
     assert np.array_equal(answers(model, given)[0], answers(changed, given)[0])
+
+
+def test_the_way_back_is_whole_where_nothing_was_rounded() -> None:
+    """mnist-like: nothing to fold, fuse or mix. What did round is named, and the rest is still led back."""
+    model = old()
+    wanted = ["fold_norms", "fuse_linear", "rebasis", "baked_permutation", "split_layers", "disguises", "pack_weights"]
+    made = onnx_model(model, profile="tolerance", passes=wanted, ratio="large", seed=1)
+    back = undo(made.model, made.map)
+    assert back.kept == ()
+    assert back.model.SerializeToString() == Net.load(model).model().SerializeToString()
+    made = onnx_model(
+        model, profile="tolerance", passes=[*wanted[:3], "chain_layers", *wanted[3:]], ratio="large", seed=1
+    )
+    back = undo(made.model, made.map)
+    assert back.kept == ("chain_layers",)
+    assert apart(answers(model), answers(back.model)) < 5e-6
 
 
 def test_options_are_checked() -> None:

@@ -19,8 +19,9 @@ import numpy as np
 from vambrace.assets.obfuscate.bases import orthogonal
 from vambrace.assets.obfuscate.edits import Edit
 from vambrace.assets.obfuscate.layered import Layer, layers_of
-from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+from vambrace.assets.obfuscate.passes.base import Profile
 from vambrace.assets.obfuscate.passes.choosing import check_share, chosen
+from vambrace.assets.obfuscate.passes.oneway import OneWay
 from vambrace.core.options import Ratio, require
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from vambrace.assets.obfuscate.keyed import Stream
     from vambrace.assets.obfuscate.net import Net
+    from vambrace.assets.obfuscate.passes.base import Applied
 
 __all__ = ["ChainLayers"]
 
@@ -35,7 +37,7 @@ _WIDER = 1.25
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ChainLayers(Pass):
+class ChainLayers(OneWay):
     """Write some layers as chains of two. It cannot be undone bit for bit.
 
     Attributes:
@@ -68,7 +70,7 @@ class ChainLayers(Pass):
         for number, layer in enumerate(taken):
             draw = stream.child("layer", number)
             _chain(net, layer, draw.pick(self._sides(layer)), draw)
-        return Applied(eligible=len(eligible), done=len(taken), left=left)
+        return self.report(len(eligible), len(taken), left)
 
     def _sides(self, layer: Layer) -> list[str]:
         window = math.prod(layer.weight.shape[2:])

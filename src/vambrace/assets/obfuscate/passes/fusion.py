@@ -9,21 +9,23 @@ import numpy as np
 
 from vambrace.assets.obfuscate.edits import Edit
 from vambrace.assets.obfuscate.layered import Layer, layer_of
-from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+from vambrace.assets.obfuscate.passes.base import Profile
 from vambrace.assets.obfuscate.passes.choosing import check_share
+from vambrace.assets.obfuscate.passes.oneway import OneWay
 from vambrace.assets.obfuscate.shapes import sizes_of
 from vambrace.core.options import Ratio
 
 if TYPE_CHECKING:
     from vambrace.assets.obfuscate.keyed import Stream
     from vambrace.assets.obfuscate.net import Net
+    from vambrace.assets.obfuscate.passes.base import Applied
     from vambrace.assets.obfuscate.shapes import Sizes
 
 __all__ = ["FuseLinear"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class FuseLinear(Pass):
+class FuseLinear(OneWay):
     """Multiply matrices of layers that follow each other, where the product has no more elements than the two.
 
     It cannot be undone bit for bit.
@@ -51,7 +53,7 @@ class FuseLinear(Pass):
                 continue
             _fuse(net, *pair)
             done += 1
-        return Applied(eligible=eligible, done=done)
+        return self.report(eligible, done, {})
 
 
 def _next_pair(net: Net, sizes: Sizes, spared: set[str]) -> tuple[Layer, Layer] | None:

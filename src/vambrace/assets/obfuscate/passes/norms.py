@@ -14,8 +14,9 @@ import numpy as np
 
 from vambrace.assets.obfuscate.edits import Edit
 from vambrace.assets.obfuscate.layered import FLOATS, Layer, layers_of
-from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+from vambrace.assets.obfuscate.passes.base import Profile
 from vambrace.assets.obfuscate.passes.choosing import check_share, chosen
+from vambrace.assets.obfuscate.passes.oneway import OneWay
 from vambrace.core.options import Ratio
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.graph import Node
     from vambrace.assets.obfuscate.keyed import Stream
     from vambrace.assets.obfuscate.net import Index, Net
+    from vambrace.assets.obfuscate.passes.base import Applied
 
 __all__ = ["FoldNorms", "InsertNorms"]
 
@@ -31,7 +33,7 @@ _EPSILON = 1e-5
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class FoldNorms(Pass):
+class FoldNorms(OneWay):
     """Multiply batch normalisations into the layers before them. It cannot be undone bit for bit.
 
     Attributes:
@@ -54,7 +56,7 @@ class FoldNorms(Pass):
         taken = chosen(eligible, self.share, stream.child("places"))
         for layer, norm in taken:
             _fold(net, layer, norm)
-        return Applied(eligible=len(eligible), done=len(taken), left=left if len(norms) > len(eligible) else {})
+        return self.report(len(eligible), len(taken), left)
 
 
 def _pair(net: Net, index: Index, norm: Node) -> tuple[Node, Node] | None:
@@ -92,7 +94,7 @@ def _fold(net: Net, layer: Node, norm: Node) -> None:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class InsertNorms(Pass):
+class InsertNorms(OneWay):
     """Normalise the inputs of some layers, and let their weights take it back. It cannot be undone bit for bit.
 
     Attributes:
@@ -116,7 +118,7 @@ class InsertNorms(Pass):
         taken = chosen(eligible, self.share, stream.child("places"))
         for number, layer in enumerate(taken):
             _insert(net, layer, stream.child("layer", number))
-        return Applied(eligible=len(eligible), done=len(taken), left=left)
+        return self.report(len(eligible), len(taken), left)
 
 
 def _behind_activation(layer: Layer, index: Index) -> bool:

@@ -15,8 +15,9 @@ import numpy as np
 
 from vambrace.assets.obfuscate.axes import turned
 from vambrace.assets.obfuscate.bases import orthogonal
-from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+from vambrace.assets.obfuscate.passes.base import Profile
 from vambrace.assets.obfuscate.passes.choosing import check_share, chosen
+from vambrace.assets.obfuscate.passes.oneway import OneWay
 from vambrace.assets.obfuscate.ties import ties_of
 from vambrace.core.options import Ratio
 
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
 
     from vambrace.assets.obfuscate.keyed import Stream
     from vambrace.assets.obfuscate.net import Net
+    from vambrace.assets.obfuscate.passes.base import Applied
     from vambrace.assets.obfuscate.ties import Group
 
 __all__ = ["Rebasis"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Rebasis(Pass):
+class Rebasis(OneWay):
     """Put a random orthogonal matrix and its inverse between linear maps. It cannot be undone bit for bit.
 
     Attributes:
@@ -65,7 +67,7 @@ class Rebasis(Pass):
         left = dict(ties.left)
         left["channels that pass through something that is not linear"] = len(ties.groups) - len(linear)
         left["weights that are not float32 or float64"] = len(linear) - len(usable)
-        return Applied(eligible=len(usable), done=len(taken), left={why: count for why, count in left.items() if count})
+        return self.report(len(usable), len(taken), left)
 
 
 def _wide(net: Net, group: Group) -> bool:
