@@ -101,15 +101,11 @@ class Convolved(Product):
         self._shape, self._window, self._count, self._images = shape, window, count, images
 
     def ghost(self) -> tuple[Tensor, Tensor, Tensor]:
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
         groups = self._window.groups
-        for seen, slopes in self._matrices(slice(None), in_any_order=groups == 1):
-            squares, apart, longest = (
-                folded(each, 0, (-1, groups)) for each in grams(seen.flatten(0, 1).mT, slopes.flatten(0, 1).mT)
-            )
-            found.append((squares.sum(dim=1), apart.sum(dim=1), longest.amax(dim=1)))
-        squares, apart, longest = (torch.cat(each) for each in zip(*found, strict=True))
-        return squares, apart, longest
+        pairs = self._matrices(slice(None), in_any_order=groups == 1)
+        found = [grams(seen.flatten(0, 1).mT, slopes.flatten(0, 1).mT) for seen, slopes in pairs]
+        squares, apart, longest = (torch.cat(each).view(-1, groups) for each in zip(*found, strict=True))
+        return squares.sum(dim=1), apart.sum(dim=1), longest.amax(dim=1)
 
     def written(self, rows: slice | Tensor) -> Tensor:
         length = len(range(self._count)[rows]) if isinstance(rows, slice) else len(rows)

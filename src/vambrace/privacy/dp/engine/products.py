@@ -31,11 +31,9 @@ _HUGE = 1e26
 _LEAST = 1e-18
 """The shortest vector whose square float32 holds. Shorter ones count as this long, so no product is too short."""
 
-_FEW = 64
-"""Positions below which half of a Gram matrix costs no less than all of it."""
-
-_STRIPS = 4
-"""Strips of rows that half of a Gram matrix is computed in: 5/8 of the whole, for the strips are not triangles."""
+_WIDTH, _STRIPS = 32, 4
+"""Half of a Gram matrix is computed in strips of at least so many rows, at most so many strips: four are 5/8 of the
+whole, for they are no triangles. Narrower ones cost more than they save."""
 
 _WIDENED = 2**20
 """Elements in half precision of which float32 copies are made at a time: 4 MiB. Half as many cost 3 % of a step."""
@@ -61,19 +59,21 @@ def grams(inputs: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         Each (m,): squared norms, their part within positions, the longest squared vector.
     """
     positions = inputs.shape[1]
-    width = max(1, positions if positions < _FEW else -(-positions // _STRIPS))
-    found, lengths_of = inputs.new_zeros(len(inputs)), inputs.new_empty(2, len(inputs), positions)
+    width = -(-positions // min(_STRIPS, max(1, positions // _WIDTH)))
+    strips: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, positions, width):
         # Gram matrices are symmetric: rows of a strip meet themselves and what comes after them, which counts twice.
-        strip = slice(start, start + width)
-        seen, bent = (torch.bmm(each[:, strip], each[:, start:].mT) for each in (inputs, slopes))
-        for own, gram in zip(lengths_of, (seen, bent), strict=True):
-            own[:, strip] = gram.diagonal(dim1=1, dim2=2)
+        seen, bent = (torch.bmm(each[:, start : start + width], each[:, start:].mT) for each in (inputs, slopes))
+        longest = torch.maximum(*(gram.diagonal(dim1=1, dim2=2).amax(dim=1) for gram in (seen, bent)))
         products = seen.mul_(bent)
+        found, apart = products.sum(dim=(1, 2)), products.diagonal(dim1=1, dim2=2).sum(dim=1)
         if start + width < positions:
-            found.add_(products[:, :, width:].sum(dim=(1, 2)), alpha=2.0)
-        found.add_(products[:, :, :width].sum(dim=(1, 2)))
-    return found, lengths_of.prod(dim=0).sum(dim=1), lengths_of.amax(dim=(0, 2))
+            found.add_(products[:, :, width:].sum(dim=(1, 2)))
+        strips.append((found, apart, longest))
+    if len(strips) == 1:
+        return strips[0]
+    found, apart, longest = (torch.stack(each) for each in zip(*strips, strict=True))
+    return found.sum(dim=0), apart.sum(dim=0), longest.amax(dim=0)
 
 
 def settle(pieces: Iterable[Piece]) -> bool:
@@ -197,9 +197,10 @@ class Outer(Product):
 
     def _some(self, rows: Tensor) -> Sequence[Tensor]:
         """Rows of anything (n, T, k) or (T, n, k), all at once or, where they have to be widened, a few at a time."""
-        half = min(self.inputs.element_size(), self.slopes.element_size()) < 4
+        if min(self.inputs.element_size(), self.slopes.element_size()) >= 4:
+            return (rows,)
         each = rows.shape[1] * (self.inputs.shape[2] + self.slopes.shape[2])
-        return split(rows, max(1, _WIDENED // max(1, each) if half else len(rows)))
+        return split(rows, max(1, _WIDENED // max(1, each)))
 
     def release(self) -> None:
         self.inputs, self.slopes = self.inputs.new_empty(0, 0, 0), self.slopes.new_empty(0, 0, 0)
