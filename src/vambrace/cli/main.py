@@ -15,6 +15,7 @@ from vambrace.cli.assessing import assess, check, init
 from vambrace.cli.catalogue import doctor, explain, listing
 from vambrace.cli.demo import demo
 from vambrace.cli.helping import Command, Group
+from vambrace.cli.obfuscating import obfuscate, restore, trace, unlock
 from vambrace.cli.privacy import app as private
 from vambrace.cli.runs import gate, replay, report
 from vambrace.cli.sealed import inspect, rekey, rewrap, sign, verify
@@ -56,6 +57,10 @@ app.command("sign", cls=Command, short_help="Sign a file or folder, such as a ru
 app.command("rewrap", cls=Command, short_help="Change who can open a sealed file.")(rewrap)
 app.command("rekey", cls=Command, short_help="Seal a sealed file anew under another key.")(rekey)
 app.command("keygen", cls=Command, short_help="Make a key to seal for, to sign with, or to share.")(keygen)
+app.command("obfuscate", cls=Command, short_help="Rewrite an ONNX model so that it is harder to read.")(obfuscate)
+app.command("restore", cls=Command, short_help="Lead an obfuscated model back by its map.")(restore)
+app.command("unlock", cls=Command, short_help="Put a key-locked model in order.")(unlock)
+app.command("trace", cls=Command, short_help="Say whose copy a model is.")(trace)
 app.add_typer(private, name="dp", short_help="Epsilon, noise or steps of private training.")
 
 

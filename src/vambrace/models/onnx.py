@@ -21,7 +21,7 @@ import torch
 
 from vambrace.core.access import Access, Bounds
 from vambrace.core.extras import require
-from vambrace.errors import ConfigError, ModelMisbehaved
+from vambrace.errors import ConfigError, ModelMisbehaved, ModelRefused
 from vambrace.models.contract import Identity
 from vambrace.models.onnx_file import Checked, read_onnx, refuse, short
 from vambrace.models.outputs import checked_logits
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxModel", "load_onnx"]
 
+_LOCKED = "vambrace.lock"  # the entry that `vambrace.assets.obfuscate.locking` writes
 _TYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 
 
@@ -63,7 +64,7 @@ def load_onnx(
         ConfigError: E115, for another device.
         ModelRefused: E230 no ONNX or cut off; E231 too large or nested too deeply; E232 to E234 external data; E235
             custom operators; E236 the runtime cannot use it; E237 inputs or outputs of another form; E238 samples of
-            another shape.
+            another shape; E855 locked by a key.
     """
     if usable_device(device).type != "cpu":
         raise ConfigError(
@@ -72,6 +73,13 @@ def load_onnx(
     runtime = require("onnxruntime", extra="onnx")
     checked = read_onnx(source) if isinstance(source, Path) else source
     name = checked.name
+    if any(each.key == _LOCKED for each in checked.model.metadata_props):
+        raise ModelRefused(
+            "E855",
+            seen=f"{name} is locked: without its key it is at chance",
+            expected="a model in order",
+            fix="vambrace.assets.obfuscate.load_model(path, key=...), or `vambrace unlock` first",
+        )
     data = checked.model.SerializeToString() if checked.data is None else checked.data
     files, weights = checked.files, checked.sha256
     del checked

@@ -315,7 +315,7 @@ def _runnable(program: ExportedProgram, *, compiled: bool, freezing: bool) -> Ca
     module = program.module()
 
     # A module writes into the buffers of its program, and into its inputs.
-    held = {**program.constants, **program.state_dict}
+    held: dict[str, Any] = {**program.constants, **program.state_dict}
     written = [held[name] for name in program.graph_signature.buffers]
 
     def run(*call: Any) -> Any:  # noqa: ANN401

@@ -1,0 +1,374 @@
+"""`vambrace obfuscate`, `restore`, `unlock` and `trace`: models that are harder to read, and the ways back."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vambrace.cli.sealing import there
+from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
+from vambrace.cli.speaking import say, tell
+from vambrace.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vambrace.assets.obfuscate.measure.report import Report
+    from vambrace.assets.obfuscate.passes.base import Pass
+    from vambrace.assets.obfuscate.record import ObfuscationMap
+
+__all__ = ["obfuscate", "restore", "trace", "unlock"]
+
+Profile = Literal["exact", "tolerance"]
+Ratio = Literal["small", "medium", "large"]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is at the target.")]
+Key = Annotated[
+    Path | None, typer.Option("--key-file", metavar="KEY", help="The key that locks the model: an aes256 key file.")
+]
+Maps = Annotated[list[Path], typer.Option("--map", metavar="MAP", help="A sealed map; again for more.")]
+
+
+def obfuscate(
+    source: Annotated[Path, typer.Argument()],
+    *,
+    target: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="Where the obfuscated model goes.", show_default=False)
+    ],
+    profile: Annotated[
+        Profile,
+        typer.Option(help="exact: equal bit for bit (default); tolerance: equal but for rounding, and hides more."),
+    ] = "exact",
+    ratio: Annotated[
+        Ratio,
+        typer.Option(help="How much of what costs time or size: a tenth, three (default) or six tenths."),
+    ] = "medium",
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget-latency", metavar="X", help="Leave out what makes it slower than X times; needs --data."
+        ),
+    ] = None,
+    key: Key = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="To repeat the work: hides nothing by itself.")] = None,
+    owner: Annotated[
+        Path | None, typer.Option("--owner-key", metavar="KEY", help="The secret behind all copies: an aes256 key.")
+    ] = None,
+    customer: Annotated[
+        str | None, typer.Option(metavar="ID", help="Whose copy this is, to trace it; needs --owner-key.")
+    ] = None,
+    data: Annotated[
+        list[Path],
+        typer.Option(metavar="FILE", help="Real inputs, .npy, one for each of the model's; else nothing is measured."),
+    ] = [],  # noqa: B006  the parser copies it
+    report: Annotated[
+        list[Path], typer.Option(metavar="FILE", help="Write what was measured: .html or .json; again for both.")
+    ] = [],  # noqa: B006
+    place: Annotated[
+        Path | None, typer.Option("--map", metavar="MAP", help="Where the sealed map goes (default: OUT.map.sealed).")
+    ] = None,
+    no_map: Annotated[bool, typer.Option("--no-map", help="Keep no map: there is no way back.")] = False,
+    recipients: Recipients = [],  # noqa: B006
+    ask: Ask = False,
+    environment: Environment = None,
+    number: Number = None,
+    force: Force = False,
+) -> None:
+    """Rewrite an ONNX model so that it computes the same and is harder to read; this is not encryption.
+
+    SOURCE is an .onnx file. The map of what was done leads back to it, so it is sealed: --recipient says for whom.
+    With --key-file the model is at chance until `vambrace unlock` or obfuscate.load_model puts it in order. Exits 1
+    when a gate fails.
+    """
+    from vambrace.assets.obfuscate.keyed import as_key, fingerprint
+    from vambrace.assets.obfuscate.locked import key_bytes
+    from vambrace.assets.obfuscate.locking import lock
+    from vambrace.assets.obfuscate.pipeline import onnx_model
+
+    there(source)
+    place = target.with_name(f"{target.name}.map.sealed") if place is None else place
+    _check(data, report, budget, seed, owner, customer)
+    _free([target, *report, *([] if no_map else [place])], force=force)
+    by = [] if no_map else read_by(recipients, ask=ask, environment=environment, number=number)
+    secret = None if key is None else key_bytes(key)
+    shared = None if owner is None else key_bytes(owner)
+    # One draw for the plan and for the model: another one takes other places, which cost something else.
+    drawn = as_key(seed) if shared is None else shared
+    inputs = _inputs(data)
+    passes = None
+    if budget is not None:
+        copy = drawn if customer is None else fingerprint(customer, drawn)
+        passes = _within(source, inputs, budget, profile, ratio, copy)
+    made = onnx_model(source, profile=profile, ratio=ratio, passes=passes, seed=drawn, customer=customer)
+    written = made.model if secret is None else lock(made.model, secret)
+    found = _measured(source, made.model, written if secret else None, inputs, profile, budget) if inputs else None
+    if not no_map:
+        _seal(made.map, place, by)
+    digest = _write(target, written)
+    _tell_passes(made.map)
+    if found is not None:
+        for path in report:
+            _report(path, found)
+        _tell_gates(found)
+    else:
+        say("nothing was measured: --data gives real inputs for the gates")
+    say(f"{target}: SHA-256 {digest}" + ("; locked: at chance without its key" if secret else ""))
+    say("this raises the cost of reading the model and is not encryption; to keep it secret at rest, seal it as well")
+    if found is not None and found.verdict == "FAIL":
+        raise typer.Exit(1)
+
+
+def restore(
+    source: Annotated[Path, typer.Argument()],
+    target: Annotated[Path, typer.Argument()],
+    *,
+    maps: Maps,
+    key: Key = None,
+    identities: Identities = [],  # noqa: B006
+    ask: Ask = False,
+    environment: Environment = None,
+    number: Number = None,
+    force: Force = False,
+) -> None:
+    """Lead an obfuscated model back by its map, to the bytes of the original where nothing in it was rounded.
+
+    SOURCE is what `vambrace obfuscate` wrote, TARGET the file to write.
+    """
+    from vambrace.assets.obfuscate.pipeline import undo
+
+    there(source)
+    _free([target], force=force)
+    by = opened_by(identities, ask=ask, environment=environment, number=number)
+    (known,) = _opened(maps[:1], by)
+    undone = undo(_unlocked(source, key), known)
+    digest = _write(target, undone.model)
+    if undone.kept:
+        say(f"led back, but for what cannot be undone bit for bit: {', '.join(undone.kept)}")
+    else:
+        say("led back: this is the original")
+    say(f"{target}: SHA-256 {digest}")
+
+
+def unlock(
+    source: Annotated[Path, typer.Argument()],
+    target: Annotated[Path, typer.Argument()],
+    *,
+    key: Annotated[
+        Path, typer.Option("--key-file", metavar="KEY", help="The key that it was locked with.", show_default=False)
+    ],
+    force: Force = False,
+) -> None:
+    """Put the weights of a locked model in order, and write it in clear.
+
+    SOURCE is a locked .onnx file, TARGET the file to write. Nothing tells whether the key is right: with a wrong one
+    the model runs and is at chance. obfuscate.load_model unlocks in memory, without a file.
+    """
+    there(source)
+    _free([target], force=force)
+    digest = _write(target, _unlocked(source, key))
+    say(f"{target}: SHA-256 {digest}; at chance if the key was wrong")
+
+
+def trace(
+    source: Annotated[Path, typer.Argument()],
+    *,
+    maps: Maps,
+    key: Key = None,
+    identities: Identities = [],  # noqa: B006
+    ask: Ask = False,
+    environment: Environment = None,
+    number: Number = None,
+) -> None:
+    """Say whose copy a model is, by the maps of the copies that were given away.
+
+    SOURCE is the model that turned up. Exits 1 where no copy agrees better than chance allows one time in a million.
+    """
+    from vambrace.assets.obfuscate.tracing import trace as compared
+
+    there(source)
+    by = opened_by(identities, ask=ask, environment=environment, number=number)
+    matches = compared(source if key is None else _unlocked(source, key), _opened(maps, by))
+    rows = [
+        (
+            match.customer or "(no name)",
+            f"{match.scaled} of {match.channels}",
+            f"{match.arranged} of {match.arrangements}",
+            f"1e{match.log10_chance:.0f}" if match.log10_chance < 0 else "1",
+        )
+        for match in matches
+    ]
+    _tell_table(("customer", "channels that agree", "arrangements found", "chance of another"), rows)
+    best = matches[0]
+    if best.log10_chance > _SURE:
+        say("no copy agrees better than chance allows")
+        raise typer.Exit(1)
+    say(f"this is the copy of {best.customer or 'the first one in the table, which has no name'}, or was made from it")
+
+
+_SURE = -6.0
+
+
+def _check(
+    data: Sequence[Path],
+    report: Sequence[Path],
+    budget: float | None,
+    seed: int | None,
+    owner: Path | None,
+    customer: str | None,
+) -> None:
+    """Refuse options that do not go together, before anything is done."""
+    wrong = [path.name for path in report if path.suffix not in {".html", ".json"}]
+    if wrong:
+        raise _apart(f"a report called {wrong[0]}", "a name that ends in .html or .json", "--report out.html")
+    if not data and (report or budget is not None):
+        name = "--report" if report else "--budget-latency"
+        raise _apart(f"{name} without inputs to measure with", "real inputs", "--data inputs.npy")
+    if seed is not None and owner is not None:
+        raise _apart("both --seed and --owner-key", "one of them", "--owner-key for copies, --seed to repeat work")
+    if customer is not None and owner is None:
+        raise _apart(
+            "--customer without --owner-key",
+            "the secret that all copies share",
+            "make one with `vambrace keygen owner.key --kind aes256`, and keep it",
+        )
+
+
+def _free(places: Sequence[Path], *, force: bool) -> None:
+    for path in places:
+        if not force and os.path.lexists(path):
+            raise ConfigError(
+                "E766",
+                seen=f"{path} is there already",
+                expected="a new name",
+                fix="choose another name, or --force to replace it",
+            )
+
+
+def _inputs(data: Sequence[Path]) -> list[Any]:
+    """Arrays of the files, without opening pickles."""
+    import numpy as np
+
+    found: list[Any] = []
+    for path in data:
+        there(path)
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise _apart(
+                f"{path.name}, which cannot be read ({' '.join(str(error).split())[:100]})",
+                "an .npy file of numbers",
+                "numpy.save it without objects",
+            ) from error
+        if not isinstance(array, np.ndarray):
+            raise _apart(
+                f"{path.name}, which holds several arrays", "one .npy file an input", "--data a.npy --data b.npy"
+            )
+        found.append(array)
+    return found
+
+
+def _within(
+    source: Path, inputs: list[Any], budget: float, profile: Profile, ratio: Ratio, seed: bytes
+) -> tuple[Pass, ...]:
+    from vambrace.assets.obfuscate.budget import plan_passes
+
+    say(f"planning for {budget:g} times the latency")
+    planned = plan_passes(source, inputs, budget, profile=profile, ratio=ratio, seed=seed)
+    if planned.dropped:
+        say(f"left out for the budget: {', '.join(planned.dropped)}")
+    return planned.kept
+
+
+def _measured(
+    source: Path,
+    obfuscated: Any,  # noqa: ANN401  onnx.ModelProto
+    at_rest: Any,  # noqa: ANN401
+    inputs: list[Any],
+    profile: Profile,
+    budget: float | None,
+) -> Report:
+    from vambrace.assets.obfuscate.measure.gates import Gates
+    from vambrace.assets.obfuscate.measure.measuring import measure
+
+    say("measuring; this takes a minute or a few")
+    gates = Gates(profile=profile) if budget is None else Gates(profile=profile, latency=max(1.0, budget))
+    return measure(source, obfuscated, inputs, gates=gates, at_rest=at_rest, name=source.stem)
+
+
+def _report(path: Path, found: Report) -> None:
+    import json
+
+    from vambrace.core.files import write_file
+
+    text = found.html() if path.suffix == ".html" else json.dumps(found.as_json(), indent=2, allow_nan=False)
+    write_file(path, text.encode())
+
+
+def _seal(done: ObfuscationMap, place: Path, by: list[object]) -> None:
+    from vambrace.assets.seal import saving
+
+    saving.save_stream(io.BytesIO(done.to_bytes()), place, recipients=by)
+
+
+def _opened(maps: Sequence[Path], by: list[object]) -> list[ObfuscationMap]:
+    from vambrace.assets.obfuscate.record import ObfuscationMap
+    from vambrace.assets.seal.loading import load
+
+    found: list[ObfuscationMap] = []
+    for path in maps:
+        there(path)
+        content = load(path, identity=by)
+        found.append(ObfuscationMap.from_bytes(content if isinstance(content, bytes) else b""))
+    return found
+
+
+def _unlocked(source: Path, key: Path | None) -> Any:  # noqa: ANN401  onnx.ModelProto, or the path
+    if key is None:
+        return source
+    from vambrace.assets.obfuscate.locked import key_bytes
+    from vambrace.assets.obfuscate.locking import unlock as ordered
+
+    return ordered(source, key_bytes(key))
+
+
+def _write(path: Path, model: Any) -> str:  # noqa: ANN401  onnx.ModelProto
+    from vambrace.core.files import write_file
+
+    raw = model.SerializeToString(deterministic=True)
+    write_file(path, raw)
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _tell_passes(done: ObfuscationMap) -> None:
+    rows = [
+        (
+            entry.name,
+            f"{entry.done} of {entry.eligible}",
+            "; ".join(f"{count} {why}" for why, count in entry.left.items()),
+        )
+        for entry in done.passes
+    ]
+    _tell_table(("pass", "places", "left, and why"), rows)
+
+
+def _tell_gates(found: Report) -> None:
+    rows = [(each.gate, each.word, each.sentence) for each in found.judged]
+    tell("")
+    _tell_table(("gate", found.verdict.lower(), "what was found"), rows)
+
+
+def _tell_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    from vambrace.report.text import visible
+
+    shown = [heads, *(tuple(visible(cell, 400) for cell in row) for row in rows)]
+    widths = [max(len(row[at]) for row in shown) for at in range(len(heads) - 1)]
+    for row in shown:
+        tell("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip())
+
+
+def _apart(seen: str, expected: str, fix: str) -> ConfigError:
+    return ConfigError("E854", seen=seen, expected=expected, fix=fix)

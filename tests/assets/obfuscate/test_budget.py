@@ -1,0 +1,67 @@
+"""Passes within a budget: costly ones go, and a model that runs the same graph is not timed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import onnx_nets
+from vambrace.assets.obfuscate import budget
+from vambrace.assets.obfuscate.pipeline import onnx_model
+from vambrace.errors import ConfigError
+
+INPUTS = onnx_nets.feeds(onnx_nets.residual(), rows=6)
+FREE = ("metadata", "names", "order", "scaling", "signs")
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """Operators that the original does not have cost 4 % each; every model that was timed."""
+    seen: list[set[str]] = []
+
+    def latency(original: Any, obfuscated: Any, real: Any, **_: Any) -> Any:
+        before, after = (onnx_nets.operators(model) for model in (original, obfuscated))
+        seen.append(set(after) - set(before))
+        extra = len(after) - len(before)
+        return {"cpu": SimpleNamespace(median=1.0 + 0.04 * extra)}, (1.0, 1.0), 1
+
+    monkeypatch.setattr(budget, "latency", latency)
+    return seen
+
+
+def planned(limit: float, **given: Any) -> Any:
+    return budget.plan_passes(onnx_nets.residual(), INPUTS, limit, seed=bytes(32), ratio="large", **given)
+
+
+def test_within_a_wide_budget_nothing_goes(timed: list[set[str]]) -> None:
+    found = planned(100.0, profile="tolerance")
+    assert found.dropped == ()
+    assert len(timed) == 1
+
+
+def test_costly_ones_go_and_the_rest_stays(timed: list[set[str]]) -> None:
+    found = planned(1.0, profile="tolerance")
+    assert found.fits
+    assert found.dropped
+    kept = {one.name for one in found.kept}
+    assert set(FREE) <= kept
+    assert {"baked_permutation"} <= kept
+    made = onnx_model(onnx_nets.residual(), profile="tolerance", passes=found.kept, seed=bytes(32))
+    assert len(onnx_nets.operators(made.model)) <= len(onnx_nets.operators(onnx_nets.residual()))
+
+
+def test_what_runs_the_same_is_not_timed(timed: list[set[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "profile_names", lambda profile: FREE)
+    found = planned(1.0)
+    assert found.ratio == 1.0
+    assert timed == []
+
+
+def test_refused() -> None:
+    with pytest.raises(ConfigError, match="E820"):
+        budget.plan_passes(onnx_nets.residual(), np.zeros((3, 99), np.float32), 1.05)
+    with pytest.raises(ConfigError, match="E839"):
+        planned(0.0)
