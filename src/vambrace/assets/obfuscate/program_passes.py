@@ -58,7 +58,7 @@ def undo_pass(flat: Flat, one: Pass, record: Mapping[str, Any]) -> None:
     """Lead a program back.
 
     Raises:
-        LookupError, ValueError, StopIteration: where the record is that of another one.
+        LookupError, ValueError: where the record is that of another one.
     """
     if one.name == "order":
         known = {node.name: node for node in flat.graph.nodes}

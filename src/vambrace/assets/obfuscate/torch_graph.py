@@ -103,7 +103,7 @@ class UndoneProgram:
 
     Attributes:
         program: torch.export.ExportedProgram.
-        kept: passes that cannot be undone.
+        kept: passes that were done and cannot be undone.
     """
 
     program: ExportedProgram
@@ -172,27 +172,25 @@ def exported_program(
 def undo_program(program: ExportedProgram, obfuscation: ObfuscationMap) -> UndoneProgram:
     """Lead an obfuscated program back by its map: weights become what they were, bit for bit, and so do names.
 
+    Metadata stay away, for the map does not hold them. Where nothing else is kept, what comes out is checked.
+
     Raises:
-        ArtifactRefused: E804, for the map of another model.
+        ArtifactRefused: E804, for the map of another model, or a program that was changed since.
         ConfigError: E802, E850, for a pass that this version does not have or what cannot be taken apart.
     """
     flat = Flat.of(program, functional=True)
     kept: list[str] = []
     for entry in reversed(obfuscation.passes):
         if entry.record is None:
-            kept.append(entry.name)
+            kept += [entry.name] if entry.done else []
             continue
         one = spec.read(pass_class(entry.name), entry.options)
         try:
             undo_pass(flat, one, entry.record)
-        except (LookupError, ValueError, TypeError, AttributeError, StopIteration) as error:
-            raise ArtifactRefused(
-                "E804",
-                seen=f"a program in which the pass {entry.name} cannot be undone "
-                f"({' '.join(str(error).split())[:120]})",
-                expected="the program that this map was made with",
-                fix="give the map that was made with this program",
-            ) from error
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            raise _other(f"the pass {entry.name} cannot be undone ({' '.join(str(error).split())[:120]})") from error
+    if set(kept) <= {"metadata"} and program_digest(flat) != obfuscation.original:
+        raise _other("what comes out is not the original")
     return UndoneProgram(program=flat.program(), kept=tuple(reversed(kept)))
 
 
@@ -232,6 +230,15 @@ def program_digest(program: ExportedProgram | Flat) -> str:
         digest.update(f"{node.name} {target} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()
+
+
+def _other(seen: str) -> ArtifactRefused:
+    return ArtifactRefused(
+        "E804",
+        seen=f"a program with which this map does not go: {seen}",
+        expected="the program that this map was made with",
+        fix="give the map that was made with this program",
+    )
 
 
 def _ready(one: str | Pass, profile: Profile, share: float) -> Pass:
