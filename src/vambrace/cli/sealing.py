@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from vambrace.cli.bar import listening
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
-from vambrace.cli.speaking import is_terminal, say, tell
+from vambrace.cli.speaking import say, tell
+from vambrace.cli.streams import STREAM, BytesOut, bytes_in, is_stream
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from vambrace.assets.seal.statement import Statement
+    from vambrace.core.files import Draft
     from vambrace.core.progress import Progress
 
 __all__ = ["keygen", "open_file", "seal_file", "standing", "there"]
 
-_STREAM = Path("-")
 _PIECE = 2**20
 
 Force = Annotated[bool, typer.Option("--force", help="Replace what is at TARGET.")]
@@ -113,10 +116,10 @@ def seal_file(
         "chunk_size": chunk_size,
         "threads": threads,
     }
-    sink = _binary_out() if target == _STREAM else target
+    sink = BytesOut() if target == STREAM else target
     if isinstance(sink, Path) and not force and os.path.lexists(sink):
         raise _taken(sink)
-    if source == _STREAM:
+    if is_stream(source):
         if pad:
             raise ConfigError(
                 "E712",
@@ -124,12 +127,15 @@ def seal_file(
                 expected="a file or folder",
                 fix="leave --pad out, or seal a file",
             )
-        foot = saving.save_stream(sys.stdin.buffer, sink, **options)
+        with bytes_in(source) as stream:
+            foot = saving.save_stream(stream, sink, **options)
     else:
         with listening() as progress:
             foot = saving.save(
                 source, sink, pad=pad, allow_pickle=allow_pickle, progress=_mebibytes(progress, "sealing"), **options
             )
+    if isinstance(sink, BytesOut):
+        sink.flush()
     signed = f", signed by {name or sign}" if sign else ""
     say(f"sealed {foot.stream} bytes in {_many(foot.chunks, 'chunk')} for {_many(len(by), 'recipient')}{signed}")
 
@@ -161,7 +167,7 @@ def open_file(
     missing.
     """
     there(source)
-    if target != _STREAM and not force and os.path.lexists(target):
+    if target != STREAM and not force and os.path.lexists(target):
         raise _taken(target)
     if mindspore is not None:
         _open_mindspore(source, target, mindspore)
@@ -170,8 +176,8 @@ def open_file(
     from vambrace.assets.seal.origin import accepted_keys
 
     accepted = accepted_keys(signers or None)
-    if source == _STREAM:
-        said = _open_stream(target, by, accepted, unverified=unverified, ignore_expiry=ignore_expiry)
+    if is_stream(source):
+        said = _open_stream(source, target, by, accepted, unverified=unverified, ignore_expiry=ignore_expiry)
     else:
         said = _open_path(source, target, by, accepted, ignore_expiry=ignore_expiry, threads=threads, force=force)
     say(standing(said, known=bool(accepted)))
@@ -183,7 +189,7 @@ def there(path: Path) -> None:
     Raises:
         ConfigError: E776.
     """
-    if path != _STREAM and not path.exists():
+    if path != STREAM and not os.path.exists(path):  # noqa: PTH110  a name that is too long is not there either
         raise ConfigError(
             "E776", seen=f"nothing at {path}", expected="a file or folder", fix="check the path and its permissions"
         )
@@ -219,7 +225,6 @@ def _open_path(
 ) -> Statement | None:
     from vambrace.assets.seal.folders import extract
     from vambrace.assets.seal.loading import open_sealed
-    from vambrace.core.files import Draft
 
     with (
         open_sealed(
@@ -227,75 +232,77 @@ def _open_path(
         ) as sealed,
         listening() as progress,
     ):
+        # Asked for first: then what is read is held against the signature that is reported.
+        said = sealed.statement
         if sealed.description.content == "folder":
-            if target == _STREAM:
+            if target == STREAM:
                 raise _folder("a folder for stdout", "the name of a folder")
             if force and os.path.lexists(target):
                 raise _taken(target, "folders are never replaced: choose another name, or remove it")
             extract(sealed, target, threads=threads)
-        elif target == _STREAM:
-            sealed.copy_to(_binary_out())
         else:
-            draft = Draft(target, mode=0o600)
-            try:
-                sealed.copy_to(_Counted(draft, progress, sealed.size))
-                draft.commit()
-            except BaseException:
-                draft.discard()
-                raise
-        return sealed.statement
+            with _sink(target) as sink:
+                sealed.copy_to(_Counted(sink, progress, sealed.size))
+        return said
 
 
 def _open_stream(
-    target: Path, by: list[object], accepted: frozenset[bytes], *, unverified: bool, ignore_expiry: bool
+    source: Path, target: Path, by: list[object], accepted: frozenset[bytes], *, unverified: bool, ignore_expiry: bool
 ) -> Statement | None:
     from vambrace.assets.seal.reader import Reader
     from vambrace.assets.seal.recipients import identities_of
-    from vambrace.core.files import Draft
 
-    reader = Reader(
-        cast("Any", sys.stdin.buffer),
-        identities_of(by),
-        signers=accepted,
-        check_signature=True,
-        stream_unverified=unverified,
-        ignore_expiry=ignore_expiry,
-    )
-    if reader.description.content == "folder":
-        raise _folder("a folder in a stream", "a sealed file on disk")
-    if target == _STREAM:
-        reader.copy_to(_binary_out())
+    with bytes_in(source) as stream:
+        reader = Reader(
+            stream,
+            identities_of(by),
+            signers=accepted,
+            check_signature=True,
+            stream_unverified=unverified,
+            ignore_expiry=ignore_expiry,
+        )
+        if reader.description.content == "folder":
+            raise _folder("a folder in a stream", "a sealed file on disk")
+        with _sink(target) as sink:
+            reader.copy_to(sink)
         return reader.statement
-    draft = Draft(target, mode=0o600)
-    try:
-        reader.copy_to(draft)
-        draft.commit()
-    except BaseException:
-        draft.discard()
-        raise
-    return reader.statement
 
 
 def _open_mindspore(source: Path, target: Path, key: Path) -> None:
     from vambrace.assets.seal import mindspore
-    from vambrace.core.files import Draft, read_file
+    from vambrace.core.files import read_file
 
     there(key)
-    opened = mindspore.read(sys.stdin.buffer.read() if source == _STREAM else source, read_file(key))
-    if target == _STREAM:
-        _binary_out().write(opened.data)
+    if is_stream(source):
+        with bytes_in(source) as stream:
+            opened = mindspore.read(stream.read(), read_file(key))
     else:
-        draft = Draft(target, mode=0o600)
-        try:
-            draft.write(opened.data)
-            draft.commit()
-        except BaseException:
-            draft.discard()
-            raise
+        opened = mindspore.read(source, read_file(key))
+    with _sink(target) as sink:
+        sink.write(memoryview(opened.data))
     for warning in opened.warnings:
         say(f"warning: {warning}")
     state = "every block authentic" if opened.authenticated else "nothing authenticated: it may have been changed"
     say(f"opened {len(opened.data)} bytes ({opened.mode}), {state}")
+
+
+@contextlib.contextmanager
+def _sink(target: Path) -> Generator[BytesOut | Draft]:
+    """Where plain bytes go: stdout, or a file that appears when all of them have been written."""
+    from vambrace.core.files import Draft
+
+    if target == STREAM:
+        out = BytesOut()
+        yield out
+        out.flush()
+        return
+    draft = Draft(target, mode=0o600)
+    try:
+        yield draft
+        draft.commit()
+    except BaseException:
+        draft.discard()
+        raise
 
 
 def _many(count: int, what: str) -> str:
@@ -334,14 +341,6 @@ def _mebibytes(progress: Progress, name: str) -> Any:  # noqa: ANN401  a callbac
             progress.finish(name)
 
     return hear
-
-
-def _binary_out() -> BinaryIO:
-    if is_terminal(sys.stdout):
-        raise ConfigError(
-            "E774", seen="bytes for a terminal", expected="a file or a pipe", fix="redirect stdout, or name a file"
-        )
-    return sys.stdout.buffer
 
 
 def _taken(place: Path, fix: str = "choose another place, or --force") -> ConfigError:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Ask", "Environment", "Identities", "Number", "Recipients", "opened_by", "passphrase", "read_by"]
 
 _AWS = "aws-kms:"
+_LONGEST = 2**20  # bytes of a passphrase
 
 Recipients = Annotated[
     list[str],
@@ -116,16 +117,24 @@ def passphrase(*, ask: bool, environment: str | None, number: int | None, twice:
         return Passphrase(os.environ.pop(environment))
     if number is not None:
         try:
-            with open(number, "rb", closefd=False) as stream:  # noqa: PTH123  a descriptor has no path
-                return Passphrase(stream.readline().rstrip(b"\r\n"))
-        except OSError as error:
-            raise _nowhere(f"file descriptor {number} cannot be read ({error.strerror})", "an open one") from error
+            # Without a buffer: what stands behind the line may be the content.
+            with open(number, "rb", buffering=0, closefd=False) as stream:  # noqa: PTH123  a descriptor has no path
+                return Passphrase(stream.readline(_LONGEST).rstrip(b"\r\n"))
+        except (OSError, ValueError, TypeError, OverflowError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            why = getattr(error, "strerror", None) or "it is none"
+            raise _nowhere(f"file descriptor {number} cannot be read ({why})", "an open one") from error
     if not ask:
         return None
     if not sys.stdin.isatty():
         raise _nowhere("no terminal to ask for a passphrase on", "a terminal")
-    word = getpass.getpass("Passphrase: ", sys.stderr)
-    if twice and getpass.getpass("The same again: ", sys.stderr) != word:
+    try:
+        word = getpass.getpass("Passphrase: ", sys.stderr)
+        same = not twice or getpass.getpass("The same again: ", sys.stderr) == word
+    except EOFError:
+        raise _nowhere("the end of the input instead of a passphrase", "a passphrase and Enter") from None
+    if not same:
         raise _nowhere("two different passphrases", "the same one twice")
     return Passphrase(word)
 

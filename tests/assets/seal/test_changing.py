@@ -13,6 +13,7 @@ from assets.seal.headers_on_disk import torn
 from vambrace.assets import seal
 from vambrace.assets.seal.header import HEADER_BYTES
 from vambrace.assets.seal.source import FileSource
+from vambrace.assets.seal.verifying import outline
 from vambrace.errors import ArtifactRefused
 
 OLD, NEW = bytes(32), bytes([1]) * 32
@@ -36,6 +37,29 @@ def test_a_header_that_is_met_half_written_is_read_again(tmp_path: Path, monkeyp
     with pytest.raises(ArtifactRefused, match="E70[12]"):
         seal.load(path, identity=NEW)
     assert not answers, "what stays as it is, is not read for ever"
+
+
+def test_a_header_that_never_stops_changing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can write to the file holds up nobody who reads it, opened or not."""
+    path = tmp_path / "x"
+    seal.save(__file__, path, recipients=[OLD])
+    read, reads = FileSource.read, 0
+
+    def changing(self: FileSource, offset: int, size: int) -> bytes:
+        nonlocal reads
+        data = bytearray(read(self, offset, size))
+        if offset == 0:
+            reads += 1
+            assert reads < 50
+            data[-1 - reads] ^= 1  # among the bytes of the HMAC
+            data[200] ^= reads
+        return bytes(data)
+
+    monkeypatch.setattr(FileSource, "read", changing)
+    for call in (lambda: seal.load(path, identity=OLD), lambda: outline(path)):
+        reads = 0
+        with pytest.raises(ArtifactRefused, match="E702"):
+            call()
 
 
 @pytest.mark.parametrize("name", seal.__all__)

@@ -152,6 +152,41 @@ def test_a_chunk_that_a_recipient_put_in_is_found_where_it_is_touched(path: Path
                 sealed.read(begin, end)
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_who_asked_for_the_signer_reads_what_was_signed(keep: bool, path: Path) -> None:
+    """Ada's leaves and statement behind chunks by somebody else: nothing of them passes for Ada's."""
+    file = Naive(DATA, signer=SIGNER)
+    data = bytearray(path.read_bytes())
+    at = HEADER + 2 * (CHUNK + 20)
+    data[at : at + CHUNK + 20] = file.record(2, False, b"M" * CHUNK)
+    path.write_bytes(data)
+    with open_(path) as sealed:
+        if keep:
+            assert sealed.read(2 * CHUNK, 2 * CHUNK + 3) == b"MMM"  # whose chunk is remembered
+        assert sealed.statement is not None
+        assert sealed.read(0, CHUNK) == DATA[:CHUNK]
+        for begin, end in ((2 * CHUNK, 2 * CHUNK + 3), (0, SIZE)):
+            with pytest.raises(ArtifactRefused, match="E705: chunk 2 is not the one that was signed"):
+                sealed.read(begin, end)
+        with pytest.raises(ArtifactRefused, match="E705"):
+            sealed.copy_to(Recorder())
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_less_than_one_thread(threads: int, path: Path) -> None:
+    """Nobody gets nothing for a result."""
+    with pytest.raises(ConfigError, match="E712"):
+        open_(path, threads=threads)
+    with open_(path) as sealed:
+        for call in (
+            lambda: sealed.copy_to(Recorder(), threads=threads),
+            lambda: sealed.read_into(0, bytearray(5), threads=threads),
+            lambda: sealed.verify(threads=threads),
+        ):
+            with pytest.raises(ConfigError, match="E712"):
+                call()
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [

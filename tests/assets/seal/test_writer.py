@@ -105,6 +105,31 @@ def test_a_stream_is_copied(threads: int, size: int) -> None:
         assert (found["content"], found["chunks"]) == (data, max(1, -(-size // CHUNK)))
 
 
+class Pausing(io.RawIOBase):
+    """A stream that has nothing for now, or fails, after some bytes."""
+
+    def __init__(self, size: int, error: OSError | None) -> None:
+        super().__init__()
+        self._left, self._error = size, error
+
+    def readinto(self, buffer: memoryview) -> int | None:
+        if not self._left and self._error:
+            raise self._error
+        got, self._left = min(self._left, len(buffer)), max(0, self._left - len(buffer))
+        return got or None
+
+
+@pytest.mark.parametrize("size", [0, 5, CHUNK, CHUNK + 5])
+@pytest.mark.parametrize("error", [None, OSError(errno.EIO, "broken")])
+def test_a_pause_is_no_end(size: int, error: OSError | None, tmp_path: Path) -> None:
+    with (
+        pytest.raises(ResourceError, match="E604: EAGAIN" if error is None else "E604: EIO"),
+        Writer(tmp_path / "a", TO, chunk_size=CHUNK) as file,
+    ):
+        file.copy_from(Pausing(size, error))
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_size_is_null() -> None:
     found = open_naively(sealed(b"abc"), KEY)
     assert found["description"]["size"] is None

@@ -104,7 +104,9 @@ def rekey(
     with alone(place, write=True) as fd:
         opened = settle(fd, place, identities).opened
         with _open(place, opened, accepted, threads) as old:
-            if old.signed and hook is None and not unsigned:
+            # Where it is signed, every chunk read from here on is held against its signature, whoever made that.
+            was_signed = old.statement is not None
+            if was_signed and hook is None and not unsigned:
                 raise ConfigError(
                     "E752",
                     seen="a signed file, and no key to sign the new one with",
@@ -127,23 +129,16 @@ def rekey(
                 mode=stat.S_IMODE(found.st_mode) & 0o666,
             ) as new:
                 old.copy_to(new)
-            return Rekeyed(recipients=len(wanted), size=old.size, was_signed=old.signed, signed=hook is not None)
+            return Rekeyed(recipients=len(wanted), size=old.size, was_signed=was_signed, signed=hook is not None)
 
 
 def _open(place: Path, opened: Opened, accepted: frozenset[bytes], threads: int) -> Sealed:
-    """The old file. Where it is signed, every chunk that is read is held against its signature, whoever made that."""
-    while True:
-        source = FileSource.open(place)
-        try:
-            old = Sealed(source, opened, signers=accepted, threads=threads)
-            said = None if accepted else old.statement
-        except BaseException:
-            source.close()
-            raise
-        if said is None:
-            return old
-        old.close()
-        accepted = frozenset({said.signer})
+    source = FileSource.open(place)
+    try:
+        return Sealed(source, opened, signers=accepted, threads=threads)
+    except BaseException:
+        source.close()
+        raise
 
 
 def _stream(fd: int, size: int) -> int:

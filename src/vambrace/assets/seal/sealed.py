@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sealed"]
 
-_MOST_CHANGES: Final = 8  # of the header while it is opened: each may cost the hashing of a passphrase
+MOST_CHANGES: Final = 8  # of the header while it is opened: each may cost the hashing of a passphrase
 
 
 class Sealed:
@@ -63,6 +63,7 @@ class Sealed:
         signed: whether the file has a signature.
 
     Raises:
+        ConfigError: E712, for less than one thread, here and wherever `threads` is given.
         ArtifactRefused: E706 cut short, E707 bytes after the end, E708 a damaged trailer, E711 sizes that contradict
             each other, E740 to E743 a signature that is not what it has to be.
         ResourceError: E604, when the file cannot be read.
@@ -75,7 +76,7 @@ class Sealed:
         self.description = opened.description
         self._source = source
         self._opened = opened
-        self._threads = threads
+        self._threads = _checked(threads)
         self._cipher = ChunkCipher(opened.keys, opened.header.fixed)
         self._chunk_size = opened.header.fixed.chunk_size
         self._foot, self._leaves, self._said = self._trailer()
@@ -85,7 +86,7 @@ class Sealed:
             raise contradictory(f"{stream} bytes in the chunks", f"the {size} that the description names")
         self.size = stream if size is None else size
         self.signed = bool(self._foot.leaves)
-        self._as_signed = bool(signers)
+        self._as_signed = False
         largest = min(self._chunk_size, stream)
         self._records = _Buffers(largest + OVERHEAD)
         self._plains = _Buffers(largest)
@@ -111,11 +112,10 @@ class Sealed:
             ArtifactRefused: as `open_header` and as this class.
             ResourceError: E604, when it cannot be read or is no regular file.
         """
-        # A change of the header puts its sidecar beside the file, not beside links to it.
-        place = path.resolve()
-        source = FileSource.open(place)
+        source = FileSource.open(path)
         try:
-            opened = _settled(place, source, identities, ignore_expiry)
+            # A change of the header puts its sidecar beside the file, not beside links to it.
+            opened = _settled(path.resolve(), source, identities, ignore_expiry)
             return cls(source, opened, signers=signers, threads=threads)
         except BaseException:
             source.close()
@@ -125,13 +125,19 @@ class Sealed:
     def statement(self) -> Statement | None:
         """Who signed, verified against the leaves; None for a file that is not signed.
 
+        A recipient can put chunks of his own before leaves that somebody else signed. So from this on, every chunk that
+        is read has to be the one that was signed: what is said here holds for what is read afterwards.
+
         Raises:
             ArtifactRefused: E740 or E741, when the signature is not what it has to be.
         """
         if not self.signed:
             return None
         foot = self._foot
-        return statements.check(self._said, self.header.fixed, foot.chunks, foot.stream, self._leaves.root())
+        said = statements.check(self._said, self.header.fixed, foot.chunks, foot.stream, self._leaves.root())
+        with self._lock:
+            self._as_signed, self._recent = True, (-1, self._recent[1])
+        return said
 
     def read(self, begin: int, end: int) -> bytes:
         """The bytes of the content from `begin` to `end`. Raises as `read_into`."""
@@ -152,11 +158,11 @@ class Sealed:
         if out.nbytes == self.size:
             self._check_padding()
         if out.nbytes:
-            self._fill(begin, out.cast("B"), threads or self._threads)
+            self._fill(begin, out.cast("B"), self._threads if threads is None else _checked(threads))
 
     def copy_to(self, sink: Sink, *, threads: int | None = None) -> None:
         """Write the content to `sink`, with `threads` chunks in memory. Raises as `read_into`."""
-        threads = threads or self._threads
+        threads = self._threads if threads is None else _checked(threads)
         self._check_padding()
         block = memoryview(bytearray(min(self.size, threads * self._chunk_size)))
         for begin in range(0, self.size, len(block) or 1):
@@ -174,7 +180,7 @@ class Sealed:
             ResourceError: E604, when the file cannot be read.
         """
         said = self.statement
-        self._check(range(self._layout.count), threads or self._threads, as_signed=self.signed)
+        self._check(range(self._layout.count), self._threads if threads is None else _checked(threads))
         return said
 
     def close(self) -> None:
@@ -208,7 +214,7 @@ class Sealed:
             low, high = max(begin, at), min(end, at + plain)
             target = out[low - begin : high - begin]
             if len(target) == plain:
-                self._decrypt(index, target, as_signed=self._as_signed)
+                self._decrypt(index, target)
             else:
                 self._copy_part(index, low - at, target, keep=index == last)
 
@@ -222,37 +228,39 @@ class Sealed:
             if known == index:
                 target[:] = kept[low:high]
                 return
-        plain = self._plains.take()
-        self._whole(index, plain, as_signed=self._as_signed)
+        plain, as_signed = self._plains.take(), self._as_signed
+        self._whole(index, plain)
         target[:] = plain[low:high]
         if keep:
             with self._lock:
-                plain, self._recent = self._recent[1], (index, plain)
+                # Who asked for the signer meanwhile gets no chunk that was not held against the signature.
+                if as_signed == self._as_signed:
+                    plain, self._recent = self._recent[1], (index, plain)
         self._plains.give(plain)
 
-    def _check(self, indices: range, threads: int, *, as_signed: bool) -> None:
+    def _check(self, indices: range, threads: int) -> None:
         def work(index: int) -> None:
             plain = self._plains.take()
-            self._whole(index, plain, as_signed=as_signed)
+            self._whole(index, plain)
             self._plains.give(plain)
 
         spread(work, indices, threads)
 
     def _check_padding(self) -> None:
         first = -(-self.size // self._chunk_size)
-        self._check(range(first, self._layout.count), 1, as_signed=self._as_signed)
+        self._check(range(first, self._layout.count), 1)
 
-    def _whole(self, index: int, out: memoryview, *, as_signed: bool) -> None:
+    def _whole(self, index: int, out: memoryview) -> None:
         plain = out[: self._layout.plain(index)]
-        self._decrypt(index, plain, as_signed=as_signed)
+        self._decrypt(index, plain)
         if not is_zero(plain[max(0, self.size - index * self._chunk_size) :]):
             raise contradictory("padding that is not zero", "zeros behind the content")
 
-    def _decrypt(self, index: int, out: memoryview, *, as_signed: bool) -> None:
+    def _decrypt(self, index: int, out: memoryview) -> None:
         buffer = self._records.take()
         record = buffer[: len(out) + OVERHEAD]
         self._source.read_into(self._layout.offset(index), record)
-        if as_signed:
+        if self._as_signed:
             self._leaves.check(index, record)
         self._cipher.open(index, index + 1 == self._layout.count, record, out)
         self._records.give(buffer)
@@ -314,10 +322,15 @@ class _Buffers:
         self._free.clear()
 
 
+def _checked(threads: int) -> int:
+    require(threads >= 1, code="E712", seen=f"{threads} threads", expected="1 or more", fix="say how many decrypt")
+    return threads
+
+
 def _settled(place: Path, source: FileSource, identities: Sequence[Identity], ignore_expiry: bool) -> Opened:
     """The header, read once more while somebody is changing it: half of it may be new, and the sidecar gone."""
     region = source.read(0, min(source.size, HEADER_BYTES))
-    for _ in range(_MOST_CHANGES):
+    for _ in range(MOST_CHANGES):
         try:
             sidecar = read_sidecar(place, region)
             return open_header(region, identities, sidecar=sidecar, ignore_expiry=ignore_expiry)

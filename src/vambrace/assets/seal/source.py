@@ -17,7 +17,7 @@ from vambrace.errors import ResourceError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FileSource", "FileStream", "Stream", "fill", "unreadable"]
+__all__ = ["FileSource", "FileStream", "Stream", "fill", "next_bytes", "unreadable"]
 
 
 class Stream(Protocol):
@@ -126,17 +126,24 @@ def fill(stream: Stream, out: memoryview) -> int:
         ResourceError: E604, when it cannot be read.
     """
     done = 0
-    while done < len(out):
-        try:
-            got = stream.readinto(out[done:])
-        except OSError as error:
-            raise unreadable("the stream", error) from error
-        if got is None:
-            raise unreadable("the stream", BlockingIOError(errno.EAGAIN, "nothing there for now"))
-        if not got:
-            break
+    while done < len(out) and (got := next_bytes(stream, out[done:])):
         done += got
     return done
+
+
+def next_bytes(stream: Stream, out: memoryview) -> int:
+    """Put the next bytes of `stream` into `out`; how many, 0 at its end.
+
+    Raises:
+        ResourceError: E604, when it cannot be read, or has nothing for now and does not wait: that is no end.
+    """
+    try:
+        got = stream.readinto(out)
+    except OSError as error:
+        raise unreadable("the stream", error) from error
+    if got is None:
+        raise unreadable("the stream", BlockingIOError(errno.EAGAIN, "nothing there for now"))
+    return got
 
 
 def unreadable(name: str, error: OSError) -> ResourceError:

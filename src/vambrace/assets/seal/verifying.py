@@ -22,7 +22,7 @@ from vambrace.assets.seal.header import HEADER_BYTES
 from vambrace.assets.seal.opening import read_sidecar
 from vambrace.assets.seal.recipients import identities_of
 from vambrace.assets.seal.refusals import added, cut_short, damaged_chunk, damaged_trailer, not_sealed
-from vambrace.assets.seal.sealed import Sealed
+from vambrace.assets.seal.sealed import MOST_CHANGES, Sealed
 from vambrace.assets.seal.source import FileSource
 from vambrace.assets.seal.subject import shown
 from vambrace.assets.seal.trailer import FOOT_BYTES, Foot
@@ -142,10 +142,10 @@ def outline(path: str | os.PathLike[str]) -> tuple[Header, Foot]:
         ArtifactRefused: E700 to E702, E706 to E708, E711, for what is no such file or does not fit its size.
         ResourceError: E604.
     """
-    place = signing.located(path).resolve()
+    place = signing.located(path)
     source = FileSource.open(place)
     try:
-        return _outline(place, source)
+        return _outline(place.resolve(), source)
     finally:
         source.close()
 
@@ -211,7 +211,7 @@ def _outline(place: Path, source: FileSource) -> tuple[Header, Foot]:
 def _header(place: Path, source: FileSource) -> Header:
     """The header, or where it cannot be read the one of the sidecar; both may change while they are read."""
     region = source.read(0, min(source.size, HEADER_BYTES))
-    while True:
+    for _ in range(MOST_CHANGES):
         try:
             return headers.parse(region)
         except ArtifactRefused:
@@ -220,6 +220,7 @@ def _header(place: Path, source: FileSource) -> Header:
             before, region = region, source.read(0, len(region))
             if region == before:
                 raise
+    return headers.parse(region)
 
 
 def _leaves(source: FileSource, header: Header, foot: Foot) -> bytes:

@@ -26,6 +26,7 @@ from vambrace.assets.seal.header import CHUNK_SIZES, Fixed, Header
 from vambrace.assets.seal.padding import padded
 from vambrace.assets.seal.pipeline import Pipeline
 from vambrace.assets.seal.schedule import FileKeys, new_file_key, new_salt
+from vambrace.assets.seal.source import next_bytes
 from vambrace.assets.seal.statement import MOST_BYTES
 from vambrace.assets.seal.suites import Suite
 from vambrace.assets.seal.trailer import Foot, TrailerMac
@@ -143,7 +144,11 @@ class Writer:
         return view.nbytes
 
     def copy_from(self, stream: Any) -> int:  # noqa: ANN401  whatever has `readinto`
-        """Seal what `stream.readinto` gives until it gives nothing; how many bytes that were. Raises as `write`."""
+        """Seal what `stream.readinto` gives until it gives nothing; how many bytes that were.
+
+        Raises:
+            ConfigError, ResourceError: as `write`; E604, when it cannot be read, or has nothing yet and does not wait.
+        """
         before = self._written
         ahead = memoryview(bytearray(_AHEAD))
         while True:
@@ -151,7 +156,7 @@ class Writer:
             # A full chunk waits for what follows, as in `_feed`.
             full = self._filled == self._chunk_size
             with self._or_none():
-                got = stream.readinto(ahead if full else self._pipeline.plain[self._filled :])
+                got = next_bytes(stream, ahead if full else self._pipeline.plain[self._filled :])
             if not got:
                 return self._written - before
             if full:

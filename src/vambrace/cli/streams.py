@@ -1,0 +1,111 @@
+"""Bytes on standard input and output, as far as commands carry content there and not words.
+
+What cannot be read or written is an error of its own, never an end: content that stops early must not look whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vambrace.cli.speaking import discard, is_terminal
+from vambrace.errors import ConfigError, ResourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["STREAM", "BytesOut", "bytes_in", "is_stream"]
+
+STREAM = Path("-")
+
+
+def is_stream(source: Path) -> bool:
+    """Whether `source` is read in order and once: standard input, a pipe or a device."""
+    if source == STREAM:
+        return True
+    try:
+        mode = source.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextlib.contextmanager
+def bytes_in(source: Path) -> Generator[Any]:
+    """The stream at `source`, see `is_stream`.
+
+    Raises:
+        ResourceError: E604, when it cannot be opened.
+    """
+    if source == STREAM:
+        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  so it is where it was closed
+            raise _unread("standard input", "it is closed")
+        yield sys.stdin.buffer
+        return
+    try:
+        stream = source.open("rb", buffering=0)
+    except OSError as error:
+        raise _unread(str(source), error.strerror or str(error)) from error
+    with stream:
+        yield stream
+
+
+class BytesOut:
+    """Standard output for content.
+
+    Raises:
+        ConfigError: E774, when it is a terminal.
+        ResourceError: E579, when it is closed.
+    """
+
+    def __init__(self) -> None:
+        if is_terminal(sys.stdout):
+            raise ConfigError(
+                "E774", seen="bytes for a terminal", expected="a file or a pipe", fix="redirect stdout, or name a file"
+            )
+        if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  so it is where it was closed
+            raise _unwritten("it is closed")
+
+    def write(self, data: memoryview | bytearray, /) -> int:
+        """Take `data`, or its first bytes, and say how many.
+
+        Raises:
+            ResourceError: E579, when they cannot be written: also when the reader has left, since it lacks the rest.
+        """
+        with _told():
+            return sys.stdout.buffer.write(data)
+
+    def flush(self) -> None:
+        """Return when all that was taken is written. Raises as `write`."""
+        with _told():
+            sys.stdout.buffer.flush()
+
+
+@contextlib.contextmanager
+def _told() -> Generator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        discard(sys.stdout)
+        raise _unwritten(getattr(error, "strerror", None) or str(error)) from error
+
+
+def _unwritten(why: str) -> ResourceError:
+    return ResourceError(
+        "E579",
+        seen=f"standard output cannot be written: {why}",
+        expected="a place for all of the content",
+        fix="free space where the output goes, let its reader take all of it, or name a file",
+    )
+
+
+def _unread(name: str, why: str) -> ResourceError:
+    return ResourceError(
+        "E604",
+        seen=f"{name} cannot be read: {why}",
+        expected="a readable stream",
+        fix="check the redirection, or name a file",
+    )
