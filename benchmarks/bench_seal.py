@@ -19,6 +19,9 @@ checks or trailer.
 - `peers`: tensorizer's encrypted load (XSalsa20-Poly1305 by libsodium; names and shapes stay readable) with as many
   threads, and pyrage (age, ChaCha20-Poly1305) from bytes to bytes: their time over ours.
 
+Before each turn, as much memory as it needs is taken and given back: on a virtual machine, what nobody has used for some
+seconds is got from the host again, which takes longer than all that is measured here, and would fall on anybody.
+
 Memory is measured apart, in fresh processes: by how much the system says that the process grew at its height after all
 imports, streaming `--mib` through a pipe of no length, and loading them. `results/seal.json`.
 """
@@ -44,7 +47,7 @@ from pathlib import Path
 import interleave
 import numpy as np
 import torch
-from seal_loops import MIB, SEED, Bare, Holes, Memory, Nowhere, Weights, Zeros, size_of, weights
+from seal_loops import MIB, SEED, Bare, Holes, Memory, Nowhere, Weights, Zeros, size_of, warm, weights
 from torch import Tensor
 
 from vambrace.assets import seal
@@ -99,13 +102,13 @@ def speeds(state: Weights, folder: Path, threads: int, rounds: int, *, few: bool
             "bare_open_torch": lambda: bare.open_into(lambda size: torch.empty(size, dtype=torch.uint8).numpy()),
         },
     }
-    # Each group for itself: who follows somebody that has filled a file finds no huge pages, and pays for making them.
     times: dict[str, list[dict[str, float]]] = {}
     for name, contenders in groups.items():
         if not few:
-            times |= interleave.interleaved(contenders, rounds)
+            times |= interleave.interleaved(contenders, rounds, before=lambda: warm(room))
         elif name in {"to_file", "open"}:
-            times |= interleave.interleaved({each: contenders[each] for each in (f"bare_{name}", name)}, rounds)
+            two = {each: contenders[each] for each in (f"bare_{name}", name)}
+            times |= interleave.interleaved(two, rounds, before=lambda: warm(room))
     pairs = {name: (name, f"bare_{name.removeprefix('signed_')}") for name in times if not name.startswith("bare_")}
     if not few:
         pairs["open_against_torch_buffer"] = ("open", "bare_open_torch")
@@ -180,7 +183,9 @@ def tensorizer_load(state: Weights, folder: Path, threads: int, rounds: int) -> 
     if not torch.equal(theirs()["probe"].view(torch.int32), state["probe"].view(torch.int32)):
         raise SystemExit("what tensorizer loads is not what it was given")
     times = interleave.interleaved(
-        {"theirs": theirs, "ours": lambda: seal.load(ours, identity=KEY, threads=threads)}, rounds
+        {"theirs": theirs, "ours": lambda: seal.load(ours, identity=KEY, threads=threads)},
+        rounds,
+        before=lambda: warm(size_of(state) + 64 * MIB),
     )
     path.unlink()
     return {
@@ -208,6 +213,7 @@ def age(mib: int, folder: Path, threads: int, rounds: int) -> dict[str, object]:
             "ours_open": lambda: seal.load(path, identity=key, threads=threads),
         },
         rounds,
+        before=lambda: warm(2 * mib * MIB),
     )
     return {
         "mib": mib,

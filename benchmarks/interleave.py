@@ -25,14 +25,22 @@ PACKAGES = ("torch", "numpy", "torchattacks")
 
 
 def interleaved(
-    contenders: dict[str, Callable[[], object]], rounds: int, *, warm_up: int = 1
+    contenders: dict[str, Callable[[], object]],
+    rounds: int,
+    *,
+    warm_up: int = 1,
+    before: Callable[[], object] = lambda: None,
 ) -> dict[str, list[dict[str, float]]]:
-    """CPU and wall seconds of each contender in each round; `warm_up` rounds before are not reported."""
+    """CPU and wall seconds of each contender in each round; `warm_up` rounds before are not reported.
+
+    `before` is called before each turn, outside of what is measured.
+    """
     times: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for turn in range(-warm_up, rounds):
         names = list(contenders) if turn % 2 == 0 else list(contenders)[::-1]
         for name in names:
             gc.collect()
+            before()
             cpu, wall = time.process_time(), time.perf_counter()
             contenders[name]()
             spent = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
