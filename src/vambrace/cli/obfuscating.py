@@ -126,7 +126,7 @@ def restore(
     source: Annotated[Path, typer.Argument()],
     target: Annotated[Path, typer.Argument()],
     *,
-    maps: Maps,
+    place: Annotated[Path, typer.Option("--map", metavar="MAP", help="Its sealed map.", show_default=False)],
     key: Key = None,
     identities: Identities = [],  # noqa: B006
     ask: Ask = False,
@@ -134,7 +134,7 @@ def restore(
     number: Number = None,
     force: Force = False,
 ) -> None:
-    """Lead an obfuscated model back by its map, to the bytes of the original where nothing in it was rounded.
+    """Lead an obfuscated model back by its map: to the original bit for bit, but for passes that have no way back.
 
     SOURCE is what `vambrace obfuscate` wrote, TARGET the file to write.
     """
@@ -143,7 +143,7 @@ def restore(
     there(source)
     _free([target], force=force)
     by = opened_by(identities, ask=ask, environment=environment, number=number)
-    (known,) = _opened(maps[:1], by)
+    (known,) = _opened([place], by)
     undone = undo(_unlocked(source, key), known)
     digest = _write(target, undone.model)
     if undone.kept:

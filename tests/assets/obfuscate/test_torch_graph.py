@@ -317,6 +317,7 @@ def test_refused(call: dict[str, Any], code: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 @pytest.mark.parametrize("kind", [ResNet, Encoder])
 @pytest.mark.parametrize("freezing", [False, True])

@@ -1,0 +1,111 @@
+"""The page about obfuscation: its code runs, and its tables are the code's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+
+import onnx_nets
+from vambrace.assets import obfuscate
+from vambrace.assets.obfuscate.net import Net
+from vambrace.assets.obfuscate.passes import pass_class
+from vambrace.assets.obfuscate.passes.oneway import OneWay
+from vambrace.assets.obfuscate.program_passes import PASSES
+from vambrace.cli.main import main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "assets" / "obfuscation.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def rows() -> list[list[str]]:
+    """The table of passes."""
+    part = TEXT.split("\n## Passes\n")[1].split("\n## ")[0]
+    found = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in part.splitlines() if "|" in line]
+    return [row for row in found[2:] if row[0].startswith("`")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    model = onnx_nets.residual()
+    onnx.save(model, "net.onnx")
+    (array,) = onnx_nets.feeds(model, rows=40).values()
+    np.save("inputs.npy", array)
+    return tmp_path
+
+
+def lines(*, measured: bool) -> Iterator[tuple[str, str]]:
+    """What the page tells to type: parts of Python, and commands one by one; those that measure take long."""
+    for language, code in BLOCKS:
+        if language == "python":
+            yield "python", code
+        else:
+            for line in code.splitlines():
+                if measured or "--data" not in line:
+                    yield "bash", line
+
+
+def played(*, measured: bool) -> dict[str, int]:
+    names: dict[str, Any] = {}
+    codes: dict[str, int] = {}
+    for language, code in lines(measured=measured):
+        if language == "python":
+            exec(compile(code, PAGE.name, "exec"), names)  # our own page
+        else:
+            codes[code] = main(shlex.split(code)[1:])
+    assert names["again"].kept is not None
+    assert names["program"].difference.max_abs == 0
+    return codes
+
+
+def test_code_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert [language for language, _ in BLOCKS].count("python") == 3
+    codes = played(measured=False)
+    assert len(codes) == 10
+    assert set(codes.values()) == {0}
+    said = capsys.readouterr()
+    assert "this is the original" in said.err
+    assert "this is the copy of bob" in said.err
+    assert onnx.load("back.onnx") == Net.load("net.onnx").model()
+
+
+@pytest.mark.slow
+def test_what_is_measured_runs_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codes = played(measured=True)
+    (measured,) = [line for line in codes if "--data" in line]
+    assert codes[measured] in {0, 1}
+    assert "equality" in capsys.readouterr().out
+    assert "not encryption" in Path("report.html").read_text(encoding="utf-8")
+
+
+def test_every_pass_has_its_row() -> None:
+    assert sorted(row[0].strip("`") for row in rows()) == list(obfuscate.pass_names())
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
+def test_a_pass_is_what_its_row_says(row: list[str]) -> None:
+    kind = pass_class(row[0].strip("`"))
+    assert kind.profile == row[1]
+    assert row[4] == ("no" if issubclass(kind, OneWay) else "yes")
+
+
+def test_passes_of_programs_are_named() -> None:
+    part = TEXT.split("\n## Programs of torch.export\n")[1].split("\n## ")[0]
+    named = {name for name in re.findall(r"`(\w+)`", part) if name in obfuscate.pass_names()}
+    assert named == PASSES - {"metadata"}
+
+
+def test_it_is_never_called_encryption() -> None:
+    assert "It is not encryption." in TEXT.split("\n\n")[1]
+    for word in re.findall(r"[^.]*encrypt[^.]*\.", TEXT):
+        assert "not encryption" in word
