@@ -12,7 +12,9 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from vambrace.assets import seal
+from vambrace.assets.seal import folders
 from vambrace.assets.seal.folders import gather
+from vambrace.core import files
 from vambrace.errors import ArtifactRefused, ConfigError
 
 KEY = bytes(range(32))
@@ -91,6 +93,53 @@ def test_a_damaged_folder_leaves_nothing(tmp_path: Path, folder: Path) -> None:
     with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed, pytest.raises(ArtifactRefused, match="E705"):
         extract(sealed, tmp_path / "out")
     assert {each.name for each in tmp_path.iterdir()} == {"plain", "y"}
+
+
+def test_nothing_gets_into_a_folder_that_was_not_sealed(tmp_path: Path, folder: Path) -> None:
+    """Whoever can write beside it, or was killed there under the same process number, has left something."""
+    seal.save(folder, tmp_path / "x.sealed", recipients=[KEY])
+    stale = tmp_path / f".out.{os.getpid()}.tmp"
+    stale.mkdir()
+    (stale / "stale").write_bytes(b"not verified")
+    (tmp_path / "elsewhere").mkdir()
+    (stale / "deep").symlink_to(tmp_path / "elsewhere")
+    with seal.open_sealed(tmp_path / "x.sealed", identity=KEY) as sealed:
+        folders.extract(sealed, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(folder)
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "out").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("many", [0, 200])
+def test_a_folder_is_durable_before_it_appears(
+    many: int, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal.save(folder, tmp_path / "x.sealed", recipients=[KEY])
+    calls: list[str] = []
+
+    class Watching(files.System):
+        def fsync(self, fd: int) -> None:
+            calls.append(Path(f"/proc/self/fd/{fd}").resolve().name)
+            super().fsync(fd)
+
+        def replace(self, source: Path, target: Path) -> None:
+            calls.append("replace")
+            super().replace(source, target)
+
+    monkeypatch.setattr(folders, "_MANY", many)
+    monkeypatch.setattr(files, "system", Watching())
+    monkeypatch.setattr(os, "sync", lambda: calls.append("sync"))
+    with seal.open_sealed(tmp_path / "x.sealed", identity=KEY) as sealed:
+        folders.extract(sealed, tmp_path / "out")
+    before = calls[: calls.index("replace")]
+    assert set(before) >= ({"a.txt", "empty", "big", "zz", "deep", "er"} if many else {"sync"})
+
+
+def test_a_manifest_that_no_reader_takes_is_not_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "_MOST_MANIFEST", 100)
+    with pytest.raises(ConfigError, match="E762: a folder whose 4 paths"):
+        gather(folder)
 
 
 def test_links_devices_and_odd_names_are_refused_by_name(tmp_path: Path, folder: Path) -> None:

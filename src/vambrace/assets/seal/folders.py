@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import os
 import re
+import secrets
 import shutil
 import stat
 from pathlib import Path
@@ -17,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from vambrace.assets.seal.description import canonical_object
 from vambrace.assets.seal.source import unreadable
-from vambrace.core import canonical
-from vambrace.core.files import Draft, make_folder, publish
-from vambrace.errors import ArtifactRefused, ConfigError
+from vambrace.core import canonical, files
+from vambrace.core.files import make_folder, publish, unwritable
+from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ __all__ = ["Gathered", "Member", "extract", "gather", "read_manifest"]
 _ALIGNED: Final = 64
 _MOST_MANIFEST: Final = 64 * 2**20
 _PIECE: Final = 2**20
+_MANY: Final = 200  # files
 # Control characters, and what is a separator on some system or other.
 _UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
 
@@ -93,6 +95,8 @@ def gather(folder: Path) -> Gathered:
         raise _unsealable(fault)
     listed = [{"path": path, "size": size} for path, size in sizes.items()]
     text = canonical.dumps({"files": listed})
+    if len(text) > _MOST_MANIFEST:
+        raise _unsealable(f"a folder whose {len(sizes)} paths take {len(text)} bytes, more than {_MOST_MANIFEST}")
     manifest = len(text).to_bytes(8, "little") + text
     members = _placed(sizes, len(manifest))
     end = members[-1].begin + members[-1].size if members else len(manifest)
@@ -118,10 +122,10 @@ def read_manifest(sealed: Sealed) -> dict[str, Member]:
         raise _malformed(f"a manifest of {length} bytes in a content of {sealed.size}")
     data = canonical_object(sealed.read(8, 8 + length))
     sizes: dict[str, int] = {}
-    files = cast("list[Any]", data["files"]) if data is not None and set(data) == {"files"} else None
-    if not isinstance(files, list):
+    listed = cast("list[Any]", data["files"]) if data is not None and set(data) == {"files"} else None
+    if not isinstance(listed, list):
         raise _malformed("a manifest that is no list of files")
-    for each in files:
+    for each in listed:
         entry = cast("dict[str, object]", each) if isinstance(each, dict) else {}
         path, size = entry.get("path"), entry.get("size")
         if set(entry) != {"path", "size"} or not isinstance(path, str) or type(size) is not int or size < 0:
@@ -145,7 +149,7 @@ def extract(sealed: Sealed, target: Path, *, threads: int = 1) -> tuple[Member, 
 
     Args:
         sealed: the open file.
-        target: a folder that is not there yet, or is empty.
+        target: a folder that is not there yet, or is empty; its owner alone can enter it.
         threads: how many decrypt.
 
     Raises:
@@ -157,30 +161,48 @@ def extract(sealed: Sealed, target: Path, *, threads: int = 1) -> tuple[Member, 
     if os.path.lexists(target) and not (target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
         raise _taken(target)
     make_folder(target.parent)
-    prepared = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    make_folder(prepared)
+    # Nobody else has been in it, and nobody else gets in: what it holds is what was verified.
+    prepared = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
+        prepared.mkdir(mode=0o700)
         for member in members:
             place = prepared / member.path
-            make_folder(place.parent)
-            draft = Draft(place, mode=0o600)
-            try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb", buffering=0) as stream:  # noqa: PTH123  opened with its permissions
                 for begin in range(member.begin, member.begin + member.size, threads * _PIECE):
-                    part = bytearray(min(threads * _PIECE, member.begin + member.size - begin))
+                    part = memoryview(bytearray(min(threads * _PIECE, member.begin + member.size - begin)))
                     sealed.read_into(begin, part, threads=threads)
-                    draft.write(part)
-                draft.commit()
-            except BaseException:
-                draft.discard()
-                raise
+                    while part:
+                        part = part[files.system.write(stream.fileno(), part) :]
         # Padding, gaps and whatever else no file holds: nothing appears before all of it was verified.
         sealed.verify(threads=threads)
+        _settle(prepared, members)
         publish(prepared, target)
     except FileExistsError:
         raise _taken(target) from None
+    except ResourceError:
+        raise
+    except OSError as error:
+        raise unwritable(target, error) from error
     finally:
         shutil.rmtree(prepared, ignore_errors=True)
     return members
+
+
+def _settle(folder: Path, members: Sequence[Member]) -> None:
+    """Make what was written below `folder` durable."""
+    if len(members) > _MANY:
+        os.sync()  # one by one, ten thousand small files take minutes
+        return
+    written = {folder / member.path for member in members}
+    above = {parent for path in written for parent in path.parents if parent.is_relative_to(folder)}
+    for path in sorted(written | above):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            files.system.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def _walk(folder: Path, below: str) -> Iterator[tuple[str, int]]:
