@@ -87,6 +87,7 @@ class Canvas:
         self._flat = flat
         self._net = Net(model, "the program", foreign=True)
         self.graph = self._net.graph
+        self.graph.extra.name = "drawing"
         self._names: dict[fx.Node, str] = {}
         self._turned: set[str] = set()
         self._targets: dict[str, str] = {}
@@ -158,6 +159,13 @@ class Canvas:
         """A constant that the program has in its arguments."""
         name = self.inner()
         self.graph.initialisers[name] = np.array(values, dtype=dtype)
+        return name
+
+    def outside(self, sizes: Sequence[Any]) -> str:
+        """A value that is made by something unknown, such as a mask by position."""
+        name = self.inner()
+        stated = [size if isinstance(size, int) else str(size) for size in sizes]
+        self.graph.inputs.append(onnx_package().helper.make_tensor_value_info(name, 1, stated))
         return name
 
     def turned(self, node: fx.Node) -> str | None:

@@ -66,6 +66,8 @@ def _unary(op: str, *, exact: bool = False) -> Rule:
 
 
 def _settings(op: str, given: Given) -> dict[str, Any]:
+    if op == "HardSigmoid":
+        return {"alpha": 1 / 6}
     if op == "LeakyRelu":
         return {"alpha": float(given["negative_slope"])}
     return {"axis": int(given["dim"])} if op in {"Softmax", "LogSoftmax"} else {}
@@ -77,6 +79,8 @@ def _dropout(canvas: Canvas, node: fx.Node, given: Given) -> bool:
 
 def _clip(canvas: Canvas, node: fx.Node, given: Given) -> bool:
     low, high = given.get("min_val", given.get("min")), given.get("max_val", given.get("max"))
+    if len(given) == 1:
+        low, high = 0.0, 6.0  # relu6
     if not canvas.known(given["self"]) or any(isinstance(each, torch.fx.Node) for each in (low, high)):
         return False
     dtype = dtype_of(node)
@@ -261,6 +265,9 @@ def _attention(canvas: Canvas, node: fx.Node, given: Given) -> bool:
     scores = canvas.emit("MatMul", [canvas.name(query), turned], canvas.inner())
     scale = given["scale"] or 1.0 / math.sqrt(query.meta["val"].shape[-1])
     scores = canvas.emit("Mul", [scores, canvas.constant(scale, dtype_of(node))], canvas.inner())
+    if given["is_causal"]:
+        sizes = [query.meta["val"].shape[-2], key.meta["val"].shape[-2]]
+        scores = canvas.emit("Add", [scores, canvas.outside(sizes)], canvas.inner())
     if mask is not None:
         scores = canvas.emit("Add", [scores, canvas.name(mask)], canvas.inner())
     shares = canvas.emit("Softmax", [scores], canvas.inner(), axis=-1)
@@ -280,7 +287,7 @@ _RULES: dict[str, Rule] = {
     **LAYOUT,
     **{name: _unary(op) for name, op in _ROUNDED.items()},
     **{name: _unary(op, exact=True) for name, op in _BITWISE.items()},
-    **dict.fromkeys(("clamp", "hardtanh"), _clip),
+    **dict.fromkeys(("clamp", "hardtanh", "relu6"), _clip),
     **{"add": _binary("Add"), "sub": _binary("Sub"), "mul": _binary("Mul"), "div": _binary("Div")},
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), _conv),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv),
