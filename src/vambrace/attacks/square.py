@@ -11,6 +11,10 @@ that no query is spent on a point that is known. l2 and l1: the window gets anot
 paid for by what lies in a second window, which is given up. Every sample draws windows and sides of its own, and
 windows lie anywhere, also at the last row and column, which the authors' code never reaches.
 
+Where few samples are left and the model does not count queries, several proposals of a sample go along in one forward.
+They are read in order up to the first that is better, so that what is found, and the number of queries, is as if they
+had been asked one by one (`vambrace.search.ahead`).
+
 Inputs that are no images are lines of features, and windows runs of them. When not: where gradients are to be had,
 they find more for less; what Square adds is that it cannot be misled by them.
 
@@ -84,6 +88,7 @@ class WindowSearch(Plain):
     """
 
     gradient: ClassVar[bool] = False
+    ahead: ClassVar[bool] = True
 
     ball: Ball
     steps: int
@@ -109,33 +114,48 @@ class WindowSearch(Plain):
         if origin.start is not None:
             point = torch.where(spread(restart == 0, point), origin.start, point)
         here = self.ball.project(anchor, point.reshape(_flat(point)))
+        time, width = restart * self.steps, (2 if self.norm == "linf" else 3) + here.shape[1]
         return {
             "point": here.view(point.shape).clone(),
             "here": here,
             "margin": torch.full(restart.shape, float("-inf"), dtype=torch.float64, device=point.device),
-            "time": restart * self.steps,
-            "drawn": restart.new_zeros((len(restart), _BLOCK, (2 if self.norm == "linf" else 3) + here.shape[1])),
+            "time": time,
+            "drawn": time.new_zeros((len(time), _BLOCK if time.device.type == "cpu" else 0, width)),
+            "since": time - _BLOCK,
         }
 
     def slope(self, anchor: Tensors, state: Tensors, logits: Tensor, goal: Goal) -> Tensor:
         raise NotImplementedError("random search takes no gradients")
 
     def step(self, anchor: Tensors, state: Tensors, answer: Answer) -> dict[str, Tensor]:
-        """Keep the point just evaluated if it is better, and propose the next one."""
+        """Keep the point just evaluated if it is better, and propose what comes next."""
         point, here = state["point"], state["here"]
         margin = answer.goal.margin(answer.logits)
         better = margin > state["margin"]
         assign(here, better, point.view(here.shape))
-        return {
+        found = self._proposed(anchor, state, answer.rng, tuple(point.shape[1:]), answer.ahead)
+        after = {
             **state,
-            "point": self._proposed(anchor, state, answer.rng, tuple(point.shape[1:])).view(point.shape),
+            "point": found.view(point.shape) if answer.ahead == 1 else point,
             "margin": torch.where(better, margin, state["margin"]),
             "time": state["time"].add_(1),
         }
+        if answer.ahead > 1:
+            after["ahead"] = found.view(len(point), answer.ahead, *point.shape[1:])
+            after["point"] = after["ahead"][:, 0]
+        return after
 
-    def _proposed(self, anchor: Tensors, state: Tensors, rng: Streams, shape: tuple[int, ...]) -> Tensor:
-        """The points, as flat channels, with one more window each."""
-        drawn, width = self._drawn(anchor, state, rng, shape), frame(shape)[2]
+    def unmoved(self, state: Tensors, margin: Tensor) -> Tensor:
+        """Those that are no better than the best point's."""
+        return margin <= state["margin"].unsqueeze(1)
+
+    def passed(self, state: Tensors, count: Tensor) -> dict[str, Tensor]:
+        """Only the number of proposals is another one."""
+        return {**state, "time": state["time"].add_(count)}
+
+    def _proposed(self, anchor: Tensors, state: Tensors, rng: Streams, shape: tuple[int, ...], count: int) -> Tensor:
+        """The points, as flat channels (m * count, c, l), with one window more: that of each of the next proposals."""
+        drawn, width = self._drawn(anchor, state, rng, shape, count).flatten(0, 1), frame(shape)[2]
         here, low, high, side = state["here"], anchor["low"], anchor["high"], drawn[:, 0]
         if self.norm == "linf":
             return put_ends(here, low, high, first=drawn[:, 1:2], side=side, upper=drawn[:, 2:] > 0, width=width)
@@ -152,20 +172,27 @@ class WindowSearch(Plain):
             power=1 if self.norm == "l1" else 2,
         )
 
-    def _drawn(self, anchor: Tensors, state: Tensors, rng: Streams, shape: tuple[int, ...]) -> Tensor:
-        """Windows and colours of the next proposals, int64 (m, p), as `_windows` draws them."""
-        ids, time = anchor["ids"], state["time"]
-        if time.device.type != "cpu":
-            return self._windows(rng, ids, time, shape)
-        drawn, times = state["drawn"], set(cast("list[int]", time.tolist()))
-        if any(each % self.steps % _BLOCK == 0 for each in times):
-            due = (time % self.steps % _BLOCK == 0).nonzero().squeeze(1)
-            ahead = (time[due].unsqueeze(1) + torch.arange(_BLOCK)).flatten()
-            fresh = self._windows(rng, ids[due].repeat_interleave(_BLOCK), ahead, shape)
-            drawn[due] = fresh.view(len(due), _BLOCK, -1)
-        if len(times) == 1:  # in step, as samples are that began together
-            return drawn[:, times.pop() % self.steps % _BLOCK]
-        return drawn[torch.arange(len(time)), time % self.steps % _BLOCK]
+    def _drawn(self, anchor: Tensors, state: Tensors, rng: Streams, shape: tuple[int, ...], count: int) -> Tensor:
+        """Windows and colours of the next proposals, int64 (m, count, p), as `_windows` draws them."""
+        ids, time, drawn, since = anchor["ids"], state["time"], state["drawn"], state["since"]
+        block = drawn.shape[1]
+        if count > block:
+            return self._draw(rng, ids, time, shape, count)
+        place = time - since
+        places = set(cast("list[int]", place.tolist()))
+        if max(places) + count > block:  # all at once: a draw has its price, for however few
+            drawn.copy_(self._draw(rng, ids, time, shape, block))
+            since.copy_(time)
+            return drawn[:, :count]
+        if len(places) == 1:  # in step, as samples are that began together
+            first = places.pop()
+            return drawn[:, first : first + count]
+        return drawn[_line(len(time)).unsqueeze(1), place.unsqueeze(1) + _line(count)]
+
+    def _draw(self, rng: Streams, ids: Tensor, time: Tensor, shape: tuple[int, ...], count: int) -> Tensor:
+        """`_windows` of proposals number `time` and those after it, (m, count, p)."""
+        times = time.unsqueeze(1) + torch.arange(count, device=time.device)
+        return self._windows(rng, ids.repeat_interleave(count), times.flatten(), shape).view(len(ids), count, -1)
 
     def _windows(self, rng: Streams, ids: Tensor, time: Tensor, shape: tuple[int, ...]) -> Tensor:
         """What is drawn for proposals number `time`, counted through all restarts: functions of id and time.
@@ -236,7 +263,7 @@ class Square(FixedRadius):
         require_option(0 < self.share <= 1, "share", self.share, "a share, more than 0, at most 1")
 
     def rule(self) -> WindowSearch:
-        """One proposal a step."""
+        """One proposal a query."""
         return WindowSearch(
             ball=Ball(norm=self.norm, eps=self.eps),
             steps=self.queries // self.restarts - 1 if self.eps else 0,
@@ -249,6 +276,11 @@ def _flat(like: Tensor) -> tuple[int, int, int]:
     """The form of samples (m, ...) as flat channels."""
     channels, height, width = frame(tuple(like.shape[1:]))
     return (len(like), channels, height * width)
+
+
+@functools.lru_cache(maxsize=64)
+def _line(count: int) -> Tensor:
+    return torch.arange(count)
 
 
 @functools.lru_cache(maxsize=32)

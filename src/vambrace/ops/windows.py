@@ -3,7 +3,8 @@
 Samples are seen as channels of height and width: an image as it is, any other sample as a line, of height 1; here they
 come as flat channels (n, c, height * width). A window is a rectangle over all channels, told by the place of its first
 element in a flat channel and by its side: height and width, on a line the width alone; of side 0 it is empty. So every
-sample has a window of its own. On CPU only what lies inside is touched; elsewhere masks are compared.
+sample has a window of its own, or several, each of which gives another point. On CPU only what lies inside is touched;
+elsewhere masks are compared.
 
     >>> import torch
     >>> frame((3, 28, 28)), frame((20,)), frame((6, 50))
@@ -60,14 +61,18 @@ def put_ends(
         points: left as they are.
         low: smallest values, like `points`.
         high: largest values, like `points`.
-        first: int64 (n, 1), the windows' first places; they lie inside the image.
-        side: int64 (n,), their sides.
-        upper: bool (n, c), whether it is the upper end.
+        first: int64 (n * k, 1), the windows' first places, k in a row for each sample; they lie inside the image.
+        side: int64 (n * k,), their sides.
+        upper: bool (n * k, c), whether it is the upper end.
         width: of the images.
+
+    Returns:
+        (n * k, c, l), a point for each window.
     """
     if _on_host(points):
         work = functools.partial(_ends_written, width=width)
-        return _by_side(work, side, (points, low, high, first, upper))
+        return _by_side(work, side, (points, low, high), (first, upper))
+    points, low, high = (_for_each(side, given) for given in (points, low, high))
     inside, wanted = _mask(first[:, 0], side, points.shape[2] // width, width), upper.unsqueeze(2)
     values = torch.where(inside, torch.where(wanted, high, low), points)
     idle = (values == points).all(dim=(1, 2), keepdim=True)
@@ -98,17 +103,22 @@ def move_bumps(
         centre: of the ball, like `points`.
         low: smallest values, like `points`.
         high: largest values, like `points`.
-        first: int64 (n, 2), first places of the window that gets the bump and of that which is given up.
-        side: int64 (n,), of both windows.
-        kinds: int64 (n, c), of the bumps: 1 where the hill comes first, plus 2 where hill and valley lie one above the
-            other, as those of all channels of a sample do or none.
+        first: int64 (n * k, 2), first places of the window that gets the bump and of that which is given up; k pairs in
+            a row for each sample.
+        side: int64 (n * k,), of both windows.
+        kinds: int64 (n * k, c), of the bumps: 1 where the hill comes first, plus 2 where hill and valley lie one above
+            the other, as those of all channels of a sample do or none.
         width: of the images.
         eps: radius.
         power: 1 for l1, 2 for l2.
+
+    Returns:
+        (n * k, c, l), a point for each pair of windows.
     """
     if _on_host(points):
         work = functools.partial(_bumps_written, width=width, eps=eps, power=power)
-        return _by_side(work, side, (points, centre, low, high, first, kinds))
+        return _by_side(work, side, (points, centre, low, high), (first, kinds))
+    points, centre, low, high = (_for_each(side, given) for given in (points, centre, low, high))
     change, height = points - centre, points.shape[2] // width
     gains, gives = (_mask(each, side, height, width) for each in first.unbind(dim=1))
     hill = bump(first[:, 0], side, kinds[:, 0] >= 2, height=height, width=width, power=power, dtype=change.dtype)
@@ -155,20 +165,31 @@ def _on_host(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def _by_side(work: Callable[..., Tensor], side: Tensor, given: tuple[Tensor, ...]) -> Tensor:
-    """What `work` makes of a side and the tensors `given` (n, ...), each side's samples by themselves.
+def _for_each(windows: Tensor, samples: Tensor) -> Tensor:
+    """Samples (n, ...) once for each of their windows (n * k, ...): themselves, or copies where there are several."""
+    if len(windows) == len(samples):
+        return samples
+    return samples.repeat_interleave(len(windows) // len(samples), dim=0)
 
-    So every sample costs what its own window asks for, however large those of others are. The first of the tensors are
-    the points, which an empty window leaves as they are.
+
+def _by_side(
+    work: Callable[..., Tensor], side: Tensor, samples: tuple[Tensor, ...], windows: tuple[Tensor, ...]
+) -> Tensor:
+    """What `work` makes of a side and the tensors of samples (n, ...) and windows (n * k, ...), each side by itself.
+
+    So every window costs what it asks for, however large the others are. The first of the samples' tensors are the
+    points, which an empty window leaves as they are.
     """
     sides = sorted(set(cast("list[int]", side.tolist())))
     if len(sides) == 1 and sides[0]:
-        return work(sides[0], *given)
-    found = given[0].clone()
+        return work(sides[0], *samples, *windows)
+    count = len(side) // max(1, len(samples[0]))
+    found = samples[0].repeat_interleave(count, dim=0)
     for each in sides:
         if each:
             rows = (side == each).nonzero().squeeze(1)
-            found[rows] = work(each, *(tensor[rows] for tensor in given))
+            given = (*(tensor[rows // count] for tensor in samples), *(tensor[rows] for tensor in windows))
+            found[rows] = work(each, *given)
     return found
 
 
@@ -177,9 +198,19 @@ def _ends_written(
 ) -> Tensor:
     """`put_ends` for windows of one side."""
     places, wanted = _places_of(first, side, points, width), upper.unsqueeze(2)
-    least, most = low.gather(2, places), high.gather(2, places)
+    points = _for_each(first, points)
+    least, most = (_at(each, places) for each in (low, high))
     idle = (torch.where(wanted, most, least) == points.gather(2, places)).all(dim=(1, 2), keepdim=True)
     return points.scatter(2, places, torch.where(wanted ^ idle, most, least))
+
+
+def _at(samples: Tensor, places: Tensor) -> Tensor:
+    """What lies at places (n * k, c, e) of samples (n, c, l), k in a row for each."""
+    rows, channels, length = samples.shape
+    if len(places) == rows:
+        return samples.gather(2, places)
+    wide = samples.unsqueeze(1).expand(rows, len(places) // rows, channels, length)
+    return wide.gather(3, places.view(*wide.shape[:3], -1)).view(places.shape)
 
 
 def _bumps_written(
@@ -196,22 +227,27 @@ def _bumps_written(
     power: int,
 ) -> Tensor:
     """`move_bumps` for windows of one side."""
-    change, places = points - centre, _places_of(first, side, points, width)
+    count, places = len(first) // len(points), _places_of(first, side, points, width)
     gains = places[:, :, : places.shape[2] // 2]
-    before = None if points.shape[1] == 1 else _powers(change, power)
+    change = points - centre
+    before = None if points.shape[1] == 1 else _for_each(first, _powers(change, power))
+    change = _for_each(first, change)
     old = change.gather(2, gains)
     change.scatter_(2, places, 0.0)
     hills = _hills(side, 1 if points.shape[2] == width else side, power, points.dtype)[kinds]
     new = _stretched(hills, old, _room(before, _powers(change, power), eps, power), eps, power)
-    change.scatter_(2, gains, new).add_(centre)
-    return torch.clamp(change, low, high, out=change)
+    moved = change.scatter_(2, gains, new)
+    if count > 1:  # one centre and one box for all points of a sample
+        moved = moved.view(-1, count, *moved.shape[1:])
+        centre, low, high = (each.unsqueeze(1) for each in (centre, low, high))
+    return torch.clamp(moved.add_(centre), low, high, out=moved).view(change.shape)
 
 
 def _places_of(first: Tensor, side: int, like: Tensor, width: int) -> Tensor:
-    """The places of k windows a sample, one behind the other, for `first` (n, k): int64 (n, c, k * elements)."""
-    rows, channels, length = like.shape
+    """The places of k windows a row, one behind the other, for `first` (n, k): int64 (n, c, k * elements)."""
+    channels, length = like.shape[1:]
     places = first.unsqueeze(2) + _square(side, 1 if length == width else side, width)
-    return places.view(rows, 1, -1).expand(-1, channels, -1)
+    return places.view(len(first), 1, -1).expand(-1, channels, -1)
 
 
 @functools.lru_cache(maxsize=64)

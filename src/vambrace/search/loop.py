@@ -24,11 +24,12 @@ from vambrace.ops.grid import fitted
 from vambrace.ops.norms import lengths
 from vambrace.ops.projections import tighten
 from vambrace.ops.rows import spread
+from vambrace.search.ahead import Ahead
+from vambrace.search.entry import Entry
 from vambrace.search.judge import Oracle, Verdicts, judge, pushes
 from vambrace.search.layout import choose_format
 from vambrace.search.pace import bucket, choose_pace
-from vambrace.search.rule import Origin
-from vambrace.search.slots import BROKEN, CLAIMED, ENDED, LIVE, VACANT, Slots
+from vambrace.search.slots import BROKEN, CLAIMED, ENDED, LIVE, VACANT
 from vambrace.search.tally import Tally
 from vambrace.search.views import Views
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from vambrace.core.progress import Progress
     from vambrace.search.outcome import Attacked
     from vambrace.search.problem import Problem
-    from vambrace.search.rule import Keeps, Rule, Tensors
+    from vambrace.search.rule import Answer, Keeps, Rule, Tensors
 
 __all__ = ["search"]
 
@@ -94,11 +95,15 @@ class _Search:
         self._views = Views(self._oracle, rule, problem.rng, watching=self._watching)
         if rule.gradient:
             choose_format(self._oracle, problem.inputs, self._next)
-        self.slots = self._filled(torch.arange(self._next, device=self._device))
+        # Points that are asked about ahead are idle rows when the search has moved: not for models that count.
+        able = rule.ahead and not rule.gradient and self._pace.padded
+        self._ahead = Ahead(self._oracle, rule, problem.batch_size) if able else None
+        self._entry = Entry(problem, rule, self._oracle, keeping=self._keeps != "last")
+        self.slots = self._entry.slots(torch.arange(self._next, device=self._device))
         self._goal = problem.goal.take(self.slots.index)
         # Where a goal is about the predicted class alone, the class shows sooner than the margin that nothing is won.
         self._labelled = type(problem.goal).margin in (Untargeted.margin, Targeted.margin)
-        self._lag = 0  # steps of all live rows that `slots.step` does not hold yet
+        self._lag: int = 0  # steps of all live rows that `slots.step` does not hold yet
         # A search of thousands of forwards that carry no gradient makes up for the price of a new shape on CPU.
         self._bucketed = self._pace.padded and (rule.gradient or not self._watching)
         self._idle = 0  # how often rows that wait to be settled went along
@@ -124,15 +129,22 @@ class _Search:
 
     def _advance(self) -> bool:
         """Evaluate every row once and step those that go on; True where the host saw that nothing else happened."""
-        slots, rule = self.slots, self._rule
+        slots, rule, ahead = self.slots, self._rule, self._ahead
         stepping = self._left > 0
         joined = stepping and rule.gradient and rule.sighted  # the forward that judges also gives a gradient
-        with torch.set_grad_enabled(joined):
-            point = slots.state["point"].detach().requires_grad_(joined)
-            logits = self._oracle.logits(point, pads=self._pads)
+        if ahead is None:
+            with torch.set_grad_enabled(joined):
+                point = slots.state["point"].detach().requires_grad_(joined)
+                logits = self._oracle.logits(point, pads=self._pads)
+        else:
+            self._soon -= ahead.reach
+            free = self._watching and not self._waiting and self._soon > 0
+            logits = ahead.logits(slots, self._goal, self._pads, None if free else self._lag)
+            point = slots.state["point"]
         known = logits.detach()
         plain = self._keeps == "last" and "over" not in slots.state
-        calm = self._watching and self._soon > 0 and plain and self._is_calm(known)
+        calm = self._watching and self._soon > 0 and plain
+        calm = calm and ((ahead is not None and ahead.calm) or self._is_calm(known))
         if calm:
             moving, still = self._open, self._still
             self._lag += 1
@@ -145,11 +157,20 @@ class _Search:
         if not stepping or (still is not None and still.numel() == len(slots)):
             return False
         answer = self._views.answer(slots, self._goal, logits, point, moving, self._pads)
-        slots.hold(moving, still, lambda: rule.step(slots.anchor, slots.state, answer))
+        if ahead is not None and (wanted := min(ahead.wanted(len(slots)), self._left + 1)) > 1:
+            answer = replace(answer, ahead=wanted)
+        slots.hold(moving, still, lambda: self._stepped(answer))
         if not calm:
             slots.step += moving
             slots.retry &= ~moving
         return calm
+
+    def _stepped(self, answer: Answer) -> Tensors:
+        """The state that the rule goes on to; the points that it sees ahead lie with those who ask about them."""
+        state = dict(self._rule.step(self.slots.anchor, self.slots.state, answer))
+        if self._ahead is not None:
+            self._ahead.points = state.pop("ahead", None)
+        return state
 
     def _is_calm(self, logits: Tensor) -> bool:
         """Whether no row that searches can have won or broken; cheap, for it is asked at every step."""
@@ -217,6 +238,8 @@ class _Search:
         if live and (not pending or (ready < share * len(status) and self._idle < self._pace.patience)):
             return 0
         self._idle = 0
+        if self._ahead is not None:
+            self._ahead.points = None  # rows are about to move
         done = self._confirm(self._rows(status, CLAIMED)) + self._end(self._rows(status, ENDED))
         # Verification can meet logits that are not finite, so the broken rows are asked for after it.
         broken = self._rows(self._look(), BROKEN)
@@ -313,7 +336,7 @@ class _Search:
             slots.retry[rows] = False
             slots.status[rows] = LIVE
             anchor, before = slots.taken(rows)
-            fresh = rule.start(self._origin(slots.index[rows]), anchor, slots.restart[rows], before)
+            fresh = rule.start(self._entry.origin(slots.index[rows]), anchor, slots.restart[rows], before)
             for name, tensor in slots.state.items():
                 tensor[rows] = fresh[name]
         crowned = over[:0]
@@ -360,7 +383,7 @@ class _Search:
             free = free[:waiting]
             index = torch.arange(self._next, self._next + len(free), device=self._device)
             self._next += len(free)
-            slots.put(free, self._filled(index))
+            slots.put(free, self._entry.slots(index))
         if self._next == len(self._problem.inputs):
             kept = self._rows(self._look(), LIVE)
             size = bucket(len(kept), len(slots)) if self._bucketed else len(kept)
@@ -369,32 +392,3 @@ class _Search:
                 slots.shrink(torch.cat((kept, kept[-1:].expand(self._pads))))
                 slots.status[len(kept) :] = VACANT
         self._goal = self._problem.goal.take(slots.index)
-
-    def _filled(self, index: Tensor) -> Slots:
-        """Rows that hold the samples at `index` at their first start."""
-        origin = self._origin(index)
-        if self._rule.clean:
-            origin = replace(origin, logits=self._oracle.logits(origin.inputs).detach())
-        anchor = self._laid(self._rule.anchor(origin))
-        state = self._laid(self._rule.start(origin, anchor, torch.zeros_like(index), None))
-        return Slots(index=index, anchor=anchor, state=state, keeping=self._keeps != "last")
-
-    def _laid(self, tensors: Tensors) -> dict[str, Tensor]:
-        """Tensors of the shape of images in the memory format that the model computes in."""
-        form = self._oracle.memory_format
-        return {
-            name: tensor.contiguous(memory_format=form) if tensor.dim() == self._problem.inputs.dim() else tensor
-            for name, tensor in tensors.items()
-        }
-
-    def _origin(self, index: Tensor) -> Origin:
-        problem = self._problem
-        return Origin(
-            inputs=problem.inputs[index],
-            ids=problem.ids[index],
-            start=None if problem.start is None else problem.start[index],
-            bounds=problem.model.bounds,
-            rng=problem.rng,
-            goal=problem.goal.take(index),
-            logits=None,
-        )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Pace", "bucket", "choose_pace"]
 
 _LOOK_EVERY = 8
-_CONFIRM_ROWS = 16
+_CONFIRM_ROWS, _EAGER_CONFIRM_ROWS = 16, 4
 _PENDING_SHARE = 0.125
 _VACANT_SHARE = 0.25
 _PATIENCE = 256
@@ -45,7 +45,8 @@ def choose_pace(model: Model, device_type: str, batch_size: int, *, gradient: bo
     """The pace for a model: one that counts queries is never asked an idle or padding row.
 
     A search of thousands of forwards without gradients is not asked idle rows on CPU either: there are few settlements
-    for so many steps, and each row that waits for one would be carried through hundreds of them.
+    for so many steps, and each row that waits for one would be carried through hundreds of them. Its claims come one by
+    one then, and are verified in a smaller shape.
     """
     if model.access < Access.GRADIENTS:
         return Pace(
@@ -54,7 +55,7 @@ def choose_pace(model: Model, device_type: str, batch_size: int, *, gradient: bo
     eager = device_type == "cpu" and not gradient
     return Pace(
         look_every=1 if device_type == "cpu" else _LOOK_EVERY,
-        confirm_rows=min(_CONFIRM_ROWS, batch_size),
+        confirm_rows=min(_EAGER_CONFIRM_ROWS if eager else _CONFIRM_ROWS, batch_size),
         pending_share=0.0 if eager else _PENDING_SHARE,
         vacant_share=0.0 if eager else _VACANT_SHARE,
         padded=True,

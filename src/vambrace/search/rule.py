@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -61,6 +63,7 @@ class Answer:
             rule has s `slopes`; None for rules without.
         others: (m, ...), the sum of the gradients of all other views; None where there are none.
         rng: the stream of this search.
+        ahead: how many points are wanted, the next one among them; more than 1 only from rules that look `ahead`.
     """
 
     logits: Tensor
@@ -68,6 +71,7 @@ class Answer:
     gradient: Tensor | None
     others: Tensor | None
     rng: Streams
+    ahead: int = 1
 
     @property
     def slope(self) -> Tensor:
@@ -93,6 +97,9 @@ class Rule(Protocol):
 
     gradient: ClassVar[bool]
     """Whether `step` needs gradients; without, the model is only asked forward."""
+    ahead: ClassVar[bool]
+    """Whether the search stands still until an answer matters, so that the loop may ask about later points before
+    those in front of them are answered: see `step`, `unmoved`, `passed`. Only rules without gradients."""
 
     @property
     def clean(self) -> bool:
@@ -181,7 +188,18 @@ class Rule(Protocol):
 
         May overwrite tensors of `state` and return them; must neither overwrite nor return those of `anchor`, nor
         gradients, which can belong to the model. Inside eps and bounds up to rounding: the loop tightens the rest.
+
+        Where `answer.ahead` is more than 1, "ahead" (m, answer.ahead, ...) comes with the state: the next point, and
+        those that follow as long as no answer moves the search.
         """
+        ...
+
+    def unmoved(self, state: Tensors, margin: Tensor) -> Tensor:
+        """Which margins (m, k), of k points ahead of each sample, would leave the search where it is: bool (m, k)."""
+        ...
+
+    def passed(self, state: Tensors, count: Tensor) -> Tensors:
+        """The state `count` points on, int64 (m,), whose answers left the search where it is; the loop puts "point"."""
         ...
 
 
@@ -191,6 +209,7 @@ class Plain:
     __slots__ = ()
 
     gradient: ClassVar[bool] = True
+    ahead: ClassVar[bool] = False
 
     @property
     def clean(self) -> bool:
@@ -236,3 +255,13 @@ class Plain:
         """The point itself."""
         del anchor, state, view, rng
         return point
+
+    def unmoved(self, state: Tensors, margin: Tensor) -> Tensor:
+        """None: every answer may matter."""
+        del state
+        return torch.zeros_like(margin, dtype=torch.bool)
+
+    def passed(self, state: Tensors, count: Tensor) -> Tensors:
+        """Nothing that counts points."""
+        del count
+        return state
