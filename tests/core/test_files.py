@@ -127,6 +127,37 @@ def test_create_file_fails_whole_and_overwrites_nothing(
     assert path.read_bytes() == b"new"
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_a_draft_that_resembles_another(given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the umask takes; and no group gets what another one had."""
+    asked: list[tuple[int, int]] = []
+
+    def chown(fd: int, user: int, group: int) -> None:
+        asked.append((user, group))
+        if not given:
+            raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", chown)
+    other, path = tmp_path / "other", tmp_path / "new"
+    other.write_bytes(b"")
+    other.chmod(0o664)
+    with other.open() as stream:
+        number = stream.fileno()
+        found = os.fstat(number)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fstat", lambda fd: found if fd == number else _owned_by(fd, 12345))
+            draft = files.Draft(path, like=number)
+        draft.commit()
+    assert asked == [(found.st_uid, -1), (-1, found.st_gid)]
+    assert path.stat().st_mode & 0o777 == (0o664 if given else 0o604)
+
+
+def _owned_by(fd: int, who: int) -> os.stat_result:
+    found = list(os.stat(fd))
+    found[4] = found[5] = who
+    return os.stat_result(found)
+
+
 @pytest.mark.parametrize("half", [False, True])
 def test_a_draft_is_whole_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bool) -> None:
     path = tmp_path / "a.sealed"

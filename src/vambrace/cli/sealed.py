@@ -42,7 +42,7 @@ def inspect(
     by = opened_by(identities, ask=ask, environment=environment, number=number, needed=False)
     found = _inside(path, by) if by else _outside(path)
     if as_json:
-        tell(json.dumps(found, indent=2, ensure_ascii=False))
+        tell(json.dumps(found, indent=2))
         return
     for key, value in found.items():
         if key == "recipients":

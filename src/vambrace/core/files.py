@@ -16,6 +16,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from typing import TYPE_CHECKING
 
 from vambrace.errors import ResourceError
@@ -235,13 +236,17 @@ class Draft:
     Args:
         path: where it will be, replacing what is there.
         mode: permissions, from its first moment on; the process's umask takes from them.
+        like: descriptor of a file whose owner and permissions it gets instead, as far as the system lets us.
     """
 
-    def __init__(self, path: Path, *, mode: int = 0o644) -> None:
+    def __init__(self, path: Path, *, mode: int = 0o644, like: int | None = None) -> None:
         self.path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         with _explained(path):
-            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            first = mode if like is None else 0o600
+            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, first)
+        if like is not None:
+            _resemble(self._fd, os.fstat(like))
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append `data`, all of it; how many bytes that were."""
@@ -344,6 +349,21 @@ def unwritable(path: Path, error: OSError, *, named: str = "", otherwise: str = 
         expected="a writable place with room",
         fix=fix,
     )
+
+
+def _resemble(fd: int, other: os.stat_result) -> None:
+    """Give a new file another one's owner, group and permissions; not those of a group that cannot be given."""
+    mine, mode = os.fstat(fd), stat.S_IMODE(other.st_mode) & 0o666
+    with contextlib.suppress(OSError):
+        if other.st_uid != mine.st_uid:
+            os.fchown(fd, other.st_uid, -1)
+    try:
+        if other.st_gid != mine.st_gid:
+            os.fchown(fd, -1, other.st_gid)
+    except OSError:
+        mode &= ~0o060
+    with contextlib.suppress(OSError):
+        os.fchmod(fd, mode)
 
 
 class _Taken(FileExistsError):

@@ -70,6 +70,16 @@ def test_the_newest_stay_and_older_go_when_the_new_one_is_durable(
     assert keep.restore(identity=KEY, module=net, step=20) == (20, {})
 
 
+def test_the_one_just_made_stays(tmp_path: Path) -> None:
+    """A training that begins anew counts from 0, beside what the one before has left."""
+    keep = seal.Checkpoints(tmp_path / "kept", recipients=KEY, keep=2)
+    net, _ = training()
+    for count in (100, 200, 10):
+        made = keep(count, module=net)
+        assert made.exists()
+    assert keep.restore(identity=KEY, module=net, step=10) == (10, {})
+
+
 def test_what_is_no_checkpoint_or_lacks_what_is_wanted(tmp_path: Path) -> None:
     keep = seal.Checkpoints(tmp_path / "kept", recipients=KEY)
     net, optimizer = training()

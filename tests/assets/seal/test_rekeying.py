@@ -97,12 +97,15 @@ def test_padding_stays(path: Path, pad: bool) -> None:
 
 def test_other_options(path: Path) -> None:
     seal(path, size=None)
-    path.chmod(0o600)
+    path.chmod(0o666)  # more than the umask leaves to new files
     rekey(path, A, [A], suite=Suite.CHACHA20_POLY1305, chunk_size=131_072, threads=2)
     with Sealed.open(path, [as_identity(A)]) as sealed:
         assert sealed.header.fixed.suite is Suite.CHACHA20_POLY1305
         assert sealed.header.fixed.chunk_size == 131_072
     assert content(path, A) == CONTENT
+    assert path.stat().st_mode & 0o777 == 0o666
+    path.chmod(0o600)
+    rekey(path, A, [A])
     assert path.stat().st_mode & 0o777 == 0o600
 
 

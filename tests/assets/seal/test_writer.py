@@ -178,7 +178,8 @@ def test_nothing_is_used_twice() -> None:
 def test_a_file_is_there_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.sealed"
     path.write_bytes(b"old")
-    with Writer(path, TO, mode=0o600) as file:
+    path.chmod(0o600)
+    with path.open("rb") as old, Writer(path, TO, like=old.fileno()) as file:
         file.write(b"new")
         assert path.read_bytes() == b"old"
     assert open_naively(path.read_bytes(), KEY)["content"] == b"new"

@@ -44,7 +44,7 @@ class Checkpoints:
     Args:
         folder: where they lie, as `step-000000001000.sealed`.
         recipients: who can open them; see `seal.save`.
-        keep: how many stay, the newest; 0: all.
+        keep: how many stay, those of the most steps, and in any case the one just made; 0: all.
 
     Raises:
         ConfigError: E712, for a negative `keep`; E723 or E724, for recipients.
@@ -89,8 +89,10 @@ class Checkpoints:
         with Writer(path, self._recipients, content="tensors", size=len(plain)) as writer:
             writer.write(plain)
         if self._keep:
+            # Of a training that began anew, a checkpoint may have fewer steps than what an earlier one has left.
             for old in self.paths()[: -self._keep]:
-                old.unlink(missing_ok=True)
+                if old != path:
+                    old.unlink(missing_ok=True)
         return path
 
     def paths(self) -> list[Path]:

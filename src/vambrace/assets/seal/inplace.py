@@ -97,7 +97,7 @@ def replace(fd: int, path: Path, region: bytes) -> None:
     """
     _sweep(path)
     sidecar = sidecar_path(path)
-    draft = files.Draft(sidecar, mode=stat.S_IMODE(os.fstat(fd).st_mode) & 0o666)
+    draft = files.Draft(sidecar, like=fd)
     try:
         draft.write(region + hashlib.sha256(region).digest())
         draft.commit()

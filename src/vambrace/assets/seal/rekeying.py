@@ -4,15 +4,14 @@
 
 Unlike a change of recipients (`rewrap`) this shuts out those who kept the old file key, from this copy: older copies
 still open for them, and what they have read, they have read. It decrypts and encrypts everything, chunk by chunk, in
-memory of a few chunks and never through a file in the clear. The new file takes the old one's name when it is whole and
-durable.
+memory of a few chunks and never through a file in the clear. The new file takes the old one's name, owner and
+permissions when it is whole and durable; further names of the old one (hard links) stay with the old one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import stat
 from typing import TYPE_CHECKING
 
 from vambrace.assets.seal import origin, statement
@@ -113,20 +112,20 @@ def rekey(
                     expected="a signing key, because the old signature is for the old ciphertext",
                     fix="give a signing key, or say that the new file is to be unsigned",
                 )
-            fixed, found = old.header.fixed, os.fstat(fd)
+            fixed, size = old.header.fixed, os.fstat(fd).st_size
             with Writer(
                 place,
                 wanted,
                 content=old.description.content,
                 size=old.size,
-                pad=_stream(fd, found.st_size) > old.size if pad is None else pad,
+                pad=_stream(fd, size) > old.size if pad is None else pad,
                 metadata=old.description.metadata,
                 public=old.header.public,
                 suite=fixed.suite if suite is None else suite,
                 chunk_size=fixed.chunk_size if chunk_size is None else chunk_size,
                 sign=hook,
                 threads=threads,
-                mode=stat.S_IMODE(found.st_mode) & 0o666,
+                like=fd,
             ) as new:
                 old.copy_to(new)
             return Rekeyed(recipients=len(wanted), size=old.size, was_signed=was_signed, signed=hook is not None)

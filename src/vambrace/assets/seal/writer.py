@@ -74,7 +74,7 @@ class Writer:
         sign: makes the signer's statement of fixed part, number of chunks, bytes of the stream and Merkle root
             (`statement.make`); None: not signed.
         threads: how many encrypt.
-        mode: permissions of a file on disk.
+        like: descriptor of a file whose owner and permissions a file on disk gets; None: those of any new file.
 
     Attributes:
         header: what stands at the beginning of the file.
@@ -100,7 +100,7 @@ class Writer:
         chunk_size: int = 2**20,
         sign: Callable[[Fixed, int, int, bytes], bytes] | None = None,
         threads: int = 1,
-        mode: int = 0o644,
+        like: int | None = None,
     ) -> None:
         _check(suite, chunk_size, size, pad, threads)
         self._keys = FileKeys(new_file_key(), salt := new_salt(), suite)
@@ -117,7 +117,7 @@ class Writer:
         self._index = 0
         self._sign = sign
         self._tree = merkle.Tree()
-        self._draft = Draft(target, mode=mode) if isinstance(target, Path) else None
+        self._draft = Draft(target, like=like) if isinstance(target, Path) else None
         self._sink: Sink = self._draft or cast("Sink", target)
         self._leaves = tempfile.SpooledTemporaryFile(_LEAVES_IN_MEMORY) if sign else None  # noqa: SIM115  closed by _close
         self._pipeline = Pipeline(cipher, chunk_size, self._emit, hashed=sign is not None, threads=threads)
