@@ -59,3 +59,16 @@ def test_norms_of_convolutions_with_more_channels_than_columns(
     assert piece.method == "ghost"
     written = piece.per_sample(slice(None)).flatten(1).norm(dim=1).square()
     assert torch.allclose(piece.squares(), written, rtol=1e-12)
+
+
+def test_long_vectors_of_any_group_are_doubted() -> None:
+    chance = torch.Generator().manual_seed(0)
+    inputs, slopes = torch.randn(3, 8, 6, generator=chance), torch.randn(3, 8, 4, generator=chance)
+    inputs[1, 4:] = 1e14
+    slopes[2, :4] = 1e14
+    piece = Convolved(inputs, slopes, (8, 4, 3), Window((3,), (1,), ((0, 0),), (1,), 2), 3)
+    assert piece.method == "ghost"
+    piece.squares()
+    doubts = piece.doubts()
+    assert doubts is not None
+    assert doubts.tolist() == [False, True, True]
