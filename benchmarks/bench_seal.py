@@ -19,8 +19,8 @@ checks or trailer.
 - `peers`: tensorizer's encrypted load (XSalsa20-Poly1305 by libsodium; names and shapes stay readable) with as many
   threads, and pyrage (age, ChaCha20-Poly1305) from bytes to bytes: their time over ours.
 
-Before each turn, as much memory as it needs is taken and given back: on a virtual machine, what nobody has used for some
-seconds is got from the host again, which takes longer than all that is measured here, and would fall on anybody.
+Before each turn, as much memory as it needs is taken and given back: on a virtual machine, what nobody has used for
+some seconds is got from the host again, which takes longer than all that is measured here, and would fall on anybody.
 
 Memory is measured apart, in fresh processes: by how much the system says that the process grew at its height after all
 imports, streaming `--mib` through a pipe of no length, and loading them. `results/seal.json`.

@@ -107,11 +107,50 @@ def _dp_utility(data: Json) -> Iterator[tuple[str, str]]:
             )
 
 
+def _seal(data: Json) -> Iterator[tuple[str, str]]:
+    shares = {
+        "open": "opening a sealed GiB to a state dict",
+        "signed_open": "opening it with a signer demanded",
+        "to_file": "sealing it to a file",
+        "signed_to_file": "sealing it with a signature",
+    }
+    for threads in (1, 2):
+        at = ("matrices", f"threads_{threads}", "share_of_bare")
+        beside = "one thread" if threads == 1 else f"{threads} threads"
+        for name, title in shares.items():
+            if said := _ratio(data, *at, name, "wall", digits=2):
+                yield f"{title}, {beside}: speed over a bare loop's of the cipher", said
+        if said := _ratio(data, "mebibytes", *at[1:], "to_file", "wall", digits=2):
+            yield f"sealing tensors that each lie across two chunks, {beside}: speed over a bare loop's", said
+    for key, title in (("plain", "one tensor of 1 MiB out of a sealed GiB"), ("signed", "the same, with a signer")):
+        if (median := _at(data, "lazy_milliseconds", key, "median")) is not None:
+            most = _at(data, "lazy_milliseconds", key, "most")
+            yield f"{title}, opening included", f"{median:.1f} ms, median (at most {most:.1f} ms)"
+    if (median := _at(data, "rewrap_milliseconds", "median")) is not None:
+        most = _at(data, "rewrap_milliseconds", "most")
+        yield "another recipient for a sealed file of 4 GiB", f"{median:.0f} ms, median (at most {most:.0f} ms)"
+    for key, title in (
+        ("seal_stream_1", "memory to seal a GiB from a stream"),
+        ("open_stream_1", "memory to open it as a stream"),
+    ):
+        grew, buffers = (_at(data, "memory", key, name) for name in ("grew_mib", "buffers_mib"))
+        if grew is not None and buffers is not None:
+            yield title, f"{grew:.1f} MiB more than before, buffers of {buffers:.0f} MiB included"
+    for peer, title, key in (
+        ("tensorizer", "tensorizer's encrypted load: its time over ours", "load"),
+        ("pyrage", "pyrage opening: its time over ours", "open"),
+        ("pyrage", "pyrage sealing: its time over ours", "seal"),
+    ):
+        if said := _ratio(data, "peers", peer, "threads_1", key, "wall", digits=1):
+            yield f"{title}, one thread", said
+
+
 SECTIONS: dict[str, Callable[[Json], Iterator[tuple[str, str]]]] = {
     "start": _start,
     "pgd": _pgd,
     "dp": _dp,
     "dp_utility": _dp_utility,
+    "seal": _seal,
 }
 
 

@@ -42,7 +42,7 @@ def test_the_readme_is_up_to_date(figures: ModuleType) -> None:
 
 def test_every_figure_comes_from_a_file(figures: ModuleType, tmp_path: Path) -> None:
     said = figures.block(tmp_path)
-    names = ("start", "pgd", "dp", "dp_utility")
+    names = ("start", "pgd", "dp", "dp_utility", "seal")
     assert said == f"Not measured yet: {', '.join(f'`benchmarks/bench_{name}.py`' for name in names)}."
     (tmp_path / "start.json").write_text(json.dumps(START))
     said = figures.block(tmp_path)
@@ -73,7 +73,8 @@ def test_what_a_file_does_not_hold_is_left_out(figures: ModuleType, tmp_path: Pa
     assert "hand-written loop | 1.05, median (middle half 1.02 to 1.08, 20 rounds) |" in said
     assert "batch 128" not in said
     assert "9.9" not in said, "the ratio of the fastest rounds is nobody's time"
-    assert said.endswith("Not measured yet: `benchmarks/bench_dp.py`, `benchmarks/bench_dp_utility.py`.")
+    missing = "`benchmarks/bench_dp.py`, `benchmarks/bench_dp_utility.py`, `benchmarks/bench_seal.py`"
+    assert said.endswith(f"Not measured yet: {missing}.")
 
 
 def test_private_training_is_told_by_net_and_by_task(figures: ModuleType, tmp_path: Path) -> None:
@@ -90,6 +91,31 @@ def test_private_training_is_told_by_net_and_by_task(figures: ModuleType, tmp_pa
     assert "| MNIST, linear, epsilon 1.5 at delta 1e-05 | 98.46% of the test images right, mean of 3 seeds" in said
     assert "(95 % interval 98.35% to 98.57%)" in said
     assert "of one seed" not in said, "no interval, no figure"
+
+
+def test_sealing_is_told_with_what_a_signature_costs(figures: ModuleType, tmp_path: Path) -> None:
+    share = {"median": 0.912, "quarter": 0.88, "three_quarters": 0.95, "least": 0.7, "most": 1.2, "rounds": 9}
+    measured = {
+        "matrices": {"threads_1": {"share_of_bare": {"open": {"wall": share}, "signed_open": {"cpu": share}}}},
+        "mebibytes": {"threads_2": {"share_of_bare": {"to_file": {"wall": share}}}},
+        "lazy_milliseconds": {"plain": {"median": 1.234, "most": 4.56}},
+        "rewrap_milliseconds": {"median": 32.4, "most": 48.9},
+        "memory": {"seal_stream_1": {"grew_mib": 3.5, "buffers_mib": 2}, "open_stream_1": {"grew_mib": 1.0}},
+        "peers": {"tensorizer": "skipped", "pyrage": {"threads_1": {"open": {"wall": {**share, "median": 12.34}}}}},
+    }
+    (tmp_path / "seal.json").write_text(json.dumps(measured))
+    said = figures.block(tmp_path)
+    for words in (
+        "| opening a sealed GiB to a state dict, one thread: speed over a bare loop's of the cipher | 0.91, median",
+        "| sealing tensors that each lie across two chunks, 2 threads: speed over a bare loop's | 0.91, median (middle half",
+        "| one tensor of 1 MiB out of a sealed GiB, opening included | 1.2 ms, median (at most 4.6 ms) |",
+        "| another recipient for a sealed file of 4 GiB | 32 ms, median (at most 49 ms) |",
+        "| memory to seal a GiB from a stream | 3.5 MiB more than before, buffers of 2 MiB included |",
+        "| pyrage opening: its time over ours, one thread | 12.3, median",
+    ):
+        assert words in said, words
+    for words in ("signer", "as a stream", "tensorizer", "pyrage sealing"):
+        assert words not in said, "what is not there is not told"
 
 
 def test_only_the_block_changes_and_markers_are_needed(figures: ModuleType) -> None:
