@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,9 +25,9 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
 
     def latency(original: Any, obfuscated: Any, real: Any, **_: Any) -> Any:
         before, after = (onnx_nets.operators(model) for model in (original, obfuscated))
-        seen.append(set(after) - set(before))
-        extra = len(after) - len(before)
-        return {"cpu": SimpleNamespace(median=1.0 + 0.04 * extra)}, (1.0, 1.0), 1
+        extra = Counter(after) - Counter(before)
+        seen.append(set(extra))
+        return {"cpu": SimpleNamespace(median=1.0 + 0.04 * extra.total())}, (1.0, 1.0), 1
 
     monkeypatch.setattr(budget, "latency", latency)
     return seen
@@ -43,14 +44,15 @@ def test_within_a_wide_budget_nothing_goes(timed: list[set[str]]) -> None:
 
 
 def test_costly_ones_go_and_the_rest_stays(timed: list[set[str]]) -> None:
-    found = planned(1.0, profile="tolerance")
+    found = planned(1.15, profile="tolerance")
     assert found.fits
     assert found.dropped
     kept = {one.name for one in found.kept}
     assert set(FREE) <= kept
     assert {"baked_permutation"} <= kept
     made = onnx_model(onnx_nets.residual(), profile="tolerance", passes=found.kept, seed=bytes(32))
-    assert len(onnx_nets.operators(made.model)) <= len(onnx_nets.operators(onnx_nets.residual()))
+    extra = Counter(onnx_nets.operators(made.model)) - Counter(onnx_nets.operators(onnx_nets.residual()))
+    assert extra.total() <= 3
 
 
 def test_what_runs_the_same_is_not_timed(timed: list[set[str]], monkeypatch: pytest.MonkeyPatch) -> None:
