@@ -107,7 +107,7 @@ def test_sealing_is_told_with_what_a_signature_costs(figures: ModuleType, tmp_pa
     said = figures.block(tmp_path)
     for words in (
         "| opening a sealed GiB to a state dict, one thread: speed over a bare loop's of the cipher | 0.91, median",
-        "| sealing tensors that each lie across two chunks, 2 threads: speed over a bare loop's | 0.91, median (middle half",
+        "| sealing tensors that each lie across two chunks, 2 threads: speed over a bare loop's | 0.91, median (middle",
         "| one tensor of 1 MiB out of a sealed GiB, opening included | 1.2 ms, median (at most 4.6 ms) |",
         "| another recipient for a sealed file of 4 GiB | 32 ms, median (at most 49 ms) |",
         "| memory to seal a GiB from a stream | 3.5 MiB more than before, buffers of 2 MiB included |",
