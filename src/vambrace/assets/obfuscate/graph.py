@@ -124,13 +124,19 @@ class Graph:
         node.set(value=onnx_package().numpy_helper.from_array(array))
 
     def order(self) -> dict[str, list[str]]:
-        """First outputs of nodes, and names of weights, in order; for `arrange`."""
-        return {"nodes": [node.outputs[0] for node in self.nodes], "weights": list(self.initialisers)}
+        """First outputs of nodes, and names of weights and of values with stated types, in order; for `arrange`."""
+        return {
+            "nodes": [node.outputs[0] for node in self.nodes],
+            "weights": list(self.initialisers),
+            "infos": [each.name for each in self.infos],
+        }
 
     def arrange(self, order: Mapping[str, Any]) -> None:
         """Put nodes and weights in an order that `order` gave; KeyError where they are not the same ones."""
         nodes = {node.outputs[0]: node for node in self.nodes}
+        infos = {each.name: each for each in self.infos}
         self.nodes = [nodes[name] for name in order["nodes"]]
+        self.infos = [infos[name] for name in order["infos"]]
         self.initialisers = {name: self.initialisers[name] for name in order["weights"]}
 
     def insert(self, new: Iterable[Node], *, before: Node | None = None) -> None:

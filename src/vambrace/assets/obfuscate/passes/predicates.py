@@ -7,7 +7,6 @@ as trained as the layer's own. What runs is the layer alone, and a few operators
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +15,8 @@ import numpy as np
 
 from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.decoys import decoy, similar_order, sizes_of
-from vambrace.assets.obfuscate.graph import Graph, Node, node_from, node_proto
+from vambrace.assets.obfuscate.enclosing import branch_of, enclose, release
+from vambrace.assets.obfuscate.graph import Node
 from vambrace.assets.obfuscate.opaque import OLDEST, opaque
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile, require_share
 from vambrace.assets.obfuscate.places import Place, find_places
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vambrace.assets.obfuscate.graph import Graph
     from vambrace.assets.obfuscate.keyed import Stream
     from vambrace.assets.obfuscate.net import Info, Net
 
@@ -150,18 +151,17 @@ def _wrap(
     kind = int(onnx_package().helper.np_dtype_to_tensor_dtype(dtype))
     fake = _fake(net, place, constants | dict(decoys), kind)
     added = [name for name in graph.initialisers if name not in constants]
-    true, shared, stood = _true(net, place, constants, kind)
-    branches = {"then_branch": [true if truth else fake], "else_branch": [fake if truth else true]}
     at = next(at for at, node in enumerate(graph.nodes) if node is place.nodes[-1])
-    graph.nodes[at + 1 : at + 1] = [*before, Node("If", [answer], [place.given], bodies=branches)]
-    graph.remove(*place.nodes)
+    graph.nodes[at + 1 : at + 1] = [*before, chooser := Node("If", [answer], [place.given])]
+    enclosed = enclose(net, place.nodes, {place.given: kind})
+    true = enclosed.branch
+    chooser.bodies = {"then_branch": [true if truth else fake], "else_branch": [fake if truth else true]}
     return {
         "given": place.given,
         "branch": "then_branch" if truth else "else_branch",
         "nodes": [node.outputs[0] for node in before],
         "weights": added,
-        "shared": shared,
-        "constants": stood,
+        **enclosed.record(),
     }
 
 
@@ -170,54 +170,11 @@ def _unwrap(net: Net, entry: Mapping[str, Any]) -> None:
     producers = net.index().producers
     chooser = producers[entry["given"]]
     (branch,) = chooser.bodies[entry["branch"]]
-    for node in branch.nodes:
-        node.inputs = [entry["shared"].get(name, name) for name in node.inputs]
-        node.outputs = [entry["given"] if name in branch.output_names else name for name in node.outputs]
-    onnx = onnx_package()
-    moved = {name: array for name, array in branch.initialisers.items() if name not in entry["shared"]}
-    stood = {name: onnx.NodeProto.FromString(base64.b64decode(text)) for name, text in entry["constants"].items()}
-    graph.initialisers |= {name: array for name, array in moved.items() if name not in stood}
-    graph.insert([*(node_from(each, onnx) for each in stood.values()), *branch.nodes], before=chooser)
-    graph.remove(chooser, *(producers[name] for name in entry["nodes"]))
+    release(net, chooser, branch, entry)
+    graph.remove(*(producers[name] for name in entry["nodes"]))
     for name in entry["weights"]:
         del graph.initialisers[name]
     graph.inputs = [each for each in graph.inputs if each.name not in entry["weights"]]
-
-
-def _true(
-    net: Net, place: Place, constants: Mapping[str, NDArray[Any]], kind: int
-) -> tuple[Graph, dict[str, str], dict[str, str]]:
-    """The branch with the layer itself, which takes its weights along, so that runtimes fuse what they fused before.
-
-    Returns:
-        The branch; outer names of weights that others read as well, by those of their copies; Constant nodes that were
-        taken along, in base64.
-    """
-    graph = net.graph
-    given = {each.name for each in graph.inputs}
-    inside = [name for node in place.nodes for name in node.inputs]
-    weights: dict[str, NDArray[Any]] = {}
-    shared: dict[str, str] = {}
-    stood: dict[str, str] = {}
-    everywhere = [name for one in net.graphs() for name in (*one.output_names, *_inputs(one))]
-    producers = net.index().producers
-    for name in dict.fromkeys(inside):
-        if name not in constants or name in given:
-            continue
-        if everywhere.count(name) > inside.count(name):
-            (copy,) = net.fresh()
-            shared[copy], weights[copy] = name, constants[name]
-            continue
-        weights[name] = constants[name]
-        if name in graph.initialisers:
-            del graph.initialisers[name]
-        else:
-            stood[name] = base64.b64encode(node_proto(producers[name], onnx_package()).SerializeToString()).decode()
-            graph.remove(producers[name])
-    copies = {name: copy for copy, name in shared.items()}
-    for node in place.nodes:
-        node.inputs = [copies.get(name, name) for name in node.inputs]
-    return _branch(net, list(place.nodes), place.given, weights, kind), shared, stood
 
 
 def _fake(net: Net, place: Place, values: Mapping[str, NDArray[Any]], kind: int) -> Graph:
@@ -243,21 +200,4 @@ def _fake(net: Net, place: Place, values: Mapping[str, NDArray[Any]], kind: int)
         )
         for node in place.nodes
     ]
-    return _branch(net, nodes, fresh[place.given], weights, kind)
-
-
-def _branch(net: Net, nodes: list[Node], given: str, weights: dict[str, NDArray[Any]], kind: int) -> Graph:
-    """A graph without inputs; the value that leaves it gets a name of its own."""
-    onnx = onnx_package()
-    output, name = net.fresh(2)
-    for node in nodes:
-        node.inputs = [output if value == given else value for value in node.inputs]
-        node.outputs = [output if value == given else value for value in node.outputs]
-    value = onnx.helper.make_tensor_value_info(output, kind, None)
-    return Graph(
-        nodes=nodes, initialisers=weights, inputs=[], outputs=[value], infos=[], extra=onnx.GraphProto(name=name)
-    )
-
-
-def _inputs(graph: Graph) -> list[str]:
-    return [name for node in graph.nodes for name in node.inputs]
+    return branch_of(net, nodes, {fresh[place.given]: kind}, weights)

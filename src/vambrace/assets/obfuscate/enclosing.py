@@ -1,0 +1,136 @@
+"""Nodes of the main graph in a branch of an If, with their weights, and out of it again.
+
+A branch takes its weights along, so that runtimes fuse in it what they fused before. Weights that others read as well
+are copied, and Constant nodes become weights.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from vambrace.assets.obfuscate.graph import Graph, node_from, node_proto, reads_of
+from vambrace.models.onnx_file import onnx_package
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from vambrace.assets.obfuscate.graph import Node
+    from vambrace.assets.obfuscate.net import Net
+
+__all__ = ["Enclosed", "branch_of", "crossing", "enclose", "release"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Enclosed:
+    """Nodes that went into a branch.
+
+    Attributes:
+        branch: with its weights; it has no inputs, as branches of an If have none.
+        shared: outer names of weights that others read as well, by those of their copies.
+        constants: Constant nodes that were taken along, in base64, by what they make.
+    """
+
+    branch: Graph
+    shared: dict[str, str]
+    constants: dict[str, str]
+
+    def record(self) -> dict[str, Any]:
+        """What `release` needs beside the node and the name of the branch, as JSON data."""
+        return {"shared": self.shared, "constants": self.constants}
+
+
+def crossing(net: Net, nodes: Sequence[Node]) -> list[str]:
+    """Values of the main graph that nodes read and do not make, constants aside, in the order of reading."""
+    graph = net.graph
+    made = {name for node in nodes for name in node.outputs}
+    known = {name for node in graph.nodes for name in node.outputs} | set(graph.input_names)
+    read = dict.fromkeys(name for node in nodes for name in (*node.inputs, *sorted(reads_of(node))))
+    constants = graph.constants()
+    return [name for name in read if name in known and name not in made and name not in constants]
+
+
+def enclose(net: Net, nodes: Sequence[Node], values: Mapping[str, int]) -> Enclosed:
+    """Take nodes out of the main graph, into a branch.
+
+    Args:
+        net: with the nodes.
+        nodes: in order.
+        values: kinds of the values that leave the branch, by their names; the branch calls them by others.
+    """
+    graph = net.graph
+    constants = graph.constants()
+    given = {each.name for each in graph.inputs}
+    inside = [name for node in nodes for name in node.inputs]
+    weights: dict[str, NDArray[Any]] = {}
+    shared: dict[str, str] = {}
+    stood: dict[str, str] = {}
+    everywhere: dict[str, int] = {}
+    for one in net.graphs():
+        for name in (*one.output_names, *(name for node in one.nodes for name in node.inputs)):
+            everywhere[name] = everywhere.get(name, 0) + 1
+    producers = net.index().producers
+    for name in dict.fromkeys(inside):
+        if name not in constants or name in given:
+            continue
+        if everywhere[name] > inside.count(name):
+            (copy,) = net.fresh()
+            shared[copy], weights[copy] = name, constants[name]
+            continue
+        weights[name] = constants[name]
+        if name in graph.initialisers:
+            del graph.initialisers[name]
+        else:
+            stood[name] = base64.b64encode(node_proto(producers[name], onnx_package()).SerializeToString()).decode()
+            graph.remove(producers[name])
+    copies = {name: copy for copy, name in shared.items()}
+    for node in nodes:
+        node.inputs = [copies.get(name, name) for name in node.inputs]
+    graph.remove(*nodes)
+    made = {name for node in nodes for name in node.outputs}
+    branch = branch_of(net, list(nodes), values, weights)
+    branch.infos = [each for each in graph.infos if each.name in made - set(values)]
+    graph.infos = [each for each in graph.infos if each.name not in made - set(values)]
+    return Enclosed(branch=branch, shared=shared, constants=stood)
+
+
+def branch_of(net: Net, nodes: list[Node], values: Mapping[str, int], weights: dict[str, NDArray[Any]]) -> Graph:
+    """A graph without inputs; values that leave it get names of their own."""
+    onnx = onnx_package()
+    *outputs, name = net.fresh(len(values) + 1)
+    _rename(nodes, dict(zip(values, outputs, strict=True)))
+    infos = [
+        onnx.helper.make_tensor_value_info(one, kind, None) for one, kind in zip(outputs, values.values(), strict=True)
+    ]
+    return Graph(
+        nodes=nodes, initialisers=weights, inputs=[], outputs=infos, infos=[], extra=onnx.GraphProto(name=name)
+    )
+
+
+def release(net: Net, chooser: Node, branch: Graph, record: Mapping[str, Any]) -> None:
+    """Put what was enclosed before the If, and take the If out.
+
+    Raises:
+        LookupError: where the record names what is not there.
+    """
+    graph, onnx = net.graph, onnx_package()
+    for node in branch.nodes:
+        node.inputs = [record["shared"].get(name, name) for name in node.inputs]
+    _rename(branch.nodes, dict(zip(branch.output_names, chooser.outputs, strict=True)))
+    moved = {name: array for name, array in branch.initialisers.items() if name not in record["shared"]}
+    stood = {name: onnx.NodeProto.FromString(base64.b64decode(text)) for name, text in record["constants"].items()}
+    graph.initialisers |= {name: array for name, array in moved.items() if name not in stood}
+    graph.infos += branch.infos
+    graph.insert([*(node_from(each, onnx) for each in stood.values()), *branch.nodes], before=chooser)
+    graph.remove(chooser)
+
+
+def _rename(nodes: Iterable[Node], names: Mapping[str, str]) -> None:
+    for node in nodes:
+        node.inputs = [names.get(name, name) for name in node.inputs]
+        node.outputs = [names.get(name, name) for name in node.outputs]
+        for body in node.graphs():
+            _rename(body.nodes, names)
