@@ -46,6 +46,41 @@ def test_suites(suite: int) -> None:
     assert streamed(Naive(content(CHUNK + 9), suite=suite, pad=True).data()).out == content(CHUNK + 9)
 
 
+def test_a_recipient_who_holds_the_temporary_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """His chunk has the right tag, and it is not what was signed: what was verified is what comes out."""
+    file = Naive(content(3 * CHUNK), signer=SIGNER)
+    forged = file.record(1, False, b"M" * CHUNK)
+    true = tempfile.TemporaryFile
+
+    def held(**options: Any) -> Any:
+        kept = true(**options)
+        seek = kept.seek
+
+        def rewind(at: int) -> int:
+            kept.flush()
+            data = os.pread(kept.fileno(), 10 * CHUNK, 0)
+            at_chunk = data.index(file.records()[1])
+            os.pwrite(kept.fileno(), forged, at_chunk)
+            return seek(at)
+
+        class Held:
+            write, readinto = staticmethod(kept.write), staticmethod(kept.readinto)
+            seek = staticmethod(rewind)
+
+            def __enter__(self) -> Any:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                kept.close()
+
+        return Held()
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", held)
+    found = streamed(file.data(), signers=[PUBLIC])
+    assert (found.code, found.out) == ("E705", content(CHUNK))
+    assert "temporary file" in found.message
+
+
 def test_what_a_reader_says() -> None:
     file = Naive(b"abc", kind="tensors", metadata={"a": 1}, public={"b": 2}, signer=SIGNER)
     with reader(file.data(), signers=[OTHER.public_key().public_bytes_raw(), PUBLIC]) as found:
@@ -154,7 +189,11 @@ def test_what_waits_is_ciphertext_without_a_name(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
     (file,) = kept
     file.seek(0)
-    assert file.read() == data[HEADER : HEADER + 3 * (CHUNK + 20)]
+    for index in range(3):
+        at = HEADER + index * (CHUNK + 20)
+        assert file.read(CHUNK + 20) == data[at : at + CHUNK + 20]
+        file.read(32)  # what the chunk is known by
+    assert file.read() == b""
     found.close()
     assert file.closed
 

@@ -136,6 +136,13 @@ def test_a_folder_is_durable_before_it_appears(
     assert set(before) >= ({"a.txt", "empty", "big", "zz", "deep", "er"} if many else {"sync"})
 
 
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="E762.*neither a file nor a folder"):
+        seal.save(tmp_path / "pipe", tmp_path / "x", recipients=[KEY])
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_manifest_that_no_reader_takes_is_not_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "_MOST_MANIFEST", 100)
     with pytest.raises(ConfigError, match="E762: a folder whose 4 paths"):

@@ -298,3 +298,11 @@ def test_the_file_is_that_of_the_format(file: Path) -> None:
     assert lines[0] == b"vambrace-signature/1"
     assert json.loads(lines[1])["size"] == 7
     assert signature.parse(signing.beside(file).read_bytes()).entries
+
+
+def test_a_pipe_where_signatures_should_be(tmp_path: Path) -> None:
+    """Who can write to the folder keeps nobody waiting."""
+    (tmp_path / "x").write_bytes(b"content")
+    os.mkfifo(tmp_path / "x.sig")
+    with pytest.raises(ArtifactRefused, match="E744"):
+        signing.check(tmp_path / "x")

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
+import secrets
 from typing import TYPE_CHECKING, Final
 
 from vambrace.assets.seal import merkle, statement
 from vambrace.assets.seal.chunks import FRAME_BYTES, OVERHEAD, ChunkCipher
 from vambrace.assets.seal.padding import is_zero
-from vambrace.assets.seal.refusals import added, contradictory, cut_short, damaged_trailer
+from vambrace.assets.seal.refusals import added, contradictory, cut_short, damaged_chunk, damaged_trailer
 from vambrace.assets.seal.source import fill
 from vambrace.assets.seal.statement import MOST_BYTES, Statement
 from vambrace.assets.seal.trailer import FOOT_BYTES, FOOT_MAGIC, Foot, TrailerMac
@@ -53,13 +55,15 @@ class Incoming:
         self._opened = opened
         self._signers = signers
         self._hashed = hashed
+        self._once = secrets.token_bytes(32)  # for what is kept: the temporary file may be in the hands of a recipient
         self._cipher = ChunkCipher(opened.keys, opened.header.fixed)
 
     def contents(self, keep: Callable[[memoryview], object] | None = None) -> Generator[memoryview]:
         """Plain bytes of the content, each part valid until the next is asked for.
 
         Args:
-            keep: takes every chunk as it stands in the file, when it has been verified.
+            keep: takes every chunk as it stands in the file, when it has been verified, and what `again` knows it by;
+                where a signature is verified.
         """
         chunk_size, size = self._opened.header.fixed.chunk_size, self._opened.description.size
         record = memoryview(bytearray(chunk_size + OVERHEAD))
@@ -72,8 +76,9 @@ class Incoming:
             if self._hashed:
                 tree.add(leaf := merkle.leaf(sealed))
                 leaves.update(leaf)
-            if keep:
-                keep(sealed)
+                if keep:
+                    keep(sealed)
+                    keep(memoryview(self._mark(leaf)))
             content = chunk if size is None else chunk[: max(0, size - done)]
             done += len(content)
             if not is_zero(chunk[len(content) :]):
@@ -98,8 +103,15 @@ class Incoming:
         self._stream, self.count, self.total = kept, 0, 0
         while left:
             _, chunk = self._chunk(record, plain)
+            mark = memoryview(bytearray(merkle.SIZE))
+            fill(kept, mark)
+            if not hmac.compare_digest(mark, self._mark(merkle.leaf(record[: len(chunk) + OVERHEAD]))):
+                raise damaged_chunk(self.count - 1, "has changed in the temporary file")
             yield chunk[:left]
             left -= min(left, len(chunk))
+
+    def _mark(self, leaf: bytes) -> bytes:
+        return hmac.digest(self._once, leaf, "sha256")
 
     def _chunk(self, record: memoryview, plain: memoryview) -> tuple[bool, memoryview]:
         """The next chunk: whether it is the last, and its plain bytes, verified."""

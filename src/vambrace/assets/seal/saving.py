@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -163,10 +164,18 @@ def _plain(
                 inner = path / member.path
                 refuse_pickle(inner, kind_of(inner), shown=member.path)
         return "folder", gathered.size, gathered.pieces()
-    kind = kind_of(path) if path.exists() else ""
+    found = path.stat()
+    require(
+        stat.S_ISREG(found.st_mode),
+        code="E762",
+        seen=f"{str(path)[:200]!r}, neither a file nor a folder",
+        expected="a file whose length is known",
+        fix="seal it as a stream: save_stream",
+    )
+    kind = kind_of(path)
     if not allow_pickle:
         refuse_pickle(path, kind)
-    size = path.stat().st_size
+    size = found.st_size
     return "tensors" if kind == "safetensors" else "bytes", size, _file(path)
 
 

@@ -161,8 +161,9 @@ def located(path: str | os.PathLike[str]) -> Path:
 def _content(path: Path) -> bytes | None:
     """The bytes of a file of signatures, not more than one may have and one; None where there is none."""
     try:
-        with path.open("rb") as file:
-            return file.read(signature.MOST_BYTES + 1)
+        # Without O_NONBLOCK, the open of a pipe that nobody writes to would never return.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123  see there
+            return file.read(signature.MOST_BYTES + 1) or b""
     except FileNotFoundError:
         return None
     except OSError as error:
