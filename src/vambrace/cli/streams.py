@@ -17,7 +17,7 @@ from vambrace.errors import ConfigError, ResourceError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["STREAM", "BytesOut", "bytes_in", "is_stream"]
+__all__ = ["BytesOut", "STREAM", "bytes_in", "is_stream"]
 
 STREAM = Path("-")
 
