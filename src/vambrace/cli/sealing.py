@@ -12,7 +12,7 @@ import typer
 from vambrace.cli.bar import listening
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say, tell
-from vambrace.cli.streams import STREAM, BytesOut, bytes_in, is_stream
+from vambrace.cli.streams import STREAM, BytesOut, bytes_in, is_stream, place
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,20 +50,20 @@ def keygen(
 
     key = keys.generate(kind)
     public = None if kind == "aes256" else key.public()
-    place = path.with_name(f"{path.name}.pub")
-    if public and os.path.lexists(place):
-        raise _taken(place, "keys are never overwritten: choose another name")
+    beside = path.with_name(f"{path.name}.pub")
+    if public and os.path.lexists(beside):
+        raise _taken(beside, "keys are never overwritten: choose another name")
     keys.write(path, key)
     tell(str(path))
     if public:
-        keys.write(place, public)
-        tell(str(place))
+        keys.write(beside, public)
+        tell(str(beside))
     say(f"keep {path} to yourself and back it up: nothing but its permissions guards it, and nothing replaces it")
 
 
 def seal_file(
-    source: Annotated[Path, typer.Argument()],
-    target: Annotated[Path, typer.Argument()],
+    source: Annotated[Path, typer.Argument(parser=place)],
+    target: Annotated[Path, typer.Argument(parser=place)],
     *,
     recipients: Recipients = [],  # noqa: B006  the parser copies it
     ask: Ask = False,
@@ -141,8 +141,8 @@ def seal_file(
 
 
 def open_file(
-    source: Annotated[Path, typer.Argument()],
-    target: Annotated[Path, typer.Argument()],
+    source: Annotated[Path, typer.Argument(parser=place)],
+    target: Annotated[Path, typer.Argument(parser=place)],
     *,
     identities: Identities = [],  # noqa: B006  the parser copies it
     ask: Ask = False,
@@ -343,8 +343,8 @@ def _mebibytes(progress: Progress, name: str) -> Any:  # noqa: ANN401  a callbac
     return hear
 
 
-def _taken(place: Path, fix: str = "choose another place, or --force") -> ConfigError:
-    return ConfigError("E766", seen=f"{place} is there already", expected="a new place", fix=fix)
+def _taken(path: Path, fix: str = "choose another place, or --force") -> ConfigError:
+    return ConfigError("E766", seen=f"{path} is there already", expected="a new place", fix=fix)
 
 
 def _folder(seen: str, expected: str) -> ConfigError:

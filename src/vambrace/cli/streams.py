@@ -17,9 +17,15 @@ from vambrace.errors import ConfigError, ResourceError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["BytesOut", "STREAM", "bytes_in", "is_stream"]
+__all__ = ["BytesOut", "STREAM", "bytes_in", "is_stream", "place"]
 
 STREAM = Path("-")
+
+
+def place(text: str) -> Path:
+    """The path of an argument. `./-` is a file of that name, which `Path` alone would take for the stream `-`."""
+    path = Path(text)
+    return path.absolute() if path == STREAM and text != "-" else path
 
 
 def is_stream(source: Path) -> bool:
