@@ -173,7 +173,9 @@ def test_locators_are_no_classifiers(shared: Path, name: str) -> None:
 def test_the_contract_of_a_plan(shared: Path, mnist: tuple[torch.Tensor, torch.Tensor]) -> None:
     from types import SimpleNamespace
 
-    spec = SimpleNamespace(source="mnist_fc_256x2.onnx", factory="", factory_args={}, outputs="logits", sha256="")
+    from vambrace.assess.plan import ModelSpec
+
+    spec = ModelSpec(source="mnist_fc_256x2.onnx")
     trust = SimpleNamespace(code=(), artifacts=())
     model = load_model(spec, InputContract(size=(28, 28)), trust, shared / "models", "cpu")
     assert right(model, mnist) == 978
