@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vambrace.assets.seal import header as headers
 from vambrace.assets.seal import merkle, origin, signing, statement
 from vambrace.assets.seal.chunks import FRAME_BYTES, OVERHEAD
+from vambrace.assets.seal.description import expiry
 from vambrace.assets.seal.header import HEADER_BYTES
 from vambrace.assets.seal.opening import read_sidecar
 from vambrace.assets.seal.recipients import identities_of
@@ -29,7 +31,7 @@ from vambrace.assets.seal.trailer import FOOT_BYTES, Foot
 from vambrace.errors import ArtifactRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from vambrace.assets.seal.header import Header
     from vambrace.assets.seal.origin import Signer
@@ -126,11 +128,12 @@ def verify(
         return _unopened(place, accepted)
     with Sealed.open(place, identities_of(identity), signers=accepted, threads=threads, ignore_expiry=True) as sealed:
         said = sealed.verify()
+        late = _late(sealed.header.public, sealed.description.metadata)
     return Verified(
         kind="sealed",
         signatures=_by((said,) if said else (), accepted),
         checked=("header", "every chunk", "trailer", *(("signature",) if said else ())),
-        unchecked=() if accepted else ("who made it",),
+        unchecked=(*(() if accepted else ("who made it",)), *late),
     )
 
 
@@ -188,7 +191,7 @@ def _unopened(place: Path, accepted: frozenset[bytes]) -> Verified:
         kind="sealed",
         signatures=signatures,
         checked=("descriptions", "every chunk as it was signed", "sizes", "signature"),
-        unchecked=("recipients", "the HMACs of header and trailer", "that it can be opened"),
+        unchecked=("recipients", "the HMACs of header and trailer", "that it can be opened", *_late(header.public)),
     )
 
 
@@ -238,6 +241,12 @@ def _leaves(source: FileSource, header: Header, foot: Foot) -> bytes:
             raise damaged_chunk(index, "is not the one that was signed")
         tree.add(leaf)
     return tree.root()
+
+
+def _late(*metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Intact is what it is after its date too, and yet it does not open."""
+    date = expiry(*metadata)
+    return (f"its date: it expired at {date:%Y-%m-%dT%H:%M:%SZ}",) if date and datetime.now(UTC) >= date else ()
 
 
 def _by(found: Iterable[Signed | Statement], accepted: Collection[bytes]) -> tuple[By, ...]:
