@@ -160,7 +160,19 @@ ODD = {
     "groups": POSITIVE["groups"],
     "ConvTranspose": POSITIVE["ConvTranspose"],
 }
+
+
+def _without_axes(op: str) -> Middle:
+    """No axes mean all of them, so one number comes out, and is taken from every channel."""
+
+    def middle(b: Builder, x: str) -> tuple[str, int]:
+        return b.add("Sub", x, b.add(op, x, b.weight(np.zeros(0, np.int64)))), C
+
+    return middle
+
+
 NOT_POSITIVE = {
+    "sums over no axes": _without_axes("ReduceSum"),
     **{op: _one(op) for op in ("Tanh", "Sigmoid", "Exp", "Elu", "Softplus", "HardSwish", "Round")},
     "Softmax": _one("Softmax", axis=1),
     "Max with one": _constant("Max", 1.0),

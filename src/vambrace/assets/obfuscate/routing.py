@@ -298,5 +298,6 @@ def _whole(node: Node, place: int, walk: Walk) -> list[int] | None:
 
 
 def _axes(node: Node, walk: Walk) -> list[int] | None:
+    """None where they are not known, and where none are stated, since that may mean all of them."""
     axes = node.value("axes")
-    return _whole(node, 1, walk) if axes is None else list(axes)
+    return (_whole(node, 1, walk) if axes is None else list(axes)) or None
