@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 LEVELS = tuple(
     getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{name}")
@@ -52,13 +52,18 @@ class Builder:
         return self.add("BatchNormalization", x, *map(self.weight, arrays))
 
     def model(
-        self, outputs: dict[str, tuple[Any, ...]], shape: tuple[Any, ...] = (2, 3, SIZE, SIZE), opset: int = 17
+        self,
+        outputs: dict[str, tuple[Any, ...]],
+        shape: tuple[Any, ...] = (2, 3, SIZE, SIZE),
+        opset: int = 17,
+        kind: Any = np.float32,
     ) -> onnx.ModelProto:
+        number = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
         graph = helper.make_graph(
             self.nodes,
             "main_graph",
-            [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes) for name, sizes in outputs.items()],
+            [helper.make_tensor_value_info("image", number, shape)],
+            [helper.make_tensor_value_info(name, number, sizes) for name, sizes in outputs.items()],
             self.weights,
         )
         model = helper.make_model(
@@ -153,7 +158,7 @@ def session(model: onnx.ModelProto | str, level: Any = LEVELS[-1], threads: int 
 def differences(
     one: onnx.ModelProto,
     other: onnx.ModelProto,
-    inputs: dict[str, np.ndarray],
+    inputs: dict[Any, np.ndarray],
     *,
     levels: tuple[Any, ...] = LEVELS,
     threads: int = 1,

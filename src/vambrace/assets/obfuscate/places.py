@@ -8,6 +8,8 @@ fused with it and compute the same in either layout. What was found of onnxrunti
 - layers (Conv, Gemm, MatMul): which row of its weights a channel is, does not matter for the channel's own bits;
 - sums of two branches, average pools, batch normalisations and resizing by interpolation: not behind a changed place,
   since they are fused, or computed in another order, when what comes in has another layout;
+- Elu, Mish, Selu and Softplus, and in double precision all that is not linear in pieces: the elements at the end of a
+  tensor get other last bits than those in its middle, so a chain ends before them;
 - maximum pools, concatenations, activations, copies: exact in any layout; the rule goes on to their readers;
 - Reshape, Transpose and the like behind matrix products: not at all, since fusions of attention look for them.
 """
@@ -16,6 +18,8 @@ from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from vambrace.assets.obfuscate.layers import Part, Weights, along, layer_weights, numbered
 
@@ -36,6 +40,9 @@ _UNARY = frozenset(
         *("Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"),
     }
 )
+# Computed by other code at the end of a tensor than in its middle, with other last bits: channels must stay in place.
+_UNEVEN = frozenset({"Elu", "Mish", "Selu", "Softplus"})
+_EVEN_IN_DOUBLE = frozenset({"Abs", "Clip", "Identity", "Neg", "Relu"})
 _BINARY = frozenset({"Add", "Div", "Mul", "PRelu", "Pow", "Sub"})
 _LONGEST = 12
 _SHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -152,7 +159,8 @@ class _Search:
                 return None
             return [Part(name=name, gives=numbered(own.gives), adds=place > 0) for place, name in enumerate(fixed)]
         if node.op in _UNARY:
-            return []
+            double = self.constants[weights.parts[0].name].dtype == np.float64
+            return None if node.op in _UNEVEN or (double and node.op not in _EVEN_IN_DOUBLE) else []
         if node.op not in _BINARY:
             return None
         parts: list[Part] = []

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from vambrace.assets.obfuscate.costs import Costs
+from vambrace.assets.obfuscate.edits import OLDEST_IR, drop_weights
 from vambrace.assets.obfuscate.graph import Node
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile, require_share
 from vambrace.assets.obfuscate.places import Place, find_places
 from vambrace.assets.obfuscate.tracing import arrangement_mark
 from vambrace.core.options import Ratio
+from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Permutation"]
 
+_INT64 = 7
 _NEGATIVE = 11  # operator set from which on axes may be counted from the end
 
 
@@ -74,6 +77,8 @@ class Permutation(Pass):
             (value, index) = net.fresh(2)
             place.nodes[-1].outputs[0] = value
             net.graph.initialisers[index] = np.argsort(order)
+            if net.extra.ir_version < OLDEST_IR:
+                net.graph.inputs.append(onnx_package().helper.make_tensor_value_info(index, _INT64, [len(order)]))
             blocks = [_block(place)] * (len(order) // _block(place))
             marks.append(arrangement_mark(net.graph.initialisers[index], blocks))
             gather = Node("Gather", [value, index], [place.given])
@@ -98,7 +103,7 @@ class Permutation(Pass):
             gather = index.producers[value]
             index.producers[gather.inputs[0]].outputs[0] = value
             net.graph.remove(gather)
-            del net.graph.initialisers[gather.inputs[1]]
+            drop_weights(net, gather.inputs[1:])
         places = {place.given: place for place in find_places(net)[0]}
         for value, order in orders.items():
             _reorder(net, places[value], order)
