@@ -115,6 +115,23 @@ def test_constants_are_those_of_weights_and_nodes() -> None:
     assert Net(net.model()).graph.constants()["zero"].item() == 2.5
 
 
+@pytest.mark.parametrize("form", ["raw", "typed", "list"])
+def test_a_constant_keeps_its_form(form: str) -> None:
+    tensor = helper.make_tensor("called", 1, [2], [1.0, 2.0], raw=False)
+    if form == "raw":
+        tensor = numpy_helper.from_array(np.array([1, 2], np.float32), "called")
+    values = {"value_floats": [1.0, 2.0]} if form == "list" else {"value": tensor}
+    nodes = [helper.make_node("Constant", [], ["c"], **values), helper.make_node("Identity", ["c"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [], [helper.make_tensor_value_info("y", 1, [2])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    net = Net(model)
+    net.graph.set_constant("c", np.array([3.0, 4.0], np.float32))
+    assert net.graph.constants()["c"].tolist() == [3.0, 4.0]
+    assert net.model() != model
+    net.graph.set_constant("c", np.array([1.0, 2.0], np.float32))
+    assert net.model() == model
+
+
 def test_shapes_are_inferred_without_reading_large_weights() -> None:
     b = Builder(0)
     model = b.model({b.add("Relu", b.conv("image", 3, 64)): (2, 64, 12, 12)})

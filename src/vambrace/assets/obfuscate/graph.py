@@ -120,8 +120,14 @@ class Graph:
             self.initialisers[name] = array
             return
         (node,) = (node for node in self.nodes if name in node.outputs)
-        node.attributes = {}
-        node.set(value=onnx_package().numpy_helper.from_array(array))
+        ((form, old),) = node.attributes.items()
+        values = array.reshape(-1).tolist()
+        if form == "value":
+            node.set(value=_like(old.t, array))
+        else:
+            node.set(**{form: values if form in {"value_floats", "value_ints"} else values[0]})
+        if old.doc_string:
+            node.attributes[form].doc_string = old.doc_string
 
     def order(self) -> dict[str, list[str]]:
         """First outputs of nodes, and names of weights and of values with stated types, in order; for `arrange`."""
@@ -171,6 +177,20 @@ def constant_of(node: Node) -> NDArray[Any] | None:
         if name in {"value_int", "value_ints"}:
             return np.asarray(node.value(name), dtype=np.int64)
     return None
+
+
+def _like(old: Any, array: NDArray[Any]) -> Any:  # noqa: ANN401  onnx.TensorProto
+    """A tensor of other values with the texts of an old one, which holds its values in the same kind of field."""
+    onnx = onnx_package()
+    made = onnx.numpy_helper.from_array(array)
+    if not old.HasField("raw_data"):
+        made = onnx.helper.make_tensor("", made.data_type, array.shape, array.reshape(-1))
+    for field in ("name", "doc_string"):
+        made.ClearField(field)
+        if old.HasField(field):
+            setattr(made, field, getattr(old, field))
+    made.metadata_props.extend(old.metadata_props)
+    return made
 
 
 def reads_of(node: Node) -> set[str]:
