@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 
 from exact_nets import Builder, differences, images, random_net
+from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 
 
@@ -32,6 +35,34 @@ def test_nothing_is_said_and_all_comes_back() -> None:
     assert undo(done.model, done.map).model == model
     entry = done.map.passes[0]
     assert entry.done == entry.eligible > 10
+
+
+def test_attributes_and_types_are_stripped_too() -> None:
+    """Exporters write into the tensor of a constant what it was called."""
+
+    def named(*size: int) -> Any:
+        tensor = onnx.numpy_helper.from_array(np.ones(size, np.float32), "secret weight")
+        tensor.doc_string = "secret note"
+        tensor.metadata_props.add(key="secret", value="secret")
+        return tensor
+
+    text = """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+        g (float[n, 4] x) => (float[n, 3] y) { a = MatMul (x, w) b = Relu (a) m = MatMul (b, v) y = own.f (m) }
+        <domain: "own", opset_import: ["" : 17]> f (a) => (d) { d = Add (a, c) }"""
+    model = onnx.parser.parse_model(text)
+    for name, size, nodes in (
+        ("v", (8, 3), model.graph.node),
+        ("w", (4, 8), model.graph.node),
+        ("c", (3,), model.functions[0].node),
+    ):
+        nodes.insert(0, onnx.helper.make_node("Constant", [], [name], value=named(*size)))
+        nodes[0].attribute[0].doc_string = "secret attribute"
+    model.graph.input[0].type.denotation = "secret kind"
+    model.graph.input[0].type.tensor_type.shape.dim[0].denotation = "secret size"
+    done = onnx_model(model, passes=["scaling", "metadata"], seed=1)
+    assert done.map.passes[0].done > 0
+    assert b"secret" not in done.model.SerializeToString()
+    assert undo(done.model, done.map).model == Net(model).model()
 
 
 def test_shapes_that_nobody_could_infer_stay() -> None:

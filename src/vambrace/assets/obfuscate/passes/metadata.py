@@ -1,5 +1,7 @@
 """Strip what a model says about itself: producer, versions, notes, properties, training data and inferred shapes.
 
+Names and notes of tensors inside attributes go too: exporters write there what a constant was called.
+
 A shape that ONNX's inference cannot find again stays, because runtimes may choose another kernel without it.
 """
 
@@ -14,7 +16,7 @@ from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
 from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from vambrace.assets.obfuscate.graph import Graph
     from vambrace.assets.obfuscate.keyed import Stream
@@ -52,19 +54,31 @@ class Metadata(Pass):
             [[node.outputs, node.doc, node.metadata] for node in graph.nodes if node.doc or node.metadata]
             for graph in net.graphs()
         ]
+        record["attributes"] = [
+            [
+                [node.outputs, name, [_packed(_texts(each)) for each in _tellers(attribute)]]
+                for node in graph.nodes
+                for name, attribute in node.attributes.items()
+                if any(_texts(each).ByteSize() for each in _tellers(attribute))
+            ]
+            for graph in net.graphs()
+        ]
         record["functions"] = [_packed(function) for function in net.functions]
         record["infos"] = [[_packed(each) for each in graph.infos] for graph in net.graphs()]
         before = net.infer()
         for graph in net.graphs():
             found += _clear(graph.extra, _GRAPH) + len(graph.infos)
-            found += sum(_clear(each, ("doc_string", "metadata_props")) for each in _values(graph))
+            found += sum(
+                _clear(each, ("doc_string", "metadata_props")) + _clear_type(each.type) for each in _values(graph)
+            )
             for node in graph.nodes:
                 found += bool(node.doc) + bool(node.metadata)
                 node.doc, node.metadata = "", {}
+                found += _clear_attributes(node.attributes.values())
         for function in net.functions:
             found += _clear(function, ("doc_string", "metadata_props", "value_info"))
             for node in nodes_within(function.node):
-                found += _clear(node, ("doc_string", "metadata_props"))
+                found += _clear(node, ("doc_string", "metadata_props")) + _clear_attributes(node.attribute)
                 found += sum(_clear(body, ("doc_string", "metadata_props", "value_info")) for body in bodies_of(node))
         stated = {each.name: each for each in net.graph.infos}
         for graph in net.graphs():
@@ -87,6 +101,9 @@ class Metadata(Pass):
             owners = {name: node for node in graph.nodes for name in node.outputs}
             for outputs, doc, metadata in record["nodes"][place]:
                 owners[outputs[0]].doc, owners[outputs[0]].metadata = doc, dict(metadata)
+            for outputs, name, texts in record["attributes"][place]:
+                for each, packed in zip(_tellers(owners[outputs[0]].attributes[name]), texts, strict=True):
+                    each.MergeFromString(base64.b64decode(packed))
             kind = onnx_package().ValueInfoProto
             graph.infos = [kind.FromString(base64.b64decode(packed)) for packed in record["infos"][place]]
         for function, packed in zip(net.functions, record["functions"], strict=True):
@@ -95,6 +112,41 @@ class Metadata(Pass):
 
 def _values(graph: Graph) -> list[Any]:
     return [*graph.inputs, *graph.outputs]
+
+
+def _tellers(attribute: Any) -> list[Any]:  # noqa: ANN401  onnx.AttributeProto
+    """The messages of an attribute that hold texts: itself and its tensors."""
+    tensors = [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
+    sparse = [*attribute.sparse_tensors, *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else [])]
+    return [attribute, *tensors, *(part for each in sparse for part in (each.values, each.indices))]
+
+
+def _said(message: Any) -> tuple[str, ...]:  # noqa: ANN401
+    """Fields of such a message that say something; the name of an attribute is ONNX's own."""
+    return ("doc_string",) if isinstance(message, onnx_package().AttributeProto) else ("name", *_GRAPH)
+
+
+def _texts(message: Any) -> Any:  # noqa: ANN401
+    """A message of the same kind with these fields alone."""
+    made = type(message)()
+    for field in _said(message):
+        if field == "metadata_props":
+            made.metadata_props.extend(message.metadata_props)
+        elif message.HasField(field):
+            setattr(made, field, getattr(message, field))
+    return made
+
+
+def _clear_attributes(attributes: Iterable[Any]) -> int:
+    return sum(_clear(each, _said(each)) for attribute in attributes for each in _tellers(attribute))
+
+
+def _clear_type(kind: Any) -> int:  # noqa: ANN401  onnx.TypeProto
+    """Take out what a type says its values and sizes stand for."""
+    found = _clear(kind, ("denotation",))
+    if kind.HasField("tensor_type"):
+        found += sum(_clear(size, ("denotation",)) for size in kind.tensor_type.shape.dim)
+    return found
 
 
 def _clear(message: Any, fields: tuple[str, ...]) -> int:  # noqa: ANN401  a protobuf message
