@@ -172,14 +172,19 @@ def _as_convolution(edit: Edit, node: Node, known: Known) -> None:
 
 
 def _plain_matrix(node: Node, known: Known) -> bool:
-    """Whether a Gemm is x W + b with constant W (k, m) and b (m)."""
+    """Whether a Gemm is x W + b with constant W (k, m) and b (m); onnxruntime convolves no double precision."""
     matrix, bias = known.weights.get(1), known.weights.get(2)
     given = len([name for name in node.inputs if name]) - 1
     factors = (float(node.value("alpha", 1.0)), float(node.value("beta", 1.0)))
     if matrix is None or set(known.weights) != set(range(1, given + 1)) or factors != (1.0, 1.0):
         return False
     columns = matrix.shape[0 if node.value("transB", 0) else 1]
-    return known.rank == 2 and not node.value("transA", 0) and (bias is None or bias.size == columns)
+    return (
+        known.rank == 2
+        and known.dtype == "float32"
+        and not node.value("transA", 0)
+        and (bias is None or bias.size == columns)
+    )
 
 
 FORMS: dict[str, tuple[Form, ...]] = {

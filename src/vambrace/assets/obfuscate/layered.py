@@ -112,6 +112,8 @@ def layer_of(net: Net, node: Node, sizes: Sizes) -> Layer | str:
     weight, bias = (*constants, None)[:2]
     if weight is None or (len(constants) == 2 and bias is None) or node.inputs[0] in weights:
         return "weights that are no constants"
+    if not all((*weight.shape, *taken, *given)):
+        return "sizes of zero"
     if weight.dtype not in FLOATS:
         return "weights that are not float32 or float64"
     output_axis, input_axis = (0, 1) if node.is_a("Conv") or node.value("transB", 0) else (1, 0)

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from exact_nets import Builder
 from onnx_nets import answers, apart, attention, feeds, net, operators, optimised_operators, residual
 from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.net import Net
@@ -192,6 +193,19 @@ def test_every_form_of_every_operator() -> None:
                 odd = {"x": np.array([ends[:10]], np.float32)}
                 assert np.array_equal(answers(changed, odd)[0], answers(model, odd)[0], equal_nan=True)
     assert len(seen) == sum(len(forms) for forms in FORMS.values())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sizes_of_zero_and_double_precision_run(seed: int) -> None:
+    """onnxruntime convolves no double precision, so no matrix is written as a convolution there."""
+    b = Builder(seed)
+    first, second, nothing = (b.weight(b.normal(*size).astype(np.float64)) for size in ((6, 16), (16, 4), (0, 4)))
+    x = b.add("Relu", b.add("Gemm", "image", first))
+    none = b.add("MatMul", b.add("Slice", x, *(b.weight(np.array([n])) for n in (0, 0, 1))), nothing)
+    model = b.model({b.add("Add", b.add("Gemm", x, second), none): ("n", 4)}, ("n", 6), kind=np.float64)
+    changed = onnx_model(model, profile="tolerance", ratio="large", seed=seed).model
+    given = {"image": b.normal(5, 6).astype(np.float64)}
+    assert np.allclose(answers(changed, given)[0], answers(model, given)[0], rtol=1e-9, atol=1e-9)
 
 
 def test_two_branches_keep_normalisations_pools_and_flatten() -> None:
