@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vambrace.core import files
+from vambrace.core import disk, files
+from vambrace.core.disk import unwritable
 from vambrace.errors import ResourceError
 
 
@@ -344,11 +345,11 @@ def test_sweep_takes_only_leftovers(tmp_path: Path) -> None:
 def test_what_is_told_of_a_file_that_cannot_be_written(tmp_path: Path, code: int, fix: str) -> None:
     """What helps follows from the error; the room is that of the path itself, which may be a disk of its own."""
     error = OSError(code, os.strerror(code))
-    told = files.unwritable(tmp_path, error)
+    told = unwritable(tmp_path, error)
     assert (told.code, told.exit_code) == ("E601", 6)
     assert told.seen.startswith(f"{errno.errorcode[code]} writing {tmp_path} (")
     assert fix in told.fix
-    known = files.unwritable(tmp_path / "absent" / "a", error, named="the plan", otherwise="ask somebody")
+    known = unwritable(tmp_path / "absent" / "a", error, named="the plan", otherwise="ask somebody")
     assert known.seen.startswith(f"{errno.errorcode[code]} writing the plan (")
     assert "MiB free" in known.seen
     assert (known.fix == "ask somebody") == (fix == "permissions")
@@ -363,8 +364,8 @@ def test_the_room_is_that_of_the_folder_itself(tmp_path: Path, monkeypatch: pyte
         found.free = room.get(path, 500 * 2**20)
         return found
 
-    monkeypatch.setattr(files.shutil, "disk_usage", usage)
-    assert "(3 MiB free)" in files.unwritable(tmp_path / "disk", OSError(errno.ENOSPC, "full")).seen
+    monkeypatch.setattr(disk.shutil, "disk_usage", usage)
+    assert "(3 MiB free)" in unwritable(tmp_path / "disk", OSError(errno.ENOSPC, "full")).seen
 
 
 def test_read_file(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 from vambrace.assess.journal import HEADER
 from vambrace.core import canonical
 from vambrace.core.clock import now, stamp
-from vambrace.core.files import make_folder, publish, read_file, sweep, unwritable, write_file
+from vambrace.core.disk import unwritable
+from vambrace.core.files import make_folder, publish, read_file, sweep, write_file
 from vambrace.core.lock import Lock
 from vambrace.errors import ConfigError, ResourceError
 

@@ -15,10 +15,9 @@ import errno
 import hashlib
 import os
 import secrets
-import shutil
-import stat
 from typing import TYPE_CHECKING
 
+from vambrace.core.disk import error_name, unwritable
 from vambrace.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ __all__ = [
     "store",
     "sweep",
     "system",
-    "unwritable",
     "write_file",
 ]
 
@@ -160,7 +158,7 @@ def read_file(path: Path) -> bytes:
     except OSError as error:
         raise ResourceError(
             "E604",
-            seen=f"{_name(error)} reading {path}",
+            seen=f"{error_name(error)} reading {path}",
             expected="a readable file",
             fix="check the permissions and the disk",
         ) from error
@@ -328,29 +326,6 @@ class Appender:
             self._fd = -1
 
 
-def unwritable(path: Path, error: OSError, *, named: str = "", otherwise: str = "") -> ResourceError:
-    """E601: what `error` means for somebody who wanted `path` written.
-
-    Args:
-        path: whose disk it is.
-        error: what the system said.
-        named: what the message calls it; "": the path.
-        otherwise: what helps where neither room nor the number of open files is short; "": the likely thing.
-    """
-    if error.errno in _FULL:
-        fix = "free some space, then run the same command again"
-    elif error.errno in _MANY:
-        fix = "allow more open files (`ulimit -n`), then run the same command again"
-    else:
-        fix = otherwise or "check the path and its permissions, or choose another place"
-    return ResourceError(
-        "E601",
-        seen=f"{_name(error)} writing {named or path} ({_free(path)} free)",
-        expected="a writable place with room",
-        fix=fix,
-    )
-
-
 def _resemble(fd: int, other: os.stat_result) -> None:
     """Give a new file another one's owner, group and permissions; not those of a group that cannot be given."""
     mine, mode = os.fstat(fd), stat.S_IMODE(other.st_mode) & 0o666
@@ -392,18 +367,3 @@ def _explained(path: Path) -> Generator[None]:
         raise
     except OSError as error:
         raise unwritable(path, error) from error
-
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_MANY = frozenset({errno.EMFILE, errno.ENFILE})
-
-
-def _name(error: OSError) -> str:
-    return errno.errorcode.get(error.errno or 0, "an error")
-
-
-def _free(path: Path) -> str:
-    for folder in (path, *path.parents):
-        with contextlib.suppress(OSError):
-            return f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB"
-    return "unknown space"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vambrace.core import canonical
 from vambrace.core.clock import now
-from vambrace.core.files import unwritable
+from vambrace.core.disk import unwritable
 from vambrace.errors import ResourceError
 
 if TYPE_CHECKING:

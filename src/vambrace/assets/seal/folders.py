@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from vambrace.assets.seal.description import canonical_object
 from vambrace.assets.seal.source import unreadable
 from vambrace.core import canonical, files
-from vambrace.core.files import make_folder, publish, unwritable
+from vambrace.core.disk import unwritable
+from vambrace.core.files import make_folder, publish
 from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
 
 if TYPE_CHECKING:

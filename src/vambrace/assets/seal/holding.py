@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from vambrace.assets.seal.subject import shown
-from vambrace.core.files import unwritable
+from vambrace.core.disk import unwritable
 from vambrace.errors import ResourceError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from vambrace.assets.seal.incoming import Incoming
 from vambrace.assets.seal.opening import open_header
 from vambrace.assets.seal.sealed import Sealed
 from vambrace.assets.seal.source import fill
-from vambrace.core.files import unwritable
+from vambrace.core.disk import unwritable
 from vambrace.errors import ResourceError
 
 if TYPE_CHECKING:

@@ -1,0 +1,54 @@
+"""What failures of the disk mean for people: which code, what was seen, and what helps."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+from typing import TYPE_CHECKING
+
+from vambrace.errors import ResourceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["error_name", "unwritable"]
+
+
+def unwritable(path: Path, error: OSError, *, named: str = "", otherwise: str = "") -> ResourceError:
+    """E601: what `error` means for somebody who wanted `path` written.
+
+    Args:
+        path: whose disk it is.
+        error: what the system said.
+        named: what the message calls it; "": the path.
+        otherwise: what helps where neither room nor the number of open files is short; "": the likely thing.
+    """
+    if error.errno in _FULL:
+        fix = "free some space, then run the same command again"
+    elif error.errno in _MANY:
+        fix = "allow more open files (`ulimit -n`), then run the same command again"
+    else:
+        fix = otherwise or "check the path and its permissions, or choose another place"
+    return ResourceError(
+        "E601",
+        seen=f"{error_name(error)} writing {named or path} ({_free(path)} free)",
+        expected="a writable place with room",
+        fix=fix,
+    )
+
+
+def error_name(error: OSError) -> str:
+    """What the system calls it, such as "ENOSPC"."""
+    return errno.errorcode.get(error.errno or 0, "an error")
+
+
+def _free(path: Path) -> str:
+    for folder in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            return f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB"
+    return "unknown space"
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_MANY = frozenset({errno.EMFILE, errno.ENFILE})
