@@ -15,6 +15,7 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 from typing import TYPE_CHECKING
 
 from vambrace.core.disk import error_name, unwritable
