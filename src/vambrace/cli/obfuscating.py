@@ -89,10 +89,10 @@ def obfuscate(
     from vambrace.assets.obfuscate.locking import lock
     from vambrace.assets.obfuscate.pipeline import onnx_model
 
-    there(source)
+    _model(source)
     place = target.with_name(f"{target.name}.map.sealed") if place is None else place
     _check(data, report, budget, seed, owner, customer)
-    _free([target, *report, *([] if no_map else [place])], force=force)
+    _free([target, *report, *([] if no_map else [place])], read=[source, *data], force=force)
     by = [] if no_map else read_by(recipients, ask=ask, environment=environment, number=number)
     secret = None if key is None else key_bytes(key)
     shared = None if owner is None else key_bytes(owner)
@@ -140,8 +140,8 @@ def restore(
     """
     from vambrace.assets.obfuscate.pipeline import undo
 
-    there(source)
-    _free([target], force=force)
+    _model(source)
+    _free([target], read=[source, place], force=force)
     by = opened_by(identities, ask=ask, environment=environment, number=number)
     (known,) = _opened([place], by)
     undone = undo(_unlocked(source, key), known)
@@ -167,8 +167,8 @@ def unlock(
     SOURCE is a locked .onnx file, TARGET the file to write. Nothing tells whether the key is right: with a wrong one
     the model runs and is at chance. obfuscate.load_model unlocks in memory, without a file.
     """
-    there(source)
-    _free([target], force=force)
+    _model(source)
+    _free([target], read=[source, key], force=force)
     digest = _write(target, _unlocked(source, key))
     say(f"{target}: SHA-256 {digest}; at chance if the key was wrong")
 
@@ -189,7 +189,7 @@ def trace(
     """
     from vambrace.assets.obfuscate.tracing import trace as compared
 
-    there(source)
+    _model(source)
     by = opened_by(identities, ask=ask, environment=environment, number=number)
     matches = compared(source if key is None else _unlocked(source, key), _opened(maps, by))
     rows = [
@@ -237,8 +237,21 @@ def _check(
         )
 
 
-def _free(places: Sequence[Path], *, force: bool) -> None:
+def _model(path: Path) -> None:
+    there(path)
+    if path.is_dir():
+        raise ConfigError(
+            "E801", seen=f"the folder {path}", expected="an .onnx file", fix="give the path of the file in it"
+        )
+
+
+def _free(places: Sequence[Path], *, read: Sequence[Path], force: bool) -> None:
+    """Refuse to write over what is there, and, forced or not, over what is read or written as well."""
+    known = {path.resolve() for path in read}
     for path in places:
+        if path.resolve() in known:
+            raise _apart(f"{path} twice", "a place of its own for each file", "choose another name")
+        known.add(path.resolve())
         if not force and os.path.lexists(path):
             raise ConfigError(
                 "E766",

@@ -9,13 +9,15 @@ import onnx
 import pytest
 
 from exact_nets import Builder, differences, images, random_net
+from vambrace.assets.obfuscate.keyinput import lock_by_input
+from vambrace.assets.obfuscate.locking import lock
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes import pass_class, pass_names, profile_names
 from vambrace.assets.obfuscate.passes.order import Order
 from vambrace.assets.obfuscate.passes.scaling import Scaling
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 from vambrace.assets.obfuscate.record import ObfuscationMap, model_digest
-from vambrace.errors import ArtifactRefused, ConfigError
+from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
 
 KEY = bytes(range(32))
 
@@ -87,6 +89,12 @@ def test_what_there_is_not_is_refused(net: onnx.ModelProto) -> None:
     for name in tolerant:
         with pytest.raises(ConfigError, match="E802"):
             onnx_model(net, passes=[name], seed=1)
+
+
+def test_a_lock_is_not_stripped(net: onnx.ModelProto) -> None:
+    for locked in (lock(net, bytes(32)), lock_by_input(net, bytes(32))):
+        with pytest.raises(ModelRefused, match="E855"):
+            onnx_model(locked)
 
 
 def test_customers_need_the_owners_key(net: onnx.ModelProto) -> None:

@@ -147,7 +147,8 @@ def as_key(seed: int | bytes | None) -> bytes:
         return seed
     if type(seed) is int and 0 <= seed < 2**64:
         return _derive(seed.to_bytes(KEY_BYTES, "big"), _SEED)
-    raise _wrong_seed(f"{len(seed)} bytes" if isinstance(seed, bytes) else f"a {type(seed).__name__}")
+    seen = f"{len(seed)} bytes" if isinstance(seed, bytes) else f"a {type(seed).__name__}"
+    raise _wrong_seed(f"the seed {seed}" if type(seed) is int else seen)
 
 
 def fingerprint(customer: str, key: bytes) -> bytes:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from vambrace.assets.obfuscate import keyinput, locking
 from vambrace.assets.obfuscate.keyed import Stream, as_key, fingerprint
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes import pass_class, profile_names
 from vambrace.assets.obfuscate.record import Entry, ObfuscationMap, model_digest
 from vambrace.core import spec
-from vambrace.errors import ArtifactRefused, ConfigError
+from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.passes.base import Pass, Profile
 
 __all__ = ["Obfuscated", "Undone", "onnx_model", "undo"]
+
+_LOCKS = {keyinput.ENTRY, locking.ENTRY}
 
 SHARES = {"small": 0.1, "medium": 0.3, "large": 0.6}
 """Share of the eligible places that passes with a cost take, as in MindSpore's `obf_ratio`."""
@@ -80,13 +83,20 @@ def onnx_model(
 
     Raises:
         ConfigError: E800 seed or customer; E801 source; E802 profile, passes or ratio.
-        ModelRefused: E230 to E235, for a file that is unsafe or cannot be read.
+        ModelRefused: E230 to E235, for a file that is unsafe or cannot be read; E855, for a locked model.
     """
     if ratio not in SHARES:
         raise _wrong(f"the ratio {ratio!r}", "small, medium or large", "choose one of the three")
     key = as_key(seed) if customer is None else fingerprint(customer, seed if isinstance(seed, bytes) else b"")
     chosen = [_ready(one, SHARES[ratio], profile) for one in (profile_names(profile) if passes is None else passes)]
     net = Net.load(source)
+    if any(each.key in _LOCKS for each in net.extra.metadata_props):
+        raise ModelRefused(
+            "E855",
+            seen="a locked model, whose key would fit no longer",
+            expected="a model in order",
+            fix="unlock it, obfuscate it, and lock the result",
+        )
     original = model_digest(net.model())
     entries: list[Entry] = []
     for place, one in enumerate(chosen):
