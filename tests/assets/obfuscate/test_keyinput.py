@@ -7,6 +7,7 @@ import pytest
 from onnx import numpy_helper
 from scipy.optimize import linear_sum_assignment
 
+from exact_nets import SIZE, Builder, images
 from onnx_nets import answers, feeds, net, operators, optimised_operators, residual
 from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.keyinput import key_tensor, lock_by_input
@@ -63,6 +64,23 @@ def test_the_right_key_is_exact_and_a_wrong_one_runs(make, scales: bool) -> None
         if each.name in {"w", "v"} and len(each.dims) > 1:
             stored = next(one for one in locked.graph.initializer if one.name == each.name)
             assert not np.array_equal(numpy_helper.to_array(stored), numpy_helper.to_array(each))
+
+
+def test_old_files_are_folded_by_runtimes_as_before() -> None:
+    """Weights listed as inputs would be open to callers in the newer version, and normalisations not fused."""
+    b = Builder(0)
+    x = b.add("Relu", b.batch_norm(b.conv("image", 3, 12), 12))
+    model = b.model({b.add("Relu", b.conv(x, 12, 16)): (2, 16, SIZE, SIZE)}, opset=9)
+    model.ir_version = 3
+    for each in model.graph.initializer:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims))
+    locked = lock_by_input(model, KEY, share=1.0)
+    assert [each.name for each in locked.graph.input] == ["image", "key"]
+    name, tensor = key_tensor(locked, KEY)
+    given = images(0)["plain"]
+    for level in ("all", "disabled"):
+        expected = answers(model, {"image": given}, level)[0]
+        assert np.array_equal(answers(locked, {"image": given, name: tensor}, level)[0], expected)
 
 
 def test_it_survives_onnxruntime(tmp_path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vambrace.assets.obfuscate.net import Net
 
-__all__ = ["Edit", "Recipe", "arranged", "drop_weights", "rearrange", "revert"]
+__all__ = ["Edit", "Recipe", "arranged", "drop_weights", "modernise", "rearrange", "revert"]
 
 OLDEST_IR = 4
 """Before this IR version initialisers must stand among the inputs of the graph."""
@@ -78,7 +78,7 @@ class Edit:
         (name,) = self._net.fresh()
         given = array if isinstance(array, np.ndarray) else np.asarray(array, np.int64)
         self._net.graph.initialisers[name] = np.ascontiguousarray(given).reshape(given.shape)
-        self._net.extra.ir_version = max(self._net.extra.ir_version, OLDEST_IR)
+        modernise(self._net)
         self._constants.append(name)
         return name
 
@@ -162,6 +162,16 @@ def drop_weights(net: Net, names: Collection[str]) -> None:
     gone = {name for name in names if name in graph.initialisers}
     graph.initialisers = {name: array for name, array in graph.initialisers.items() if name not in gone}
     graph.inputs = [each for each in graph.inputs if each.name not in gone]
+
+
+def modernise(net: Net) -> None:
+    """Raise an old IR version, which lists initialisers as inputs, to one where they stand alone.
+
+    Left there, they would become inputs that callers may override, which runtimes neither fold nor lay out in advance.
+    """
+    if net.extra.ir_version < OLDEST_IR:
+        net.extra.ir_version = OLDEST_IR
+        net.graph.inputs = [each for each in net.graph.inputs if each.name not in net.graph.initialisers]
 
 
 def arranged(net: Net) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from vambrace.assets.obfuscate.costs import Costs
+from vambrace.assets.obfuscate.edits import modernise
 from vambrace.assets.obfuscate.graph import Node
 from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.layered import FLOATS
@@ -133,7 +134,7 @@ def lock_by_input(
         before += _restore(net, place, ranks[place], slot, name, start, powers)
         start += slot.length
     net.graph.insert(before, before=net.graph.nodes[0])
-    net.extra.ir_version = max(net.extra.ir_version, 4)
+    modernise(net)
     helper, types = onnx_package().helper, onnx_package().TensorProto
     net.graph.inputs.append(helper.make_tensor_value_info(name, types.INT64, [start]))
     layout = [[slot.block, slot.channels, int(slot.scaled)] for slot in slots]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from vambrace.assets.obfuscate.edits import OLDEST_IR, arranged, drop_weights, rearrange
+from vambrace.assets.obfuscate.edits import arranged, drop_weights, modernise, rearrange
 from vambrace.assets.obfuscate.graph import Node
 from vambrace.assets.obfuscate.layered import FLOATS
 from vambrace.assets.obfuscate.opaque import OLDEST, opaque
@@ -164,7 +164,7 @@ def _pack(
         nodes += _cut(net, vector, number, truth, starts[name], weights[name], name, draw)
     graph.insert(nodes, before=graph.nodes[0])
     drop_weights(net, names)
-    net.extra.ir_version = max(net.extra.ir_version, OLDEST_IR)
+    modernise(net)
     return {
         "vector": vector,
         "weights": {name: [starts[name], list(weights[name].shape)] for name in names},
