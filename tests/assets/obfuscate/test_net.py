@@ -157,6 +157,10 @@ def test_external_weights_are_read_in(tmp_path: Path) -> None:
     (tmp_path / "net.bin").unlink()
     with pytest.raises(ModelRefused, match="E232"):
         Net.load(tmp_path / "net.onnx")
+    without = onnx.load(tmp_path / "net.onnx", load_external_data=False)
+    for source in (without, without.SerializeToString()):
+        with pytest.raises(ConfigError, match="E801: a model whose weights lie in other files"):
+            Net.load(source)
 
 
 def test_what_is_no_model_is_refused() -> None:

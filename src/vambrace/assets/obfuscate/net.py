@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vambrace.assets.obfuscate.graph import copies, graph_from, graph_proto
 from vambrace.errors import ConfigError
-from vambrace.models.external import check_domains
+from vambrace.models.external import check_domains, external_tensors
 from vambrace.models.onnx_file import MOST_BYTES, onnx_package, parse_onnx, read_onnx
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Net:
         graph: the main graph.
         functions: onnx.FunctionProto, the model's own.
         extra: onnx.ModelProto with what is left: IR version, opsets, producer, metadata, doc string.
+        size: bytes of the model as it came.
         factors: what passes have multiplied weights of the main graph with so far, by name, of shapes that fit.
     """
 
@@ -88,6 +89,7 @@ class Net:
         onnx = onnx_package()
         if not foreign:
             check_domains(model, name)
+        self.size = int(model.ByteSize())
         self.extra: Any = onnx.ModelProto()
         self.extra.CopyFrom(model)
         self.extra.ClearField("graph")
@@ -117,6 +119,12 @@ class Net:
                 seen=f"a {type(source).__name__}",
                 expected="the path of an .onnx file, its bytes, or an onnx.ModelProto",
                 fix="export the model with torch.onnx.export first",
+            )
+        if external_tensors(source, "the model"):
+            raise _unusable(
+                "a model whose weights lie in other files",
+                "a model with its weights in it",
+                "give the path of the file",
             )
         return cls(source)
 

@@ -129,6 +129,20 @@ def test_weights_that_callers_may_override_stay_among_the_inputs() -> None:
     assert undo(done.model, done.map).model == model
 
 
+def test_files_that_list_weights_as_inputs_are_raised_to_a_version_that_does_not() -> None:
+    b = Builder(0)
+    x = b.add("Relu", b.batch_norm(b.conv("image", 3, 12), 12))
+    model = b.model({b.add("Relu", b.conv(x, 12, 16)): (2, 16, SIZE, SIZE)}, opset=11)
+    model.ir_version = 3
+    for each in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(each.name, each.data_type, each.dims))
+    done = onnx_model(model, passes=[ALL], seed=1)
+    assert done.map.passes[0].done == 2
+    assert [each.name for each in done.model.graph.input] == ["image"]
+    assert differences(model, done.model, images(0)) == []
+    assert undo(done.model, done.map).model == model
+
+
 def test_decoys_have_a_budget() -> None:
     model = small()
     size = sum(len(each.raw_data) for each in model.graph.initializer)

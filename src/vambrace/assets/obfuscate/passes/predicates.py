@@ -15,6 +15,7 @@ import numpy as np
 
 from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.decoys import decoy, similar_order, sizes_of
+from vambrace.assets.obfuscate.edits import arranged, modernise, rearrange
 from vambrace.assets.obfuscate.enclosing import branch_of, enclose, release
 from vambrace.assets.obfuscate.graph import Node
 from vambrace.assets.obfuscate.opaque import OLDEST, opaque
@@ -63,7 +64,7 @@ class Predicates(Pass):
         eligible = [place for place in found if not _fused_before(net, place)]
         if len(eligible) < len(found):
             left["a layer that runtimes fuse with what stands before it"] = len(found) - len(eligible)
-        before, infos = net.graph.order(), net.infer()
+        before, infos = arranged(net), net.infer()
         costs = Costs(net, infos)
         time = self.slowdown * costs.total
         room = self.growth * sum(array.nbytes for array in net.graph.initialisers.values())
@@ -80,6 +81,7 @@ class Predicates(Pass):
             if size <= room and not same:
                 room, time = room - size, time - cost
                 marks += mark
+                modernise(net)
                 entries.append(_wrap(net, place, decoys, infos, stream))
         if len(entries) < wanted:
             left["branches that would take too long, decoys too large or equal to the layer"] = wanted - len(entries)
@@ -96,7 +98,7 @@ class Predicates(Pass):
         for entry in record["places"]:
             _unwrap(net, entry)
         if record["places"]:
-            net.graph.arrange(record["before"])
+            rearrange(net, record["before"])
 
 
 def _fused_before(net: Net, place: Place) -> bool:
