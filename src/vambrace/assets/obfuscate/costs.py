@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -24,6 +24,8 @@ _FUSED_BYTES = 20e9
 _COPIED_BYTES = 4e9
 _START = 0.5e-6
 _BRANCH = 20e-6
+_BRIEF = 2e-6
+_OPAQUE = 5e-6
 _FREE_SIZE = 16
 """What a size that is free is taken to be; the first one, the batch, is taken to be 1."""
 
@@ -56,7 +58,19 @@ class Costs:
 
     def branch(self, place: Place) -> float:
         """Of an If around a place: the predicate, and copies outside and inside, since layouts end at it."""
-        return _BRANCH + 2 * 2 * 4 * (self._size(place.taken) + self._size(place.given)) / _COPIED_BYTES
+        return _BRANCH + self.copies((place.taken, place.given))
+
+    def copies(self, values: Iterable[str]) -> float:
+        """Of copies outside and inside of a branch, since layouts end at it."""
+        return 2 * 2 * 4 * sum(self._size(name) for name in values) / _COPIED_BYTES
+
+    def predicate(self, *, brief: bool) -> float:
+        """Of an If and its predicate."""
+        return _BRIEF if brief else _OPAQUE
+
+    def elements(self, value: str) -> int:
+        """How many a value has, free sizes filled in."""
+        return self._size(value)
 
     def _size(self, name: str) -> int:
         """Elements of a value, free sizes filled in."""

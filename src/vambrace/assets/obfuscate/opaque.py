@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.keyed import Stream
     from vambrace.assets.obfuscate.net import Net
 
-__all__ = ["opaque"]
+__all__ = ["brief", "opaque"]
 
 OLDEST = 9
 """The operator set from which on runtimes compare whole numbers."""
@@ -52,6 +52,23 @@ def opaque(net: Net, value: str, dtype: np.dtype[Any], count: int, stream: Strea
     answer, truth = stream.pick(_FORMS)(writer)
     if int(stream.integers(0, 2)):
         answer, truth = writer.add("Not", answer), not truth
+    return writer.nodes, answer, truth
+
+
+def brief(net: Net, value: str, dtype: np.dtype[Any], count: int, stream: Stream) -> tuple[list[Node], str, bool]:
+    """As `opaque`, in two or three operators over all elements: a norm is not below 0, nor equal to less.
+
+    It costs less to run where elements are few, and is easier to see through.
+    """
+    writer = _Writer(net, value, dtype, count, stream)
+    norm = writer.add(stream.pick(("ReduceL1", "ReduceL2", "ReduceSumSquare")), value, keepdims=0)
+    below = -0.001 - float(stream.uniform())
+    # Floating numbers have been compared for equality since operator set 11.
+    kind = writer.draw(0, 2 if net.opset() < 11 else 3)
+    answer = writer.add("Greater", below, norm) if kind == 0 else writer.add(("Less", "Equal")[kind - 1], norm, below)
+    truth = False
+    if int(stream.integers(0, 2)):
+        answer, truth = writer.add("Not", answer), True
     return writer.nodes, answer, truth
 
 

@@ -5,8 +5,8 @@
 
 `measure` is whatever tells how much slower a model with some passes is; a median over paired runs of
 `vambrace.assets.obfuscate.measure.overhead` is meant. Passes that cost time are those whose `share` is the whole
-obfuscation's unless stated; others (names, order, what is written into weights) are kept, and each of the former is
-measured alone only if all together are over the budget.
+obfuscation's unless stated, or that have a `slowdown` of their own. Others (names, order, what is written into weights)
+are kept, and each of the former is measured alone only if all together are over the budget.
 """
 
 from __future__ import annotations
@@ -99,9 +99,10 @@ def plan(passes: Sequence[Pass], budget: float, measure: Callable[[Sequence[Pass
 
 
 def _costs(one: Pass) -> bool:
-    """Whether a pass leaves its share to the whole obfuscation, as those with a cost do."""
+    """Whether a pass leaves its share to the whole obfuscation, or bounds its own time, as those with a cost do."""
     made: Any = one
-    return any(field.name == "share" and field.default is None for field in dataclasses.fields(made))
+    fields = dataclasses.fields(made)
+    return any(field.name == "slowdown" or (field.name == "share" and field.default is None) for field in fields)
 
 
 def _share(one: Pass) -> float | None:

@@ -28,6 +28,7 @@ _WHERE: dict[str, str] = {
     "order": "order:Order",
     "pack_weights": "packing:PackWeights",
     "permutation": "permutation:Permutation",
+    "phantoms": "phantoms:Phantoms",
     "predicates": "predicates:Predicates",
     "rebasis": "rebasis:Rebasis",
     "scaling": "scaling:Scaling",
@@ -42,7 +43,7 @@ _FIRST: dict[Profile, tuple[str, ...]] = {
         *("baked_permutation", "split_layers", "disguises", "pack_weights"),
     ),
 }
-_ALWAYS: tuple[str, ...] = ("permutation", "scaling", "signs", "predicates", "order", "metadata", "names")
+_ALWAYS: tuple[str, ...] = ("permutation", "scaling", "signs", "predicates", "metadata", "phantoms", "order", "names")
 
 
 def pass_names() -> tuple[str, ...]:

@@ -1,0 +1,183 @@
+"""Where a network can be cut in two, so that all that comes after goes into a branch of an If.
+
+A cut is made behind a value from which on a runtime computes the same in a branch (`vambrace.assets.obfuscate.places`),
+and whatever else the nodes behind it read must be such a value too, an input of the model, or no floating number. The
+cut before everything moves the whole network and needs no such value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from vambrace.assets.obfuscate.costs import Costs
+from vambrace.assets.obfuscate.enclosing import crossing
+from vambrace.assets.obfuscate.graph import reads_of
+from vambrace.assets.obfuscate.places import find_places
+
+if TYPE_CHECKING:
+    from vambrace.assets.obfuscate.graph import Node
+    from vambrace.assets.obfuscate.keyed import Stream
+    from vambrace.assets.obfuscate.net import Info, Net
+
+__all__ = ["Cut", "Cuts", "Exit", "FLOATING", "WHOLE"]
+
+FLOATING = frozenset({1, 10, 11})
+"""float, float16 and double, as onnx.TensorProto.DataType."""
+WHOLE = frozenset({2, 3, 4, 5, 6, 7, 9, 12, 13})
+"""Whole numbers and bool."""
+_FEW = 4096
+"""Elements that a brief predicate may add up."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Exit:
+    """An output that leaves a branch.
+
+    Attributes:
+        name: of the value.
+        kind: onnx.TensorProto.DataType.
+        shape: 1 for sizes that are free, or None where not even their number is known.
+    """
+
+    name: str
+    kind: int
+    shape: tuple[int, ...] | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a network is cut.
+
+    Attributes:
+        value: the predicate reads it, and what is imagined.
+        whole: whether everything goes into the branch, and not only what depends on the value.
+        brief: whether the predicate is a brief one.
+    """
+
+    value: str
+    whole: bool
+    brief: bool
+
+
+class Cuts:
+    """The cuts of a net.
+
+    Attributes:
+        infos: of its values, before anything was cut.
+        eligible: cuts that there could be.
+        left: why there could not be others.
+    """
+
+    def __init__(self, net: Net) -> None:
+        self.infos: dict[str, Info] = net.infer()
+        self.eligible = 0
+        self.left: dict[str, int] = {}
+        self._net = net
+        self._costs = Costs(net, self.infos)
+        self._safe = {place.given for place in find_places(net)[0]}
+
+    def chosen(self, most: int, slowdown: float, allowed: float, stream: Stream) -> list[Cut]:
+        """Cuts that fit into the time together, the one with the fewest nodes behind it first.
+
+        Args:
+            most: how many.
+            slowdown: their time as a share of a run, at most.
+            allowed: seconds that they may take in any case.
+            stream: chooses among those that fit.
+        """
+        found = [(value, self.behind(value)) for value in sorted(self._safe)]
+        fit = [(value, nodes) for value, nodes in found if self.fits(nodes)]
+        self.eligible = len(fit)
+        if len(fit) < len(found):
+            self.left["values beside which others lead on"] = len(found) - len(fit)
+        time = max(slowdown * self._costs.total, allowed)
+        # Cheap ones first, as far as chance has it.
+        chances = 1.0 + stream.uniform((len(fit),))
+        ranked = sorted(
+            (float(self._copied(nodes) * chance), value) for (value, nodes), chance in zip(fit, chances, strict=True)
+        )
+        behind = dict(fit)
+        taken: list[tuple[int, Cut]] = []
+        for _, value in ranked:
+            cut, cost = self._cut(value, behind[value], time)
+            if cut is not None and len(taken) < most:
+                time -= cost
+                taken.append((len(behind[value]), cut))
+        if not taken and most:
+            return self._all(time)
+        return [cut for _, cut in sorted(taken, key=lambda one: one[0])]
+
+    def behind(self, value: str) -> list[Node]:
+        """All nodes that depend on a value, in order."""
+        made = {value}
+        found: list[Node] = []
+        for node in self._net.graph.nodes:
+            if not made.isdisjoint(reads_of(node)):
+                found.append(node)
+                made.update(node.outputs)
+        return found
+
+    def everything(self) -> list[Node]:
+        """All nodes but constants."""
+        return [node for node in self._net.graph.nodes if not node.is_a("Constant")]
+
+    def fits(self, nodes: list[Node]) -> bool:
+        """Whether a runtime computes the same where these go into a branch, and an If can give what they give."""
+        inputs = set(self._net.graph.input_names)
+        read = crossing(self._net, nodes)
+        exits = self.exits(nodes)
+        return (
+            all(name in self._safe or name in inputs or not self._floating(name) for name in read)
+            and bool(exits)
+            and all(each is not None for each in exits)
+        )
+
+    def exits(self, nodes: list[Node]) -> list[Exit | None]:
+        """Outputs of the model that nodes make; None for one that is no tensor of numbers."""
+        made = {name for node in nodes for name in node.outputs}
+        return [self._exit(each) for each in self._net.graph.outputs if each.name in made]
+
+    def _exit(self, output: object) -> Exit | None:
+        name = str(getattr(output, "name", ""))
+        info = self.infos.get(name)
+        if info is None or info.kind not in FLOATING | WHOLE:
+            return None
+        sizes = info.shape
+        shape = None if sizes is None else tuple(size if isinstance(size, int) else 1 for size in sizes)
+        return Exit(name, info.kind, shape)
+
+    def _all(self, time: float) -> list[Cut]:
+        """The whole network, where nothing else can be done."""
+        inputs = [name for name in self._net.graph.input_names if self._kind(name) in FLOATING | WHOLE]
+        if not inputs or not self.fits(self.everything()):
+            self.left["a model whose inputs are no numbers, or whose outputs are no tensors"] = 1
+            return []
+        self.eligible = 1
+        value = min(inputs, key=lambda name: (self._kind(name) not in FLOATING, self._costs.elements(name)))
+        cut, _ = self._cut(value, self.everything(), time)
+        if cut is None:
+            self.left["an If that would take too long"] = 1
+            return []
+        return [dataclasses.replace(cut, whole=True)]
+
+    def _cut(self, value: str, nodes: list[Node], time: float) -> tuple[Cut | None, float]:
+        """A cut that fits into a time, and what it takes of it."""
+        for brief in (False, True):
+            cost = self._copied(nodes) + self._costs.predicate(brief=brief)
+            if cost <= time and not (brief and self._costs.elements(value) > _FEW):
+                return Cut(value, whole=False, brief=brief), cost
+        return None, 0.0
+
+    def _copied(self, nodes: list[Node]) -> float:
+        """Time that it takes to copy what nodes read, inputs aside."""
+        inputs = set(self._net.graph.input_names)
+        read = [name for name in crossing(self._net, nodes) if name not in inputs and self._floating(name)]
+        return self._costs.copies(read)
+
+    def _kind(self, name: str) -> int:
+        return self.infos[name].kind if name in self.infos else 0
+
+    def _floating(self, name: str) -> bool:
+        """Also where nothing is known."""
+        return self._kind(name) in FLOATING | {0, 16}

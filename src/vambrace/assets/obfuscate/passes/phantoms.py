@@ -1,0 +1,174 @@
+"""Whole networks that never run, beside the real one, so that what can be read of a graph is mostly of theirs.
+
+What comes after some value goes into a branch of an If; the other branch holds networks of randomly drawn
+architectures (`vambrace.assets.obfuscate.imagined_nets`) that take the same values and give outputs of the same types.
+Arithmetic on the data decides, always alike (`vambrace.assets.obfuscate.opaque`). There are several such Ifs, one
+inside the other, as far as the time allows, so that parts of the real network lie at different depths, in either
+branch. Imagined operators are about ten times as many as real ones; what bounds them is the size of the file.
+
+What runs is the real network and a few operators on single numbers for each If. An attacker who runs the model sees
+which branches are taken, and one who knows this software sees which networks are imagined.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+
+from vambrace.assets.obfuscate.cuts import FLOATING, WHOLE, Cuts
+from vambrace.assets.obfuscate.edits import arranged, modernise, rearrange
+from vambrace.assets.obfuscate.enclosing import branch_of, crossing, enclose, release
+from vambrace.assets.obfuscate.ensemble import Ensemble, Given
+from vambrace.assets.obfuscate.graph import Graph, Node, graph_proto
+from vambrace.assets.obfuscate.imagined import Imagining, roles_of, stated_by
+from vambrace.assets.obfuscate.opaque import OLDEST, brief, opaque
+from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+from vambrace.core.options import Ratio, require
+from vambrace.models.onnx_file import onnx_package
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vambrace.assets.obfuscate.cuts import Cut, Exit
+    from vambrace.assets.obfuscate.imagined import Roles
+    from vambrace.assets.obfuscate.keyed import Stream
+    from vambrace.assets.obfuscate.net import Net
+
+__all__ = ["Phantoms"]
+
+_FLOAT = 1
+_NODE_BYTES = 110
+"""What an imagined operator and its share of the weights may take where the file is small."""
+_WEIGHTS = 0.4
+"""Of the room, what weights may take."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Phantoms(Pass):
+    """Hide the network among networks that never run.
+
+    Attributes:
+        times: how many imagined operators there are for each real one.
+        fewest: how many there are at least, where the file has room for them.
+        growth: how much larger than it came the file may be with them, as a share.
+        least: bytes that a file may have in any case, so that small ones are hidden too.
+        ifs: how many Ifs there are at most.
+        slowdown: most that they may add to the time of a run, as a share of it, by an estimate from sizes.
+        allowed: microseconds that they may add in any case, by the same estimate: one If with a brief predicate.
+    """
+
+    name: ClassVar[str] = "phantoms"
+    profile: ClassVar[Profile] = "exact"
+    times: Ratio = 10.0
+    fewest: int = 1200
+    growth: Ratio = 0.08
+    least: int = 262_144
+    ifs: int = 3
+    slowdown: Ratio = 0.005
+    allowed: Ratio = 2.5
+
+    def __post_init__(self) -> None:
+        for name in ("times", "fewest", "growth", "least", "ifs", "slowdown", "allowed"):
+            value = getattr(self, name)
+            require(value >= 0, seen=f"{name} {value}", expected="a number from 0", fix=f"leave {name} out")
+
+    def apply(self, net: Net, stream: Stream) -> Applied:
+        """Enclose, innermost first; the record says which branch is which, and what was moved into it."""
+        if net.opset() < OLDEST:
+            return Applied(eligible=0, done=0, left={f"operator sets before {OLDEST}": 1}, record={"ifs": []})
+        before = arranged(net)
+        cuts = Cuts(net)
+        chosen = cuts.chosen(self.ifs, self.slowdown, 1e-6 * self.allowed, stream.child("cuts"))
+        real = sum(not node.is_a("Constant") for graph in net.graphs() for node in graph.nodes)
+        size = graph_proto(net.graph, onnx_package(), small=False).ByteSize()
+        wanted = max(self.fewest, self.times * real)
+        room = max((1 + self.growth) * net.size - size, min(self.least - size, _NODE_BYTES * wanted), 0)
+        if chosen:
+            modernise(net)
+        work = _Work(net, cuts, roles_of(net, stream.child("roles")), stated_by(net))
+        entries: list[dict[str, Any]] = []
+        for number, cut in enumerate(chosen):
+            share = 1 / (len(chosen) - number)
+            entry, drawn, spent = work.close(cut, int(share * wanted), int(share * room), stream.child("cut", number))
+            entries.append(entry)
+            room, wanted = room - spent, wanted - drawn
+        missing = int(wanted) if entries and wanted >= 1 else 0
+        short = {"imagined operators for which the file has no room": missing} if missing else {}
+        record = {"ifs": entries, "before": before}
+        return Applied(eligible=cuts.eligible, done=len(entries), left=cuts.left | short, record=record)
+
+    def undo(self, net: Net, record: Mapping[str, Any]) -> None:
+        """Take the real parts out of their branches, outermost first."""
+        for entry in reversed(record["ifs"]):
+            producers = net.index().producers
+            chooser = producers[entry["given"]]
+            (branch,) = chooser.bodies[entry["branch"]]
+            release(net, chooser, branch, entry)
+            net.graph.remove(*(producers[name] for name in entry["nodes"]))
+            for name in entry["weights"]:
+                del net.graph.initialisers[name]
+        if record["ifs"]:
+            rearrange(net, record["before"])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Work:
+    net: Net
+    cuts: Cuts
+    roles: Roles
+    stated: list[str]
+
+    def close(self, cut: Cut, wanted: int, room: int, stream: Stream) -> tuple[dict[str, Any], int, int]:
+        """Put what is behind a cut into an If.
+
+        Returns:
+            The entry of the record, and how many operators were imagined, and the bytes that they take.
+        """
+        net, graph = self.net, self.net.graph
+        nodes = self.cuts.everything() if cut.whole else self.cuts.behind(cut.value)
+        exits = cast("list[Exit]", self.cuts.exits(nodes))
+        known = set(graph.initialisers)
+        before, answer, truth = self._predicate(cut, stream.child("predicate"))
+        added = [name for name in graph.initialisers if name not in known]
+        fake, drawn = self._fake(cut, nodes, exits, wanted, room, stream.child("networks"))
+        enclosed = enclose(net, nodes, {each.name: each.kind for each in exits})
+        bodies = {"then_branch": [enclosed.branch], "else_branch": [fake]}
+        if not truth:
+            bodies = {"then_branch": [fake], "else_branch": [enclosed.branch]}
+        # Nothing reads what comes out of it, so it stands at the end.
+        graph.nodes += [*before, Node("If", [answer], [each.name for each in exits], bodies=bodies)]
+        entry = {
+            "given": exits[0].name,
+            "branch": "then_branch" if truth else "else_branch",
+            "nodes": [node.outputs[0] for node in before],
+            "weights": added,
+            **enclosed.record(),
+        }
+        return entry, drawn, graph_proto(fake, onnx_package(), small=False).ByteSize()
+
+    def _predicate(self, cut: Cut, stream: Stream) -> tuple[list[Node], str, bool]:
+        info = self.cuts.infos[cut.value]
+        value, before = cut.value, list[Node]()
+        dtype = onnx_package().helper.tensor_dtype_to_np_dtype(info.kind)
+        if info.kind in WHOLE:
+            (value,) = self.net.fresh()
+            dtype = np.dtype(np.float32)
+            before = [Node("Cast", [cut.value], [value])]
+            before[0].set(to=_FLOAT)
+        count = 1
+        for size in info.shape or ():
+            count *= size if isinstance(size, int) else 1
+        nodes, answer, truth = (brief if cut.brief else opaque)(self.net, value, dtype, max(1, count), stream)
+        return [*before, *nodes], answer, truth
+
+    def _fake(
+        self, cut: Cut, nodes: list[Node], exits: list[Exit], wanted: int, room: int, stream: Stream
+    ) -> tuple[Graph, int]:
+        im = Imagining(self.net, self.roles, stream, room=int(_WEIGHTS * room), stated=self.stated)
+        infos = self.cuts.infos
+        names = [cut.value, *(name for name in crossing(self.net, nodes) if name != cut.value)]
+        given = [Given(name, infos[name]) for name in names if name in infos and infos[name].kind in FLOATING]
+        made = Ensemble(im, room=room, wanted=wanted).drawn(given or [Given(cut.value, infos[cut.value])], exits)
+        return branch_of(self.net, im.nodes, made, im.weights), len(im.nodes)

@@ -1,0 +1,278 @@
+"""Networks that never run: valid, of every kind, and in nobody's way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from exact_nets import LEVELS, SIZE, Builder, differences, images, random_net, session
+from vambrace.assets.obfuscate.passes.phantoms import Phantoms
+from vambrace.assets.obfuscate.pipeline import onnx_model, undo
+from vambrace.assets.obfuscate.tracing import trace
+from vambrace.errors import ConfigError
+
+FREE = Phantoms(slowdown=9.0, fewest=150, times=0)
+"""As many Ifs as it makes, whatever they cost."""
+QUICK = Phantoms(fewest=200, times=0)
+FEW = Phantoms(fewest=40, times=0)
+
+
+def small(opset: int = 17) -> onnx.ModelProto:
+    b = Builder(0)
+    x = b.add("Relu", b.conv(b.add("Relu", b.conv("image", 3, 16)), 16, 8))
+    return b.model({b.conv(x, 8, 4): (2, 4, SIZE, SIZE)}, opset=opset)
+
+
+def text(body: str, inputs: str, outputs: str, opset: int = 17) -> onnx.ModelProto:
+    head = f'<ir_version: 8, opset_import: ["" : {opset}]>'
+    return onnx.parser.parse_model(f"{head} g ({inputs}) => ({outputs}) {{ {body} }}")
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from graphs(attribute.g)
+
+
+def flipped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Every If with its branches exchanged, so that decoys run."""
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    names = {"then_branch": "else_branch", "else_branch": "then_branch"}
+    for graph in graphs(other.graph):
+        for node in graph.node:
+            if node.op_type == "If":
+                for each in node.attribute:
+                    each.name = names[each.name]
+    return other
+
+
+def operators(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for graph in graphs(model.graph) for node in graph.node)
+
+
+@pytest.mark.parametrize("opset", [9, 10, 11, 12, 13, 14, 17, 18, 20, 21, 23])
+def test_decoys_are_valid_and_run_if_they_are_made_to(opset: int) -> None:
+    for seed in range(2):
+        model = small(opset)
+        done = onnx_model(model, passes=[FREE], seed=seed)
+        assert done.map.passes[0].done >= 1
+        assert differences(model, done.model, images(seed), levels=LEVELS[-1:]) == []
+        outputs = session(flipped(done.model)).run(None, {"image": images(seed)["plain"]})
+        (expected,) = session(model).run(None, {"image": images(seed)["plain"]})
+        assert [each.dtype for each in outputs] == [expected.dtype]
+        assert outputs[0].shape == expected.shape
+        assert not np.array_equal(outputs[0], expected)
+        assert undo(done.model, done.map).model == model
+
+
+def test_parts_of_the_real_network_are_in_several_branches_inside_each_other() -> None:
+    model = random_net(9)
+    done = onnx_model(model, passes=[FREE], seed=2)
+    assert done.map.passes[0].done == 3
+    depths = _depths(done.model.graph, 0, {each.name for each in model.graph.initializer})
+    assert len(depths) == 4
+    assert differences(model, done.model, images(0)) == []
+    assert undo(done.model, done.map).model == model
+
+
+def _depths(graph: onnx.GraphProto, depth: int, weights: set[str]) -> set[int]:
+    found = {depth} if weights & {each.name for each in graph.initializer} else set()
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found |= _depths(attribute.g, depth + 1, weights)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_networks_of_all_kinds_compute_the_same(seed: int) -> None:
+    model = random_net(seed + 40)
+    done = onnx_model(model, passes=[QUICK], seed=seed)
+    assert differences(model, done.model, images(seed)) == []
+    assert undo(done.model, done.map).model == model
+
+
+@pytest.mark.slow
+def test_a_hundred_networks_compute_the_same() -> None:
+    for seed in range(500, 600):
+        model = random_net(seed)
+        done = onnx_model(model, passes=[QUICK], seed=seed)
+        assert differences(model, done.model, images(seed)) == [], seed
+        assert undo(done.model, done.map).model == model
+
+
+def test_real_operators_and_their_weights_are_few_among_many() -> None:
+    model = random_net(5)
+    real = operators(model)
+    made = operators(onnx_model(model, passes=["phantoms"], seed=1).model)
+    assert made.total() > 10 * real.total()
+    for op in ("Conv", "Gemm", "MatMul", "Relu", "Softmax", "LSTM", "Concat", "BatchNormalization"):
+        assert made[op] > real[op], op
+
+
+def test_keys_give_other_architectures() -> None:
+    found = [operators(onnx_model(small(), passes=[QUICK], seed=seed).model) for seed in range(4)]
+    for one in range(4):
+        for other in range(one):
+            apart = sum((found[one] - found[other]).values()) + sum((found[other] - found[one]).values())
+            assert apart > 0.3 * found[one].total()
+
+
+def test_the_true_branch_is_not_always_the_same() -> None:
+    sides = [onnx_model(small(), passes=[FEW], seed=seed).map.passes[0].record["ifs"] for seed in range(20)]
+    flat = [entry["branch"] for entries in sides for entry in entries]
+    assert 0.2 < flat.count("then_branch") / len(flat) < 0.8
+
+
+def test_nothing_is_folded_and_no_decoy_is_dropped(tmp_path: object) -> None:
+    import onnxruntime
+
+    done = onnx_model(small(), passes=[QUICK], seed=1)
+    before = operators(done.model)
+    for level in LEVELS:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = level
+        options.optimized_model_filepath = f"{tmp_path}/optimised.onnx"
+        options.log_severity_level = 4
+        onnxruntime.InferenceSession(done.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        after = operators(onnx.load(f"{tmp_path}/optimised.onnx"))
+        assert after["If"] == before["If"]
+        assert after.total() > 0.5 * before.total()
+
+
+def test_weights_look_like_those_of_the_real_network() -> None:
+    """Elements come from layers of the real network, divided by their size: heavy tails stay heavy."""
+    b = Builder(0)
+    model = b.model({b.conv("image", 3, 16): (2, 16, SIZE, SIZE)})
+    kernel = np.sign(b.normal(16, 3, 3, 3)) * np.float32(0.01)
+    kernel[0, 0, 0, 0] = 0.5
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(kernel, model.graph.initializer[1].name))
+    done = onnx_model(model, passes=[QUICK], seed=1)
+    (true,) = (entry["branch"] for entry in done.map.passes[0].record["ifs"])
+    (chooser,) = (node for node in done.model.graph.node if node.op_type == "If")
+    (fake,) = (each.g for each in chooser.attribute if each.name != true)
+    weights = {each.name: numpy_helper.to_array(each) for each in fake.initializer}
+    layers = [weights[node.input[1]] for node in fake.node if node.op_type == "Conv"]
+    assert layers
+    for one in layers:
+        ratio = np.abs(one).max() / np.abs(one).min()
+        assert np.isclose(ratio, 1, rtol=1e-4) or np.isclose(ratio, 0.5 / 0.01, rtol=1e-4), ratio
+
+
+def test_a_file_has_a_budget_of_bytes() -> None:
+    b = Builder(0)
+    x = b.add("Flatten", "image")
+    model = b.model({b.add("MatMul", x, b.weight(b.normal(3 * SIZE * SIZE, 1500))): (2, 1500)})
+    size = model.ByteSize()
+    assert size > 2_000_000
+    done = onnx_model(model, passes=["phantoms"], seed=1)
+    assert 1.02 * size < done.model.ByteSize() < 1.09 * size
+    assert done.map.passes[0].done == 1
+    tight = onnx_model(model, passes=[Phantoms(growth=0.005)], seed=1)
+    assert tight.model.ByteSize() < 1.01 * size
+    assert tight.map.passes[0].left["imagined operators for which the file has no room"] > 500
+    small_one = small()
+    assert onnx_model(small_one, passes=["phantoms"], seed=1).model.ByteSize() < 300_000
+
+
+def test_time_is_bounded() -> None:
+    none = onnx_model(small(), passes=[Phantoms(slowdown=0.0, allowed=0.0)], seed=1)
+    assert none.model == small()
+    assert none.map.passes[0].left["an If that would take too long"] == 1
+    assert onnx_model(small(), passes=[Phantoms(ifs=0)], seed=1).model == small()
+
+
+def test_outputs_of_other_types_and_shapes() -> None:
+    model = text(
+        """a = Relu (image) i = Cast <to = 7> (a) h = Cast <to = 10> (a) t = Cast <to = 9> (a)
+        s = ReduceMax <keepdims = 0> (a) d = Cast <to = 11> (s) n = NonZero (image) z = Reshape (n, all)""",
+        "float[n, 4] image",
+        "int64[n, 4] i, float16[n, 4] h, bool[n, 4] t, double d, float s, int64[k] z",
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "all"))
+    done = onnx_model(model, passes=[FEW], seed=3)
+    assert done.map.passes[0].done == 1
+    values = images(0, (3, 4))
+    assert differences(model, done.model, values) == []
+    outputs = session(flipped(done.model)).run(None, {"image": values["plain"]})
+    expected = session(model).run(None, {"image": values["plain"]})
+    assert [(each.dtype, each.ndim) for each in outputs] == [(each.dtype, each.ndim) for each in expected]
+    assert onnx.printer.to_text(undo(done.model, done.map).model) == onnx.printer.to_text(model)
+
+
+def test_inputs_of_whole_numbers_and_free_sizes() -> None:
+    model = text(
+        "x = Gather (table, ids) y = ReduceMean <axes = [1], keepdims = 0> (x)", "int64[n, k] ids", "float[n, 8] y"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(Builder(0).normal(50, 8), "table"))
+    done = onnx_model(model, passes=[FEW], seed=1)
+    assert done.map.passes[0].done == 1
+    for shape in ((1, 1), (2, 5)):
+        ids = np.random.default_rng(0).integers(0, 50, shape)
+        for level in LEVELS:
+            results = [session(each, level).run(None, {"ids": ids})[0] for each in (model, done.model)]
+            assert np.array_equal(*results)
+        session(flipped(done.model)).run(None, {"ids": ids})
+
+
+def test_models_that_it_cannot_hide_are_left_alone() -> None:
+    strings = text("y = Identity (words)", "string[n] words", "string[n] y")
+    sequences = text("y = SequenceConstruct (image)", "float[2] image", "seq(float[2]) y")
+    for model in (strings, sequences):
+        entry = onnx_model(model, passes=[FEW], seed=1).map.passes[0]
+        assert (entry.done, entry.left) == (
+            0,
+            {"a model whose inputs are no numbers, or whose outputs are no tensors": 1},
+        )
+    old = onnx_model(small(8), passes=[FEW], seed=1)
+    assert old.model == small(8)
+    assert old.map.passes[0].left == {"operator sets before 9": 1}
+
+
+def test_constants_that_others_read_and_branches_of_the_model_s_own() -> None:
+    model = text(
+        """low = Constant <value = float {0.25}> () a = Max (image, low) s = ReduceSum <keepdims = 0> (a)
+        go = Greater (s, low) y = If (go) <then_branch = t () => (float[2, 4] p) { p = Mul (a, low) },
+        else_branch = e () => (float[2, 4] q) { q = Neg (a) }> z = Add (y, low)""",
+        "float[2, 4] image",
+        "float[2, 4] y, float[2, 4] z",
+    )
+    done = onnx_model(model, passes=[FEW], seed=1)
+    assert done.map.passes[0].done == 1
+    assert differences(model, done.model, images(0, (2, 4))) == []
+    assert onnx.printer.to_text(undo(done.model, done.map).model) == onnx.printer.to_text(model)
+
+
+def test_weights_among_the_inputs_and_stated_shapes_come_back() -> None:
+    model = onnx.shape_inference.infer_shapes(small())
+    assert model.graph.value_info
+    for tensor in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    model.ir_version = 3
+    done = onnx_model(model, passes=[QUICK, "order", "names"], seed=1)
+    assert done.map.passes[0].done >= 1
+    assert differences(model, done.model, images(0)) == []
+    assert undo(done.model, done.map).model == model
+
+
+def test_a_leaked_copy_is_still_traced() -> None:
+    model, key = random_net(11), bytes(32)
+    copies = {name: onnx_model(model, seed=key, customer=name) for name in ("acme", "bolt", "core")}
+    for name, copy in copies.items():
+        best = trace(copy.model, [each.map for each in copies.values()])[0]
+        assert best.customer == name
+        assert best.log10_chance < -6
+
+
+def test_numbers_are_bounded() -> None:
+    for wrong in ("times", "fewest", "growth", "least", "ifs", "slowdown", "allowed"):
+        with pytest.raises(ConfigError, match="E103"):
+            Phantoms(**{wrong: -1})
