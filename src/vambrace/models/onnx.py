@@ -28,7 +28,6 @@ from vambrace.models.outputs import checked_logits
 from vambrace.models.torch import usable_device
 
 if TYPE_CHECKING:
-
     from torch import Tensor
 
     from vambrace.models.contract import Outputs

@@ -70,8 +70,7 @@ class Layer:
         if bias is not None:
             names.append(edit.constant(bias))
         elif self.node.is_a("Gemm") and edit.opset < 11:  # where a bias had to be there
-            nothing: NDArray[Any] = np.zeros(weight.shape[self.output_axis], self.weight.dtype)
-            names.append(edit.constant(nothing))
+            names.append(edit.constant(np.zeros_like(weight, shape=(weight.shape[self.output_axis],))))
         return edit.like(self.node, value, *names, to=to, **attributes)
 
     def outputs(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
