@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Costs"]
 
-_PRODUCTS = 40e9
-_FUSED_BYTES = 20e9
+_PRODUCTS = 80e9
+_FUSED_BYTES = 60e9
 _COPIED_BYTES = 4e9
+_SMALL_PRODUCTS = 30e9
+_ALONE_BYTES = 8e9
 _START = 0.5e-6
+_ADDED = 1e-6
 _BRANCH = 20e-6
 _BRIEF = 2e-6
 _OPAQUE = 5e-6
@@ -52,6 +55,10 @@ class Costs:
                     rows = weights.shape[1]
                 self.total += outputs * weights.size / max(1, rows) / _PRODUCTS
 
+    def room(self, slowdown: float | None) -> float | None:
+        """Seconds that a share of a run is; None for no bound."""
+        return None if slowdown is None else slowdown * self.total
+
     def gather(self, place: Place) -> float:
         """Of a Gather behind a place: its copy, and one before and behind it, since layouts end there."""
         return 2 * _START + 3 * 2 * 4 * self._size(place.given) / _COPIED_BYTES
@@ -67,6 +74,14 @@ class Costs:
     def predicate(self, *, brief: bool) -> float:
         """Of an If and its predicate."""
         return _BRIEF if brief else _OPAQUE
+
+    def added(self, elements: float, operators: float) -> float:
+        """Of operators that are done element by element and fused with nothing: each reads and writes so many."""
+        return operators * (_ADDED + 2 * 4 * elements / _ALONE_BYTES)
+
+    def products(self, count: float) -> float:
+        """Of more products in a small layer, or in one that was cut into small ones."""
+        return count / _SMALL_PRODUCTS
 
     def elements(self, value: str) -> int:
         """How many a value has, free sizes filled in."""

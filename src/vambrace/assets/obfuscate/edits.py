@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,10 +122,10 @@ class Edit:
         return self.add("Slice", value, self.constant([start]), self.constant([end]), self.constant([axis]))
 
     def clip_below(self, value: str, low: float, dtype: np.dtype[Any], *, to: str | None = None) -> str:
-        """Not below a number."""
+        """Not below a number; without an upper end, runtimes may make the largest number of an infinity."""
         if self.opset < 11:
-            return self.add("Clip", value, to=to, min=low)
-        return self.add("Clip", value, self.scalar(low, dtype), to=to)
+            return self.add("Clip", value, to=to, min=low, max=math.inf)
+        return self.add("Clip", value, self.scalar(low, dtype), self.scalar(math.inf, dtype), to=to)
 
     def reduce(self, op: str, value: str, axes: Sequence[int], *, keep: bool, to: str | None = None) -> str:
         """ReduceSum, ReduceMean or ReduceMax along axes."""

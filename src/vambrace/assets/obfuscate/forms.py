@@ -2,7 +2,7 @@
 
 A form takes the edit, the node and what is known of its input, and writes nodes whose last one makes the node's output.
 Forms that onnxruntime 1.32 turns back (Gelu by Erf as exports write it, MatMul and Add for Gemm) are not among them.
-Infinities are kept but for two forms of Relu: Abs makes NaN of -inf, and Clip may give the largest number for inf.
+Infinities are kept: (x + |x|) / 2 for Relu is none of them, since it makes NaN of -inf.
 """
 
 from __future__ import annotations
@@ -49,12 +49,14 @@ class Form:
         write: adds the nodes.
         when: whether it can be used for a node.
         since: operator set from which on its operators are there.
+        operators: how many it takes that the one did not, with what runtimes fuse no longer.
     """
 
     title: str
     write: Callable[[Edit, Node, Known], object]
     when: Callable[[Node, Known], bool] = lambda node, known: True
     since: int = 7
+    operators: int = 3
 
 
 def fits(node: Node, known: Known) -> list[Form]:
@@ -70,12 +72,6 @@ def _clipped(edit: Edit, node: Node, known: Known) -> None:
 
 def _maximum(edit: Edit, node: Node, known: Known) -> None:
     edit.add("Max", node.inputs[0], edit.scalar(0, known.dtype), to=node.outputs[0])
-
-
-def _half_of_both(edit: Edit, node: Node, known: Known) -> None:
-    """(x + |x|) / 2, halved first so that nothing overflows."""
-    half = edit.add("Mul", node.inputs[0], edit.scalar(0.5, known.dtype))
-    edit.add("Add", edit.add("Abs", half), half, to=node.outputs[0])
 
 
 def _chosen(edit: Edit, node: Node, known: Known) -> None:
@@ -189,29 +185,35 @@ def _plain_matrix(node: Node, known: Known) -> bool:
 
 FORMS: dict[str, tuple[Form, ...]] = {
     "Add": (
-        Form(title="Sum", write=_summed, when=_two_values, since=8),
+        Form(title="Sum", operators=2, write=_summed, when=_two_values, since=8),
         Form(title="Sub of Neg", write=_minus_negative, when=_two_values),
     ),
-    "Flatten": (Form(title="Reshape", write=_reshaped, when=lambda node, known: node.value("axis", 1) == 1),),
+    "Flatten": (
+        Form(title="Reshape", operators=0, write=_reshaped, when=lambda node, known: node.value("axis", 1) == 1),
+    ),
     "Gelu": (
-        Form(title="Erf", write=_spelled_gelu, when=lambda node, known: node.value("approximate", "none") == "none"),
+        Form(
+            title="Erf",
+            operators=6,
+            write=_spelled_gelu,
+            when=lambda node, known: node.value("approximate", "none") == "none",
+        ),
     ),
     "Gemm": (Form(title="Conv", write=_as_convolution, when=_plain_matrix),),
-    "GlobalAveragePool": (Form(title="ReduceMean", write=_mean_over_places),),
+    "GlobalAveragePool": (Form(title="ReduceMean", operators=1, write=_mean_over_places),),
     "HardSwish": (Form(title="HardSigmoid and Mul", write=_spelled_swish),),
     "LeakyRelu": (
-        Form(title="Max", write=_steeper, when=lambda node, known: 0 <= float(node.value("alpha", 0.01)) <= 1, since=8),
-        Form(title="Min and Max", write=_sides, since=8),
+        Form(title="Max", write=_steeper, when=lambda node, known: 0 < float(node.value("alpha", 0.01)) <= 1, since=8),
+        Form(title="Min and Max", operators=4, write=_sides, since=8),
     ),
     "Relu": (
-        Form(title="Clip", write=_clipped),
-        Form(title="Max", write=_maximum, since=8),
-        Form(title="Abs", write=_half_of_both),
+        Form(title="Clip", operators=2, write=_clipped),
+        Form(title="Max", operators=2, write=_maximum, since=8),
         Form(title="Where", write=_chosen, since=9),
     ),
-    "Sigmoid": (Form(title="Tanh", write=_by_tanh), Form(title="Exp", write=_by_exp)),
-    "Softmax": (Form(title="Exp", write=_spelled_softmax, when=_last_axis),),
+    "Sigmoid": (Form(title="Tanh", operators=4, write=_by_tanh), Form(title="Exp", operators=5, write=_by_exp)),
+    "Softmax": (Form(title="Exp", operators=6, write=_spelled_softmax, when=_last_axis),),
     "Sub": (Form(title="Add of Neg", write=_plus_negative, when=_two_values),),
-    "Tanh": (Form(title="Sigmoid", write=_by_sigmoid),),
+    "Tanh": (Form(title="Sigmoid", operators=4, write=_by_sigmoid),),
 }
 """Forms by operator."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +55,11 @@ class Layer:
     def takes(self) -> int:
         """Input channels."""
         return self.weight.shape[self.input_axis]
+
+    @property
+    def products(self) -> int:
+        """How many products it adds up for one sample."""
+        return math.prod(self.given_shape) * self.weight.size // max(1, self.gives)
 
     def write(
         self,

@@ -34,6 +34,9 @@ _LOCKS = {keyinput.ENTRY, locking.ENTRY}
 SHARES = {"small": 0.1, "medium": 0.3, "large": 0.6}
 """Share of the eligible places that passes with a cost take, as in MindSpore's `obf_ratio`."""
 
+SLOWDOWN = 0.005
+"""Most that each pass with a cost may add to a run, as a share of it and by an estimate, where its share is open."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Obfuscated:
@@ -148,7 +151,9 @@ def _ready(one: str | Pass, share: float, profile: Profile) -> Pass:
             f"the pass {made.name} in the exact profile", "passes whose results are equal", 'choose profile="tolerance"'
         )
     if getattr(made, "share", 0.0) is None:
-        return cast("Pass", dataclasses.replace(cast("Any", made), share=share))
+        # Whoever states a share has it done whatever it takes.
+        bound = {"slowdown": SLOWDOWN} if getattr(made, "slowdown", 0.0) is None else {}
+        return cast("Pass", dataclasses.replace(cast("Any", made), share=share, **bound))
     return made
 
 

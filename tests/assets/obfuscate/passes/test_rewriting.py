@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from vambrace.assets.obfuscate.passes.fission import SplitLayers
 from vambrace.assets.obfuscate.passes.fusion import FuseLinear
 from vambrace.assets.obfuscate.passes.norms import FoldNorms, InsertNorms
 from vambrace.assets.obfuscate.passes.packing import PackWeights
-from vambrace.assets.obfuscate.pipeline import onnx_model, undo
+from vambrace.assets.obfuscate.pipeline import SLOWDOWN, onnx_model, undo
 from vambrace.errors import ConfigError
 
 KEY = bytes(range(32))
@@ -187,11 +188,16 @@ def test_every_form_of_every_operator() -> None:
                     answers(changed, given, level)[0], answers(model, given, level)[0], rtol=2e-6, atol=1e-7
                 )
             if op in {"Relu", "LeakyRelu", "Tanh", "Sigmoid"}:
-                # Abs makes no number of -inf, and the runtime's Clip the largest finite number of inf.
-                form = "Abs" if "Abs" in operators(changed) else operators(changed)[0]
-                ends = [np.nan, 1.0 if form == "Clip" else np.inf, 1.0 if form == "Abs" else -np.inf] * 4
-                odd = {"x": np.array([ends[:10]], np.float32)}
-                assert np.array_equal(answers(changed, odd)[0], answers(model, odd)[0], equal_nan=True)
+                largest = float(np.finfo(np.float32).max)
+                odd = {
+                    "x": np.array(
+                        [[np.nan, np.inf, -np.inf, largest, -largest, 0.0, 1e30, -1e30, 1e-40, 1.0]], np.float32
+                    )
+                }
+                for level in ("all", "disabled"):
+                    assert np.allclose(
+                        answers(changed, odd, level)[0], answers(model, odd, level)[0], rtol=2e-6, equal_nan=True
+                    )
     assert len(seen) == sum(len(forms) for forms in FORMS.values())
 
 
@@ -327,14 +333,58 @@ def test_the_way_back_is_whole_where_nothing_was_rounded() -> None:
     assert back.kept == ()
     assert back.model.SerializeToString() == Net.load(model).model().SerializeToString()
     made = onnx_model(
-        model, profile="tolerance", passes=[*wanted[:3], "chain_layers", *wanted[3:]], ratio="large", seed=1
+        model, profile="tolerance", passes=[*wanted[:3], ChainLayers(share=1.0), *wanted[3:]], ratio="large", seed=1
     )
     back = undo(made.model, made.map)
     assert back.kept == ("chain_layers",)
     assert apart(answers(model), answers(back.model)) < 5e-6
 
 
+def test_what_takes_time_is_bounded_unless_a_share_is_stated() -> None:
+    """By an estimate from sizes; cheap places are taken where dear ones no longer fit."""
+    b = Builder(0)
+    x = b.add("Relu", b.conv("image", 3, 16))
+    for _ in range(6):
+        x = b.add("Relu", b.conv(x, 16, 16))
+    x = b.add("Relu", b.conv(b.add("GlobalAveragePool", x), 16, 16, 1))
+    model = b.model({x: (1, 16, 1, 1)}, shape=(1, 3, 96, 96))
+    kinds = (SplitLayers, Disguises, InsertNorms, ChainLayers)
+    for kind in kinds:
+        one = kind(share=1.0, **({"cost": 4.0} if kind is ChainLayers else {}))
+        everywhere = done(one, model)[1]
+        assert everywhere.done > 4
+        assert "what would take too long" not in everywhere.left
+        some = done(dataclasses.replace(one, slowdown=0.01), model)[1]
+        assert 0 < some.done < everywhere.done
+        assert some.left["what would take too long"] == some.eligible - some.done
+        assert done(dataclasses.replace(one, slowdown=0.0), model)[1].done == 0
+        assert done(dataclasses.replace(one, slowdown=1e9), model)[1].done == everywhere.done
+    given = feeds(model)
+    made = onnx_model(model, profile="tolerance", ratio="large", seed=3)
+    options = {entry.name: entry.options for entry in made.map.passes}
+    assert all(options[kind.name]["slowdown"] == SLOWDOWN for kind in kinds)
+    assert apart(answers(model, given), answers(made.model, given)) < 1e-5
+
+
+def test_weights_are_packed_where_cutting_them_is_cheap() -> None:
+    model = net(
+        """(float[n,t,64] x) => (float[n,t,64] y) {
+            a = MatMul (x, w)
+            c = Add (a, b)
+            d = MatMul (c, v)
+            y = Add (d, b)
+        }""",
+        weights={"w": (64, 64), "v": (64, 64), "b": (64,)},
+    )
+    assert done(PackWeights(share=1.0), model)[1].done == 3
+    assert done(PackWeights(share=1.0, slowdown=1e-6), model)[1].done == 0
+    assert done(PackWeights(share=1.0, slowdown=1e9), model)[1].done == 3
+
+
 def test_options_are_checked() -> None:
+    for kind in (SplitLayers, ChainLayers, InsertNorms, Disguises, PackWeights):
+        with pytest.raises(ConfigError, match="E838"):
+            kind(slowdown=-0.1)
     for wrong in (
         lambda: SplitLayers(share=2.0),
         lambda: ChainLayers(share=-0.1),

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from vambrace.assets.obfuscate.bases import orthogonal
+from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.edits import Edit
 from vambrace.assets.obfuscate.layered import Layer, layers_of
 from vambrace.assets.obfuscate.passes.base import Profile
-from vambrace.assets.obfuscate.passes.choosing import check_share, chosen
+from vambrace.assets.obfuscate.passes.choosing import affordable, check_share, check_slowdown
 from vambrace.assets.obfuscate.passes.oneway import OneWay
 from vambrace.core.options import Ratio, require
 
@@ -42,10 +44,13 @@ class ChainLayers(OneWay):
 
     Attributes:
         share: of the layers where it is cheap enough.
+        slowdown: most that it may add to the time of a run, as a share of it, by an estimate from sizes; None for any,
+            or what the whole obfuscation says where the share is left to it.
         cost: products of the extra layer, as a part of those of the layer itself, at most.
     """
 
     share: float | None = None
+    slowdown: float | None = None
     cost: Ratio = 0.25
 
     name: ClassVar[str] = "chain_layers"
@@ -53,6 +58,7 @@ class ChainLayers(OneWay):
 
     def __post_init__(self) -> None:
         check_share(self.share)
+        check_slowdown(self.slowdown)
         require(
             self.cost > 0,
             code="E838",
@@ -66,11 +72,19 @@ class ChainLayers(OneWay):
         eligible = [layer for layer in layers if self._sides(layer)]
         if len(eligible) < len(layers):
             left["layers beside which another one is not cheap"] = len(layers) - len(eligible)
-        taken = chosen(eligible, self.share, stream.child("places"))
+        costs = Costs(net, net.infer())
+        taken, short = affordable(
+            eligible, self.share, stream.child("places"), partial(self._cost, costs=costs), costs.room(self.slowdown)
+        )
         for number, layer in enumerate(taken):
             draw = stream.child("layer", number)
             _chain(net, layer, draw.pick(self._sides(layer)), draw)
-        return self.report(len(eligible), len(taken), left)
+        return self.report(len(eligible), len(taken), left | short)
+
+    def _cost(self, layer: Layer, costs: Costs) -> float:
+        """Of the extra layer, and of what is no longer fused."""
+        moved = max(math.prod(layer.taken_shape), math.prod(layer.given_shape))
+        return costs.added(moved, 2) + costs.products(self.cost * layer.products)
 
     def _sides(self, layer: Layer) -> list[str]:
         window = math.prod(layer.weight.shape[2:])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, TypeVar
 
 from vambrace.core.options import require
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vambrace.assets.obfuscate.keyed import Stream
 
-__all__ = ["check_share", "chosen"]
+__all__ = ["affordable", "check_share", "check_slowdown", "chosen"]
 
 _T = TypeVar("_T")
 
@@ -19,6 +20,34 @@ _T = TypeVar("_T")
 def chosen(places: Sequence[_T], share: float | None, stream: Stream) -> list[_T]:
     """A part of the places, in their order; all of them for no share."""
     return [places[int(at)] for at in stream.some(len(places), 1.0 if share is None else share)]
+
+
+def affordable(
+    places: Sequence[_T], share: float | None, stream: Stream, cost: Callable[[_T], float], time: float | None
+) -> tuple[list[_T], dict[str, int]]:
+    """As `chosen`, of such places as fit into a time together.
+
+    Args:
+        places: in order.
+        share: of them; None for all.
+        stream: chooses.
+        cost: of a place, in seconds.
+        time: that they may take together; None for any.
+
+    Returns:
+        Places in their order, and how many were left because of the time, as a pass says it.
+    """
+    if time is None:
+        return chosen(places, share, stream), {}
+    wanted = math.ceil((1.0 if share is None else share) * len(places) - 1e-9)
+    taken: list[int] = []
+    for number in stream.permutation(len(places)):
+        at = int(number)
+        if len(taken) < wanted and (each := cost(places[at])) <= time:
+            time -= each
+            taken.append(at)
+    short = wanted - len(taken)
+    return [places[at] for at in sorted(taken)], {"what would take too long": short} if short else {}
 
 
 def check_share(share: float | None) -> None:
@@ -33,4 +62,19 @@ def check_share(share: float | None) -> None:
         seen=f"a share of {share}",
         expected="a part of the places, from 0 to 1",
         fix="write 0.3 for three places in ten",
+    )
+
+
+def check_slowdown(slowdown: float | None) -> None:
+    """Refuse a slowdown that is none.
+
+    Raises:
+        ConfigError: E838.
+    """
+    require(
+        slowdown is None or slowdown >= 0,
+        code="E838",
+        seen=f"a slowdown of {slowdown}",
+        expected="a share of the time of a run, from 0",
+        fix="write 0.01 for a hundredth",
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.edits import Edit, arranged, rearrange, revert
 from vambrace.assets.obfuscate.forms import FORMS, Known, fits
 from vambrace.assets.obfuscate.layered import FLOATS
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
-from vambrace.assets.obfuscate.passes.choosing import check_share, chosen
+from vambrace.assets.obfuscate.passes.choosing import affordable, check_share, check_slowdown
 from vambrace.assets.obfuscate.shapes import sizes_of
 from vambrace.core.options import require
 from vambrace.models.onnx_file import onnx_package
@@ -32,10 +35,13 @@ class Disguises(Pass):
 
     Attributes:
         share: of the operators that have another form.
+        slowdown: most that it may add to the time of a run, as a share of it, by an estimate from sizes; None for any,
+            or what the whole obfuscation says where the share is left to it.
         operators: those to write in other forms; empty for all that have one.
     """
 
     share: float | None = None
+    slowdown: float | None = None
     operators: tuple[str, ...] = ()
 
     name: ClassVar[str] = "disguises"
@@ -43,6 +49,7 @@ class Disguises(Pass):
 
     def __post_init__(self) -> None:
         check_share(self.share)
+        check_slowdown(self.slowdown)
         require(
             set(self.operators) <= set(FORMS),
             code="E838",
@@ -53,12 +60,18 @@ class Disguises(Pass):
 
     def apply(self, net: Net, stream: Stream) -> Applied:
         before = arranged(net)
-        sizes = sizes_of(net)
+        sizes, costs = sizes_of(net), Costs(net, net.infer())
         wanted = set(self.operators) or set(FORMS)
         candidates = [node for node in net.graph.nodes if node.is_a(*FORMS) and node.op in wanted]
         pairs = [(node, known) for node in candidates if (known := _known(net, node, sizes)) and fits(node, known)]
         left = {"operators of other types, shapes or attributes": len(candidates) - len(pairs)}
-        taken = chosen(pairs, self.share, stream.child("places"))
+        taken, short = affordable(
+            pairs,
+            self.share,
+            stream.child("places"),
+            partial(_cost, sizes=sizes, costs=costs),
+            costs.room(self.slowdown),
+        )
         edits: list[dict[str, Any]] = []
         for number, (node, known) in enumerate(taken):
             draw = stream.child("form", number)
@@ -66,7 +79,7 @@ class Disguises(Pass):
         return Applied(
             eligible=len(pairs),
             done=len(taken),
-            left=left if len(candidates) > len(pairs) else {},
+            left=(left if len(candidates) > len(pairs) else {}) | short,
             record={"edits": edits, "before": before},
         )
 
@@ -84,6 +97,15 @@ def _known(net: Net, node: Node, sizes: Sizes) -> Known | None:
     weights = net.graph.initialisers
     held = {at: weights[name] for at, name in enumerate(node.inputs) if name in weights}
     return Known(dtype=dtype, rank=len(shape), weights=held, opset=net.opset()) if dtype in FLOATS else None
+
+
+def _cost(place: tuple[Node, Known], sizes: Sizes, costs: Costs) -> float:
+    """Of the dearest form."""
+    node, known = place
+    elements = max(math.prod(sizes.shapes.get(name) or (1,)) for name in (node.inputs[0], node.outputs[0]))
+    kernel = known.weights.get(1)
+    products = 0 if kernel is None or not node.is_a("Gemm") else kernel.size
+    return max(costs.added(elements, form.operators) for form in fits(node, known)) + costs.products(products)
 
 
 def _rewrite(net: Net, node: Node, known: Known, form: Form) -> dict[str, Any]:

@@ -12,13 +12,16 @@ as before, in more and smaller pieces; sums run in another order.
 from __future__ import annotations
 
 import dataclasses
+import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vambrace.assets.obfuscate.branches import Branches, find_branches
+from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.edits import Edit, Recipe, arranged, rearrange, revert
 from vambrace.assets.obfuscate.layered import Layer, layer_of, layers_of
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
-from vambrace.assets.obfuscate.passes.choosing import check_share, chosen
+from vambrace.assets.obfuscate.passes.choosing import affordable, check_share, check_slowdown
 from vambrace.core.options import require
 
 if TYPE_CHECKING:
@@ -43,10 +46,13 @@ class SplitLayers(Pass):
 
     Attributes:
         share: of the layers.
+        slowdown: most that it may add to the time of a run, as a share of it, by an estimate from sizes; None for any,
+            or what the whole obfuscation says where the share is left to it.
         ways: those to choose from for each layer, as above.
     """
 
     share: float | None = None
+    slowdown: float | None = None
     ways: tuple[Way, ...] = _WAYS
 
     name: ClassVar[str] = "split_layers"
@@ -54,6 +60,7 @@ class SplitLayers(Pass):
 
     def __post_init__(self) -> None:
         check_share(self.share)
+        check_slowdown(self.slowdown)
         require(
             bool(self.ways) and set(self.ways) <= set(_WAYS),
             code="E838",
@@ -68,14 +75,19 @@ class SplitLayers(Pass):
         eligible = [layer for layer in layers if self._possible(net, layer, sizes)]
         if len(eligible) < len(layers):
             left["layers of one channel, or whose rows cannot be cut"] = len(layers) - len(eligible)
+        costs = Costs(net, net.infer())
+        taken, short = affordable(
+            eligible, self.share, stream.child("places"), partial(_cost, costs=costs), costs.room(self.slowdown)
+        )
         edits: list[dict[str, Any]] = []
-        for number, layer in enumerate(chosen(eligible, self.share, stream.child("places"))):
+        for number, layer in enumerate(taken):
             if not any(node is layer.node for node in net.graph.nodes):
                 continue  # it has become a part of the branches of the layer before it
             draw = stream.child("layer", number)
             possible = self._possible(net, layer, sizes)
             edits.append(_split(net, layer, possible[draw.pick(sorted(possible))], draw))
-        return Applied(eligible=len(eligible), done=len(edits), left=left, record={"edits": edits, "before": before})
+        record = {"edits": edits, "before": before}
+        return Applied(eligible=len(eligible), done=len(edits), left=left | short, record=record)
 
     def undo(self, net: Net, record: Mapping[str, Any]) -> None:
         for edit in reversed(record["edits"]):
@@ -95,6 +107,12 @@ class SplitLayers(Pass):
             if branches is not None:
                 found["through"] = branches
         return found
+
+
+def _cost(layer: Layer, costs: Costs) -> float:
+    """Of pieces that are read and joined, and are less well filled than the whole; of the dearest way."""
+    moved = max(math.prod(layer.taken_shape), math.prod(layer.given_shape))
+    return costs.added(moved, 4) + costs.products(layer.products / 2)
 
 
 def _split(net: Net, layer: Layer, way: Branches | Way, draw: Stream) -> dict[str, Any]:

@@ -8,14 +8,17 @@ weights of the layer take them back.
 from __future__ import annotations
 
 import dataclasses
+import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.edits import Edit
 from vambrace.assets.obfuscate.layered import FLOATS, Layer, layers_of
 from vambrace.assets.obfuscate.passes.base import Profile
-from vambrace.assets.obfuscate.passes.choosing import check_share, chosen
+from vambrace.assets.obfuscate.passes.choosing import affordable, check_share, check_slowdown, chosen
 from vambrace.assets.obfuscate.passes.oneway import OneWay
 from vambrace.core.options import Ratio
 
@@ -99,15 +102,19 @@ class InsertNorms(OneWay):
 
     Attributes:
         share: of the layers.
+        slowdown: most that it may add to the time of a run, as a share of it, by an estimate from sizes; None for any,
+            or what the whole obfuscation says where the share is left to it.
     """
 
     share: float | None = None
+    slowdown: float | None = None
 
     name: ClassVar[str] = "insert_norms"
     profile: ClassVar[Profile] = "tolerance"
 
     def __post_init__(self) -> None:
         check_share(self.share)
+        check_slowdown(self.slowdown)
 
     def apply(self, net: Net, stream: Stream) -> Applied:
         layers, _, left = layers_of(net)
@@ -115,10 +122,17 @@ class InsertNorms(OneWay):
         eligible = [layer for layer in layers if _behind_activation(layer, index)]
         if len(eligible) < len(layers):
             left["layers behind another layer, or behind the input"] = len(layers) - len(eligible)
-        taken = chosen(eligible, self.share, stream.child("places"))
+        costs = Costs(net, net.infer())
+        taken, short = affordable(
+            eligible, self.share, stream.child("places"), partial(_cost, costs=costs), costs.room(self.slowdown)
+        )
         for number, layer in enumerate(taken):
             _insert(net, layer, stream.child("layer", number))
-        return self.report(len(eligible), len(taken), left)
+        return self.report(len(eligible), len(taken), left | short)
+
+
+def _cost(layer: Layer, costs: Costs) -> float:
+    return costs.added(math.prod(layer.taken_shape), 3)
 
 
 def _behind_activation(layer: Layer, index: Index) -> bool:

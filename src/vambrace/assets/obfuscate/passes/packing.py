@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.edits import arranged, drop_weights, modernise, rearrange
 from vambrace.assets.obfuscate.graph import Node
 from vambrace.assets.obfuscate.layered import FLOATS
 from vambrace.assets.obfuscate.opaque import OLDEST, opaque
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
-from vambrace.assets.obfuscate.passes.choosing import check_share, chosen
+from vambrace.assets.obfuscate.passes.choosing import affordable, check_share, check_slowdown
 from vambrace.core.options import require
 from vambrace.models.onnx_file import onnx_package
 
@@ -37,6 +38,8 @@ __all__ = ["PackWeights"]
 _FLOAT, _INT64 = 1, 7
 _WHOLE = frozenset({np.dtype(np.int32), np.dtype(np.int64)})
 _FILLER = 8
+_CUTTING = 4
+"""Operators that cut a weight out."""
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _OTHERS = ("Add", "BatchNormalization", "Gemm", "LayerNormalization", "MatMul", "Mul", "PRelu")
 
@@ -47,11 +50,14 @@ class PackWeights(Pass):
 
     Attributes:
         share: of the weights of layers that are small enough.
+        slowdown: most that it may add to the time of a run, as a share of it, by an estimate from sizes; None for any,
+            or what the whole obfuscation says where the share is left to it.
         largest: elements of a weight, at most.
         convolutions: whether weights of convolutions are taken too.
     """
 
     share: float | None = None
+    slowdown: float | None = None
     largest: int = 4096
     convolutions: bool = False
 
@@ -60,6 +66,7 @@ class PackWeights(Pass):
 
     def __post_init__(self) -> None:
         check_share(self.share)
+        check_slowdown(self.slowdown)
         require(
             self.largest >= 1,
             code="E838",
@@ -79,7 +86,15 @@ class PackWeights(Pass):
         source = _source(net)
         if source is None:
             return Applied(eligible=0, done=0, left=left | {"no input with numbers": 1})
-        taken = chosen(small, self.share, stream.child("places"))
+        costs = Costs(net, net.infer())
+        time = costs.room(self.slowdown)
+        taken, short = affordable(
+            small,
+            self.share,
+            stream.child("places"),
+            lambda name: costs.added(2 * found[name].size, _CUTTING),
+            None if time is None else time - costs.predicate(brief=False),
+        )
         packed: list[dict[str, Any]] = []
         for dtype in sorted({found[name].dtype for name in taken}, key=str):
             names = [name for name in taken if found[name].dtype == dtype]
@@ -87,7 +102,7 @@ class PackWeights(Pass):
         return Applied(
             eligible=len(small),
             done=len(taken),
-            left={why: count for why, count in left.items() if count},
+            left={why: count for why, count in left.items() if count} | short,
             record={"packed": packed, "before": before},
         )
 
