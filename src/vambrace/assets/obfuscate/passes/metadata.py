@@ -11,7 +11,7 @@ import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vambrace.assets.obfuscate.graph import bodies_of, nodes_within
+from vambrace.assets.obfuscate.graph import copies
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
 from vambrace.models.onnx_file import onnx_package
 
@@ -32,8 +32,10 @@ _MODEL = (
     "doc_string",
     "metadata_props",
     "training_info",
+    "configuration",
 )
-_GRAPH = ("doc_string", "metadata_props")
+_NOTES = ("doc_string", "metadata_props", "denotation")
+"""Fields of all kinds of messages that nothing is computed from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,24 +69,22 @@ class Metadata(Pass):
         record["infos"] = [[_packed(each) for each in graph.infos] for graph in net.graphs()]
         before = net.infer()
         for graph in net.graphs():
-            found += _clear(graph.extra, _GRAPH) + len(graph.infos)
-            found += sum(
-                _clear(each, ("doc_string", "metadata_props")) + _clear_type(each.type) for each in _values(graph)
-            )
+            found += len(graph.infos) + sum(_strip(each) for each in [graph.extra, *_values(graph)])
+            for each in graph.extra.sparse_initializer:
+                each.indices.ClearField("name")
             for node in graph.nodes:
                 found += bool(node.doc) + bool(node.metadata)
                 node.doc, node.metadata = "", {}
                 found += _clear_attributes(node.attributes.values())
         for function in net.functions:
-            found += _clear(function, ("doc_string", "metadata_props", "value_info"))
-            for node in nodes_within(function.node):
-                found += _clear(node, ("doc_string", "metadata_props")) + _clear_attributes(node.attribute)
-                found += sum(_clear(body, ("doc_string", "metadata_props", "value_info")) for body in bodies_of(node))
+            found += _strip(function)
         stated = {each.name: each for each in net.graph.infos}
         for graph in net.graphs():
             graph.infos = []
         after = net.infer()
-        net.graph.infos = [each for name, each in stated.items() if before.get(name) != after.get(name)]
+        net.graph.infos = copies(each for name, each in stated.items() if before.get(name) != after.get(name))
+        for each in net.graph.infos:
+            _strip(each)
         kept = len(net.graph.infos)
         left = {"shapes that inference cannot find again": kept} if kept else {}
         return Applied(eligible=found, done=found - kept, left=left, record=record)
@@ -123,7 +123,11 @@ def _tellers(attribute: Any) -> list[Any]:  # noqa: ANN401  onnx.AttributeProto
 
 def _said(message: Any) -> tuple[str, ...]:  # noqa: ANN401
     """Fields of such a message that say something; the name of an attribute is ONNX's own."""
-    return ("doc_string",) if isinstance(message, onnx_package().AttributeProto) else ("name", *_GRAPH)
+    return (
+        ("doc_string",)
+        if isinstance(message, onnx_package().AttributeProto)
+        else ("name", "doc_string", "metadata_props")
+    )
 
 
 def _texts(message: Any) -> Any:  # noqa: ANN401
@@ -141,18 +145,26 @@ def _clear_attributes(attributes: Iterable[Any]) -> int:
     return sum(_clear(each, _said(each)) for attribute in attributes for each in _tellers(attribute))
 
 
-def _clear_type(kind: Any) -> int:  # noqa: ANN401  onnx.TypeProto
-    """Take out what a type says its values and sizes stand for."""
-    found = _clear(kind, ("denotation",))
-    if kind.HasField("tensor_type"):
-        found += sum(_clear(size, ("denotation",)) for size in kind.tensor_type.shape.dim)
+def _strip(message: Any) -> int:  # noqa: ANN401  a protobuf message
+    """Clear what a message and those inside it say to people, and shapes that graphs inside it state; counts it."""
+    found = 0
+    for field, value in message.ListFields():
+        if field.name in _NOTES or field.name == "value_info":
+            found += 1
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            found += sum(_strip(each) for each in ([value] if hasattr(value, "DESCRIPTOR") else list(value)))
+    if isinstance(message, onnx_package().AttributeProto):
+        found += _clear_attributes([message])
     return found
 
 
 def _clear(message: Any, fields: tuple[str, ...]) -> int:  # noqa: ANN401  a protobuf message
     """Clear fields, and count those that said something."""
-    found = sum(bool(getattr(message, field)) for field in fields)
-    for field in fields:
+    # Older releases of onnx do not have all of them.
+    known = [field for field in fields if field in message.DESCRIPTOR.fields_by_name]
+    found = sum(bool(getattr(message, field)) for field in known)
+    for field in known:
         message.ClearField(field)
     return found
 
