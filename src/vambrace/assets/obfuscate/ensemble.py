@@ -8,9 +8,10 @@ and brought to the shape and type of each output.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING
 
-from vambrace.assets.obfuscate.imagined import Imagining, Value
+from vambrace.assets.obfuscate.imagined import Imagining, TooLarge, Value
 from vambrace.assets.obfuscate.imagined_nets import Taste, imagine
 from vambrace.assets.obfuscate.imagined_parts import Parts, Style
 
@@ -74,28 +75,39 @@ class Ensemble:
         """
         im, found = self._im, list[Value]()
         tried, taste = 0, Taste.drawn(im)
-        while not found or (len(im.nodes) < self._wanted and tried < _TRIES):
+        im.most = self._room
+        while len(im.nodes) < self._wanted and tried < _TRIES:
             nodes, weights = len(im.nodes), len(im.weights)
-            made = imagine(
-                im, self._entry(im.stream.pick(given)), self._widths, taste if im.chance(_ALIKE) else Taste()
-            )
+            made = self._network(given, taste)
             # The first ones bring the weights that others use again.
-            part = _FIRST + (1 - _FIRST) * len(im.nodes) / max(1, self._wanted)
-            if im.spent > min(part, 1.0) * self._room:
-                tried += 1
-                # Too large: it is drawn again, and narrower. The first one has to be there.
-                self._widths = self._widths[: max(1, len(self._widths) - tried % 2)]
-                if found or tried < _TRIES:
-                    im.back(nodes, weights)
-                    continue
-            found.append(made)
+            part = _FIRST + (1 - _FIRST) * len(im.nodes) / self._wanted
+            if made is not None and im.spent <= part * self._room:
+                found.append(made)
+                continue
+            # Too large: it is drawn again, and narrower.
+            tried += 1
+            self._widths = self._widths[: max(1, len(self._widths) - tried % 2)]
+            im.back(nodes, weights)
+        im.most = math.inf
+        found = found or [self._parts.linear(self._one(self._floating(im.stream.pick(given))), self._widths[0])]
         return {self._made(found, exit): exit.kind for exit in exits}
+
+    def _network(self, given: Sequence[Given], taste: Taste) -> Value | None:
+        """One more, or None where it takes too much."""
+        im = self._im
+        try:
+            x = self._entry(im.stream.pick(given))
+            return imagine(im, x, self._widths, taste if im.chance(_ALIKE) else Taste())
+        except TooLarge:
+            return None
+
+    def _floating(self, given: Given) -> Value:
+        x = Value(given.name, ())
+        return x if given.info.kind == _FLOAT else self._im.node("Cast", x, shape=(), to=_FLOAT)
 
     def _entry(self, given: Given) -> Value:
         im, parts = self._im, self._parts
-        x = Value(given.name, ())
-        if given.info.kind != _FLOAT:
-            x = im.node("Cast", x, shape=(), to=_FLOAT)
+        x = self._floating(given)
         sizes = given.info.shape
         known = [size for size in (sizes or ())[1:] if isinstance(size, int) and size > 0]
         if sizes and len(known) == len(sizes) - 1 and im.chance(_AS_IT_COMES):

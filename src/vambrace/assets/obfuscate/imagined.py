@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.keyed import Stream
     from vambrace.assets.obfuscate.net import Net
 
-__all__ = ["Imagining", "Roles", "Value", "roles_of", "stated_by"]
+__all__ = ["Imagining", "Roles", "TooLarge", "Value", "roles_of", "stated_by"]
 
 Roles = dict[tuple[str, int], "NDArray[np.float32]"]
 """Elements of the real net's weights by operator and input; those of layers have been divided by their size."""
@@ -36,6 +36,10 @@ _MOST = 4096
 """Elements that are kept of a role."""
 _TENSOR_BYTES = 24
 """What a weight takes in a file beside its elements."""
+
+
+class TooLarge(Exception):  # noqa: N818  no error: something else is drawn
+    """What is being imagined takes more than it may; it never leaves `vambrace.assets.obfuscate.ensemble`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Imagining:
         nodes: in order.
         weights: by name.
         spent: bytes that both take, about.
+        most: bytes that they may take, or `TooLarge` is raised.
     """
 
     def __init__(self, net: Net, roles: Roles, stream: Stream, *, room: int, stated: Sequence[str]) -> None:
@@ -96,6 +101,7 @@ class Imagining:
         self.nodes: list[Node] = []
         self.weights: dict[str, NDArray[Any]] = {}
         self.spent = 0
+        self.most = math.inf
         self._weighed = 0
         self._like: dict[tuple[tuple[str, int], tuple[int, ...]], list[str]] = {}
         self._constants: dict[tuple[str, bytes, tuple[int, ...]], str] = {}
@@ -157,6 +163,7 @@ class Imagining:
         # The fuller it gets, the more often something that is there serves again.
         if like and (size > left or self.chance(self._weighed / max(1, self._room))):
             return self.stream.pick(like)
+        self._check(size)
         like.append(self._store(self._drawn(role, shape, taken)))
         return like[-1]
 
@@ -193,8 +200,13 @@ class Imagining:
         self._constants = {key: name for key, name in self._constants.items() if name in self.weights}
 
     def _add(self, node: Node) -> None:
+        self._check(0)
         self.nodes.append(node)
         self.spent += self._bytes(node)
+
+    def _check(self, more: int) -> None:
+        if self.spent + more > self.most:
+            raise TooLarge
 
     def _bytes(self, node: Node) -> int:
         return node_proto(node, onnx_package()).ByteSize() + 3

@@ -179,11 +179,12 @@ class _Architect:
             made = [self._built(each, x, width) for each in plan.inside]
             if len(made) == 1:
                 made.append(self._like(x, made[0].shape))
-            if plan.name == "Concat":
-                return parts.joined([self._like(each, (each.shape[0], *made[0].shape[1:])) for each in made])
+            # Without a limit, widths would grow with every block.
+            if plan.name == "Concat" and sum(each.shape[0] for each in made) <= 4 * max(self.widths):
+                return parts.joined(made)
             first, *others = made
             for other in others:
-                first = parts.both(plan.name, first, self._like(other, first.shape))
+                first = parts.both(plan.name if plan.name != "Concat" else "Add", first, self._like(other, first.shape))
             return first
         inner = x
         for each in plan.inside:
@@ -196,7 +197,6 @@ class _Architect:
             return parts.both("Mul", x, gate)
         if plan.kind == "dense" and inner.shape[1:] == x.shape[1:] and len(x.shape) != 2:
             joined = parts.joined((x, inner))
-            # Without a limit, widths would double at every block.
             return joined if joined.shape[0] <= 2 * self._width() else self._like(joined, (width, *x.shape[1:]))
         return inner
 
