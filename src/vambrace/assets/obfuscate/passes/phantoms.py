@@ -62,7 +62,7 @@ class Phantoms(Pass):
     name: ClassVar[str] = "phantoms"
     profile: ClassVar[Profile] = "exact"
     times: Ratio = 10.0
-    fewest: int = 1200
+    fewest: int = 2000
     growth: Ratio = 0.08
     least: int = 262_144
     ifs: int = 3
