@@ -30,12 +30,14 @@ class Known:
     Attributes:
         dtype: of the input, float32 or float64.
         rank: of the input.
+        features: elements of a row of the input, where the model settles them; None for sizes that calls may choose.
         weights: inputs that are initialisers, by position.
         opset: of the net's own operators.
     """
 
     dtype: np.dtype[Any]
     rank: int
+    features: int | None
     weights: Mapping[int, NDArray[Any]]
     opset: int
 
@@ -155,16 +157,25 @@ def _mean_over_places(edit: Edit, node: Node, known: Known) -> None:
 
 
 def _reshaped(edit: Edit, node: Node, known: Known) -> None:
-    edit.reshape(node.inputs[0], [0, -1], to=node.outputs[0])
+    """With both sizes stated: what is left cannot be told where there are no rows."""
+    assert known.features is not None
+    edit.reshape(node.inputs[0], [0, known.features], to=node.outputs[0])
+
+
+def _rows(node: Node, known: Known) -> bool:
+    """Whether a Flatten keeps the first axis, which must be there, and what it makes of the others is known."""
+    return node.value("axis", 1) == 1 and known.rank > 0 and bool(known.features)
 
 
 def _as_convolution(edit: Edit, node: Node, known: Known) -> None:
     """(n, k) as k channels of one place."""
-    matrix, stored = edit.weight(node.inputs[1]), bool(node.value("transB", 0))
-    kernel = edit.instead(node.inputs[1], (matrix if stored else matrix.T)[:, :, None, None], transposed=not stored)
+    stored = bool(node.value("transB", 0))
+    matrix = edit.weight(node.inputs[1]) if stored else edit.weight(node.inputs[1]).T
+    kernel = edit.instead(node.inputs[1], matrix[:, :, None, None], transposed=not stored)
     bias = [edit.instead(name, edit.weight(name).reshape(-1)) for name in node.inputs[2:3] if name]
-    made = edit.add("Conv", edit.reshape(node.inputs[0], [0, -1, 1, 1]), kernel, *bias)
-    edit.reshape(made, [0, -1], to=node.outputs[0])
+    gives, takes = matrix.shape
+    made = edit.add("Conv", edit.reshape(node.inputs[0], [0, takes, 1, 1]), kernel, *bias)
+    edit.reshape(made, [0, gives], to=node.outputs[0])
 
 
 def _plain_matrix(node: Node, known: Known) -> bool:
@@ -172,7 +183,7 @@ def _plain_matrix(node: Node, known: Known) -> bool:
     matrix, bias = known.weights.get(1), known.weights.get(2)
     given = len([name for name in node.inputs if name]) - 1
     factors = (float(node.value("alpha", 1.0)), float(node.value("beta", 1.0)))
-    if matrix is None or set(known.weights) != set(range(1, given + 1)) or factors != (1.0, 1.0):
+    if matrix is None or not matrix.size or set(known.weights) != set(range(1, given + 1)) or factors != (1.0, 1.0):
         return False
     columns = matrix.shape[0 if node.value("transB", 0) else 1]
     return (
@@ -188,9 +199,7 @@ FORMS: dict[str, tuple[Form, ...]] = {
         Form(title="Sum", operators=2, write=_summed, when=_two_values, since=8),
         Form(title="Sub of Neg", write=_minus_negative, when=_two_values),
     ),
-    "Flatten": (
-        Form(title="Reshape", operators=0, write=_reshaped, when=lambda node, known: node.value("axis", 1) == 1),
-    ),
+    "Flatten": (Form(title="Reshape", operators=0, write=_reshaped, when=_rows),),
     "Gelu": (
         Form(
             title="Erf",

@@ -87,6 +87,15 @@ def spelled() -> onnx.ModelProto:
     )
 
 
+def free_rows(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Inputs and outputs of any number of rows."""
+    weights = {each.name for each in model.graph.initializer}
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name not in weights:
+            value.type.tensor_type.shape.dim[0].dim_param = "n"
+    return model
+
+
 @pytest.mark.parametrize("one", ALL, ids=title)
 @pytest.mark.parametrize("make", [residual, attention, old, spelled])
 def test_answers_stay(make, one: Pass) -> None:
@@ -199,6 +208,31 @@ def test_every_form_of_every_operator() -> None:
                         answers(changed, odd, level)[0], answers(model, odd, level)[0], rtol=2e-6, equal_nan=True
                     )
     assert len(seen) == sum(len(forms) for forms in FORMS.values())
+
+
+@pytest.mark.parametrize("one", ALL, ids=title)
+@pytest.mark.parametrize("make", [residual, attention, old, spelled])
+def test_batches_of_no_row_and_of_one_run(make, one: Pass) -> None:
+    model = free_rows(make())
+    given = feeds(model, rows=4)
+    for number in range(3):
+        changed, _, _ = done(one, model, Stream(KEY, number).bytes(32))
+        for rows in (0, 1, 4):
+            some = {name: array[:rows] for name, array in given.items()}
+            for level in ("all", "disabled"):
+                before, after = answers(model, some, level), answers(changed, some, level)
+                assert [each.shape for each in before] == [each.shape for each in after]
+                assert rows == 0 or apart(before, after) < 5e-6
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+@pytest.mark.parametrize("place", ["h", "4"])
+def test_flatten_of_sizes_that_calls_choose(place: str, rows: int) -> None:
+    model = net(f"(float[n,2,{place}] x) => (float[n,k] y) {{ y = Flatten (x) }}", weights={})
+    changed, applied, _ = done(Disguises(share=1.0), model)
+    assert applied.done == (place == "4")
+    given = {"x": np.ones((rows, 2, 4), np.float32)}
+    assert answers(changed, given)[0].shape == (rows, 8)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.forms import Form
     from vambrace.assets.obfuscate.graph import Node
     from vambrace.assets.obfuscate.keyed import Stream
-    from vambrace.assets.obfuscate.net import Net
+    from vambrace.assets.obfuscate.net import Info, Net
     from vambrace.assets.obfuscate.shapes import Sizes
 
 __all__ = ["Disguises"]
@@ -60,10 +60,13 @@ class Disguises(Pass):
 
     def apply(self, net: Net, stream: Stream) -> Applied:
         before = arranged(net)
-        sizes, costs = sizes_of(net), Costs(net, net.infer())
+        sizes, infos = sizes_of(net), net.infer()
+        costs = Costs(net, infos)
         wanted = set(self.operators) or set(FORMS)
         candidates = [node for node in net.graph.nodes if node.is_a(*FORMS) and node.op in wanted]
-        pairs = [(node, known) for node in candidates if (known := _known(net, node, sizes)) and fits(node, known)]
+        pairs = [
+            (node, known) for node in candidates if (known := _known(net, node, sizes, infos)) and fits(node, known)
+        ]
         left = {"operators of other types, shapes or attributes": len(candidates) - len(pairs)}
         taken, short = affordable(
             pairs,
@@ -89,14 +92,20 @@ class Disguises(Pass):
         rearrange(net, record["before"])
 
 
-def _known(net: Net, node: Node, sizes: Sizes) -> Known | None:
+def _known(net: Net, node: Node, sizes: Sizes, infos: Mapping[str, Info]) -> Known | None:
     shape, kind = sizes.shapes.get(node.inputs[0]), sizes.kinds.get(node.inputs[0])
     if shape is None or kind is None:
         return None
     dtype = onnx_package().helper.tensor_dtype_to_np_dtype(kind)
     weights = net.graph.initialisers
     held = {at: weights[name] for at, name in enumerate(node.inputs) if name in weights}
-    return Known(dtype=dtype, rank=len(shape), weights=held, opset=net.opset()) if dtype in FLOATS else None
+    if dtype not in FLOATS:
+        return None
+    # `sizes` has numbers that were tried where calls may choose, so what a row holds is asked of the model alone.
+    info = infos.get(node.inputs[0])
+    stated = [size for size in ((info and info.shape) or (None, None))[1:] if isinstance(size, int)]
+    features = math.prod(stated) if len(stated) == len(shape) - 1 else None
+    return Known(dtype=dtype, rank=len(shape), features=features, weights=held, opset=net.opset())
 
 
 def _cost(place: tuple[Node, Known], sizes: Sizes, costs: Costs) -> float:
