@@ -170,3 +170,18 @@ def test_listening_is_silent_where_nobody_watches(monkeypatch: pytest.MonkeyPatc
     with listening(5) as progress:
         assert isinstance(progress, Bar)
         assert progress.budget == 5
+
+
+def test_work_without_a_known_total_tells_what_is_done(made: tuple[Bar, list[float], Terminal]) -> None:
+    bar, now, stream = made
+    bar.start("opening", 0)
+    assert bar.line() == "opening       0s so far"
+    now[0] += 3
+    bar.advance("opening", 2, "2 MiB")
+    assert bar.line() == "opening       3s so far  2 MiB done"
+    drawn = stream.getvalue()
+    now[0] += 0.01
+    bar.advance("opening", 1, "3 MiB")
+    assert stream.getvalue() == drawn  # not at every step
+    bar.finish("opening")
+    assert "opening      in 3s\n" in stream.getvalue()

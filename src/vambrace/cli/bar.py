@@ -119,7 +119,7 @@ class Bar:
                 work.moved = self.clock() - work.began
             if work.left is not None:
                 work.left = max(0.0, work.left - weight)
-            if self.clock() - self._drawn >= _OFTEN or work.done >= work.total:
+            if self.clock() - self._drawn >= _OFTEN or 0 < work.total <= work.done:
                 self._draw()
 
     def finish(self, name: str, note: str = "") -> None:
@@ -149,12 +149,14 @@ class Bar:
                 self._put("")
 
     def line(self) -> str:
-        """What the bar says now, without regard to width."""
+        """What the bar says now, without regard to width; of work whose total is not known (0), not how far it is."""
         if not self._open:
             return ""
         work, now = self._open[-1], self.clock()
-        filled = min(_CELLS, _CELLS * work.done // work.total) if work.total else 0
-        parts = [f"{work.name:<12} {'#' * filled}{'-' * (_CELLS - filled)} {work.done}/{work.total}"]
+        parts = [f"{work.name:<12}"]
+        if work.total:
+            filled = min(_CELLS, _CELLS * work.done // work.total)
+            parts = [f"{parts[0]} {'#' * filled}{'-' * (_CELLS - filled)} {work.done}/{work.total}"]
         spent = now - work.began
         left = _left(work, spent)
         parts.append(f"{_clock(spent)} so far" if left is None else f"{_clock(left)} left")
@@ -187,7 +189,7 @@ class Bar:
 def _left(work: _Work, spent: float) -> float | None:
     """Seconds to go at the pace so far, which falls while a step runs; None where there is nothing to go by."""
     if work.left is None:
-        if not work.weight:
+        if not work.weight or not work.total:
             return None
         pace, left = work.moved / work.weight, float(work.total - work.done)
     else:

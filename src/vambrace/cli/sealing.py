@@ -12,7 +12,7 @@ import typer
 from vambrace.cli.bar import listening
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say, tell
-from vambrace.cli.streams import STREAM, BytesOut, bytes_in, is_stream, place
+from vambrace.cli.streams import STREAM, BytesOut, CountedIn, CountedOut, bytes_in, is_stream, mebibytes, place
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 
     from vambrace.assets.seal.statement import Statement
     from vambrace.core.files import Draft
-    from vambrace.core.progress import Progress
 
 __all__ = ["keygen", "open_file", "seal_file", "standing", "there"]
-
-_PIECE = 2**20
 
 Force = Annotated[bool, typer.Option("--force", help="Replace what is at TARGET.")]
 Threads = Annotated[int, typer.Option(metavar="N", help="How many work at once (default: 1).", show_default=False)]
@@ -127,12 +124,14 @@ def seal_file(
                 expected="a file or folder",
                 fix="leave --pad out, or seal a file",
             )
-        with bytes_in(source) as stream:
-            foot = saving.save_stream(stream, sink, **options)
+        with bytes_in(source) as stream, listening() as progress:
+            counted = CountedIn(stream, progress, "sealing")
+            foot = saving.save_stream(counted, sink, **options)
+            counted.finish()
     else:
         with listening() as progress:
             foot = saving.save(
-                source, sink, pad=pad, allow_pickle=allow_pickle, progress=_mebibytes(progress, "sealing"), **options
+                source, sink, pad=pad, allow_pickle=allow_pickle, progress=mebibytes(progress, "sealing"), **options
             )
     if isinstance(sink, BytesOut):
         sink.flush()
@@ -239,10 +238,10 @@ def _open_path(
                 raise _folder("a folder for stdout", "the name of a folder")
             if force and os.path.lexists(target):
                 raise _taken(target, "folders are never replaced: choose another name, or remove it")
-            extract(sealed, target, threads=threads)
+            extract(sealed, target, threads=threads, progress=mebibytes(progress, "opening"))
         else:
             with _sink(target) as sink:
-                sealed.copy_to(_Counted(sink, progress, sealed.size))
+                sealed.copy_to(CountedOut(sink, progress, "opening", sealed.size))
         return said
 
 
@@ -252,9 +251,10 @@ def _open_stream(
     from vambrace.assets.seal.reader import Reader
     from vambrace.assets.seal.recipients import identities_of
 
-    with bytes_in(source) as stream:
+    with bytes_in(source) as stream, listening() as progress:
+        counted = CountedIn(stream, progress, "opening")
         reader = Reader(
-            stream,
+            counted,
             identities_of(by),
             signers=accepted,
             check_signature=True,
@@ -265,6 +265,7 @@ def _open_stream(
             raise _folder("a folder in a stream", "a sealed file on disk")
         with _sink(target) as sink:
             reader.copy_to(sink)
+        counted.finish()
         return reader.statement
 
 
@@ -307,40 +308,6 @@ def _sink(target: Path) -> Generator[BytesOut | Draft]:
 
 def _many(count: int, what: str) -> str:
     return f"{count} {what}{'s'[: count != 1]}"
-
-
-class _Counted:
-    """A sink that tells how far it is."""
-
-    def __init__(self, sink: Any, progress: Progress, size: int) -> None:  # noqa: ANN401  whatever has `write`
-        self._sink = sink
-        self._tell = _mebibytes(progress, "opening")
-        self._size = size
-        self._done = 0
-
-    def write(self, data: memoryview, /) -> int:
-        taken = self._sink.write(data)
-        self._done += len(data)
-        self._tell(self._done, self._size)
-        return taken
-
-
-def _mebibytes(progress: Progress, name: str) -> Any:  # noqa: ANN401  a callback of two numbers
-    """A callback that reports bytes as steps of 1 MiB."""
-    reported = -1
-
-    def hear(done: int, total: int) -> None:
-        nonlocal reported
-        if reported < 0:
-            progress.start(name, -(-total // _PIECE))
-            reported = 0
-        steps = -(-done // _PIECE) - reported
-        reported += steps
-        progress.advance(name, steps)
-        if done >= total:
-            progress.finish(name)
-
-    return hear
 
 
 def _taken(path: Path, fix: str = "choose another place, or --force") -> ConfigError:

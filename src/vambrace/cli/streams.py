@@ -15,11 +15,14 @@ from vambrace.cli.speaking import discard, is_terminal
 from vambrace.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
-__all__ = ["BytesOut", "STREAM", "bytes_in", "is_stream", "place"]
+    from vambrace.core.progress import Progress
+
+__all__ = ["BytesOut", "CountedIn", "CountedOut", "STREAM", "bytes_in", "is_stream", "mebibytes", "place"]
 
 STREAM = Path("-")
+_PIECE = 2**20
 
 
 def place(text: str) -> Path:
@@ -88,6 +91,64 @@ class BytesOut:
         """Return when all that was taken is written. Raises as `write`."""
         with _told():
             sys.stdout.buffer.flush()
+
+
+class CountedIn:
+    """A stream that tells how much has come out of it, up to `finish`. How much there will be is not known."""
+
+    def __init__(self, stream: Any, progress: Progress, name: str) -> None:  # noqa: ANN401  whatever has `readinto`
+        self._stream = stream
+        self._tell = mebibytes(progress, name)
+        self._done = 0
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """As the stream does."""
+        got = self._stream.readinto(buffer)
+        self._done += got or 0
+        self._tell(self._done, None)
+        return got
+
+    def finish(self) -> None:
+        """Tell that the work is over, of which reading may be a part only."""
+        self._tell(self._done, self._done)
+
+
+class CountedOut:
+    """A sink that tells how much of `size` bytes has gone into it."""
+
+    def __init__(self, sink: Any, progress: Progress, name: str, size: int) -> None:  # noqa: ANN401  has `write`
+        self._sink = sink
+        self._tell = mebibytes(progress, name)
+        self._size = size
+        self._done = 0
+
+    def write(self, data: memoryview, /) -> int:
+        """As the sink does."""
+        taken = int(self._sink.write(data))
+        self._done += taken
+        self._tell(self._done, self._size)
+        return taken
+
+
+def mebibytes(progress: Progress, name: str) -> Callable[[int, int | None], None]:
+    """A callback of bytes that are done, and those there are or None; it reports them as steps of 1 MiB.
+
+    Work of which the end is not known has a total of 0; it is over when a total is named that has been reached.
+    """
+    reported = -1
+
+    def hear(done: int, total: int | None) -> None:
+        nonlocal reported
+        if reported < 0:
+            progress.start(name, -(-(total or 0) // _PIECE))
+            reported = 0
+        if steps := -(-done // _PIECE) - reported:
+            reported += steps
+            progress.advance(name, steps, f"{done // _PIECE} MiB")
+        if total is not None and done >= total:
+            progress.finish(name)
+
+    return hear
 
 
 @contextlib.contextmanager

@@ -13,7 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from vambrace.assets import seal
 from vambrace.assets.seal import folders
+from vambrace.assets.seal.chunks import OVERHEAD, ChunkCipher
 from vambrace.assets.seal.folders import gather
+from vambrace.assets.seal.opening import open_header
+from vambrace.assets.seal.recipients import as_identity
 from vambrace.core import files
 from vambrace.errors import ArtifactRefused, ConfigError
 
@@ -93,6 +96,33 @@ def test_a_damaged_folder_leaves_nothing(tmp_path: Path, folder: Path) -> None:
     with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed, pytest.raises(ArtifactRefused, match="E705"):
         extract(sealed, tmp_path / "out")
     assert {each.name for each in tmp_path.iterdir()} == {"plain", "y"}
+
+
+@pytest.mark.parametrize("index", [0, 1, 65])
+def test_no_folder_appears_with_other_chunks_than_were_signed(tmp_path: Path, index: int) -> None:
+    """Made by a recipient, who has the key: of the manifest, of a file, of padding alone; whoever signed it."""
+    root = tmp_path / "plain"
+    root.mkdir()
+    (root / "a").write_bytes(b"a" * 4_199_936)
+    seal.save(root, tmp_path / "y", recipients=[KEY], chunk_size=65_536, pad=True, sign=Ed25519PrivateKey.generate())
+    with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed:
+        assert -(-sealed.size // 65_536) == 65  # and a last chunk that holds padding only
+        seen: list[tuple[int, int]] = []
+        folders.extract(sealed, tmp_path / "good", progress=lambda done, total: seen.append((done, total)))
+        assert seen == sorted(seen)
+        assert seen[-1] == (sealed.size, sealed.size)
+    data = (tmp_path / "y").read_bytes()
+    opened = open_header(data[:65_536], [as_identity(KEY)])
+    cipher, begin = ChunkCipher(opened.keys, opened.header.fixed), 65_536 + index * (65_536 + OVERHEAD)
+    record, plain = bytearray(data[begin : begin + 65_536 + OVERHEAD]), bytearray(65_536)
+    cipher.open(index, index == 65, memoryview(record), memoryview(plain))
+    plain[-1] ^= 1
+    cipher.seal(index, index == 65, memoryview(plain), memoryview(record))
+    (tmp_path / "y").write_bytes(data[:begin] + record + data[begin + len(record) :])
+    refused = pytest.raises(ArtifactRefused, match=f"E705: chunk {index} is not the one that was signed")
+    with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed, refused:
+        folders.extract(sealed, tmp_path / "out")
+    assert {each.name for each in tmp_path.iterdir()} == {"plain", "good", "y"}
 
 
 def test_nothing_gets_into_a_folder_that_was_not_sealed(tmp_path: Path, folder: Path) -> None:

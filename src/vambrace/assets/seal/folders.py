@@ -24,7 +24,7 @@ from vambrace.core.files import make_folder, publish
 from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from vambrace.assets.seal.sealed import Sealed
 
@@ -145,19 +145,24 @@ def read_manifest(sealed: Sealed) -> dict[str, Member]:
     return {member.path: member for member in members}
 
 
-def extract(sealed: Sealed, target: Path, *, threads: int = 1) -> tuple[Member, ...]:
+def extract(
+    sealed: Sealed, target: Path, *, threads: int = 1, progress: Callable[[int, int], None] | None = None
+) -> tuple[Member, ...]:
     """Put the files of a sealed folder below `target`, which appears when all of them are verified and written.
 
     Args:
         sealed: the open file.
         target: a folder that is not there yet, or is empty; its owner alone can enter it.
         threads: how many decrypt.
+        progress: called with the bytes of the content that were written, and those there are.
 
     Raises:
         ConfigError: E766, when something is there.
-        ArtifactRefused: as `read_manifest`; nothing has appeared then.
+        ArtifactRefused: as `read_manifest` and `Sealed.verify`; nothing has appeared then.
         ResourceError: E601 or E604, when something cannot be written or read.
     """
+    # Padding first, which no file holds. And from here on every chunk is held against a signature, whoever made it.
+    sealed.verify(begin=sealed.size, threads=threads)
     members = tuple(read_manifest(sealed).values())
     if os.path.lexists(target) and not (target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
         raise _taken(target)
@@ -174,11 +179,14 @@ def extract(sealed: Sealed, target: Path, *, threads: int = 1) -> tuple[Member, 
                 for begin in range(member.begin, member.begin + member.size, threads * _PIECE):
                     part = memoryview(bytearray(min(threads * _PIECE, member.begin + member.size - begin)))
                     sealed.read_into(begin, part, threads=threads)
+                    end = begin + len(part)
                     while part:
                         part = part[files.system.write(stream.fileno(), part) :]
-        # Padding, gaps and whatever else no file holds: nothing appears before all of it was verified.
-        sealed.verify(threads=threads)
+                    if progress:
+                        progress(end, sealed.size)
         _settle(prepared, members)
+        if progress:
+            progress(sealed.size, sealed.size)
         publish(prepared, target)
     except FileExistsError:
         raise _taken(target) from None

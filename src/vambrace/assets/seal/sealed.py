@@ -156,14 +156,14 @@ class Sealed:
         out = memoryview(buffer)
         self._check_range(begin, begin + out.nbytes)
         if out.nbytes == self.size:
-            self._check_padding()
+            self._check_from(self.size, 1)
         if out.nbytes:
             self._fill(begin, out.cast("B"), self._threads if threads is None else _checked(threads))
 
     def copy_to(self, sink: Sink, *, threads: int | None = None) -> None:
         """Write the content to `sink`, with `threads` chunks in memory. Raises as `read_into`."""
         threads = self._threads if threads is None else _checked(threads)
-        self._check_padding()
+        self._check_from(self.size, 1)
         block = memoryview(bytearray(min(self.size, threads * self._chunk_size)))
         for begin in range(0, self.size, len(block) or 1):
             part = block[: self.size - begin]
@@ -172,15 +172,19 @@ class Sealed:
                 taken = sink.write(part)
                 part = part[len(part) if taken is None else taken :]
 
-    def verify(self, *, threads: int | None = None) -> Statement | None:
+    def verify(self, *, begin: int = 0, threads: int | None = None) -> Statement | None:
         """Verify every chunk, the padding and, in a signed file, signature and leaves; who signed it, if anybody.
+
+        Args:
+            begin: pass over the chunks that hold a byte of the content before this one: for who reads those anyway.
+            threads: how many decrypt.
 
         Raises:
             ArtifactRefused: as `read_into` and `statement`.
             ResourceError: E604, when the file cannot be read.
         """
         said = self.statement
-        self._check(range(self._layout.count), self._threads if threads is None else _checked(threads))
+        self._check_from(begin, self._threads if threads is None else _checked(threads))
         return said
 
     def close(self) -> None:
@@ -238,17 +242,15 @@ class Sealed:
                     plain, self._recent = self._recent[1], (index, plain)
         self._plains.give(plain)
 
-    def _check(self, indices: range, threads: int) -> None:
+    def _check_from(self, begin: int, threads: int) -> None:
+        """Verify the chunks that hold no byte of the content before `begin`."""
+
         def work(index: int) -> None:
             plain = self._plains.take()
             self._whole(index, plain)
             self._plains.give(plain)
 
-        spread(work, indices, threads)
-
-    def _check_padding(self) -> None:
-        first = -(-self.size // self._chunk_size)
-        self._check(range(first, self._layout.count), 1)
+        spread(work, range(-(-begin // self._chunk_size), self._layout.count), threads)
 
     def _whole(self, index: int, out: memoryview) -> None:
         plain = out[: self._layout.plain(index)]

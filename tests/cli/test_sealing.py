@@ -1,0 +1,125 @@
+"""What `seal` and `open` tell of how far they are, for files, folders and streams."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import threading
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from vambrace.cli import sealing
+from vambrace.cli.main import main
+
+MIB = 2**20
+
+
+class Heard:
+    """A progress that keeps what it is told: (name, total, steps so far, whether it ended), for each piece of work."""
+
+    def __init__(self) -> None:
+        self.works: list[list[object]] = []
+        self.steps: list[int] = []
+
+    def start(self, name: str, total: int) -> None:
+        self.works.append([name, total, 0, False])
+
+    def advance(self, name: str, steps: int = 1, note: str = "") -> None:
+        work = self.works[-1]
+        assert work[0] == name
+        assert isinstance(work[2], int)
+        work[2] += steps
+        self.steps.append(steps)
+
+    def finish(self, name: str, note: str = "") -> None:
+        assert self.works[-1][0] == name
+        self.works[-1][3] = True
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
+    told = Heard()
+
+    @contextlib.contextmanager
+    def listening() -> Generator[Heard]:
+        yield told
+
+    monkeypatch.setattr(sealing, "listening", listening)
+    return told
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    assert main(["keygen", "me"]) == 0
+    assert main(["keygen", "maker", "--kind", "ed25519"]) == 0
+    Path("plain").write_bytes(os.urandom(9 * MIB + 5))
+    folder = Path("folder/below")
+    folder.mkdir(parents=True)
+    for name, size in (("a", 2 * MIB), ("b", 0), ("c", MIB + 1)):
+        (folder / name).write_bytes(os.urandom(size))
+    return tmp_path
+
+
+@contextlib.contextmanager
+def piped(path: Path) -> Generator[str]:
+    """A named pipe through which the bytes of `path` come."""
+    pipe = path.with_name(f"{path.name}.pipe")
+    os.mkfifo(pipe)
+    thread = threading.Thread(target=pipe.write_bytes, args=(path.read_bytes(),), daemon=True)
+    thread.start()
+    yield str(pipe)
+    thread.join(10)
+
+
+@pytest.mark.parametrize(("source", "steps"), [("plain", 10), ("folder", 4)])
+def test_files_and_folders_tell_how_far_they_are(source: str, steps: int, place: Path, heard: Heard) -> None:
+    assert main(["seal", source, "sealed", "-r", "me.pub"]) == 0
+    assert main(["open", "sealed", "again", "-i", "me"]) == 0
+    assert heard.works == [["sealing", steps, steps, True], ["opening", steps, steps, True]]
+    assert max(heard.steps) < steps  # not all at once at the end, which tells nothing
+    if source == "folder":
+        assert Path("again/below/c").read_bytes() == Path("folder/below/c").read_bytes()
+
+
+@pytest.mark.parametrize("signer", [[], ["--signer", "maker.pub"], ["--signer", "maker.pub", "--stream-unverified"]])
+def test_streams_tell_what_came_in(signer: list[str], place: Path, heard: Heard) -> None:
+    """How much there will be is not known: a total of 0."""
+    with piped(Path("plain")) as source:
+        assert main(["seal", source, "sealed", "-r", "me.pub", "--sign", "maker"]) == 0
+    with piped(Path("sealed")) as source:
+        assert main(["open", source, "again", "-i", "me", *signer]) == 0
+    assert Path("again").read_bytes() == Path("plain").read_bytes()
+    sealed = -(-Path("sealed").stat().st_size // MIB)
+    assert heard.works == [["sealing", 0, 10, True], ["opening", 0, sealed, True]]
+    assert max(heard.steps) == 1
+
+
+def test_an_empty_file_and_an_empty_folder_end_too(place: Path, heard: Heard) -> None:
+    Path("empty").write_bytes(b"")
+    Path("hollow").mkdir()
+    for source in ("empty", "hollow"):
+        assert main(["seal", source, f"{source}.sealed", "-r", "me.pub"]) == 0
+        assert main(["open", f"{source}.sealed", f"{source}.again", "-i", "me"]) == 0
+    assert ["opening", 1, 1, True] in heard.works  # the folder's list of files
+    assert all(work[3] for work in heard.works)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+def test_on_a_terminal_there_is_a_bar(place: Path) -> None:
+    from cli.terminal import in_terminal
+
+    assert main(["seal", "folder", "folder.sealed", "-r", "me.pub"]) == 0
+    code, shown = in_terminal(["open", "folder.sealed", "again", "-i", "me"], columns=80, folder=place)
+    assert code == 0
+    assert re.search(r"\r\x1b\[2Kopening +[#-]{20} \d/4 ", shown)
+    assert main(["seal", "plain", "plain.sealed", "-r", "me.pub"]) == 0
+    with piped(Path("plain.sealed")) as source:
+        code, shown = in_terminal(["open", source, "streamed", "-i", "me"], columns=80, folder=place)
+    assert code == 0
+    assert re.search(r"\r\x1b\[2Kopening +\ds so far", shown)
+    assert "intact, origin not proven" in shown
