@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.passes.base import Pass
     from vambrace.assets.obfuscate.record import ObfuscationMap
 
-__all__ = ["obfuscate", "restore", "trace", "unlock"]
+__all__ = ["obfuscate", "restore", "trace", "unlock", "write_reports"]
 
 Profile = Literal["exact", "tolerance"]
 Ratio = Literal["small", "medium", "large"]
@@ -111,8 +111,7 @@ def obfuscate(
     digest = _write(target, written)
     _tell_passes(made.map)
     if found is not None:
-        for path in report:
-            _report(path, found)
+        write_reports(found, report)
         _tell_gates(found)
     else:
         say("nothing was measured: --data gives real inputs for the gates")
@@ -246,7 +245,9 @@ def _model(path: Path) -> None:
 
 
 def _free(places: Sequence[Path], *, read: Sequence[Path], force: bool) -> None:
-    """Refuse to write over what is there, and, forced or not, over what is read or written as well."""
+    """Refuse places that cannot be written, that are taken, and, forced or not, that are read or written as well."""
+    from vambrace.core.disk import check_writable
+
     known = {path.resolve() for path in read}
     for path in places:
         if path.resolve() in known:
@@ -259,6 +260,7 @@ def _free(places: Sequence[Path], *, read: Sequence[Path], force: bool) -> None:
                 expected="a new name",
                 fix="choose another name, or --force to replace it",
             )
+        check_writable(path)
 
 
 def _inputs(data: Sequence[Path]) -> list[Any]:
@@ -312,13 +314,17 @@ def _measured(
     return measure(source, obfuscated, inputs, gates=gates, at_rest=at_rest, name=source.stem)
 
 
-def _report(path: Path, found: Report) -> None:
+def write_reports(found: Report, places: Sequence[Path]) -> None:
+    """Write what was measured, as a page or as JSON by the names; a page names the JSON in its folder."""
     import json
 
     from vambrace.core.files import write_file
 
-    text = found.html() if path.suffix == ".html" else json.dumps(found.as_json(), indent=2, allow_nan=False)
-    write_file(path, text.encode())
+    numbers = [path for path in places if path.suffix == ".json"]
+    for path in places:
+        beside = next((each.name for each in numbers if each.parent == path.parent), None)
+        text = json.dumps(found.as_json(), indent=2, allow_nan=False) if path in numbers else found.html(beside)
+        write_file(path, text.encode())
 
 
 def _seal(done: ObfuscationMap, place: Path, by: list[object]) -> None:

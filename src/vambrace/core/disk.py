@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
+import tempfile
 from typing import TYPE_CHECKING
 
 from vambrace.errors import ResourceError
@@ -12,7 +13,21 @@ from vambrace.errors import ResourceError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["error_name", "unwritable"]
+__all__ = ["check_writable", "error_name", "unwritable"]
+
+
+def check_writable(path: Path) -> None:
+    """Make and remove a file beside `path`, so that long work need not be done to find that it cannot be written.
+
+    Raises:
+        ResourceError: E601, where there is no such folder, or it cannot be written, or `path` is a folder itself.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder", str(path))
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def unwritable(path: Path, error: OSError, *, named: str = "", otherwise: str = "") -> ResourceError:

@@ -326,6 +326,11 @@ def test_the_page_stands_alone_and_says_what_it_does_not_show(report: Report) ->
     ]
 
 
+def test_a_page_names_only_the_json_that_is_there(report: Report) -> None:
+    assert "which was not written beside this page." in report.html()
+    assert "Every number is in &lt;b&gt;.json beside it." in report.html("<b>.json")
+
+
 def test_a_page_without_the_optional_parts(report: Report) -> None:
     bare = replace(report, locked=None, apart=None, classified=None, survival=())
     page = bare.html()

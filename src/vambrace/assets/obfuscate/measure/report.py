@@ -133,8 +133,12 @@ class Report:
         }
         return cast("dict[str, object]", _plain(found))
 
-    def html(self) -> str:
-        """One page: no script, no network, light and dark."""
+    def html(self, json_name: str | None = None) -> str:
+        """One page: no script, no network, light and dark.
+
+        Args:
+            json_name: of the file beside the page that holds `as_json()`, if there is one.
+        """
         from markupsafe import Markup
 
         style = _style()
@@ -145,6 +149,7 @@ class Report:
             style=Markup(style),  # noqa: S704  our own file: no text of strangers
             policy=policy,
             report=self,
+            json_name=json_name,
             similarities=SIMILARITIES,
             limits=LIMITS,
             surroundings=_surroundings(),
