@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +102,74 @@ def test_write_file_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         assert "--resume" not in error.fix  # not every file is part of a run
 
 
+def drafted(path: Path, data: bytes) -> None:
+    draft = files.Draft(path)
+    try:
+        draft.write(data)
+        draft.commit()
+    finally:
+        draft.discard()
+
+
+WRITERS: dict[str, Callable[[Path, bytes], object]] = {
+    "write_file": files.write_file,
+    "create_file": files.create_file,
+    "draft": drafted,
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_what_others_put_where_a_temporary_file_could_be_is_left_alone(
+    writer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that others can write to: a link to a file of ours, or a file that they keep open."""
+    victim, path = tmp_path / "victim", tmp_path / "a"
+    victim.write_bytes(b"ours")
+    planted = [tmp_path / f".a.{os.getpid()}.tmp", tmp_path / f".a.{os.getpid()}.01234567.tmp"]
+    planted[0].symlink_to(victim)
+    WRITERS[writer](path, b"new")
+    assert path.read_bytes() == b"new"
+    path.unlink()
+    # Had they guessed the name, it would be refused.
+    monkeypatch.setattr(files.secrets, "token_hex", lambda size: "0123456789abcdef"[: 2 * size])
+    planted[1].symlink_to(victim)
+    with pytest.raises(ResourceError, match="EEXIST"):
+        WRITERS[writer](path, b"new")
+    assert victim.read_bytes() == b"ours"
+    assert all(each.is_symlink() for each in planted)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_no_two_temporary_files_have_one_name(writer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    flags: list[int] = []
+
+    class Watching(files.System):
+        def replace(self, source: Path, target: Path) -> None:
+            names.append(source.name)
+            super().replace(source, target)
+
+    opened = os.open
+
+    def opening(path: Path, how: int, mode: int = 0o777) -> int:
+        if Path(path).name.endswith(".tmp"):
+            flags.append(how)
+        return opened(path, how, mode)
+
+    monkeypatch.setattr(files, "system", Watching())
+    monkeypatch.setattr(os, "open", opening)
+    for number in range(8):
+        WRITERS[writer](tmp_path / f"{number}", b"")
+    # As docs/formats/signature-v1.md says of what a killed process leaves.
+    assert all(re.fullmatch(rf"\.{number}\.[0-9]+\.[0-9a-f]{{8}}\.tmp", name) for number, name in enumerate(names))
+    assert len({name.split(".")[-2] for name in names}) == 8
+    wanted = os.O_EXCL | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    assert [how & wanted for how in flags] == [wanted] * 8
+    os.umask(umask := os.umask(0))
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644 & ~umask}
+
+
 @pytest.mark.parametrize("half", [False, True])
 def test_create_file_fails_whole_and_overwrites_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bool
@@ -110,7 +179,6 @@ def test_create_file_fails_whole_and_overwrites_nothing(
 
     def work() -> None:
         path.unlink(missing_ok=True)
-        (tmp_path / f".a.key.{os.getpid()}.tmp").write_bytes(b"left by a killed process")
         try:
             files.create_file(path, b"new", mode=0o600)
         finally:

@@ -41,6 +41,9 @@ __all__ = [
     "write_file",
 ]
 
+# Never a file that is there, nor one that a link there leads to.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+
 
 class System:
     """The system calls that durability rests on."""
@@ -90,21 +93,12 @@ def make_folder(path: Path) -> None:
 
 def write_file(path: Path, data: bytes) -> None:
     """Put `data` at `path`, replacing what was there, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _explained(path):
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-            try:
-                _write_all(fd, data)
-                system.fsync(fd)
-            finally:
-                os.close(fd)
-            system.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-        _sync_folder(path.parent)
+    draft = Draft(path)
+    try:
+        draft.write(data)
+        draft.commit()
+    finally:
+        draft.discard()
 
 
 def create_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -119,18 +113,16 @@ def create_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         FileExistsError: there is something at `path`.
         ResourceError: E601, when it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with _explained(path):
         try:
             # The name is taken first, so that of two that create it one is refused, on every file system.
-            os.close(os.open(path, flags, mode))
+            os.close(os.open(path, _NEW, mode))
         except FileExistsError as error:
             raise _Taken(errno.EEXIST, "taken", str(path)) from error
+        leftovers = [path]
         try:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
-            fd = os.open(temporary, flags, mode)
+            fd, temporary = _beside(path, mode)
+            leftovers.append(temporary)
             try:
                 _write_all(fd, data)
                 system.fsync(fd)
@@ -138,7 +130,7 @@ def create_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
                 os.close(fd)
             system.replace(temporary, path)
         except BaseException:
-            for leftover in (temporary, path):
+            for leftover in leftovers:
                 with contextlib.suppress(OSError):
                     leftover.unlink()
             raise
@@ -240,10 +232,8 @@ class Draft:
 
     def __init__(self, path: Path, *, mode: int = 0o644, like: int | None = None) -> None:
         self.path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         with _explained(path):
-            first = mode if like is None else 0o600
-            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, first)
+            self._fd, self._temporary = _beside(path, mode if like is None else 0o600)
         if like is not None:
             _resemble(self._fd, os.fstat(like))
 
@@ -325,6 +315,12 @@ class Appender:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _beside(path: Path, mode: int) -> tuple[int, Path]:
+    """A new file beside `path`, by its descriptor and its name: one that nobody else can have put something at."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    return os.open(temporary, _NEW, mode), temporary
 
 
 def _resemble(fd: int, other: os.stat_result) -> None:
