@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,7 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from exact_nets import Builder, random_net
+from onnx_nets import answers, feeds
 from vambrace.assets.obfuscate.net import Net
+from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 from vambrace.errors import ConfigError, ModelRefused
 
 BRANCHES = """<ir_version: 8, opset_import: ["" : 17]>
@@ -173,6 +176,37 @@ def test_what_is_no_model_is_refused() -> None:
     )
     with pytest.raises(ModelRefused, match="E235"):
         Net.load(custom)
+
+
+def stating_less(field: str, *, inputs: bool) -> onnx.ModelProto:
+    model = random_net(3)
+    for value in (*model.graph.output, *(model.graph.input if inputs else ())):
+        if field == "type":
+            value.ClearField("type")
+        elif field == "shape":
+            value.type.tensor_type.ClearField("shape")
+        else:
+            for size in value.type.tensor_type.shape.dim:
+                size.Clear()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("field", "inputs"), [("type", False), ("shape", False), ("shape", True), ("sizes", False), ("sizes", True)]
+)
+@pytest.mark.parametrize("profile", ["exact", "tolerance"])
+def test_models_that_state_no_type_shape_or_sizes(profile: Any, field: str, inputs: bool) -> None:
+    """As runtimes take them; what is not stated stays so."""
+    model = stating_less(field, inputs=inputs)
+    assert rebuilt(model) == model
+    made = onnx_model(model, profile=profile, seed=1, ratio="large")
+    for before, after in zip(model.graph.output, made.model.graph.output, strict=True):
+        assert before.type == after.type
+    given = feeds(random_net(3))
+    for one, other in zip(answers(model, given), answers(made.model, given), strict=True):
+        assert np.array_equal(one, other) if profile == "exact" else np.allclose(one, other, atol=1e-4)
+    if profile == "exact":
+        assert undo(made.model, made.map).model == model
 
 
 def test_a_model_that_is_no_longer_valid_does_not_leave() -> None:

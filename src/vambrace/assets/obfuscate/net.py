@@ -20,7 +20,7 @@ from vambrace.models.external import check_domains, external_tensors
 from vambrace.models.onnx_file import MOST_BYTES, onnx_package, parse_onnx, read_onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -140,7 +140,8 @@ class Net:
             raise _unusable(f"{size} bytes of weights", "at most 2 GiB", "obfuscate the parts of the model one by one")
         built = self._build(onnx, small=False)
         try:
-            onnx.checker.check_model(built)
+            with _stated(built):
+                onnx.checker.check_model(built)
         except Exception as error:  # checker and protobuf errors share no base class
             raise _unusable(f"a model that is not valid ONNX ({' '.join(str(error).split())[:200]})") from error
         return built
@@ -224,6 +225,29 @@ class Net:
         built.functions.extend(self.functions)
         built.graph.CopyFrom(graph_proto(self.graph, onnx, small=small))
         return built
+
+
+@contextlib.contextmanager
+def _stated(model: Any) -> Generator[None]:  # noqa: ANN401
+    """With some type and shape for inputs and outputs that state none: runtimes infer them, the checker wants them."""
+    typeless = [value for value in model.graph.output if not value.HasField("type")]
+    for value in typeless:
+        value.type.tensor_type.elem_type = onnx_package().TensorProto.FLOAT
+    tensors = [value.type.tensor_type for value in (*model.graph.input, *model.graph.output) if _tensor(value)]
+    shapeless = [tensor for tensor in tensors if not tensor.HasField("shape")]
+    for tensor in shapeless:
+        tensor.shape.SetInParent()
+    try:
+        yield
+    finally:
+        for tensor in shapeless:
+            tensor.ClearField("shape")
+        for value in typeless:
+            value.ClearField("type")
+
+
+def _tensor(value: Any) -> bool:  # noqa: ANN401
+    return value.type.HasField("tensor_type")
 
 
 def _info(value: Any) -> Info:  # noqa: ANN401
