@@ -29,8 +29,8 @@ from vambrace.assets.obfuscate.measure import (
 from vambrace.assets.obfuscate.measure.classifier import Attacker, Classified, Row
 from vambrace.assets.obfuscate.measure.difference import Difference
 from vambrace.assets.obfuscate.measure.equality import Equality, Found
-from vambrace.assets.obfuscate.measure.gates import (
-    Judged,
+from vambrace.assets.obfuscate.measure.gates import Judged
+from vambrace.assets.obfuscate.measure.judging import (
     judge_classifier,
     judge_equality,
     judge_locked,
@@ -153,7 +153,12 @@ def test_cost() -> None:
         "size": "pass",
         "memory": "pass",
     }
-    assert set(words(judge_overhead(overhead(1.06, size=111, memory=225), Gates())).values()) == {"fail"}
+    tight = Gates(size_spare=0, memory_spare=0)
+    assert set(words(judge_overhead(overhead(1.06, size=111, memory=225), tight)).values()) == {"fail"}
+    spare = {"size": 100 + 2**18, "memory": 200 + 2**24 // 50}
+    assert set(words(judge_overhead(overhead(**spare), Gates())).values()) == {"pass"}
+    for name, most in spare.items():
+        assert words(judge_overhead(overhead(**{name: most + 1}), Gates()))[name] == "fail"
     assert words(judge_overhead(overhead(memory=None), Gates()))["memory"] == "not measured"
     assert words(judge_overhead(overhead(1.0, null=0.9), Gates()))["latency"] == "not measured"
     assert words(judge_overhead(overhead(1.2, null=1.3), Gates()))["latency"] == "not measured"
@@ -185,7 +190,9 @@ def test_survival() -> None:
             why="not installed",
             after=None,
             after_both=None,
-            risen={"kernel": most or 0.0},
+            risen={"kernel": 0.9},
+            brought={"kernel": most or 0.0},
+            control=None,
             hidden=hidden,
         )
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 import disguises
 from vambrace.assets.obfuscate.measure import runtime, survival
+from vambrace.assets.obfuscate.measure.families import FAMILIES
 from vambrace.assets.obfuscate.measure.readability import read_structure
+from vambrace.assets.obfuscate.measure.strangers import Control, control
 from vambrace.assets.obfuscate.measure.survival import TOOLS, try_tools
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 LAYERS = disguises.weights()
 ORIGINAL = disguises.dense(LAYERS)
@@ -26,6 +33,29 @@ def test_dummies_come_out_and_branches_on_data_do_not() -> None:
         assert (dummies[tool].most or 0.0) > 0.5
         assert branches[tool].most == 0.0
         assert branches[tool].hidden > 0.7
+
+
+def test_what_a_tool_does_to_all_graphs_is_not_brought_back() -> None:
+    """Every product becomes another operator in all files: the original is no more told than others are."""
+    before, after = Control(n=16, risen={"kernel": 0.2}, high={"kernel": 0.6}), 0.5
+    assert before.beyond("kernel", 0.3, after) == 0.0
+    assert before.beyond("kernel", 0.3, 0.7) == pytest.approx(0.1)
+    assert before.beyond("kernel", 0.6, 0.9) == pytest.approx(0.1)
+    assert before.beyond("kernel", 0.3, 1.0) == pytest.approx(0.4)
+
+
+def test_strangers_are_as_many_as_families_and_few_are_none() -> None:
+    padded = disguises.padded(ORIGINAL)
+    found = tried(padded, ("ort-basic",))["ort-basic"]
+    assert found.control is not None
+    assert found.control.n == len(FAMILIES)
+    # Beside an original that was hidden by operators that come out, strangers rise by less.
+    assert all(found.control.risen[name] < found.risen[name] for name in found.risen)
+
+    def fails(model: ModelProto) -> ModelProto:
+        raise RuntimeError
+
+    assert control(padded, padded, "one that fails", fails) is None
 
 
 def test_nothing_hidden_is_nothing_recovered() -> None:

@@ -15,7 +15,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vambrace.assets.obfuscate.measure import gates as judging
+from vambrace.assets.obfuscate.measure import judging
 from vambrace.assets.obfuscate.measure.alignment import align
 from vambrace.assets.obfuscate.measure.deobfuscator import TakenApart, take_apart
 from vambrace.assets.obfuscate.measure.equality import EqualityOptions, compare_answers

@@ -27,7 +27,7 @@ from vambrace.assets.obfuscate.measure.structure import Graph, labels, order, re
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Readability", "SIMILARITIES", "kernel", "read_structure"]
+__all__ = ["JUDGED", "Readability", "SIMILARITIES", "Structure", "compared", "read_structure"]
 
 ROUNDS = 3
 SIMILARITIES = ("edit_similarity", "kept_in_order", "kernel", "kernel_detailed")
@@ -63,23 +63,49 @@ class Readability:
 
 def read_structure(original: ModelProto, other: ModelProto) -> Readability:
     """What `other` tells about `original`; both are onnx.ModelProto."""
-    one, two = read_graph(original), read_graph(other)
-    first, second = ([graph.operators[place] for place in order(graph)] for graph in (one, two))
-    apart = edits(first, second)
+    one, two = Structure.of(original), Structure.of(other)
     return Readability(
         names=leaked(original, other),
-        operators=(len(first), len(second)),
-        edits=apart,
-        edit_similarity=1.0 - apart / max(len(first), len(second), 1),
-        kept_in_order=common(first, second) / len(first) if first else 1.0,
-        kernel=kernel(one, two),
-        kernel_detailed=kernel(one, two, detailed=True),
+        operators=(len(one.operators), len(two.operators)),
+        edits=edits(one.operators, two.operators),
+        kept_in_order=common(one.operators, two.operators) / len(one.operators) if one.operators else 1.0,
+        **compared(one, two),
     )
 
 
-def kernel(one: Graph, other: Graph, *, detailed: bool = False) -> float:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Structure:
+    """A graph, ready to be held against others.
+
+    Attributes:
+        operators: in an order that the graph alone decides.
+        plain, detailed: how often each label of the two kernels stands in it.
+    """
+
+    operators: tuple[str, ...]
+    plain: Counter[tuple[int, str]]
+    detailed: Counter[tuple[int, str]]
+
+    @classmethod
+    def of(cls, model: ModelProto) -> Structure:
+        """The structure of an onnx.ModelProto."""
+        graph = read_graph(model)
+        operators = tuple(graph.operators[place] for place in order(graph))
+        return cls(operators=operators, plain=_histogram(graph, False), detailed=_histogram(graph, True))
+
+
+def compared(one: Structure, other: Structure) -> dict[str, float]:
+    """The similarities named in `JUDGED`."""
+    first, second = one.operators, other.operators
+    return {
+        "edit_similarity": 1.0 - edits(first, second) / max(len(first), len(second), 1),
+        "kernel": _cosine(one.plain, other.plain),
+        "kernel_detailed": _cosine(one.detailed, other.detailed),
+    }
+
+
+def _cosine(mine: Counter[tuple[int, str]], theirs: Counter[tuple[int, str]]) -> float:
     """The normalised kernel of two graphs, 0 to 1; 0 where either is empty."""
-    mine, theirs = _histogram(one, detailed), _histogram(other, detailed)
     product = math.fsum(count * theirs[label] for label, count in mine.items())
     lengths = [math.fsum(count**2 for count in each.values()) for each in (mine, theirs)]
     return min(1.0, product / math.sqrt(lengths[0] * lengths[1])) if all(lengths) else 0.0
