@@ -93,6 +93,30 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         signature.parse(data)
 
 
+def test_no_entry_is_longer_than_a_reader_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    longest = by(signature.begun(FILE), KEY, name="\U0001f511" * 200, role='"' * 200)
+    line = longest.split(b"\n")[2]
+    assert 1000 < len(line) <= signature.MOST_ENTRY
+    assert signature.parse(longest).entries[0].role == '"' * 200
+    monkeypatch.setattr(signature, "MOST_ENTRY", len(line) - 1)
+    with pytest.raises(ArtifactRefused, match="E744.*longer"):
+        signature.parse(longest)
+
+
+def test_what_can_be_signed_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = signature.MOST_SUBJECT + signature.MOST_ENTRIES * (signature.MOST_ENTRY + 1) + 100
+    assert whole <= signature.MOST_BYTES
+    line = len(signature.begun(FILE).split(b"\n")[1])
+    monkeypatch.setattr(signature, "MOST_SUBJECT", line)
+    data = by(signature.begun(FILE), KEY)
+    assert signature.parse(data).subject == FILE
+    monkeypatch.setattr(signature, "MOST_SUBJECT", line - 1)
+    with pytest.raises(ArtifactRefused, match="E747"):
+        signature.begun(FILE)
+    with pytest.raises(ArtifactRefused, match="E744.*longer"):
+        signature.parse(data)
+
+
 @given(st.data())
 def test_no_byte_can_be_changed_or_cut(data: st.DataObject) -> None:
     written = vector("three")[0]

@@ -7,16 +7,15 @@ not kept. On the way out every name is checked again, since a file may be authen
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import re
 import secrets
 import shutil
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from vambrace.assets.seal.description import canonical_object
+from vambrace.assets.seal.listing import MOST_PATH, SIZED, listed
 from vambrace.assets.seal.source import unreadable
 from vambrace.core import canonical, files
 from vambrace.core.disk import unwritable
@@ -33,6 +32,7 @@ __all__ = ["Gathered", "Member", "extract", "gather", "read_manifest"]
 _ALIGNED: Final = 64
 _MOST_MANIFEST: Final = 64 * 2**20
 _PIECE: Final = 2**20
+_MOST_NAMES: Final = 1_000_000  # of files and folders
 _MANY: Final = 200  # files
 # Control characters, and what is a separator on some system or other.
 _UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
@@ -121,19 +121,16 @@ def read_manifest(sealed: Sealed) -> dict[str, Member]:
     length = int.from_bytes(sealed.read(0, min(8, sealed.size)), "little")
     if sealed.size < 8 or length > min(_MOST_MANIFEST, sealed.size - 8):
         raise _malformed(f"a manifest of {length} bytes in a content of {sealed.size}")
-    data = canonical_object(sealed.read(8, 8 + length))
     sizes: dict[str, int] = {}
-    listed = cast("list[Any]", data["files"]) if data is not None and set(data) == {"files"} else None
-    if not isinstance(listed, list):
-        raise _malformed("a manifest that is no list of files")
-    for each in listed:
-        entry = cast("dict[str, object]", each) if isinstance(each, dict) else {}
-        path, size = entry.get("path"), entry.get("size")
-        if set(entry) != {"path", "size"} or not isinstance(path, str) or type(size) is not int or size < 0:
-            raise _malformed("a file without a path and a size")
-        if path in sizes:
-            raise _malformed(f"{path[:80]!r} twice")
-        sizes[path] = size
+    try:
+        for each in listed(sealed.read(8, 8 + length), SIZED, b"]}", most=_MOST_NAMES):
+            if each.path in sizes:
+                raise _malformed(f"{each.path[:80]!r} twice")
+            sizes[each.path] = each.size
+    except UnicodeDecodeError:
+        raise _malformed("a list of files that is not UTF-8") from None
+    except ValueError as error:
+        raise _malformed(f"a list of files that cannot be read: {error}") from None
     if list(sizes) != sorted(sizes):
         raise _malformed("files that are not in order")
     if fault := _fault(sizes):
@@ -265,17 +262,26 @@ def _placed(sizes: dict[str, int], start: int) -> list[Member]:
 
 def _fault(paths: dict[str, int]) -> str:
     """Why these cannot be the files of one folder, in words; "" when they can."""
-    folded: dict[str, str] = {}
+    # Of each folder's number and a name in it, case ignored: its own number, and its name as spelt, with `/` of a
+    # folder. Numbers and not paths: those of all folders that a deep path leads through are many times its length.
+    known: dict[tuple[int, str], tuple[int, str]] = {}
     for path in paths:
         parts = path.split("/")
         if _UNFIT.search(path) or any(part in {"", ".", ".."} for part in parts):
             return f"the name {path[:200]!r}"
-        # Names that differ in case only are one file on some systems, and a file cannot be a folder as well.
-        for prefix in itertools.accumulate(parts, lambda head, part: f"{head}/{part}"):
-            kind = "file" if prefix == path else "folder"
-            spelt = folded.setdefault(prefix.casefold(), f"{kind} {prefix}")
-            if spelt != f"{kind} {prefix}":
-                return f"the names {spelt.partition(' ')[2][:80]!r} and {prefix[:80]!r}"
+        if len(path.encode()) > MOST_PATH:
+            return f"a path of more than {MOST_PATH} bytes, {path[:80]!r}"
+        folder = 0
+        for depth, part in enumerate(parts, 1):
+            spelt = part if depth == len(parts) else f"{part}/"
+            number, other = known.setdefault((folder, part.casefold()), (len(known) + 1, spelt))
+            # Names that differ in case only are one file on some systems, and a file cannot be a folder as well.
+            if other != spelt:
+                above = "".join(f"{each}/" for each in parts[: depth - 1])
+                return f"the names {f'{above}{other}'.rstrip('/')[:80]!r} and {f'{above}{part}'[:80]!r}"
+            folder = number
+        if len(known) > _MOST_NAMES:
+            return f"more than {_MOST_NAMES} files and folders"
     return ""
 
 

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Signature", "Signed", "added", "begun", "parse"]
 
-MOST_BYTES: Final = 2**28
 MOST_ENTRIES: Final = 1000
+MOST_SUBJECT: Final = 28 * 2**20  # bytes of a line: all files there may be, with paths of 170 bytes
+MOST_ENTRY: Final = 4096  # the same; two texts of 200 characters, each of up to 4 bytes, take the most
+MOST_BYTES: Final = 32 * 2**20
 _DOMAIN: Final = b"vambrace-signature/1\n"
 _WORDS: Final = ("date", "name", "role")
 _KEYS: Final = {*_WORDS, "previous", "signature", "signer", "subject"}
@@ -62,8 +64,20 @@ class Signature:
 
 
 def begun(subject: Subject) -> bytes:
-    """The first lines of a signature for `subject`, which nobody has signed yet."""
-    return _DOMAIN + canonical.dumps(subject.as_json()) + b"\n"
+    """The first lines of a signature for `subject`, which nobody has signed yet.
+
+    Raises:
+        ArtifactRefused: E747, for a folder whose files take too much to list.
+    """
+    line = canonical.dumps(subject.as_json())
+    if len(line) > MOST_SUBJECT:
+        raise ArtifactRefused(
+            "E747",
+            seen=f"a folder of {len(subject.files)} files, which take {len(line)} bytes to list",
+            expected=f"at most {MOST_SUBJECT}",
+            fix="sign the folders in it one by one, or an archive of it",
+        )
+    return _DOMAIN + line + b"\n"
 
 
 def added(data: bytes, key: Ed25519PrivateKey, *, name: str, role: str, date: str) -> bytes:
@@ -74,11 +88,11 @@ def added(data: bytes, key: Ed25519PrivateKey, *, name: str, role: str, date: st
     """
     origin.described(name, role, date)
     lines = data.split(b"\n")[:-1]
-    if len(lines) - 2 >= MOST_ENTRIES or len(data) > MOST_BYTES - 4096:
+    if len(lines) - 2 >= MOST_ENTRIES:
         raise ConfigError(
             "E746",
-            seen=f"{len(lines) - 2} signatures in {len(data)} bytes",
-            expected=f"at most {MOST_ENTRIES} in {MOST_BYTES}",
+            seen=f"{len(lines) - 2} signatures",
+            expected=f"at most {MOST_ENTRIES}",
             fix="begin a new signature file",
         )
     entry: dict[str, object] = {
@@ -105,14 +119,19 @@ def parse(data: bytes, *, named: str = "the signature") -> Signature:
     """
     if len(data) > MOST_BYTES:
         raise _malformed(named, f"it has more than {MOST_BYTES} bytes")
+    # Counted before they become objects.
+    if data.count(b"\n") > MOST_ENTRIES + 2:
+        raise _malformed(named, f"it has more than {MOST_ENTRIES + 2} lines")
     version, *lines = data.split(b"\n")
     if version != _DOMAIN[:-1]:
         raise _malformed(named, "its first line is not vambrace-signature/1")
     if lines[-1:] != [b""] or not 2 <= len(lines) - 1 <= MOST_ENTRIES + 1:
         raise _malformed(named, f"it has no line of a subject and 1 to {MOST_ENTRIES} of signatures")
+    if len(lines[0]) > MOST_SUBJECT or max(map(len, lines[1:])) > MOST_ENTRY:
+        raise _malformed(named, f"a line is longer than {MOST_SUBJECT} bytes, or {MOST_ENTRY} from the third on")
     try:
         subject = Subject.read(lines[0])
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _malformed(named, f"line 2 is no subject: {_reason(error)}") from None
     entries: list[Signed] = []
     for number, (above, line) in enumerate(zip(lines[:-2], lines[1:-1], strict=True), 3):

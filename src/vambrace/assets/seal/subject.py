@@ -19,9 +19,9 @@ import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal
 
-from vambrace.core import canonical
+from vambrace.assets.seal.listing import HASHED, listed
 from vambrace.errors import ArtifactRefused, ResourceError
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Differences", "Entry", "Subject", "differences", "of", "shown"]
 
-MOST_FILES: Final = 1_000_000
-_HASH = re.compile(r"[0-9a-f]{64}")
+MOST_FILES: Final = 100_000
+_FILE = re.compile(rb'\{"kind":"file","sha256":"([0-9a-f]{64})","size":(0|[1-9][0-9]{0,15})\}')
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\\\\\ud800-\udfff]")
 _LEFTOVER = re.compile(r"\..+\.[0-9]+(\.[0-9a-f]{8})?\.tmp", re.DOTALL)
 _RUN: Final = {"plan.json", "journal"}
@@ -68,23 +68,19 @@ class Subject:
     @classmethod
     def read(cls, line: bytes) -> Subject:
         """The subject in the line of a signature; raises ValueError for any other bytes."""
-        data: Any = canonical.loads(line)
-        fields = cast("dict[str, object]", data) if isinstance(data, dict) else {}
-        files = fields.get("files")
-        if fields.get("kind") == "file" and fields.keys() == {"kind", "sha256", "size"}:
-            found = cls("file", (_entry({"path": "", "sha256": fields["sha256"], "size": fields["size"]}),))
-        elif fields.get("kind") == "folder" and fields.keys() == {"files", "kind"} and isinstance(files, list):
-            found = cls("folder", tuple(_entry(item) for item in cast("list[object]", files)))
-            paths = [each.path for each in found.files]
-            if len(paths) > MOST_FILES:
-                raise ValueError(f"it names {len(paths)} files")
-            if not all(_fits(path) for path in paths) or any(a >= b for a, b in zip(paths, paths[1:], strict=False)):
+        if found := _FILE.fullmatch(line):
+            size = int(found[2])
+            if size > 2**53:
+                raise ValueError(f"its file has {size} bytes")
+            return cls("file", (Entry("", found[1].decode(), size),))
+        files: list[Entry] = []
+        before = ""
+        for each in listed(line, HASHED, b'],"kind":"folder"}', most=MOST_FILES):
+            if not _fits(each.path) or each.path <= before:
                 raise ValueError("its paths are no paths, not in order, or not each there once")
-        else:
-            raise ValueError("it is neither a file nor a folder")
-        if canonical.dumps(found.as_json()) != line:
-            raise ValueError("it is not canonical JSON")
-        return found
+            files.append(Entry(each.path, each.sha256, each.size))
+            before = each.path
+        return cls("folder", tuple(files))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,19 +206,6 @@ def _status(path: Path, *, follow: bool) -> os.stat_result:
         return path.stat(follow_symlinks=follow)
     except OSError as error:
         raise _unreadable(path, error) from error
-
-
-def _entry(item: object) -> Entry:
-    """A file of a subject; ValueError for another value."""
-    fields = cast("dict[str, object]", item) if isinstance(item, dict) else {}
-    path, sha256, size = fields.get("path"), fields.get("sha256"), fields.get("size")
-    whole = size if type(size) is int else -1  # true and false are no sizes
-    if (
-        not (isinstance(path, str) and isinstance(sha256, str) and _HASH.fullmatch(sha256) and whole >= 0)
-        or len(fields) > 3
-    ):
-        raise ValueError("what it says of a file is not a hash and a size")
-    return Entry(path, sha256, whole)
 
 
 def _fits(path: str) -> bool:
