@@ -53,7 +53,7 @@ class Phantoms(Pass):
         times: how many imagined operators there are for each real one.
         fewest: how many there are at least, where the file has room for them.
         growth: how much larger than it came the file may be with them, as a share.
-        least: bytes that a file may have in any case, so that small ones are hidden too.
+        spare: bytes that it may be larger in any case, so that small ones are hidden too.
         ifs: how many Ifs there are at most.
         slowdown: most that they may add to the time of a run, as a share of it, by an estimate from sizes.
         allowed: microseconds that they may add in any case, by the same estimate: one If with a brief predicate.
@@ -61,16 +61,16 @@ class Phantoms(Pass):
 
     name: ClassVar[str] = "phantoms"
     profile: ClassVar[Profile] = "exact"
-    times: Ratio = 10.0
+    times: Ratio = 20.0
     fewest: int = 2000
     growth: Ratio = 0.08
-    least: int = 262_144
+    spare: int = 250_000
     ifs: int = 3
     slowdown: Ratio = 0.005
     allowed: Ratio = 2.5
 
     def __post_init__(self) -> None:
-        for name in ("times", "fewest", "growth", "least", "ifs", "slowdown", "allowed"):
+        for name in ("times", "fewest", "growth", "spare", "ifs", "slowdown", "allowed"):
             value = getattr(self, name)
             require(value >= 0, seen=f"{name} {value}", expected="a number from 0", fix=f"leave {name} out")
 
@@ -84,7 +84,8 @@ class Phantoms(Pass):
         real = sum(not node.is_a("Constant") for graph in net.graphs() for node in graph.nodes)
         size = graph_proto(net.graph, onnx_package(), small=False).ByteSize()
         wanted = max(self.fewest, self.times * real)
-        room = max((1 + self.growth) * net.size - size, min(self.least - size, _NODE_BYTES * wanted), 0)
+        taken = size - net.size
+        room = max(self.growth * net.size - taken, min(self.spare - taken, _NODE_BYTES * wanted), 0)
         if chosen:
             modernise(net)
         work = _Work(net, cuts, roles_of(net, stream.child("roles")), stated_by(net))
