@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from vambrace.cli.sealing import Signers, Threads, standing, there
-from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
+from vambrace.cli.secrets import (
+    Ask,
+    Environment,
+    Identities,
+    NewAsk,
+    NewEnvironment,
+    NewNumber,
+    Number,
+    Recipients,
+    opened_by,
+    read_by,
+)
 from vambrace.cli.speaking import say, tell
 
 if TYPE_CHECKING:
@@ -138,22 +149,29 @@ def rewrap(
     ask: Ask = False,
     environment: Environment = None,
     number: Number = None,
+    new_ask: NewAsk = False,
+    new_environment: NewEnvironment = None,
+    new_number: NewNumber = None,
 ) -> None:
     """Change who can open a sealed file, in place and at once, whatever its size.
 
-    --recipient replaces all of them; --add and --remove change some. The passphrase, if any, is what opens it now. This
-    shuts nobody out for good: who opened the file once may have kept its key, and old copies stay as they are; a new
-    key is made by `vambrace rekey`.
+    --recipient replaces all of them; --add and --remove change some. --passphrase is what opens it now;
+    --new-passphrase is added, or one of those that replace. This shuts nobody out for good: who opened the file once
+    may have kept its key, and old copies stay as they are; a new key is made by `vambrace rekey`.
     """
     from vambrace.assets.seal.rewrapping import rewrap as change
 
+    there(path)
     by = opened_by(identities, ask=ask, environment=environment, number=number)
-    no_word: dict[str, Any] = {"ask": False, "environment": None, "number": None}
+    word: dict[str, Any] = {"ask": new_ask, "environment": new_environment, "number": new_number, "new": True}
+    given = new_ask or new_environment is not None or new_number is not None
+    # A new passphrase replaces with others that replace; by itself it does not shut out everybody else.
+    replaced = read_by(recipients, **word) if recipients else None
     done = change(
         path,
         by,
-        read_by(recipients, **no_word) if recipients else None,
-        add=read_by(add, **no_word) if add else (),
+        replaced,
+        add=read_by(add, **({} if recipients else word)) if add or (given and not recipients) else (),
         remove=[int(each) if each.isascii() and each.isdigit() and len(each) < 3 else each for each in remove],
     )
     say(f"{done.recipients} recipients now, {done.added} new, {done.removed} gone, change number {done.epoch}")
@@ -169,6 +187,9 @@ def rekey(
     ask: Ask = False,
     environment: Environment = None,
     number: Number = None,
+    new_ask: NewAsk = False,
+    new_environment: NewEnvironment = None,
+    new_number: NewNumber = None,
     key: Annotated[Path | None, typer.Option("--sign", metavar="KEY", help="Sign the new file with this key.")] = None,
     name: Name = "",
     role: Role = "",
@@ -178,16 +199,18 @@ def rekey(
 ) -> None:
     """Seal the content of a sealed file anew, under another key and for those who are named now.
 
-    The file is replaced when the new one is whole. A passphrase, if any, is what opens it now.
+    The file is replaced when the new one is whole. --passphrase is what opens it now, and not the new one unless
+    --new-passphrase says so.
     """
     from vambrace.assets.seal.rekeying import rekey as renew
     from vambrace.assets.seal.saving import suite_of
 
+    there(path)
     by = opened_by(identities, ask=ask, environment=environment, number=number)
     done = renew(
         path,
         by,
-        read_by(recipients, ask=False, environment=None, number=None),
+        read_by(recipients, ask=new_ask, environment=new_environment, number=new_number, new=True),
         sign=key,
         name=name,
         role=role,

@@ -6,6 +6,7 @@ passphrases from a terminal, a variable of the environment or an open file descr
 
 from __future__ import annotations
 
+import functools
 import getpass
 import os
 import sys
@@ -21,7 +22,19 @@ if TYPE_CHECKING:
 
     from vambrace.assets.seal.passphrase import Passphrase
 
-__all__ = ["Ask", "Environment", "Identities", "Number", "Recipients", "opened_by", "passphrase", "read_by"]
+__all__ = [
+    "Ask",
+    "Environment",
+    "Identities",
+    "NewAsk",
+    "NewEnvironment",
+    "NewNumber",
+    "Number",
+    "Recipients",
+    "opened_by",
+    "passphrase",
+    "read_by",
+]
 
 _AWS = "aws-kms:"
 _LONGEST = 2**20  # bytes of a passphrase
@@ -53,23 +66,47 @@ Environment = Annotated[
 Number = Annotated[
     int | None, typer.Option("--passphrase-fd", metavar="N", help="Take a passphrase from this file descriptor.")
 ]
+# Of a command that also opens: what opens is called as it is in every other.
+NewAsk = Annotated[
+    bool, typer.Option("--new-passphrase", help="Ask on the terminal for a passphrase that is to open it.")
+]
+NewEnvironment = Annotated[
+    str | None, typer.Option("--new-passphrase-env", metavar="NAME", help="Take the new passphrase from this variable.")
+]
+NewNumber = Annotated[
+    int | None, typer.Option("--new-passphrase-fd", metavar="N", help="Take the new passphrase from this descriptor.")
+]
 
 
-def read_by(recipients: Sequence[str], *, ask: bool, environment: str | None, number: int | None) -> list[object]:
+def read_by(
+    recipients: Sequence[str],
+    *,
+    ask: bool = False,
+    environment: str | None = None,
+    number: int | None = None,
+    new: bool = False,
+) -> list[object]:
     """The recipients of a command line.
+
+    Args:
+        recipients: keys by name.
+        ask: as in `passphrase`, and so the others.
+        environment: the same.
+        number: the same.
+        new: the same.
 
     Raises:
         ConfigError: E772, for nobody, or a secret that was typed; and as `passphrase`.
     """
     found = [_named(value) for value in recipients]
-    word = passphrase(ask=ask, environment=environment, number=number, twice=True)
+    word = passphrase(ask=ask, environment=environment, number=number, twice=True, new=new)
     found += [word] if word else []
     if not found:
         raise ConfigError(
             "E772",
             seen="nobody who could open the file",
             expected="at least one recipient",
-            fix="--recipient KEY, after `vambrace keygen KEY`; or --passphrase",
+            fix=f"--recipient KEY, after `vambrace keygen KEY`; or {_option(new)}",
         )
     return found
 
@@ -95,7 +132,9 @@ def opened_by(
     return found
 
 
-def passphrase(*, ask: bool, environment: str | None, number: int | None, twice: bool) -> Passphrase | None:
+def passphrase(
+    *, ask: bool, environment: str | None, number: int | None, twice: bool, new: bool = False
+) -> Passphrase | None:
     """The passphrase from where the command line says; None where it says nothing.
 
     Args:
@@ -103,17 +142,20 @@ def passphrase(*, ask: bool, environment: str | None, number: int | None, twice:
         environment: a variable; it is removed from this process.
         number: a file descriptor; what stands there up to the end of its first line.
         twice: ask again, to notice a slip.
+        new: beside another one, which opens: it is asked for, and named in messages, as the new one.
 
     Raises:
         ConfigError: E773, when it is not to be had there, or from several places at once; E735, when it is empty.
     """
     from vambrace.assets.seal.passphrase import Passphrase
 
+    nowhere = functools.partial(_nowhere, new=new)
+
     if ask + (environment is not None) + (number is not None) > 1:
-        raise _nowhere("more than one place to take a passphrase from", "one of them")
+        raise nowhere("more than one place to take a passphrase from", "one of them")
     if environment is not None:
         if environment not in os.environ:
-            raise _nowhere(f"no variable {environment[:60]!r} in the environment", "a variable that is set")
+            raise nowhere(f"no variable {environment[:60]!r} in the environment", "a variable that is set")
         return Passphrase(os.environ.pop(environment))
     if number is not None:
         try:
@@ -124,18 +166,18 @@ def passphrase(*, ask: bool, environment: str | None, number: int | None, twice:
             if isinstance(error, ConfigError):
                 raise
             why = getattr(error, "strerror", None) or "it is none"
-            raise _nowhere(f"file descriptor {number} cannot be read ({why})", "an open one") from error
+            raise nowhere(f"file descriptor {number} cannot be read ({why})", "an open one") from error
     if not ask:
         return None
     if not sys.stdin.isatty():
-        raise _nowhere("no terminal to ask for a passphrase on", "a terminal")
+        raise nowhere("no terminal to ask for a passphrase on", "a terminal")
     try:
-        word = getpass.getpass("Passphrase: ", sys.stderr)
+        word = getpass.getpass("New passphrase: " if new else "Passphrase: ", sys.stderr)
         same = not twice or getpass.getpass("The same again: ", sys.stderr) == word
     except EOFError:
-        raise _nowhere("the end of the input instead of a passphrase", "a passphrase and Enter") from None
+        raise nowhere("the end of the input instead of a passphrase", "a passphrase and Enter") from None
     if not same:
-        raise _nowhere("two different passphrases", "the same one twice")
+        raise nowhere("two different passphrases", "the same one twice")
     return Passphrase(word)
 
 
@@ -155,10 +197,15 @@ def _named(value: str) -> object:
     return value if value.startswith("vambrace-public-key/") else Path(value)
 
 
-def _nowhere(seen: str, expected: str) -> ConfigError:
+def _nowhere(seen: str, expected: str, *, new: bool) -> ConfigError:
+    option = _option(new)
     return ConfigError(
         "E773",
         seen=seen,
         expected=expected,
-        fix="--passphrase on a terminal, --passphrase-env NAME or --passphrase-fd N",
+        fix=f"{option} on a terminal, {option}-env NAME or {option}-fd N",
     )
+
+
+def _option(new: bool) -> str:
+    return "--new-passphrase" if new else "--passphrase"

@@ -1,0 +1,161 @@
+"""Passphrases on the command line: the one that opens, and the one that is to open, each from where it is said."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from vambrace.assets import seal
+from vambrace.assets.seal import passphrase
+from vambrace.assets.seal.passphrase import Argon2id
+from vambrace.cli.main import main
+from vambrace.errors import ArtifactRefused
+
+OLD, NEW = "old horse", "new battery"
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    cheap = functools.partial(Argon2id, memory_kib=8192, passes=1, lanes=1)
+    monkeypatch.setattr(passphrase, "Argon2id", cheap)
+    Path("plain").write_bytes(b"content")
+    assert main(["keygen", "me"]) == 0
+    return tmp_path
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What is typed on a terminal, as (how the prompt begins, the answer), in order."""
+    answers: list[tuple[str, str]] = []
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def ask(prompt: str, stream: object = None) -> str:
+        wanted, answer = answers.pop(0)
+        assert prompt.startswith(wanted)
+        return answer
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(getpass, "getpass", ask)
+    return answers
+
+
+def opens(identity: object) -> bool:
+    try:
+        return seal.load("sealed", identity=identity) == b"content"
+    except ArtifactRefused:
+        return False
+
+
+def word(value: str) -> object:
+    return passphrase.Passphrase(value)
+
+
+def sealed_by(monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+    monkeypatch.setenv("OLD", OLD)
+    assert main(["seal", "plain", "sealed", "--passphrase-env", "OLD", *more]) == 0
+    monkeypatch.setenv("OLD", OLD)
+    monkeypatch.setenv("NEW", NEW)
+
+
+ENVIRONMENT = ["--passphrase-env", "OLD", "--new-passphrase-env", "NEW"]
+
+
+def test_a_passphrase_is_added(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    sealed_by(monkeypatch, "-r", "me.pub")
+    assert main(["rewrap", "sealed", *ENVIRONMENT]) == 0
+    assert "3 recipients now, 1 new, 0 gone" in capsys.readouterr().err
+    assert opens(word(OLD))
+    assert opens(word(NEW))
+    assert opens("me")
+    assert "OLD" not in os.environ
+    assert "NEW" not in os.environ
+
+
+def test_a_passphrase_takes_the_place_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed_by(monkeypatch)
+    assert main(["rewrap", "sealed", *ENVIRONMENT, "--remove", "1"]) == 0
+    assert opens(word(NEW))
+    assert not opens(word(OLD))
+
+
+def test_a_passphrase_beside_those_who_replace_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed_by(monkeypatch)
+    assert main(["rewrap", "sealed", *ENVIRONMENT, "-r", "me.pub"]) == 0
+    assert opens("me")
+    assert opens(word(NEW))
+    assert not opens(word(OLD))
+
+
+def test_a_key_gives_way_to_a_passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["seal", "plain", "sealed", "-r", "me.pub"]) == 0
+    monkeypatch.setenv("NEW", NEW)
+    assert main(["rekey", "sealed", "-i", "me", "--new-passphrase-env", "NEW"]) == 0
+    assert opens(word(NEW))
+    assert not opens("me")
+
+
+def test_a_new_key_for_the_content_under_another_passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed_by(monkeypatch)
+    assert main(["rekey", "sealed", *ENVIRONMENT, "-r", "me.pub"]) == 0
+    assert opens(word(NEW))
+    assert opens("me")
+    assert not opens(word(OLD))
+
+
+@pytest.mark.parametrize("command", ["rewrap", "rekey"])
+def test_both_typed(command: str, typed: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed_by(monkeypatch)
+    typed += [("Passphrase: ", OLD), ("New passphrase: ", NEW), ("The same again: ", NEW)]
+    assert main([command, "sealed", "-p", "--new-passphrase"]) == 0
+    assert not typed
+    assert opens(word(NEW))
+    assert opens(word(OLD)) == (command == "rewrap")
+
+
+def test_a_slip_changes_nothing(
+    typed: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sealed_by(monkeypatch)
+    before = Path("sealed").read_bytes()
+    typed += [("Passphrase: ", OLD), ("New passphrase: ", NEW), ("The same again: ", NEW + "x")]
+    assert main(["rewrap", "sealed", "-p", "--new-passphrase"]) == 2
+    told = capsys.readouterr().err
+    assert "E773 two different passphrases" in told
+    assert "--new-passphrase-fd" in told
+    assert NEW not in told
+    assert Path("sealed").read_bytes() == before
+
+
+def test_both_from_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first line opens, the second one will."""
+    sealed_by(monkeypatch)
+    Path("words").write_text(f"{OLD}\n{NEW}\n")
+    with Path("words").open("rb") as stream:
+        number = str(stream.fileno())
+        assert main(["rewrap", "sealed", "--passphrase-fd", number, "--new-passphrase-fd", number]) == 0
+    assert opens(word(NEW))
+
+
+@pytest.mark.parametrize("command", ["rewrap", "rekey"])
+def test_it_is_said_what_is_missing(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["seal", "plain", "sealed", "-r", "me.pub"]) == 0
+    assert main([command, "sealed", "-i", "me", "--new-passphrase-env", "NOTHING"]) == 2
+    told = capsys.readouterr().err
+    assert "E773 no variable 'NOTHING'" in told
+    assert "--new-passphrase-env NAME" in told
+    assert main([command, "sealed", "-i", "me", "--new-passphrase", "--new-passphrase-fd", "0"]) == 2
+    assert "E773 more than one place" in capsys.readouterr().err
+    assert main([command, "sealed", "-i", "me"]) == 2
+    told = capsys.readouterr().err
+    assert ("E751 nothing to change" if command == "rewrap" else "E772 nobody") in told
+    assert "--new-passphrase" in told or command == "rewrap"
