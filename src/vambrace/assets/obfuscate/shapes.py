@@ -16,20 +16,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vambrace.assets.obfuscate.graph import graph_proto
+from vambrace.assets.obfuscate.net import Info
 from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
     from vambrace.assets.obfuscate.net import Net
 
-__all__ = ["Sizes", "sizes_of"]
+__all__ = ["Sizes", "likely_sizes", "sizes_of"]
 
 # Free sizes are tried as small primes, which no product of channels is taken for, and as multiples of 32 for networks
 # that halve a picture several times and join the halves.
 _TRIED: tuple[tuple[int, ...], ...] = ((3, 5, 7, 11, 13, 17, 19), (32, 64, 96, 160, 224, 352, 416))
+# One row, and otherwise what can be halved several times.
+_LIKELY = (1, 128)
 _MOST = 1024
 _CHANCE = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -58,7 +61,8 @@ def sizes_of(net: Net) -> Sizes:
     names = {name for node in net.graph.nodes for name in node.outputs if name}
     best: Sizes | None = None
     for sizes in _TRIED:
-        proto = _closed(net, onnx, itertools.cycle(sizes))
+        drawn = itertools.cycle(sizes)
+        proto = _closed(net, onnx, lambda axis, drawn=drawn: next(drawn))
         found = _settled(proto, net, onnx)
         if best is None or len(names & found.shapes.keys()) > len(names & best.shapes.keys()):
             best = found
@@ -68,7 +72,18 @@ def sizes_of(net: Net) -> Sizes:
     return best
 
 
-def _closed(net: Net, onnx: Any, sizes: Iterator[int]) -> Any:  # noqa: ANN401
+def likely_sizes(net: Net) -> dict[str, Info]:
+    """Types and shapes to estimate costs from: as inferred, with likely numbers for sizes that calls may choose.
+
+    A network whose inputs leave their sizes open has layers of very different ones all the same.
+    """
+    onnx = onnx_package()
+    found = _settled(_closed(net, onnx, lambda axis: _LIKELY[axis > 0]), net, onnx)
+    known = {name: Info(found.kinds[name], shape) for name, shape in found.shapes.items() if name in found.kinds}
+    return net.infer() | known
+
+
+def _closed(net: Net, onnx: Any, size_of: Callable[[int], int]) -> Any:  # noqa: ANN401
     """The model without large weights, with a number for every free size of its inputs."""
     proto = onnx.ModelProto()
     proto.CopyFrom(net.extra)
@@ -81,10 +96,10 @@ def _closed(net: Net, onnx: Any, sizes: Iterator[int]) -> Any:  # noqa: ANN401
             value.type.tensor_type.ClearField("shape")
     named: dict[str, int] = {}
     for value in proto.graph.input:
-        for size in value.type.tensor_type.shape.dim:
+        for axis, size in enumerate(value.type.tensor_type.shape.dim):
             if not size.HasField("dim_value"):
                 name = size.dim_param
-                size.dim_value = named.setdefault(name, next(sizes)) if name else next(sizes)
+                size.dim_value = named.setdefault(name, size_of(axis)) if name else size_of(axis)
     return proto
 
 
