@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from vambrace.assets.obfuscate.torch_graph import (
     program_digest,
     undo_program,
 )
-from vambrace.errors import ArtifactRefused, ConfigError
+from vambrace.errors import ArtifactRefused, ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,6 +162,15 @@ def test_an_archive_only_on_request(hidden: ObfuscatedProgram, tmp_path: Path, n
     with pytest.raises(ConfigError, match="E852"):
         hidden.save(tmp_path / name, pt2=pt2)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_packages_that_are_missing_are_named_with_what_installs_them(
+    hidden: ObfuscatedProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=rf"E112.*{package} .*pip install 'vambrace\[onnx\]'"):
+        hidden.save(tmp_path / "net.onnx")
 
 
 def test_places_where_sums_come_out_otherwise_are_left(monkeypatch: pytest.MonkeyPatch) -> None:

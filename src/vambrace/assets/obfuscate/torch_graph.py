@@ -350,6 +350,7 @@ def _plain(leaf: Any) -> Any:  # noqa: ANN401  a tensor or a number
 
 def _save_onnx(program: ExportedProgram, target: Path) -> None:
     onnx = require("onnx", extra="onnx")
+    require("onnxscript", extra="onnx")  # which torch.onnx.export imports
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
