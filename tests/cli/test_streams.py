@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -108,3 +110,83 @@ def test_a_pipe_that_cannot_be_looked_into(place: Path, capsys: pytest.CaptureFi
     os.close(reading)
     os.close(writing)
     assert "no regular file" in capsys.readouterr().err
+
+
+@pytest.fixture
+def through(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Done]:
+    """Run a command in this process, fed with bytes."""
+
+    def run(*arguments: str, data: bytes = b"") -> Done:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        capsysbinary.readouterr()
+        code = main([*arguments])
+        return Done(code, *capsysbinary.readouterr())
+
+    return run
+
+
+class Done(NamedTuple):
+    code: int
+    out: bytes
+    err: bytes
+
+
+def damaged_in_chunk(index: int) -> bytes:
+    data = bytearray(Path("sealed").read_bytes())
+    data[65_536 + index * (65_536 + 20) + 100] ^= 1
+    return bytes(data)
+
+
+@pytest.mark.parametrize("index", [0, 2, 3])
+@pytest.mark.parametrize("source", ["file", "pipe"])
+def test_what_was_verified_goes_out_and_then_an_error(
+    index: int, source: str, place: Path, through: Callable[..., Done]
+) -> None:
+    """Of a damaged file, stdout gets whole chunks before the damage; a file does not appear at all."""
+    Path("bad").write_bytes(damaged_in_chunk(index))
+    data = Path("bad").read_bytes()
+    name = "-" if source == "pipe" else "bad"
+    done = through("open", name, "-", "-i", "me", data=data)
+    assert done.code == 3
+    assert f"E705 chunk {index} is not authentic".encode() in done.err
+    assert b"intact" not in done.err
+    assert done.out == CONTENT[: index * 65_536]
+    before = set(place.iterdir())
+    done = through("open", name, "target", "-i", "me", data=data)
+    assert done.code == 3
+    assert set(place.iterdir()) == before
+
+
+@pytest.mark.parametrize("cut", [0, 1, 72, 73, 2000])
+def test_an_end_that_is_missing_never_looks_like_one(cut: int, place: Path, through: Callable[..., Done]) -> None:
+    data = Path("sealed").read_bytes()
+    done = through("open", "-", "-", "-i", "me", data=data[: len(data) - cut])
+    if not cut:
+        assert (done.code, done.out) == (0, CONTENT)
+        return
+    assert done.code == 3
+    assert b"E706" in done.err
+    assert done.out == CONTENT[: len(CONTENT) // 65_536 * 65_536]
+
+
+def test_with_a_signer_nothing_goes_out_before_the_signature_holds(place: Path, through: Callable[..., Done]) -> None:
+    assert main(["keygen", "maker", "--kind", "ed25519"]) == 0
+    assert main(["keygen", "stranger", "--kind", "ed25519"]) == 0
+    options = ["-r", "me.pub", "--chunk-size", "65536", "--force"]
+    assert main(["seal", "plain", "sealed", "--sign", "stranger", *options]) == 0
+    command = ["open", "-", "-", "-i", "me", "--signer", "maker.pub"]
+    by_another = Path("sealed").read_bytes()
+    done = through(*command, data=by_another)
+    assert (done.code, done.out) == (3, b"")
+    assert b"E743" in done.err
+    # Asked to, it lets out what was decrypted, and says in the end that it is not the maker's.
+    done = through(*command, "--stream-unverified", data=by_another)
+    assert done.code == 3
+    assert b"E743" in done.err
+    assert done.out
+    assert CONTENT.startswith(done.out)
+    assert len(done.out) < len(CONTENT)
+    assert main(["seal", "plain", "sealed", "--sign", "maker", *options]) == 0
+    done = through(*command, data=Path("sealed").read_bytes())
+    assert (done.code, done.out) == (0, CONTENT)
+    assert b"intact, signed by" in done.err

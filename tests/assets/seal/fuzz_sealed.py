@@ -20,7 +20,9 @@ import atheris
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 with atheris.instrument_imports(include=["vambrace.assets.seal", "vambrace.core.canonical"]):
-    from vambrace.assets.seal import description, header, incoming, statement, trailer  # noqa: F401
+    from vambrace.assets.seal import description, header, incoming, listing, statement, subject, trailer  # noqa: F401
+    from vambrace.assets.seal import signature as signatures
+    from vambrace.assets.seal.folders import read_manifest
     from vambrace.assets.seal.opening import Opened, open_header
     from vambrace.assets.seal.reader import Reader, Sealed
 
@@ -115,7 +117,38 @@ def numbers(data: bytes) -> None:
     read(REGION + b"".join(RECORDS) + dataclasses.replace(FILE, foot=foot).trailer(RECORDS), CONTENT)
 
 
-PLACES: list[Callable[[bytes], None]] = [head, text, private, rest, end, said, numbers]
+def manifest(data: bytes) -> None:
+    """A folder's list of files, and what follows it."""
+    listed, _, files = data.partition(b"\0")
+    file = dataclasses.replace(
+        FILE, kind="folder", content=len(listed).to_bytes(8, "little") + listed + files, signer=None
+    )
+    os.ftruncate(DISK, 0)
+    os.pwrite(DISK, whole := file.data(), 0)
+    with Sealed(FileSource(os.dup(DISK), "fuzzed"), open_header(whole[:HEADER], OPENER, ignore_expiry=True)) as sealed:
+        try:
+            members = read_manifest(sealed)
+        except ArtifactRefused:
+            return
+    for path, member in members.items():
+        assert 0 <= member.begin <= member.begin + member.size <= len(file.content)
+        assert Path("/a", path).resolve() == Path("/a", path)
+
+
+def beside(data: bytes) -> None:
+    """A file of signatures, of which none holds but the one that was made."""
+    try:
+        found = signatures.parse(data)
+    except ArtifactRefused:
+        return
+    assert data.startswith(SIGNATURE[: SIGNATURE.index(b"\n", 30)])
+    assert found.entries
+
+
+LISTED = b'{"files":[{"path":"a/b","size":9},{"path":"c","size":0}]}'
+FOLDER = subject.Subject("folder", (subject.Entry("a/b", "0" * 64, 3), subject.Entry("c", "1" * 64, 2**53)))
+SIGNATURE = signatures.added(signatures.begun(FOLDER), SIGNER, name="A", role="B", date="2026-01-01T00:00:00Z")
+PLACES: list[Callable[[bytes], None]] = [head, text, private, rest, end, said, numbers, manifest, beside]
 SEEDS = [
     REGION.rstrip(b"\0")[: 116 + len(FILE.header_text())],
     FILE.header_text(),
@@ -124,6 +157,8 @@ SEEDS = [
     TRAILER,
     TRAILER[32 * len(RECORDS) : -72],
     b"\1\2\0\0\0\0\0\0\0\1\0\1\1\0\0\0\0\0",
+    LISTED + bytes(1 + 192 - 8 - len(LISTED)),  # the second file begins, and ends, at byte 192
+    SIGNATURE,
 ]
 
 
