@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vambrace.cli import sealing
+from vambrace.cli import sealed, sealing
 from vambrace.cli.main import main
 
 MIB = 2**20
@@ -48,7 +48,8 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
     def listening() -> Generator[Heard]:
         yield told
 
-    monkeypatch.setattr(sealing, "listening", listening)
+    for module in (sealing, sealed):
+        monkeypatch.setattr(module, "listening", listening)
     return told
 
 
@@ -96,6 +97,24 @@ def test_streams_tell_what_came_in(signer: list[str], place: Path, heard: Heard)
     assert Path("again").read_bytes() == Path("plain").read_bytes()
     sealed = -(-Path("sealed").stat().st_size // MIB)
     assert heard.works == [["sealing", 0, 10, True], ["opening", 0, sealed, True]]
+    assert max(heard.steps) == 1
+
+
+@pytest.mark.parametrize("identity", [[], ["-i", "me"]])
+def test_checking_and_sealing_anew_tell_it_too(identity: list[str], place: Path, heard: Heard) -> None:
+    assert main(["seal", "plain", "sealed", "-r", "me.pub", "--sign", "maker"]) == 0
+    heard.works.clear()
+    assert main(["verify", "sealed", "--signer", "maker.pub", "--threads", "2", *identity]) == 0
+    assert main(["rekey", "sealed", "-i", "me", "-r", "me.pub", "--sign", "maker"]) == 0
+    assert heard.works == [["verifying", 10, 10, True], ["sealing", 10, 10, True]]
+    assert max(heard.steps) < 10
+
+
+@pytest.mark.parametrize(("source", "steps"), [("plain", 10), ("folder", 4)])
+def test_signing_tells_what_was_read(source: str, steps: int, place: Path, heard: Heard) -> None:
+    assert main(["sign", source, "--key", "maker"]) == 0
+    assert main(["verify", source, "--signer", "maker.pub"]) == 0
+    assert heard.works == [["signing", 0, steps, True], ["verifying", 0, steps, True]]
     assert max(heard.steps) == 1
 
 

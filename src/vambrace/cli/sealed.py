@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from vambrace.cli.bar import listening
 from vambrace.cli.sealing import Signers, Threads, standing, there
 from vambrace.cli.secrets import (
     Ask,
@@ -22,6 +23,7 @@ from vambrace.cli.secrets import (
     read_by,
 )
 from vambrace.cli.speaking import say, tell
+from vambrace.cli.streams import mebibytes
 
 if TYPE_CHECKING:
     from vambrace.assets.seal.header import Header
@@ -86,7 +88,9 @@ def verify(
     from vambrace.assets.seal.verifying import verify as check
 
     by = opened_by(identities, ask=ask, environment=environment, number=number, needed=False)
-    found = check(path, signer=signers or None, identity=by or None, at=at, threads=threads)
+    with listening() as progress:
+        hear = mebibytes(progress, "verifying")
+        found = check(path, signer=signers or None, identity=by or None, at=at, threads=threads, progress=hear)
     if as_json:
         signatures = [
             {
@@ -127,7 +131,8 @@ def sign(
     from vambrace.assets.seal.signing import beside
     from vambrace.assets.seal.signing import sign as put
 
-    signed = put(path, key, name=name, role=role, to=to)
+    with listening() as progress:
+        signed = put(path, key, name=name, role=role, to=to, progress=mebibytes(progress, "signing"))
     many = len(signed.entries)
     say(f"signed; {to or beside(path)} holds {many} signature{'s'[: many != 1]}")
 
@@ -207,17 +212,20 @@ def rekey(
 
     there(path)
     by = opened_by(identities, ask=ask, environment=environment, number=number)
-    done = renew(
-        path,
-        by,
-        read_by(recipients, ask=new_ask, environment=new_environment, number=new_number, new=True),
-        sign=key,
-        name=name,
-        role=role,
-        unsigned=unsigned,
-        suite=suite_of(suite) if suite else None,
-        threads=threads,
-    )
+    wanted = read_by(recipients, ask=new_ask, environment=new_environment, number=new_number, new=True)
+    with listening() as progress:
+        done = renew(
+            path,
+            by,
+            wanted,
+            sign=key,
+            name=name,
+            role=role,
+            unsigned=unsigned,
+            suite=suite_of(suite) if suite else None,
+            threads=threads,
+            progress=mebibytes(progress, "sealing"),
+        )
     state = "signed" if done.signed else "not signed"
     say(f"sealed {done.size} bytes anew for {done.recipients} recipient{'s'[: done.recipients != 1]}, {state}")
     say("copies that were made before open as they did")

@@ -12,7 +12,7 @@ import typer
 from vambrace.cli.bar import listening
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say, tell
-from vambrace.cli.streams import STREAM, BytesOut, CountedIn, CountedOut, bytes_in, is_stream, mebibytes, place
+from vambrace.cli.streams import STREAM, BytesOut, CountedIn, bytes_in, is_stream, mebibytes, place
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def _open_path(
             extract(sealed, target, threads=threads, progress=mebibytes(progress, "opening"))
         else:
             with _sink(target) as sink:
-                sealed.copy_to(CountedOut(sink, progress, "opening", sealed.size))
+                sealed.copy_to(sink, progress=mebibytes(progress, "opening"))
         return said
 
 

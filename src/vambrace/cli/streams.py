@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from vambrace.core.progress import Progress
 
-__all__ = ["BytesOut", "CountedIn", "CountedOut", "STREAM", "bytes_in", "is_stream", "mebibytes", "place"]
+__all__ = ["BytesOut", "CountedIn", "STREAM", "bytes_in", "is_stream", "mebibytes", "place"]
 
 STREAM = Path("-")
 _PIECE = 2**20
@@ -111,23 +111,6 @@ class CountedIn:
     def finish(self) -> None:
         """Tell that the work is over, of which reading may be a part only."""
         self._tell(self._done, self._done)
-
-
-class CountedOut:
-    """A sink that tells how much of `size` bytes has gone into it."""
-
-    def __init__(self, sink: Any, progress: Progress, name: str, size: int) -> None:  # noqa: ANN401  has `write`
-        self._sink = sink
-        self._tell = mebibytes(progress, name)
-        self._size = size
-        self._done = 0
-
-    def write(self, data: memoryview, /) -> int:
-        """As the sink does."""
-        taken = int(self._sink.write(data))
-        self._done += taken
-        self._tell(self._done, self._size)
-        return taken
 
 
 def mebibytes(progress: Progress, name: str) -> Callable[[int, int | None], None]:

@@ -26,7 +26,7 @@ from vambrace.assets.seal.writer import Writer
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -71,6 +71,7 @@ def rekey(
     chunk_size: int | None = None,
     pad: bool | None = None,
     threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Rekeyed:
     """Seal the content of the sealed file at `path` anew; descriptions stay.
 
@@ -89,6 +90,7 @@ def rekey(
         chunk_size: bytes that are decrypted as one; None: as it was.
         pad: hide the exact length; None: as it was.
         threads: how many decrypt, and how many encrypt.
+        progress: called with the bytes that were sealed, and those there are.
 
     Raises:
         ConfigError: E752, when a signature would be lost; E746 or E748, for a signer who cannot sign; E712 to E714,
@@ -127,7 +129,7 @@ def rekey(
                 threads=threads,
                 like=fd,
             ) as new:
-                old.copy_to(new)
+                old.copy_to(new, progress=progress)
             return Rekeyed(recipients=len(wanted), size=old.size, was_signed=was_signed, signed=hook is not None)
 
 

@@ -28,7 +28,7 @@ from vambrace.core.options import require
 from vambrace.errors import ArtifactRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from cryptography.utils import Buffer
@@ -160,31 +160,45 @@ class Sealed:
         if out.nbytes:
             self._fill(begin, out.cast("B"), self._threads if threads is None else _checked(threads))
 
-    def copy_to(self, sink: Sink, *, threads: int | None = None) -> None:
-        """Write the content to `sink`, with `threads` chunks in memory. Raises as `read_into`."""
+    def copy_to(
+        self, sink: Sink, *, threads: int | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Write the content to `sink`, with `threads` chunks in memory. Raises as `read_into`.
+
+        Args:
+            sink: takes the bytes.
+            threads: how many decrypt.
+            progress: called with the bytes that were written, and those there are.
+        """
         threads = self._threads if threads is None else _checked(threads)
         self._check_from(self.size, 1)
         block = memoryview(bytearray(min(self.size, threads * self._chunk_size)))
         for begin in range(0, self.size, len(block) or 1):
             part = block[: self.size - begin]
             self._fill(begin, part, threads)
+            end = begin + len(part)
             while part:
                 taken = sink.write(part)
                 part = part[len(part) if taken is None else taken :]
+            if progress:
+                progress(end, self.size)
 
-    def verify(self, *, begin: int = 0, threads: int | None = None) -> Statement | None:
+    def verify(
+        self, *, begin: int = 0, threads: int | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> Statement | None:
         """Verify every chunk, the padding and, in a signed file, signature and leaves; who signed it, if anybody.
 
         Args:
             begin: pass over the chunks that hold a byte of the content before this one: for who reads those anyway.
             threads: how many decrypt.
+            progress: called with the bytes that were verified, padding included, and those there are.
 
         Raises:
             ArtifactRefused: as `read_into` and `statement`.
             ResourceError: E604, when the file cannot be read.
         """
         said = self.statement
-        self._check_from(begin, self._threads if threads is None else _checked(threads))
+        self._check_from(begin, self._threads if threads is None else _checked(threads), progress)
         return said
 
     def close(self) -> None:
@@ -242,15 +256,22 @@ class Sealed:
                     plain, self._recent = self._recent[1], (index, plain)
         self._plains.give(plain)
 
-    def _check_from(self, begin: int, threads: int) -> None:
+    def _check_from(self, begin: int, threads: int, progress: Callable[[int, int], None] | None = None) -> None:
         """Verify the chunks that hold no byte of the content before `begin`."""
+        first, done, lock = -(-begin // self._chunk_size), 0, threading.Lock()
+        total = max(0, self._foot.stream - first * self._chunk_size)
 
         def work(index: int) -> None:
+            nonlocal done
             plain = self._plains.take()
             self._whole(index, plain)
             self._plains.give(plain)
+            if progress:
+                with lock:
+                    done += self._layout.plain(index)
+                    progress(done, total)
 
-        spread(work, range(-(-begin // self._chunk_size), self._layout.count), threads)
+        spread(work, range(first, self._layout.count), threads)
 
     def _whole(self, index: int, out: memoryview) -> None:
         plain = out[: self._layout.plain(index)]

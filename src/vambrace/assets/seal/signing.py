@@ -22,6 +22,8 @@ from vambrace.core.clock import now
 from vambrace.errors import ArtifactRefused, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from vambrace.assets.seal import keys
@@ -38,6 +40,7 @@ def sign(
     role: str = "",
     date: str | None = None,
     to: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> Signature:
     """Sign a file or folder; where others have signed it already, below them.
 
@@ -48,6 +51,7 @@ def sign(
         role: what the signature means, the same; a claim.
         date: `YYYY-MM-DDTHH:MM:SSZ`; None: now.
         to: the file of signatures; None: `NAME.sig` beside `path`.
+        progress: as in `subject.of`.
 
     Returns:
         All that the file of signatures now says.
@@ -79,7 +83,7 @@ def sign(
             fix="choose another place for them, or none",
         )
     with alone(place):
-        found = subject.of(place)
+        found = subject.of(place, progress)
         data = _content(target)
         if data is None:
             data = signature.begun(found)
@@ -91,12 +95,18 @@ def sign(
     return signed
 
 
-def check(path: str | os.PathLike[str], *, at: str | os.PathLike[str] | None = None) -> Signature:
+def check(
+    path: str | os.PathLike[str],
+    *,
+    at: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Signature:
     """Who signed the file or folder at `path`, which is as it was when they did.
 
     Args:
         path: the file or folder.
         at: the file of signatures; None: `NAME.sig` beside `path`.
+        progress: as in `subject.of`.
 
     Raises:
         ConfigError: E749, where nothing is.
@@ -115,7 +125,7 @@ def check(path: str | os.PathLike[str], *, at: str | os.PathLike[str] | None = N
             fix="get the signature from the maker of the file; without it anybody can have made it",
         )
     signed = signature.parse(data, named=_named(target))
-    _same(signed.subject, subject.of(place), place)
+    _same(signed.subject, subject.of(place, progress), place)
     return signed
 
 

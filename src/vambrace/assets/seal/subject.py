@@ -25,7 +25,7 @@ from vambrace.assets.seal.listing import HASHED, listed
 from vambrace.errors import ArtifactRefused, ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["Differences", "Entry", "Subject", "differences", "of", "shown"]
 
@@ -99,25 +99,40 @@ class Differences:
         return "; ".join(f"{what}: {_listed(paths)}" for what, paths in kinds if paths)
 
 
-def of(path: Path) -> Subject:
+def of(path: Path, progress: Callable[[int, int | None], None] | None = None) -> Subject:
     """What is at `path` now.
+
+    Args:
+        path: a file or folder.
+        progress: called with the bytes that were read, and None, since a folder is looked at as it is read; at the end
+            with as many as there are.
 
     Raises:
         ArtifactRefused: E747, for links, devices, pipes and sockets, and for names that cannot be written down.
         ResourceError: E600, for a run that is being written; E604, when something cannot be read.
     """
-    found = _status(path, follow=True)
+    found, done = _status(path, follow=True), 0
+
+    def hear(size: int, *, end: bool = False) -> None:
+        nonlocal done
+        done += size
+        if progress:
+            progress(done, done if end else None)
+
+    files: list[Entry] = []
     if stat.S_ISREG(found.st_mode):
-        return Subject("file", (_hashed(path, "", follow=True),))
-    if not stat.S_ISDIR(found.st_mode):
+        files.append(_hashed(path, "", hear, follow=True))
+    elif not stat.S_ISDIR(found.st_mode):
         raise _refused(path, "neither a file nor a folder")
-    with ExitStack() as held:
-        files: list[Entry] = []
-        for each, relative in _walk(path, held):
-            if len(files) == MOST_FILES:
-                raise _refused(path, f"a folder of more than {MOST_FILES} files")
-            files.append(_hashed(each, relative, follow=False))
-    return Subject("folder", tuple(sorted(files, key=lambda each: each.path)))
+    else:
+        with ExitStack() as held:
+            for each, relative in _walk(path, held):
+                if len(files) == MOST_FILES:
+                    raise _refused(path, f"a folder of more than {MOST_FILES} files")
+                files.append(_hashed(each, relative, hear, follow=False))
+    hear(0, end=True)
+    kind = "file" if stat.S_ISREG(found.st_mode) else "folder"
+    return Subject(kind, tuple(sorted(files, key=lambda each: each.path)))
 
 
 def differences(signed: Subject, now: Subject) -> Differences:
@@ -163,7 +178,7 @@ def _walk(top: Path, held: ExitStack) -> Iterator[tuple[Path, str]]:
                 yield path, relative
 
 
-def _hashed(path: Path, relative: str, *, follow: bool) -> Entry:
+def _hashed(path: Path, relative: str, hear: Callable[[int], None], *, follow: bool) -> Entry:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
     try:
         fd = os.open(path, flags)
@@ -175,6 +190,7 @@ def _hashed(path: Path, relative: str, *, follow: bool) -> Entry:
             while count := os.readv(fd, [buffer]):
                 digest.update(buffer[:count])
                 size += count
+                hear(count)
         finally:
             os.close(fd)
     except OSError as error:

@@ -31,7 +31,7 @@ from vambrace.assets.seal.trailer import FOOT_BYTES, Foot
 from vambrace.errors import ArtifactRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from vambrace.assets.seal.header import Header
     from vambrace.assets.seal.origin import Signer
@@ -99,6 +99,7 @@ def verify(
     *,
     at: str | os.PathLike[str] | None = None,
     threads: int = 1,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> Verified:
     """Check a sealed file by its own signature, and with an identity every chunk; anything else by its signature file.
 
@@ -108,6 +109,7 @@ def verify(
         identity: who opens a sealed file: whatever `as_identity` takes, or a list of several.
         at: the file of signatures of what is not sealed; None: `NAME.sig` beside it.
         threads: how many decrypt.
+        progress: called with the bytes that were checked, and those there are; None, as long as that is not known.
 
     Raises:
         ConfigError: E723, E724 or E748, for what is no identity or signer; E749, where nothing is.
@@ -122,12 +124,12 @@ def verify(
     if not signing.is_sealed(place):
         if identity is not None:
             raise not_sealed("a file or folder that is not sealed, and an identity to open it")
-        return _detached(place, accepted, at)
+        return _detached(place, accepted, at, progress)
     place = place.resolve()
     if identity is None:
-        return _unopened(place, accepted)
+        return _unopened(place, accepted, progress)
     with Sealed.open(place, identities_of(identity), signers=accepted, threads=threads, ignore_expiry=True) as sealed:
-        said = sealed.verify()
+        said = sealed.verify(progress=progress)
         late = _late(sealed.header.public, sealed.description.metadata)
     return Verified(
         kind="sealed",
@@ -153,8 +155,13 @@ def outline(path: str | os.PathLike[str]) -> tuple[Header, Foot]:
         source.close()
 
 
-def _detached(place: Path, accepted: frozenset[bytes], at: str | os.PathLike[str] | None) -> Verified:
-    found = signing.check(place, at=at)
+def _detached(
+    place: Path,
+    accepted: frozenset[bytes],
+    at: str | os.PathLike[str] | None,
+    progress: Callable[[int, int | None], None] | None,
+) -> Verified:
+    found = signing.check(place, at=at, progress=progress)
     signatures = _by(found.entries, accepted)
     if not any(each.known for each in signatures):
         raise _unknown(signatures, accepted)
@@ -166,7 +173,7 @@ def _detached(place: Path, accepted: frozenset[bytes], at: str | os.PathLike[str
     )
 
 
-def _unopened(place: Path, accepted: frozenset[bytes]) -> Verified:
+def _unopened(place: Path, accepted: frozenset[bytes], progress: Callable[[int, int | None], None] | None) -> Verified:
     """By the signature alone: leaves, root and sizes are those of ciphertext, and need no key."""
     source = FileSource.open(place)
     try:
@@ -179,7 +186,7 @@ def _unopened(place: Path, accepted: frozenset[bytes]) -> Verified:
                 expected="a signature, or somebody who can open it",
                 fix="give an identity: then every chunk is verified",
             )
-        root = _leaves(source, header, foot)
+        root = _leaves(source, header, foot, progress)
         words = source.read(source.size - FOOT_BYTES - foot.statement, foot.statement)
     finally:
         source.close()
@@ -226,7 +233,9 @@ def _header(place: Path, source: FileSource) -> Header:
     return headers.parse(region)
 
 
-def _leaves(source: FileSource, header: Header, foot: Foot) -> bytes:
+def _leaves(
+    source: FileSource, header: Header, foot: Foot, progress: Callable[[int, int | None], None] | None
+) -> bytes:
     """The root over the chunks as they stand in the file, each of which is that of its leaf."""
     layout, tree = foot.layout(header.fixed.chunk_size), merkle.Tree()
     buffer = memoryview(bytearray(min(header.fixed.chunk_size, foot.stream) + OVERHEAD))
@@ -240,6 +249,8 @@ def _leaves(source: FileSource, header: Header, foot: Foot) -> bytes:
         if source.read(layout.end + index * merkle.SIZE, merkle.SIZE) != leaf:
             raise damaged_chunk(index, "is not the one that was signed")
         tree.add(leaf)
+        if progress:
+            progress(min(foot.stream, (index + 1) * header.fixed.chunk_size), foot.stream)
     return tree.root()
 
 
