@@ -80,32 +80,36 @@ class Cuts:
     def chosen(self, most: int, slowdown: float, allowed: float, stream: Stream) -> list[Cut]:
         """Cuts that fit into the time together, the one with the fewest nodes behind it first.
 
+        The one before everything comes before others, so that nothing real lies outside of all branches.
+
         Args:
             most: how many.
             slowdown: their time as a share of a run, at most.
             allowed: seconds that they may take in any case.
             stream: chooses among those that fit.
         """
+        time = max(slowdown * self._costs.total, allowed)
+        taken: list[tuple[int, Cut]] = []
+        whole, cost = self._all(time)
+        if whole is not None and most:
+            time -= cost
+            taken.append((len(self.everything()), whole))
         found = [(value, self.behind(value)) for value in sorted(self._safe)]
         fit = [(value, nodes) for value, nodes in found if self.fits(nodes)]
-        self.eligible = len(fit)
+        self.eligible += len(fit)
         if len(fit) < len(found):
             self.left["values beside which others lead on"] = len(found) - len(fit)
-        time = max(slowdown * self._costs.total, allowed)
         # Cheap ones first, as far as chance has it.
         chances = 1.0 + stream.uniform((len(fit),))
         ranked = sorted(
             (float(self._copied(nodes) * chance), value) for (value, nodes), chance in zip(fit, chances, strict=True)
         )
         behind = dict(fit)
-        taken: list[tuple[int, Cut]] = []
         for _, value in ranked:
             cut, cost = self._cut(value, behind[value], time)
             if cut is not None and len(taken) < most:
                 time -= cost
                 taken.append((len(behind[value]), cut))
-        if not taken and most:
-            return self._all(time)
         return [cut for _, cut in sorted(taken, key=lambda one: one[0])]
 
     def behind(self, value: str) -> list[Node]:
@@ -147,19 +151,19 @@ class Cuts:
         shape = None if sizes is None else tuple(size if isinstance(size, int) else 1 for size in sizes)
         return Exit(name, info.kind, shape)
 
-    def _all(self, time: float) -> list[Cut]:
-        """The whole network, where nothing else can be done."""
+    def _all(self, time: float) -> tuple[Cut | None, float]:
+        """The cut before everything, and what it takes of a time; None where it cannot be made."""
         inputs = [name for name in self._net.graph.input_names if self._kind(name) in FLOATING | WHOLE]
         if not inputs or not self.fits(self.everything()):
             self.left["a model whose inputs are no numbers, or whose outputs are no tensors"] = 1
-            return []
+            return None, 0.0
         self.eligible = 1
         value = min(inputs, key=lambda name: (self._kind(name) not in FLOATING, self._costs.elements(name)))
-        cut, _ = self._cut(value, self.everything(), time)
+        cut, cost = self._cut(value, self.everything(), time)
         if cut is None:
             self.left["an If that would take too long"] = 1
-            return []
-        return [dataclasses.replace(cut, whole=True)]
+            return None, 0.0
+        return dataclasses.replace(cut, whole=True), cost
 
     def _cut(self, value: str, nodes: list[Node], time: float) -> tuple[Cut | None, float]:
         """A cut that fits into a time, and what it takes of it."""
