@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vambrace.assets.obfuscate.budget import plan_passes
+    from vambrace.assets.obfuscate.compiled import Compiled, try_compile
     from vambrace.assets.obfuscate.keyinput import key_tensor, lock_by_input
     from vambrace.assets.obfuscate.locked import load_model
     from vambrace.assets.obfuscate.locking import Survey, lock, survey, unlock
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.tracing import Match, trace
 
 __all__ = [
+    "Compiled",
     "Match",
     "Obfuscated",
     "ObfuscatedProgram",
@@ -53,12 +55,14 @@ __all__ = [
     "profile_names",
     "survey",
     "trace",
+    "try_compile",
     "undo",
     "undo_program",
     "unlock",
 ]
 
 _HOMES = {
+    "Compiled": "compiled",
     "Match": "tracing",
     "Obfuscated": "pipeline",
     "ObfuscatedProgram": "torch_graph",
@@ -79,6 +83,7 @@ _HOMES = {
     "profile_names": "passes",
     "survey": "locking",
     "trace": "tracing",
+    "try_compile": "compiled",
     "undo": "pipeline",
     "undo_program": "torch_graph",
     "unlock": "locking",
