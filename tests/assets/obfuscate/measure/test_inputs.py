@@ -59,6 +59,14 @@ def test_a_row_may_be_a_whole_call(network: Network) -> None:
     assert [arrays[0].shape for _, arrays in rows.calls()] == [(2, 6)] * 3
 
 
+def test_models_that_state_no_rank_take_rows_of_any() -> None:
+    model = disguises.dense(disguises.weights())
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    rows = read_rows(disguises.inputs(5), Network(model), batch=2)
+    assert (rows.whole, rows.batch) == (False, 2)
+    assert [arrays[0].shape for _, arrays in rows.calls()] == [(2, 6)] * 3
+
+
 def test_random_rows_stay_in_range_and_come_again(network: Network) -> None:
     real = read_rows(disguises.inputs(50), network)
     one, two = (random_rows(real, 200, Streams(3)).arrays[0] for _ in range(2))

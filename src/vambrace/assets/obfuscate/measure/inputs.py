@@ -179,6 +179,8 @@ def _range(array: NDArray[Any]) -> tuple[float, float]:
 def _fitting(array: NDArray[Any], taken: Taken, whole: bool) -> NDArray[Any]:
     stated, sizes = taken.shape[0 if whole else 1 :], array.shape[1:]
     same = len(stated) == len(sizes) and all(one in {None, other} for one, other in zip(stated, sizes, strict=True))
+    # A model may state no rank, and nothing else has rows of no axes.
+    same = same or not (taken.shape or whole)
     if not same or (array.dtype.kind != taken.dtype.kind):
         raise _refused(
             f"rows of shape {sizes} and type {array.dtype} for the input {taken.name[:60]!r}",
