@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vambrace.assets.obfuscate.demands import demanded
 from vambrace.assets.obfuscate.graph import graph_proto
 from vambrace.assets.obfuscate.net import Info
 from vambrace.models.onnx_file import onnx_package
@@ -84,7 +85,7 @@ def likely_sizes(net: Net) -> dict[str, Info]:
 
 
 def _closed(net: Net, onnx: Any, size_of: Callable[[int], int]) -> Any:  # noqa: ANN401
-    """The model without large weights, with a number for every free size of its inputs."""
+    """The model without large weights, and a number for every free size of its inputs: what weights ask for, or any."""
     proto = onnx.ModelProto()
     proto.CopyFrom(net.extra)
     proto.functions.extend(net.functions)
@@ -94,12 +95,19 @@ def _closed(net: Net, onnx: Any, size_of: Callable[[int], int]) -> Any:  # noqa:
     for value in proto.graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
-    named: dict[str, int] = {}
-    for value in proto.graph.input:
-        for axis, size in enumerate(value.type.tensor_type.shape.dim):
-            if not size.HasField("dim_value"):
-                name = size.dim_param
-                size.dim_value = named.setdefault(name, size_of(axis)) if name else size_of(axis)
+    asked = demanded(net)
+    free = [
+        (size, (value.name, axis))
+        for value in proto.graph.input
+        for axis, size in enumerate(value.type.tensor_type.shape.dim)
+        if not size.HasField("dim_value")
+    ]
+    named = {size.dim_param: asked[place] for size, place in free if size.dim_param and place in asked}
+    for size, (value, axis) in free:
+        number = asked.get((value, axis)) or named.get(size.dim_param) or size_of(axis)
+        if size.dim_param:
+            named[size.dim_param] = number
+        size.dim_value = number
     return proto
 
 
