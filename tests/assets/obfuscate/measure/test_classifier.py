@@ -11,6 +11,7 @@ from onnx import ModelProto
 
 import disguises
 from vambrace.assets.obfuscate.measure import classifier
+from vambrace.assets.obfuscate.measure.branches import each_alone
 from vambrace.assets.obfuscate.measure.classifier import ClassifierOptions, classify
 from vambrace.assets.obfuscate.measure.families import FAMILIES, variant
 from vambrace.assets.obfuscate.measure.features import features
@@ -70,7 +71,7 @@ def family_of(model: ModelProto) -> float:
 def test_what_a_graph_tells_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     Fixed(monkeypatch, lambda model: np.eye(17)[int(family_of(model))])
     found = classify(lambda model, seed: model, options=LEAST)
-    assert [row.accuracy for row in found.rows] == [1.0, 1.0, 1.0]
+    assert [row.accuracy for row in found.rows] == [1.0, 1.0, 1.0, 1.0]
     assert found.row("adaptive").n == 100
     assert found.row("adaptive").interval is not None
     assert found.chance == 0.1
@@ -93,6 +94,55 @@ def test_what_is_hidden_is_guessed_and_what_the_key_alone_hides_is_not(monkeypat
     assert found.row("clean").accuracy == 1.0
     assert found.row("naive").accuracy == 0.0
     assert found.row("adaptive").accuracy == 1.0
+
+
+def test_branches_are_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main graph tells nothing, one branch tells the family, another is no network that anybody knows."""
+
+    def look(model: ModelProto) -> np.ndarray:
+        shown = np.zeros(17)
+        for node in model.graph.node:
+            # Whole graphs drown in noise; the branch by itself is what clean graphs are.
+            shown += np.eye(17)[int(node.name)] if node.name else np.full(17, 0.5)
+        return shown / max(1.0, float(np.linalg.norm(shown)))
+
+    def clean(family: str, number: int, *, seed: int = 0) -> ModelProto:
+        model = ModelProto(producer_name=family)
+        model.graph.node.add(name=str(list(FAMILIES).index(family)))
+        return model
+
+    def hidden(model: ModelProto, seed: int) -> ModelProto:
+        found = ModelProto(producer_name=model.producer_name)
+        fake = onnx.GraphProto(node=[onnx.NodeProto() for _ in range(50)])
+        chooser = onnx.helper.make_node("If", ["c"], ["y"], then_branch=model.graph, else_branch=fake)
+        found.graph.node.append(chooser)
+        return found
+
+    Fixed(monkeypatch, look)
+    monkeypatch.setattr(classifier, "variant", clean)
+    found = classify(hidden, options=LEAST)
+    assert found.row("branches").accuracy == 1.0
+    assert found.row("naive").accuracy < 0.3
+
+
+def test_graphs_by_themselves_have_the_weights_that_they_read() -> None:
+    def graph(name: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:
+        weight = onnx.numpy_helper.from_array(np.zeros(2, np.float32), f"w{name}")
+        return onnx.GraphProto(name=name, node=nodes, initializer=[weight])
+
+    deep = onnx.helper.make_node("If", ["c"], ["z"], then_branch=graph("c", onnx.NodeProto(op_type="Relu")))
+    held = onnx.helper.make_node("Constant", [], ["k"], value=onnx.numpy_helper.from_array(np.zeros(1)))
+    top = onnx.helper.make_node("If", ["c"], ["y"], then_branch=graph("b", deep), axis=1)
+    alone = each_alone(ModelProto(graph=graph("a", held, top)))
+    assert [[node.op_type for node in each.graph.node] for each in alone] == [
+        ["Constant", "If"], ["Constant", "If"], ["Constant", "Relu"]
+    ]  # fmt: skip
+    assert [[each.name for each in one.graph.initializer] for one in alone] == [
+        ["wa"],
+        ["wa", "wb"],
+        ["wa", "wb", "wc"],
+    ]
+    assert [each.name for each in alone[0].graph.node[1].attribute] == ["axis"]
 
 
 def test_noise_is_chance(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def classified(naive: int, adaptive: int = 60) -> Classified:
             attacker=attacker, accuracy=right / 100, interval=None, right=right, n=100, learners={"a": 0.1}, best="a"
         )
 
-    rows = (row("clean", 99), row("naive", naive), row("adaptive", adaptive))
+    rows = (row("clean", 99), row("naive", naive), row("branches", 70), row("adaptive", adaptive))
     names = tuple(str(number) for number in range(10))
     return Classified(rows=rows, families=names, variants=10, folds=5, keys=1, chance=0.1, prepared="")
 

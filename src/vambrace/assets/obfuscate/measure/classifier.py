@@ -1,12 +1,13 @@
 """Can a machine tell what kind of network a file holds? An attack with training data, before and after obfuscation.
 
 The attacker has `variants` networks of each of `families.FAMILIES`, and never one of those that he is asked about: the
-variants are split into folds, and each fold is answered by attackers that were trained on the others. Three rows:
+variants are split into folds, and each fold is answered by attackers that were trained on the others. Four rows:
 
 | row | trained on | asked about |
 |---|---|---|
 | `clean` | clean graphs | clean graphs: what there is to hide |
 | `naive` | clean graphs | obfuscated graphs |
+| `branches` | clean graphs | each branch of an obfuscated graph by itself; the answer of which he is surest counts |
 | `adaptive` | graphs obfuscated by us under other keys | obfuscated graphs |
 
 The adaptive attacker has our software, so his row is the one that counts. Each row has several learners (nearest
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vambrace.assets.obfuscate.measure.branches import each_alone
 from vambrace.assets.obfuscate.measure.families import FAMILIES, variant
 from vambrace.assets.obfuscate.measure.features import features
 from vambrace.core.intervals import wilson
@@ -29,7 +31,7 @@ from vambrace.core.options import require as hold
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from onnx import ModelProto
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Attacker", "Classified", "ClassifierOptions", "Row", "classify"]
 
-Attacker = Literal["clean", "naive", "adaptive"]
+Attacker = Literal["clean", "naive", "branches", "adaptive"]
 _LEAST_FAMILIES, _LEAST_VARIANTS = 10, 10
 
 
@@ -86,7 +88,7 @@ class Row:
     """How often one attacker is right.
 
     Attributes:
-        attacker: "clean", "naive" or "adaptive".
+        attacker: "clean", "naive", "branches" or "adaptive".
         accuracy: of the best learner.
         interval: Wilson's, of that learner.
         right, n: networks.
@@ -108,7 +110,7 @@ class Classified:
     """What `classify` found.
 
     Attributes:
-        rows: clean, naive, adaptive.
+        rows: clean, naive, branches, adaptive.
         families: names.
         variants, folds, keys: as asked for.
         chance: one over the number of families.
@@ -155,25 +157,28 @@ def classify(
     names = tuple(dict.fromkeys(chosen.families)) or tuple(FAMILIES)
     places = [(family, number) for family in names for number in range(chosen.variants)]
     seen: dict[str, list[NDArray[np.float64]]] = {"clean": [], "asked": []}
+    alone: list[NDArray[np.float64]] = []
     others: list[list[NDArray[np.float64]]] = []
-    look = _look(prepare)
     for place, (family, number) in enumerate(places):
         model = variant(family, number, seed=chosen.seed)
-        seen["clean"].append(look(model))
+        seen["clean"].append(features(_prepared(model, prepare)))
         # No seed comes twice, for no two networks: the attacker has never seen the key that he is asked about.
         hidden = [
             _obfuscated(obfuscate, model, place * (chosen.keys + 1) + key, family) for key in range(chosen.keys + 1)
         ]
-        seen["asked"].append(look(hidden[0]))
-        others.append([look(each) for each in hidden[1:]])
+        asked_about = _prepared(hidden[0], prepare)
+        seen["asked"].append(features(asked_about))
+        alone.append(np.stack([features(each) for each in each_alone(asked_about)]))
+        others.append([features(_prepared(each, prepare)) for each in hidden[1:]])
     labels = np.array([names.index(family) for family, _ in places])
     fold = np.array([number % chosen.folds for _, number in places])
     clean, asked = np.stack(seen["clean"]), np.stack(seen["asked"])
     ours = np.stack([np.stack(each) for each in others])
     rows = (
-        _row("clean", clean[:, None], clean, labels, fold),
-        _row("naive", clean[:, None], asked, labels, fold),
-        _row("adaptive", ours, asked, labels, fold),
+        _row("clean", clean[:, None], list(clean[:, None]), labels, fold),
+        _row("naive", clean[:, None], list(asked[:, None]), labels, fold),
+        _row("branches", clean[:, None], alone, labels, fold),
+        _row("adaptive", ours, list(asked[:, None]), labels, fold),
     )
     return Classified(
         rows=rows,
@@ -186,8 +191,8 @@ def classify(
     )
 
 
-def _look(prepare: Prepare | None) -> Callable[[ModelProto], NDArray[np.float64]]:
-    return lambda model: features(prepare(model) if prepare else model)
+def _prepared(model: ModelProto, prepare: Prepare | None) -> ModelProto:
+    return prepare(model) if prepare else model
 
 
 def _obfuscated(obfuscate: Obfuscate, model: ModelProto, seed: int, family: str) -> ModelProto:
@@ -205,11 +210,14 @@ def _obfuscated(obfuscate: Obfuscate, model: ModelProto, seed: int, family: str)
 def _row(
     attacker: Attacker,
     known: NDArray[np.float64],
-    asked: NDArray[np.float64],
+    asked: Sequence[NDArray[np.float64]],
     labels: NDArray[np.int64],
     fold: NDArray[np.int64],
 ) -> Row:
-    """For each fold: trained on `known` (networks, keys, features) outside of it, asked about `asked` in it."""
+    """For each fold: trained on `known` (networks, keys, features) outside of it, asked about `asked` in it.
+
+    Of each network that is asked about there are one or several views (views, features); the surest answer counts.
+    """
     keys = known.shape[1]
     right: dict[str, int] = {}
     for held in np.unique(fold):
@@ -217,7 +225,10 @@ def _row(
         inputs, targets = known[train].reshape(-1, known.shape[2]), np.repeat(labels[train], keys)
         for name, learner in _learners(int(held)).items():
             learner.fit(inputs, targets)
-            right[name] = right.get(name, 0) + int((learner.predict(asked[test]) == labels[test]).sum())
+            views = [asked[int(place)] for place in np.flatnonzero(test)]
+            sure = np.split(learner.predict_proba(np.concatenate(views)), np.cumsum([len(each) for each in views])[:-1])
+            said = learner.classes_[[each.max(axis=0).argmax() for each in sure]]
+            right[name] = right.get(name, 0) + int((said == labels[test]).sum())
     n = len(labels)
     best = max(right, key=lambda name: right[name])
     return Row(

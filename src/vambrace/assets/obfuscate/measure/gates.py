@@ -15,9 +15,9 @@
 | `locked` | of a key-locked file at rest, at most chance plus `locked` channels are re-identified | share |
 
 A gate passes, fails, does not apply (no tool can bring back what was never hidden), or was not measured.
-Those named in `required` have to be measured; one that is measured and fails always counts. The adaptive attacker is
-reported and not judged: no threshold is known that a keyless rewrite of a graph could promise against somebody who has
-the same software.
+Those named in `required` have to be measured; one that is measured and fails always counts. Attackers who read branch
+by branch or trained on our output are reported and not judged: no threshold is known that a keyless rewrite of a graph
+could promise against them.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ def judge_classifier(found: Classified | None, gates: Gates) -> list[Judged]:
     """`naive`."""
     if found is None:
         return [unmeasured("naive", gates, "No classifier was trained: that takes the obfuscator itself.")]
-    naive, adaptive = found.row("naive"), found.row("adaptive")
+    naive, branches, adaptive = (found.row(name) for name in ("naive", "branches", "adaptive"))
     threshold = min(1.0, gates.naive * found.chance)
     return [
         judged_by(
@@ -228,7 +228,8 @@ def judge_classifier(found: Classified | None, gates: Gates) -> list[Judged]:
             n=naive.n,
             interval=naive.interval,
             sentence=f"Trained on clean graphs, an attacker names the right one of {len(found.families)} families for "
-            f"{naive.right} of {naive.n} networks; trained on our own output, for {adaptive.right}.",
+            f"{naive.right} of {naive.n} networks; branch by branch, for {branches.right}; trained on our own output, "
+            f"for {adaptive.right}.",
         )
     ]
 
