@@ -43,7 +43,7 @@ class Rehearsal:
         units: check id to how many units that is.
         seconds: check id to the time it may take, a rough guess from preflight's timing.
         left_out: what would not be tested.
-        remarks: per role, what is odd about its data and what was passed over.
+        remarks: per role, what is odd about its data and what was passed over; for "model", what it leaves open.
         right: how many of the probed samples the model gets right.
         probed: how many samples preflight looked at.
     """
@@ -86,7 +86,7 @@ class Rehearsal:
     def subject(self) -> list[str]:
         """The model, the data, the order of classes, and what preflight thinks of them, one fact a line."""
         model, *data, classes = described(self.facts)
-        lines = [model]
+        lines = [model, *(f"  note       {remark}" for remark in self.remarks.get("model", ()))]
         for role, line in zip(self.facts["data"], data, strict=True):
             lines += [line, *(f"  note       {remark}" for remark in self.remarks.get(role, ()))]
         # Answers that mean nothing are not scored.
@@ -127,7 +127,8 @@ class Rehearsal:
         found = {"model": _model(self.facts["model"]), "contract": f"class order: {_classes(self.facts['data'])}"}
         found |= {f"data.{role}": _data(facts) for role, facts in self.facts["data"].items()}
         for role, remarks in self.remarks.items():
-            found[f"data.{role}"] = "\n".join([found[f"data.{role}"], *remarks])
+            place = role if role in found else f"data.{role}"
+            found[place] = "\n".join([found[place], *remarks])
         found["run"] = f"up to {_time(sum(self.seconds.values()))} on this machine with one worker"
         return found
 
@@ -217,10 +218,17 @@ def rehearsal_of(plan: Plan, job: Job) -> Rehearsal:
         units=counts,
         seconds={planned.id: _seconds(planned, samples[planned.id], job.checked) for planned in job.plan.checks},
         left_out=job.left_out,
-        remarks={role: remarks_on(source) for role, source in job.opened.batches.items()},
+        remarks=_unproven(job.plan) | {role: remarks_on(source) for role, source in job.opened.batches.items()},
         right=round(job.checked.clean * job.checked.scored),
         probed=job.checked.scored,
     )
+
+
+def _unproven(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Anybody who knows a public key can seal a file to it."""
+    if not plan.model.identity or plan.model.signer:
+        return {}
+    return {"model": ("intact, origin not proven; --signer names who must have sealed it",)}
 
 
 def _seconds(planned: PlannedCheck, samples: int, checked: Preflight) -> float:
