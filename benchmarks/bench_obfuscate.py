@@ -9,12 +9,13 @@ For each network and profile, one obfuscation with a fixed seed, measured by `va
 - `equality`: the largest difference on real, random, edge and extreme inputs, over all runtime settings;
 - `readability`: similarities to the original before and after each simplifier and our de-obfuscator; of the two
   readings after (beside the original, and beside what the same tool left of the original) the larger one;
+- `brought`: how much of a similarity each simplifier brings back, beyond what it does for unrelated networks;
 - `alignment`: channels of the original found again in the model that runs, in what the de-obfuscator left, and in the
   same model locked by a key, as it lies on disk, beside guessing.
 
 The classifier is trained once a profile, on networks of its own: attackers that know clean graphs, and attackers that
-know our output under other keys; on graphs as they are, after onnxruntime's full optimisation, and after our
-de-obfuscator. Latency ratios belong to this machine. `results/obfuscate.json`.
+know our output under other keys; on graphs as they are, after onnxruntime's full optimisation, after onnxsim, and after
+our de-obfuscator. Latency ratios belong to this machine. `results/obfuscate.json`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from vambrace.assets.obfuscate import measure as measures
 from vambrace.assets.obfuscate.locking import lock, unlock
 from vambrace.assets.obfuscate.measure.inputs import random_rows, read_rows
 from vambrace.assets.obfuscate.measure.readability import SIMILARITIES, Readability
-from vambrace.assets.obfuscate.measure.runtime import Network, optimised
+from vambrace.assets.obfuscate.measure.runtime import Network, optimised, simplifier
 from vambrace.assets.obfuscate.pipeline import onnx_model
 from vambrace.core.rng import Streams
 
@@ -44,7 +45,7 @@ SEED = 0
 PROFILES = ("exact", "tolerance")
 COST = ("wall", "cpu", "null_wall", "null_cpu", "clock", "milliseconds", "size", "size_ratio", "memory",
         "memory_ratio_above_idle")  # fmt: skip
-PREPARED = ("", "onnxruntime all", "our de-obfuscator")
+PREPARED = ("", "onnxruntime all", "onnxsim", "our de-obfuscator")
 
 
 def read(found: Readability, other: Readability | None = None) -> dict[str, float]:
@@ -80,6 +81,7 @@ def summary(report: measures.Report) -> dict[str, object]:
         "readability": {"before": read(report.readability), **after,
                         **({"our de-obfuscator": read(apart.after, apart.after_both)} if apart else {})},
         "risen": {each.tool: each.risen for each in report.survival if each.measured},
+        "brought": {each.tool: each.brought for each in report.survival if each.measured},
         "not_measured": {each.tool: each.why for each in report.survival if not each.measured},
         "names": data["readability"]["names"],
         "deobfuscator": apart.taken.as_json() if apart else None,
@@ -143,6 +145,10 @@ def prepared(how: str, model: onnx.ModelProto) -> onnx.ModelProto:
     """What an attacker does to a graph first."""
     if how == "onnxruntime all":
         return optimised(model, "all")
+    if how == "onnxsim":
+        run = simplifier("onnxsim")
+        assert run is not None, "onnxsim is not installed"
+        return run(model)
     network = Network(model)
     shapes = [tuple(size or 1 for size in each.shape[1:]) for each in network.inputs]
     arrays = [np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32) for shape in shapes]

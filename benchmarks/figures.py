@@ -145,12 +145,40 @@ def _seal(data: Json) -> Iterator[tuple[str, str]]:
             yield f"{title}, one thread", said
 
 
+def _obfuscate(data: Json) -> Iterator[tuple[str, str]]:
+    for net in _parts(data, "nets"):
+        for profile in ("exact", "tolerance"):
+            at = ("profiles", profile)
+            title = f"obfuscation, {profile}, {net.get('title', '?')}"
+            largest, rows = (_at(net, *at, "equality", "real", name) for name in ("max_row", "rows"))
+            same, of = (_at(net, *at, "equality", "real", name) for name in ("top1_same", "top1_of"))
+            time, size = _at(net, *at, "overhead", "cpu", "median"), _at(net, *at, "overhead", "size_ratio")
+            if None in (largest, rows, time, size):
+                continue
+            decided = f", {same:.0f} of {of:.0f} decisions the same" if of else ""
+            yield (
+                f"{title}: largest difference over a sample's largest value, time, size",
+                f"{largest:.2g} on {rows:.0f} real inputs{decided}; {time:.2f} times; {size:.2f} times",
+            )
+    for profile in ("exact", "tolerance"):
+        for how, found in sorted((data.get("classifier") or {}).get(profile, {}).items()):
+            rows = {row["attacker"]: row["accuracy"] for row in found["rows"]}
+            if how != "our de-obfuscator":
+                yield (
+                    f"families of networks told apart, {profile}, {how}: clean; on our output: adaptive, naive, "
+                    "branch by branch; chance",
+                    f"{rows['clean']:.2f}; {rows['adaptive']:.2f}, {rows['naive']:.2f}, {rows['branches']:.2f}; "
+                    f"{found['chance']:.4f}, {found['rows'][0]['n']} networks",
+                )
+
+
 SECTIONS: dict[str, Callable[[Json], Iterator[tuple[str, str]]]] = {
     "start": _start,
     "pgd": _pgd,
     "dp": _dp,
     "dp_utility": _dp_utility,
     "seal": _seal,
+    "obfuscate": _obfuscate,
 }
 
 

@@ -42,7 +42,7 @@ def test_the_readme_is_up_to_date(figures: ModuleType) -> None:
 
 def test_every_figure_comes_from_a_file(figures: ModuleType, tmp_path: Path) -> None:
     said = figures.block(tmp_path)
-    names = ("start", "pgd", "dp", "dp_utility", "seal")
+    names = ("start", "pgd", "dp", "dp_utility", "seal", "obfuscate")
     assert said == f"Not measured yet: {', '.join(f'`benchmarks/bench_{name}.py`' for name in names)}."
     (tmp_path / "start.json").write_text(json.dumps(START))
     said = figures.block(tmp_path)
@@ -73,7 +73,7 @@ def test_what_a_file_does_not_hold_is_left_out(figures: ModuleType, tmp_path: Pa
     assert "hand-written loop | 1.05, median (middle half 1.02 to 1.08, 20 rounds) |" in said
     assert "batch 128" not in said
     assert "9.9" not in said, "the ratio of the fastest rounds is nobody's time"
-    missing = "`benchmarks/bench_dp.py`, `benchmarks/bench_dp_utility.py`, `benchmarks/bench_seal.py`"
+    missing = ", ".join(f"`benchmarks/bench_{name}.py`" for name in ("dp", "dp_utility", "seal", "obfuscate"))
     assert said.endswith(f"Not measured yet: {missing}.")
 
 
@@ -116,6 +116,26 @@ def test_sealing_is_told_with_what_a_signature_costs(figures: ModuleType, tmp_pa
         assert words in said, words
     for words in ("signer", "as a stream", "tensorizer", "pyrage sealing"):
         assert words not in said, "what is not there is not told"
+
+
+def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_path: Path) -> None:
+    real = {"rows": 500, "max_row": 2.34e-6, "top1_same": 499, "top1_of": 500}
+    profile = {"equality": {"real": real}, "overhead": {"cpu": {"median": 1.044}, "size_ratio": 1.156}}
+    apart = {"equality": {"real": {**real, "max_row": "inf"}}, "overhead": profile["overhead"]}
+    shares = {"clean": 0.99, "naive": 0.106, "branches": 0.92, "adaptive": 0.31}
+    row = {"rows": [{"attacker": name, "accuracy": share, "n": 160} for name, share in shares.items()]}
+    measured = {
+        "nets": {"one": {"title": "A net", "profiles": {"tolerance": profile, "exact": apart}}},
+        "classifier": {"exact": {"onnxsim": {**row, "chance": 0.0625}, "our de-obfuscator": row}},
+    }
+    (tmp_path / "obfuscate.json").write_text(json.dumps(measured))
+    said = figures.block(tmp_path)
+    assert "| obfuscation, tolerance, A net: " in said
+    assert "| 2.3e-06 on 500 real inputs, 499 of 500 decisions the same; 1.04 times; 1.16 times |" in said
+    assert "obfuscation, exact" not in said, "what is no number is no figure"
+    assert "exact, onnxsim: clean; on our output: adaptive, naive, branch by branch; chance |" in said
+    assert "| 0.99; 0.31, 0.11, 0.92; 0.0625, 160 networks |" in said
+    assert "de-obfuscator" not in said
 
 
 def test_only_the_block_changes_and_markers_are_needed(figures: ModuleType) -> None:
