@@ -1,20 +1,22 @@
 """Nodes of the main graph in a branch of an If, with their weights, and out of it again.
 
 A branch takes its weights along, so that runtimes fuse in it what they fused before. Weights that others read as well
-are copied, and Constant nodes become weights.
+are copied, and Constant nodes become weights. So do weights that only graphs inside its nodes read: onnxruntime lays
+weights out in advance for a graph and the one around it, not for those further in, and sums run in another order then.
 """
 
 from __future__ import annotations
 
 import base64
 import dataclasses
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from vambrace.assets.obfuscate.graph import Graph, node_from, node_proto, reads_of
 from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -64,19 +66,16 @@ def enclose(net: Net, nodes: Sequence[Node], values: Mapping[str, int]) -> Enclo
     graph = net.graph
     constants = graph.constants()
     given = {each.name for each in graph.inputs}
-    inside = [name for node in nodes for name in node.inputs]
+    inside = Counter(_reads(nodes))
     weights: dict[str, NDArray[Any]] = {}
     shared: dict[str, str] = {}
     stood: dict[str, str] = {}
-    everywhere: dict[str, int] = {}
-    for one in net.graphs():
-        for name in (*one.output_names, *(name for node in one.nodes for name in node.inputs)):
-            everywhere[name] = everywhere.get(name, 0) + 1
+    everywhere = Counter([*graph.output_names, *_reads(graph.nodes)])
     producers = net.index().producers
-    for name in dict.fromkeys(inside):
+    for name in inside:
         if name not in constants or name in given:
             continue
-        if everywhere[name] > inside.count(name):
+        if everywhere[name] > inside[name]:
             (copy,) = net.fresh()
             shared[copy], weights[copy] = name, constants[name]
             continue
@@ -86,9 +85,7 @@ def enclose(net: Net, nodes: Sequence[Node], values: Mapping[str, int]) -> Enclo
         else:
             stood[name] = base64.b64encode(node_proto(producers[name], onnx_package()).SerializeToString()).decode()
             graph.remove(producers[name])
-    copies = {name: copy for copy, name in shared.items()}
-    for node in nodes:
-        node.inputs = [copies.get(name, name) for name in node.inputs]
+    _rename(nodes, {name: copy for copy, name in shared.items()})
     graph.remove(*nodes)
     made = {name for node in nodes for name in node.outputs}
     branch = branch_of(net, list(nodes), values, weights)
@@ -117,8 +114,7 @@ def release(net: Net, chooser: Node, branch: Graph, record: Mapping[str, Any]) -
         LookupError: where the record names what is not there.
     """
     graph, onnx = net.graph, onnx_package()
-    for node in branch.nodes:
-        node.inputs = [record["shared"].get(name, name) for name in node.inputs]
+    _rename(branch.nodes, record["shared"])
     _rename(branch.nodes, dict(zip(branch.output_names, chooser.outputs, strict=True)))
     moved = {name: array for name, array in branch.initialisers.items() if name not in record["shared"]}
     stood = {name: onnx.NodeProto.FromString(base64.b64decode(text)) for name, text in record["constants"].items()}
@@ -126,6 +122,15 @@ def release(net: Net, chooser: Node, branch: Graph, record: Mapping[str, Any]) -
     graph.infos += branch.infos
     graph.insert([*(node_from(each, onnx) for each in stood.values()), *branch.nodes], before=chooser)
     graph.remove(chooser)
+
+
+def _reads(nodes: Iterable[Node]) -> Iterator[str]:
+    """What nodes read, each time that they do, and graphs inside them with what these give."""
+    for node in nodes:
+        yield from node.inputs
+        for body in node.graphs():
+            yield from body.output_names
+            yield from _reads(body.nodes)
 
 
 def _rename(nodes: Iterable[Node], names: Mapping[str, str]) -> None:

@@ -258,6 +258,24 @@ def test_constants_that_others_read_and_branches_of_the_model_s_own() -> None:
     assert onnx.printer.to_text(undo(done.model, done.map).model) == onnx.printer.to_text(model)
 
 
+@pytest.mark.parametrize("others", ["", "z = MatMul (image, w)"])
+def test_weights_that_only_inner_graphs_read_stay_as_near_to_them(others: str) -> None:
+    """Runtimes lay them out in advance for the graph around, not for the one around that, and sums change."""
+    model = text(
+        f"""zero = Constant <value = float {{0.0}}> () s = ReduceSum <keepdims = 0> (image) go = Greater (s, zero)
+        y = If (go) <then_branch = t () => (float[1, 16] p) {{ p = MatMul (image, w) }},
+        else_branch = e () => (float[1, 16] q) {{ r = MatMul (image, w) q = Neg (r) }}> {others}""",
+        "float[1, 16] image",
+        "float[1, 16] y" + (", float[1, 16] z" if others else ""),
+    )
+    model.graph.initializer.append(numpy_helper.from_array(Builder(0).normal(16, 16), "w"))
+    done = onnx_model(model, passes=[FEW], seed=1)
+    assert done.map.passes[0].done == 1
+    for seed in range(4):
+        assert differences(model, done.model, images(seed, (1, 16))) == []
+    assert onnx.printer.to_text(undo(done.model, done.map).model) == onnx.printer.to_text(model)
+
+
 def test_weights_among_the_inputs_and_stated_shapes_come_back() -> None:
     model = onnx.shape_inference.infer_shapes(small())
     assert model.graph.value_info
