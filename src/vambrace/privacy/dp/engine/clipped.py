@@ -112,12 +112,13 @@ def clip_and_add(
         norms = (
             _absolute_norms(gathered, groups, count, views) if order == "l1" else _norms(gathered, groups, count, views)
         )
-        counted = norms.isfinite().all(dim=0)
-        if mask is not None:
-            counted &= mask
+        finite = norms.isfinite().all(dim=0)
+        counted = finite if mask is None else finite & mask
         if not bool(counted.all()):
-            for piece in (piece for pieces in gathered.pieces for piece in pieces):
-                piece.drop(counted)
+            # Padding with a finite norm is finite, and times zero: wiping it would copy all activations.
+            if not bool(finite.all()):
+                for piece in (piece for pieces in gathered.pieces for piece in pieces):
+                    piece.drop(counted)
             norms = norms.masked_fill(~counted, 0.0)
         factors = factors_of(norms) * counted
         for row, group in zip(factors, groups, strict=True):
