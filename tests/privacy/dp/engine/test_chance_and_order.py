@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from privacy.dp.engine.nets import COUNT, Net, head, labels, numbers
@@ -44,6 +45,29 @@ def test_rows_that_are_put_in_order():
         less = added(engine, some(net, inputs, labels(COUNT))(rows), Flat(clip_norm=C))[0]
         moved_by = torch.cat([(one - two).flatten() for one, two in zip(whole, less, strict=True)]).norm()
         assert float(moved_by) <= C * (1 + 1e-5)
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda x, order: torch.stack([x[row] for row in order.tolist()]),
+        lambda x, order: F.embedding(order, x),
+        lambda x, order: F.one_hot(order, len(x)).to(x) @ x,
+        lambda x, order: x.mT[:, order].mT,
+    ],
+)
+def test_rows_that_are_put_in_order_in_ways_without_a_name(put):
+    """Found though they lie in order as they come, since they are tried turned around as well."""
+    torch.manual_seed(4)
+
+    def forward(net, x):
+        order = x[:, 0].argsort()
+        return net.h(put(torch.tanh(net.m(put(x, order))), order.argsort()))
+
+    inputs = numbers(8)
+    inputs = inputs[inputs[:, 0].argsort()]
+    net = Net(forward, m=nn.Linear(8, 8), h=head())
+    assert prepared(net, inputs, labels(COUNT)).fallback
 
 
 def test_the_last_position_of_each_sample_is_no_reordering():

@@ -114,8 +114,12 @@ class _Chooser:
             places = self._trace()
             gathered = self._run(proof.rows, places)
             agreed = proof.agrees(self._written_down(gathered, len(proof.rows)), beside=True)
+            # A module that puts samples in order leaves rows alone that lie in order, but not these turned around.
+            turned = self._written_down(self._run(proof.rows[::-1], places), len(proof.rows))
         if not agreed:
             raise NoRule(["parameters"], "its layers that gives its own gradients")
+        if not proof.agrees([each.flip(0) for each in turned], beside=False):
+            raise NoRule(["parameters"], "a forward pass that changes the order of samples")
         # The loss of the first sample must leave nothing with the others, drawing at random or not.
         for context in (quiet(seed), Guarded()):
             with context:
