@@ -200,7 +200,8 @@ def judge_survival(found: tuple[Survived, ...], gates: Gates) -> list[Judged]:
                 sentence=f"{each.tool} brings back {each.most:.3f} of a similarity at most ({which}): it rises by "
                 f"{each.risen[which]:.3f}"
                 + (
-                    f", and for {each.control.n} unrelated networks by {each.control.risen[which]:.3f}"
+                    f", and for nine of ten of {each.control.n} unrelated networks by at most "
+                    f"{each.control.risen[which]:.3f}"
                     if each.control
                     else ""
                 )
