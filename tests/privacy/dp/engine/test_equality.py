@@ -65,14 +65,15 @@ def test_a_penalty_in_the_loss_counts_for_every_sample():
     assert_same(sums, expected, 1e-10)
 
 
-def test_losses_come_back_and_padding_counts_for_nothing():
+@pytest.mark.parametrize("rubbish_of", [1.0, 1e30])
+def test_losses_come_back_and_padding_counts_for_nothing(rubbish_of):
     torch.manual_seed(5)
     net, inputs = CASES["mlp"]()
     wanted = labels()
     engine, clip = prepared(net, inputs, wanted), Flat(clip_norm=0.5)
     mask = torch.tensor([True, False, True, True, False, True])
     rubbish = inputs.clone()
-    rubbish[~mask] = 1e30
+    rubbish[~mask] = rubbish_of
     sums, found = added(engine, some(net, rubbish, wanted)(range(COUNT)), clip, mask)
     alone, _ = added(engine, some(net, inputs[mask], wanted[mask])(range(4)), clip)
     assert torch.equal(found.counted, mask)
