@@ -155,7 +155,7 @@ def test_cost() -> None:
     }
     tight = Gates(size_spare=0, memory_spare=0)
     assert set(words(judge_overhead(overhead(1.06, size=111, memory=225), tight)).values()) == {"fail"}
-    spare = {"size": 100 + 2**18, "memory": 200 + 2**24 // 50}
+    spare = {"size": 100 + 2**18, "memory": 200 + 3 * 2**23 // 50}
     assert set(words(judge_overhead(overhead(**spare), Gates())).values()) == {"pass"}
     for name, most in spare.items():
         assert words(judge_overhead(overhead(**{name: most + 1}), Gates()))[name] == "fail"

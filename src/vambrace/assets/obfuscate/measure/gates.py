@@ -58,7 +58,8 @@ class Gates(Options):
         relative: of the tolerance profile.
         relative_to: the largest value of the same "sample", which is stricter, or of the "output" over all samples.
         latency, size, memory: most ratio; memory is what is above an idle process.
-        size_spare, memory_spare: bytes that may be added whatever the ratio, so that small models can be hidden.
+        size_spare, memory_spare: bytes that may be added whatever the ratio, so that small models can be hidden; the
+            second is what a runtime takes for as many operators as fit into the first.
         survival: most rise of a similarity beyond the one of unrelated networks, 0 to 1.
         naive: times chance, at least 1.
         locked: above chance, 0 to 1.
@@ -73,7 +74,7 @@ class Gates(Options):
     size: Ratio = 1.1
     memory: Ratio = 1.1
     size_spare: int = 262_144
-    memory_spare: int = 16_777_216
+    memory_spare: int = 25_165_824
     survival: Ratio = 0.05
     naive: Ratio = 2.0
     locked: Ratio = 0.05
