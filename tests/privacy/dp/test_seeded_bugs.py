@@ -266,7 +266,7 @@ def scaled_losses(patch: Patch) -> None:
 
 
 def nothing_proved(patch: Patch) -> None:
-    patch.setattr(Engine, "prepare", lambda self, task_of: None)
+    patch.setattr(Engine, "prepare", lambda self, task_of, many=0: None)
 
 
 def batches_unchecked(patch: Patch) -> None:

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Private"]
 
+_TRIED = 256
+"""The most samples that a module is tried on together before training."""
+
 
 class Private:
     """A module under private training; made by `make_private`. Prints as the dry-run table.
@@ -318,12 +321,18 @@ class Private:
         if mode not in self._engines:
             engine = Engine(self.module, order=self.settings.clip.order)
             with torch.inference_mode(False), torch.enable_grad(), casting(self._device, self.settings.autocast):
-                engine.prepare(self._few)
+                engine.prepare(self._few, many=self._many)
             self._engines[mode] = engine
         return self._engines[mode]
 
     def _task(self, part: Part) -> Task:
         return task(self.module, self._loss, part, self._device, self.settings.autocast)
+
+    @property
+    def _many(self) -> int:
+        """As many samples as go through the module together, within reason."""
+        settings = self.settings
+        return min(_TRIED, settings.expected_batch_size, settings.physical_batch_size or settings.expected_batch_size)
 
     def _few(self, rows: Sequence[int]) -> Task:
         """A task on a few samples, taken from all over the data: in sorted data, neighbours are alike."""

@@ -11,6 +11,7 @@ from privacy.dp.engine.nets import COUNT, Net, head, labels, numbers
 from privacy.dp.engine.toolkit import added, prepared, some
 from vambrace.errors import ConfigError
 from vambrace.privacy.dp.clipping import Flat
+from vambrace.privacy.dp.engine.engine import Engine
 
 C = 0.1
 
@@ -24,6 +25,29 @@ def test_samples_that_mix_only_sometimes(coin):
     net = Net(lambda net, x: net.h(standardised(net.m(x)) if coin() else net.m(x)), m=nn.Linear(8, 8), h=head())
     with pytest.raises(ConfigError, match="E151"):
         prepared(net, numbers(8), labels(COUNT))
+
+
+def _crowded(net, x):
+    """Places for a quarter of the samples, and for eight at least: the last of a large batch may find none left."""
+    wanted = x[:, 0] > 0
+    left = wanted.cumsum(0) <= max(8, len(x) // 4)
+    return net.h(x + torch.tanh(net.m(x)) * (wanted & left)[:, None])
+
+
+MANY = {
+    "statistics": lambda net, x: net.h(standardised(net.m(x)) if len(x) > 13 else net.m(x)),
+    "places": _crowded,
+}
+
+
+@pytest.mark.parametrize("forward", MANY.values(), ids=MANY.keys())
+def test_samples_that_mix_only_where_there_are_many(forward):
+    torch.manual_seed(5)
+    net, inputs = Net(forward, m=nn.Linear(8, 8), h=head()), torch.randn(80, 8)
+    inputs[0, 0], inputs[1:32, 0], inputs[32:, 0] = 1.0, -1.0, 1.0
+    wanted = labels(80)
+    with pytest.raises(ConfigError, match="E151"):
+        Engine(net).prepare(some(net, inputs, wanted), many=32)
 
 
 def by_length(net, x):

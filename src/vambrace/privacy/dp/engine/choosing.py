@@ -57,6 +57,7 @@ def choose(
     names: tuple[str, ...],
     parameters: Sequence[Tensor],
     task_of: Callable[[Sequence[int]], Task],
+    many: int = 0,
 ) -> Choice:
     """Trace and prove; nothing of the module, and no generator, is another afterwards.
 
@@ -68,7 +69,7 @@ def choose(
         # A layer scaled by zero lets nothing through to be compared, so parameters are moved a little meanwhile.
         for share in (_MOVED, 0.0):
             with moved(parameters, share):
-                chooser = _Chooser(module, names, parameters, task_of, start)
+                chooser = _Chooser(module, names, parameters, task_of, start, many)
                 if chooser.proof.finite:
                     return chooser.choose()
     raise cannot(module, "gradients of its first samples are not finite", fix="look at loss and data first")
@@ -82,9 +83,10 @@ class _Chooser:
         parameters: Sequence[Tensor],
         task_of: Callable[[Sequence[int]], Task],
         start: Start,
+        many: int,
     ) -> None:
         self._module, self._names, self._parameters, self._task_of = module, names, parameters, task_of
-        self._start = start
+        self._start, self._many = start, many
         self.proof = self._prove()
 
     def choose(self) -> Choice:
@@ -159,7 +161,7 @@ class _Chooser:
         return range(1, _STARTS if self.proof.chance else 1)
 
     def _prove(self) -> Proof:
-        return Proof(self._module, self._parameters, self._task_of, self._start)
+        return Proof(self._module, self._parameters, self._task_of, self._start, self._many)
 
     def _trace(self) -> dict[tuple[int, ...], tuple[Place, ...]]:
         reason: Exception = NoRule(["parameters"], "a forward pass whose shapes do not follow the number of samples")

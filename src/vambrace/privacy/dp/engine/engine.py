@@ -95,11 +95,12 @@ class Engine:
         """Trainable elements in all."""
         return sum(each.numel() for each in self.parameters)
 
-    def prepare(self, task_of: Callable[[Sequence[int]], Task]) -> None:
+    def prepare(self, task_of: Callable[[Sequence[int]], Task], many: int = 0) -> None:
         """Trace, choose, prove, and fill `table`. Nothing of the module, and no generator, is another afterwards.
 
         Args:
             task_of: numbers of samples, small ones, possibly repeated, to a task on them.
+            many: samples in a large batch, on which it is tried as well; 0: none.
 
         Raises:
             ConfigError: E151 for samples that influence one another, E152 for a module that cannot be differentiated
@@ -111,7 +112,7 @@ class Engine:
         odd = [name for name, each in zip(self.names, self.parameters, strict=True) if not each.is_floating_point()]
         if odd:
             raise cannot(self.module, f"{', '.join(odd)} of a type that has no norm here", fix="train real parameters")
-        choice = choose(self.module, self.names, self.parameters, task_of)
+        choice = choose(self.module, self.names, self.parameters, task_of, many)
         self.table = _table(self, choice)
         self._choice = replace(choice, gathered=())  # which holds activations
 

@@ -4,7 +4,8 @@ What clipping needs is that a sample's gradient is its own. A module is held to 
 a tolerance alone:
 
 - samples alone give the losses and gradients that they give together;
-- the loss of a sample stays the same when the samples beside it are exchanged, under the same random draws;
+- the loss of a sample stays the same when the samples beside it are exchanged, a few or many, under the same random
+  draws;
 - the loss of one sample sends back a gradient of exactly zero to the others, at every recorded use of a parameter;
 - buffers, and tensors kept as attributes, end up the same whatever the samples were.
 
@@ -43,6 +44,9 @@ _APART = 10.0
 _NEARLY = 4.0
 """Largest difference of a loss among other neighbours, in units of its rounding and of what it differs by anyway."""
 
+_NEARLY_OF_MANY = 1000.0
+"""The same among many, whose number may decide in which order a module adds."""
+
 
 class Proof:
     """Samples alone and together.
@@ -57,6 +61,7 @@ class Proof:
         parameters: what is differentiated.
         task_of: numbers of samples to a task on them.
         start: called before each run.
+        many: samples in a large batch; 0: none is tried.
 
     Raises:
         ConfigError: E151, where a sample's loss depends on the samples beside it; E152, where there is nothing to
@@ -69,11 +74,13 @@ class Proof:
         parameters: Sequence[Tensor],
         task_of: Callable[[Sequence[int]], Task],
         start: Start,
+        many: int = 0,
     ) -> None:
         self.rows = (0, 1, 2)
         self._module, self._task_of, self._start = module, task_of, start
         self._same_state(parameters)
         self._same_beside_others()
+        self._same_beside_many(many)
         with quiet(start.seed) as heard:
             together = [self._losses(self.rows) for _ in range(2)]
             self.chance = heard.drew or start.touched
@@ -133,11 +140,16 @@ class Proof:
             first, again, *others = (self._losses(rows)[0] for rows in ((0, 1, 2), (0, 1, 2), (0, 3, 4), (0, 0, 5)))
         # Nothing but other neighbours is another, so the numbers are the same to the last bit, or as same as they ever
         # are on a device that adds in any order.
-        least = _NEARLY * (torch.finfo(first.dtype).eps * (1.0 + first.abs()) + (first - again).abs())
-        for each in others:
-            if bool((each - first).abs() > least):
-                off = float((each - first).abs() / (1.0 + first.abs()))
-                raise mixing(f"a sample whose loss changes by {off:.2g} (relative) with the samples beside it")
+        for other in others:
+            _require_same(first, again, other, _NEARLY)
+
+    def _same_beside_many(self, many: int) -> None:
+        """The last of a large batch: what shares out places, or looks only across many samples, serves the first."""
+        if many <= len(self.rows):
+            return
+        with Guarded():
+            first, again, other = (self._losses((*range(start, start + many - 1), 0))[-1] for start in (1, 1, many))
+        _require_same(first, again, other, _NEARLY_OF_MANY)
 
     def _same_state(self, parameters: Sequence[Tensor]) -> None:
         found: list[dict[str, Tensor]] = []
@@ -211,6 +223,14 @@ def moved(parameters: Sequence[Tensor], share: float) -> Generator[None]:
         yield
     finally:
         put_back(values)
+
+
+def _require_same(first: Tensor, again: Tensor, other: Tensor, nearly: float) -> None:
+    """Raise E151 unless a loss is the same beside others, to as much as it is the same when nothing is another."""
+    least = nearly * (torch.finfo(first.dtype).eps * (1.0 + first.abs())) + _NEARLY * (first - again).abs()
+    if bool((other - first).abs() > least):
+        off = float((other - first).abs() / (1.0 + first.abs()))
+        raise mixing(f"a sample whose loss changes by {off:.2g} (relative) with the samples beside it")
 
 
 def _length(vector: Tensor) -> float:
