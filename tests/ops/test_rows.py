@@ -17,8 +17,10 @@ def test_spread_broadcasts_along_samples(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("chosen", [[True, False, True], [False] * 3, [True] * 3])
-def test_assign_touches_the_chosen_only(chosen: list[bool], device: torch.device) -> None:
-    target, values = torch.zeros(3, 2, 2, device=device), torch.full((3, 2, 2), 7.0, device=device)
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_assign_touches_the_chosen_only(chosen: list[bool], form: torch.memory_format, device: torch.device) -> None:
+    target = torch.zeros(3, 2, 2, 2, device=device).contiguous(memory_format=form)
+    values = torch.full((3, 2, 2, 2), 7.0, device=device).contiguous(memory_format=form)
     values[1] = float("nan")
     before = target.clone()
     assign(target, torch.tensor(chosen, device=device), values)

@@ -203,5 +203,5 @@ def test_sizes(rows: int, rate: float, price: float, most: int) -> None:
 
 def test_rules_that_do_not_look_ahead_have_answers_that_all_matter() -> None:
     margin = torch.tensor([[-1.0, 2.0]])
-    assert not Plain().unmoved({"point": margin}, margin).any()
+    assert Plain().moves({"point": margin}, margin).all()
     assert Plain().passed({"point": margin}, torch.zeros(1, dtype=torch.int64))["point"] is margin

@@ -52,7 +52,7 @@ __all__ = ["Square", "WindowSearch", "window_sides"]
 _MARKS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Proposals, of ten thousand, after which the share that a window covers is halved."""
 _TILES = 5
-_BLOCK = 64
+_BLOCK = 128
 """Proposals that are drawn at once where the host may ask which samples need them; what is drawn is the same."""
 
 
@@ -130,7 +130,7 @@ class WindowSearch(Plain):
     def step(self, anchor: Tensors, state: Tensors, answer: Answer) -> dict[str, Tensor]:
         """Keep the point just evaluated if it is better, and propose what comes next."""
         point, here = state["point"], state["here"]
-        margin = answer.goal.margin(answer.logits)
+        margin = answer.margin
         better = margin > state["margin"]
         assign(here, better, point.view(here.shape))
         found = self._proposed(anchor, state, answer.rng, tuple(point.shape[1:]), answer.ahead)
@@ -145,9 +145,9 @@ class WindowSearch(Plain):
             after["point"] = after["ahead"][:, 0]
         return after
 
-    def unmoved(self, state: Tensors, margin: Tensor) -> Tensor:
-        """Those that are no better than the best point's."""
-        return margin <= state["margin"].unsqueeze(1)
+    def moves(self, state: Tensors, margin: Tensor) -> Tensor:
+        """Those that are better than the best point's."""
+        return margin > state["margin"].unsqueeze(1)
 
     def passed(self, state: Tensors, count: Tensor) -> dict[str, Tensor]:
         """Only the number of proposals is another one."""
@@ -155,44 +155,44 @@ class WindowSearch(Plain):
 
     def _proposed(self, anchor: Tensors, state: Tensors, rng: Streams, shape: tuple[int, ...], count: int) -> Tensor:
         """The points, as flat channels (m * count, c, l), with one window more: that of each of the next proposals."""
-        drawn, width = self._drawn(anchor, state, rng, shape, count).flatten(0, 1), frame(shape)[2]
-        here, low, high, side = state["here"], anchor["low"], anchor["high"], drawn[:, 0]
+        drawn, width = self._drawn(anchor, state, rng, shape, count), frame(shape)[2]
+        here, low, high = state["here"], anchor["low"], anchor["high"]
+        side, windows = drawn.select(1, 0), 1 if self.norm == "linf" else 2
+        first, marks = drawn.narrow(1, 1, windows), drawn.narrow(1, 1 + windows, here.shape[1])
         if self.norm == "linf":
-            return put_ends(here, low, high, first=drawn[:, 1:2], side=side, upper=drawn[:, 2:] > 0, width=width)
+            return put_ends(here, low, high, first=first, side=side, upper=marks > 0, width=width)
         return move_bumps(
             here,
             anchor["centre"],
             low,
             high,
-            first=drawn[:, 1:3],
+            first=first,
             side=side,
-            kinds=drawn[:, 3:],
+            kinds=marks,
             width=width,
             eps=self.eps,
             power=1 if self.norm == "l1" else 2,
         )
 
     def _drawn(self, anchor: Tensors, state: Tensors, rng: Streams, shape: tuple[int, ...], count: int) -> Tensor:
-        """Windows and colours of the next proposals, int64 (m, count, p), as `_windows` draws them."""
+        """Windows and colours of the next proposals, int64 (m * count, p), as `_windows` draws them."""
         ids, time, drawn, since = anchor["ids"], state["time"], state["drawn"], state["since"]
-        block = drawn.shape[1]
+        rows, block, width = drawn.shape
         if count > block or time.device.type != "cpu":  # elsewhere, asking which are due would make the host wait
             return self._draw(rng, ids, time, shape, count)
         place = time - since
-        places = set(cast("list[int]", place.tolist()))
+        places = cast("list[int]", place.tolist())
         if max(places) + count > block:  # all at once: a draw has its price, for however few
-            drawn.copy_(self._draw(rng, ids, time, shape, block))
+            drawn.copy_(self._draw(rng, ids, time, shape, block).view(drawn.shape))
             since.copy_(time)
-            return drawn[:, :count]
-        if len(places) == 1:  # in step, as samples are that began together
-            first = places.pop()
-            return drawn[:, first : first + count]
-        return drawn[_line(len(time)).unsqueeze(1), place.unsqueeze(1) + _line(count)]
+            place.zero_()
+        wanted = place.unsqueeze(1) + _lines(rows, block, count)
+        return drawn.view(-1, width).index_select(0, wanted.view(-1))
 
     def _draw(self, rng: Streams, ids: Tensor, time: Tensor, shape: tuple[int, ...], count: int) -> Tensor:
-        """`_windows` of proposals number `time` and those after it, (m, count, p)."""
+        """`_windows` of proposals number `time` and those after it, (m * count, p)."""
         times = time.unsqueeze(1) + torch.arange(count, device=time.device)
-        return self._windows(rng, ids.repeat_interleave(count), times.flatten(), shape).view(len(ids), count, -1)
+        return self._windows(rng, ids.repeat_interleave(count), times.flatten(), shape)
 
     def _windows(self, rng: Streams, ids: Tensor, time: Tensor, shape: tuple[int, ...]) -> Tensor:
         """What is drawn for proposals number `time`, counted through all restarts: functions of id and time.
@@ -279,8 +279,9 @@ def _flat(like: Tensor) -> tuple[int, int, int]:
 
 
 @functools.lru_cache(maxsize=64)
-def _line(count: int) -> Tensor:
-    return torch.arange(count)
+def _lines(rows: int, block: int, count: int) -> Tensor:
+    """The places of the first `count` of each row's `block` in those of all rows: int64 (rows, count)."""
+    return torch.arange(rows).unsqueeze(1) * block + torch.arange(count)
 
 
 @functools.lru_cache(maxsize=32)

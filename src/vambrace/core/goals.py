@@ -66,7 +66,8 @@ class Untargeted(Goal):
 
     def margin(self, logits: Tensor) -> Tensor:
         """Best other logit minus the true one."""
-        return -_lead(logits, self.labels)
+        own, others = _rivals(logits, self.labels)
+        return (others - own).squeeze(1)
 
     def reached(self, predictions: Tensor) -> Tensor:
         return predictions != self.labels
@@ -90,7 +91,8 @@ class Targeted(Goal):
 
     def margin(self, logits: Tensor) -> Tensor:
         """Target logit minus the best other one."""
-        return _lead(logits, self.classes)
+        own, others = _rivals(logits, self.classes)
+        return (own - others).squeeze(1)
 
     def reached(self, predictions: Tensor) -> Tensor:
         return predictions == self.classes
@@ -178,8 +180,7 @@ def _check_sizes(first: Goal, second: Goal) -> None:
         )
 
 
-def _lead(logits: Tensor, classes: Tensor) -> Tensor:
+def _rivals(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """The logit of each sample's class, and the best of the others: (n, 1) each."""
     column = classes.unsqueeze(1)
-    own = logits.gather(1, column).squeeze(1)
-    others = logits.scatter(1, column, float("-inf")).amax(dim=1)
-    return own - others
+    return logits.gather(1, column), logits.scatter(1, column, float("-inf")).amax(dim=1, keepdim=True)

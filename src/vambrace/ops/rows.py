@@ -35,5 +35,7 @@ def assign(target: Tensor, chosen: Tensor, values: Tensor) -> None:
     index = chosen.nonzero().squeeze(1)
     if len(index) == len(target):
         target.copy_(values)
+    elif len(index) and target.is_contiguous() and values.is_contiguous():
+        target.index_copy_(0, index, values.index_select(0, index))
     elif len(index):
         target[index] = values[index]

@@ -227,20 +227,19 @@ def _bumps_written(
     power: int,
 ) -> Tensor:
     """`move_bumps` for windows of one side."""
-    count, places = len(first) // len(points), _places_of(first, side, points, width)
-    gains = places[:, :, : places.shape[2] // 2]
-    change = points - centre
-    before = None if points.shape[1] == 1 else _for_each(first, _powers(change, power))
-    change = _for_each(first, change)
+    places = _places_of(first, side, points, width)
+    gains = places.narrow(2, 0, places.shape[2] // 2)
+    hills = _hills(side, 1 if points.shape[2] == width else side, power, points.dtype)
+    hills = hills.index_select(0, kinds.flatten()).view(*kinds.shape, -1)
+    points, centre, low, high = (each.unsqueeze(1) for each in (points, centre, low, high))
+    moved = points.expand(-1, len(first) // len(points), -1, -1) - centre
+    change = moved.flatten(0, 1)
+    before = None if change.shape[1] == 1 else _powers(change, power)
     old = change.gather(2, gains)
     change.scatter_(2, places, 0.0)
-    hills = _hills(side, 1 if points.shape[2] == width else side, power, points.dtype)[kinds]
     new = _stretched(hills, old, _room(before, _powers(change, power), eps, power), eps, power)
-    moved = change.scatter_(2, gains, new)
-    if count > 1:  # one centre and one box for all points of a sample
-        moved = moved.view(-1, count, *moved.shape[1:])
-        centre, low, high = (each.unsqueeze(1) for each in (centre, low, high))
-    return torch.clamp(moved.add_(centre), low, high, out=moved).view(change.shape)
+    change.scatter_(2, gains, new)
+    return moved.add_(centre).clamp_(low, high).flatten(0, 1)
 
 
 def _places_of(first: Tensor, side: int, like: Tensor, width: int) -> Tensor:
@@ -287,7 +286,7 @@ def _room(before: Tensor | None, after: Tensor, eps: float, power: int) -> Tenso
         power: 1 for l1, 2 for l2.
     """
     if before is None:
-        free = eps**power - after
+        free = after.neg_().add_(eps**power)
     else:
         free = (eps**power - before.sum(dim=1, keepdim=True)).clamp_(min=0.0).div(before.shape[1]) + before - after
     free = torch.threshold_(free, _ROUNDING * eps**power, 0.0)
@@ -306,7 +305,7 @@ def _stretched(hills: Tensor, old: Tensor, length: Tensor, eps: float, power: in
 def _powers(changes: Tensor, power: int) -> Tensor:
     """The sum of |x| or of x squared over each channel (n, c, l): (n, c, 1)."""
     found = _lengths(changes, power)
-    return found if power == 1 else found.square_()
+    return found if power == 1 else found.mul_(found)
 
 
 def _lengths(changes: Tensor, power: int) -> Tensor:

@@ -44,9 +44,12 @@ _PATIENCE = 16
 """Steps between two choices of a size."""
 _LOOK = 4
 """Steps between two counts of the answers that matter."""
-_STEP = {"cpu": 6e6}
+_STEP = {"cpu": 6e7}
 _STEP_ELSEWHERE = 1e10
-"""What a step costs beside its rows, in the multiplications that a device could do in that time."""
+"""What a step costs beside its rows, in the multiplications that a device could do in that time.
+
+Most of it is not arithmetic: after a network each operator finds its code gone from the caches of the processor.
+"""
 _ELEMENT = 250.0
 """What one element of a point costs outside of the network, in multiplications."""
 
@@ -117,8 +120,8 @@ class Ahead:
         """How many steps the rows may take in the next call of `logits`, at most."""
         return 0 if self.points is None else self.points.shape[1] - 1
 
-    def logits(self, slots: Slots, goal: Goal, pads: int, lag: int | None) -> Tensor:
-        """Logits (m, k) at the first point of every row whose answer matters, or at the last that is known.
+    def ask(self, slots: Slots, goal: Goal, pads: int, lag: int | None) -> tuple[Tensor, Tensor]:
+        """Logits (m, k) and margins, float64 (m,), at the first point of every row whose answer matters, or its last.
 
         The rows move on to it: their state, and `slots.step`.
 
@@ -129,12 +132,11 @@ class Ahead:
             lag: steps of all live rows that `slots.step` does not hold yet; None: all rows are live, none was refused,
                 and each has more steps left than `reach`.
         """
-        self.calm = False
         if self.points is None:
             return self._single(slots, goal, pads)
         return self._group(self.points, slots, goal, pads, lag)
 
-    def _single(self, slots: Slots, goal: Goal, pads: int) -> Tensor:
+    def _single(self, slots: Slots, goal: Goal, pads: int) -> tuple[Tensor, Tensor]:
         """The same for present points, with a look at how many of them matter now and then."""
         point = slots.state["point"]
         if self._price is None:
@@ -143,42 +145,44 @@ class Ahead:
             self._price = _price(counted.operations / max(1, len(point)), point)
         else:
             logits = self._oracle.logits(point, pads=pads)
+        margin = goal.margin(logits).double()
+        self.calm = _is_calm(logits, margin)
         if self._curious and self._turn % _LOOK == 0:
-            self._quiet(slots, goal.margin(logits).unsqueeze(1), logits)
-        return logits
+            self._passed(slots, margin.unsqueeze(1), logits)
+        return logits, margin
 
-    def _group(self, points: Tensor, slots: Slots, goal: Goal, pads: int, lag: int | None) -> Tensor:
+    def _group(self, points: Tensor, slots: Slots, goal: Goal, pads: int, lag: int | None) -> tuple[Tensor, Tensor]:
         """The same for points (m, s, ...)."""
         rows, size = points.shape[:2]
         logits = self._oracle.logits(points.flatten(0, 1), pads=pads * size)
-        margin = self._widened(goal, rows, size, points.device).margin(logits).view(rows, size)
-        passed = self._quiet(slots, margin, logits).clamp_(max=size - 1)
+        margin = self._widened(goal, rows, size, points.device).margin(logits).double()
+        self.calm = _is_calm(logits, margin)
+        passed = self._passed(slots, margin.view(rows, size), logits)
         free = None
         if lag is not None:
             # Rows that wait stand where they are; so do those that were refused, until that is noted.
             free = (slots.status == LIVE) & ~slots.retry
             passed = torch.minimum(passed, self._rule.steps - slots.step - lag) * free
         slots.step += passed
-        place = passed + _line(rows, points.device) * size
-        point = points.flatten(0, 1)[place]
+        place = passed + _firsts(rows, size, points.device)
+        point = points.flatten(0, 1).index_select(0, place)
         if free is not None:
             point = torch.where(spread(free, point), point, slots.state["point"])
         slots.state = {**self._rule.passed(slots.state, passed), "point": point}
-        return logits[place]
+        return logits.index_select(0, place), margin.index_select(0, place)
 
-    def _quiet(self, slots: Slots, margin: Tensor, logits: Tensor) -> Tensor:
-        """How many answers of each row (m, k) change nothing before one does: int64 (m,)."""
-        unmoved = self._rule.unmoved(slots.state, margin)
-        if may_look(margin):
-            self.calm = math.isfinite(logits.sum().item()) and margin.max().item() <= 0
+    def _passed(self, slots: Slots, margin: Tensor, logits: Tensor) -> Tensor:
+        """The place of the first answer of each row (m, k) that matters, or of its last: int64 (m,)."""
+        matters = self._rule.moves(slots.state, margin)
         if not self.calm:  # a success matters, and so do logits that are not finite
             finite = logits.abs().amax(dim=1) < math.inf
-            unmoved = unmoved & (margin <= 0) & finite.view(margin.shape)
-        quiet = unmoved.long().cumprod(dim=1).sum(dim=1)
-        if self._turn % _LOOK == 0:
-            mattered = (quiet < unmoved.shape[1]).sum()
-            self._fresh.append(torch.stack((mattered, quiet.sum() + mattered)))
-        return quiet
+            matters |= ~((margin <= 0) & finite.view(margin.shape))
+        found = matters.any(dim=1).sum() if self._turn % _LOOK == 0 else None
+        matters.select(1, -1).fill_(True)
+        first = matters.max(dim=1).indices
+        if found is not None:
+            self._fresh.append(torch.stack((found, first.sum() + len(first))))
+        return first
 
     def _widened(self, goal: Goal, rows: int, size: int, device: torch.device) -> Goal:
         """The goal of every point of a group."""
@@ -189,9 +193,15 @@ class Ahead:
         return wide
 
 
+def _is_calm(logits: Tensor, margin: Tensor) -> bool:
+    """Whether the host sees, where a look is free, that no answer is a success and all are finite."""
+    return may_look(margin) and math.isfinite(logits.sum().item()) and margin.max().item() <= 0
+
+
 @functools.lru_cache(maxsize=64)
-def _line(count: int, device: torch.device) -> Tensor:
-    return torch.arange(count, device=device)
+def _firsts(rows: int, size: int, device: torch.device) -> Tensor:
+    """Where the points of each row begin in those of all."""
+    return torch.arange(rows, device=device) * size
 
 
 class _Counted(TorchFunctionMode):

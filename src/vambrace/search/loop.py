@@ -135,11 +135,11 @@ class _Search:
         if ahead is None:
             with torch.set_grad_enabled(joined):
                 point = slots.state["point"].detach().requires_grad_(joined)
-                logits = self._oracle.logits(point, pads=self._pads)
+                logits, margin = self._oracle.logits(point, pads=self._pads), None
         else:
             self._soon -= ahead.reach
             free = self._watching and not self._waiting and self._soon > 0
-            logits = ahead.logits(slots, self._goal, self._pads, None if free else self._lag)
+            logits, margin = ahead.ask(slots, self._goal, self._pads, None if free else self._lag)
             point = slots.state["point"]
         known = logits.detach()
         plain = self._keeps == "last" and "over" not in slots.state
@@ -150,15 +150,15 @@ class _Search:
             self._lag += 1
         else:
             self._catch_up()
-            moving = self._note(judge(known, self._goal.margin(known)))
+            moving = self._note(judge(known, self._goal.margin(known) if margin is None else margin))
             still = (~moving).nonzero().squeeze(1) if self._watching else None
         self._left -= 1
         self._soon -= 1
         if not stepping or (still is not None and still.numel() == len(slots)):
             return False
         answer = self._views.answer(slots, self._goal, logits, point, moving, self._pads)
-        if ahead is not None and (wanted := min(ahead.wanted(len(slots)), self._left + 1)) > 1:
-            answer = replace(answer, ahead=wanted)
+        if ahead is not None:
+            answer = replace(answer, ahead=min(ahead.wanted(len(slots)), self._left + 1), known=margin)
         slots.hold(moving, still, lambda: self._stepped(answer))
         if not calm:
             slots.step += moving
@@ -243,7 +243,8 @@ class _Search:
         done = self._confirm(self._rows(status, CLAIMED)) + self._end(self._rows(status, ENDED))
         # Verification can meet logits that are not finite, so the broken rows are asked for after it.
         broken = self._rows(self._look(), BROKEN)
-        done += self._retire(broken, *self._tight(broken, self.slots.state["point"][broken]))
+        if len(broken):
+            done += self._retire(broken, *self._tight(broken, self.slots.state["point"][broken]))
         self._refill()
         self._look()
         return done
@@ -326,6 +327,8 @@ class _Search:
 
     def _end(self, rows: Tensor) -> int:
         """Start again where a sample has restarts left, and let the others go."""
+        if not len(rows):
+            return 0
         slots, rule = self.slots, self._rule
         again = rule.again({name: tensor[rows] for name, tensor in slots.anchor.items()}, slots.restart[rows])
         over, rows = rows[~again], rows[again]

@@ -64,6 +64,7 @@ class Answer:
         others: (m, ...), the sum of the gradients of all other views; None where there are none.
         rng: the stream of this search.
         ahead: how many points are wanted, the next one among them; more than 1 only from rules that look `ahead`.
+        known: float64 (m,), the margins at the logits, where the search has asked for them already; else None.
     """
 
     logits: Tensor
@@ -72,6 +73,12 @@ class Answer:
     others: Tensor | None
     rng: Streams
     ahead: int = 1
+    known: Tensor | None = None
+
+    @property
+    def margin(self) -> Tensor:
+        """float64 (m,), the goal's margins at the logits."""
+        return self.goal.margin(self.logits).double() if self.known is None else self.known
 
     @property
     def slope(self) -> Tensor:
@@ -99,7 +106,7 @@ class Rule(Protocol):
     """Whether `step` needs gradients; without, the model is only asked forward."""
     ahead: ClassVar[bool]
     """Whether the search stands still until an answer matters, so that the loop may ask about later points before
-    those in front of them are answered: see `step`, `unmoved`, `passed`. Only rules without gradients."""
+    those in front of them are answered: see `step`, `moves`, `passed`. Only rules without gradients."""
 
     @property
     def clean(self) -> bool:
@@ -194,8 +201,8 @@ class Rule(Protocol):
         """
         ...
 
-    def unmoved(self, state: Tensors, margin: Tensor) -> Tensor:
-        """Which margins (m, k), of k points ahead of each sample, would leave the search where it is: bool (m, k)."""
+    def moves(self, state: Tensors, margin: Tensor) -> Tensor:
+        """Which margins, float64 (m, k), of k points ahead of each sample, would move the search: a new bool (m, k)."""
         ...
 
     def passed(self, state: Tensors, count: Tensor) -> Tensors:
@@ -256,10 +263,10 @@ class Plain:
         del anchor, state, view, rng
         return point
 
-    def unmoved(self, state: Tensors, margin: Tensor) -> Tensor:
-        """None: every answer may matter."""
+    def moves(self, state: Tensors, margin: Tensor) -> Tensor:
+        """Every answer may matter."""
         del state
-        return torch.zeros_like(margin, dtype=torch.bool)
+        return torch.ones_like(margin, dtype=torch.bool)
 
     def passed(self, state: Tensors, count: Tensor) -> Tensors:
         """Nothing that counts points."""
