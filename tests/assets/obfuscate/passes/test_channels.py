@@ -154,3 +154,19 @@ def test_answers_stay_whatever_is_between(which: str) -> None:
     given = feeds(model)
     before, after = answers(model, given), answers(edited.model(), given)
     assert apart(before, after) < 5e-6
+
+
+def test_sizes_that_an_exporter_baked_in_need_not_fit_those_that_are_assumed() -> None:
+    """Where a file leaves sizes open and states others behind them, a Reshape may seem to change how many there are."""
+    model = net(
+        """(float[n,t,8] x) => (float[7,6,4] y) {
+            a = MatMul (x, w0)
+            b = Reshape (a, sizes)
+            c = Relu (b)
+            y = MatMul (c, w1)
+        }""",
+        weights={"w0": (8, 12), "sizes": np.array([7, 6, 4]), "w1": (4, 4)},
+    )
+    edited, _ = permuted(model)
+    given = {"x": np.random.default_rng(0).standard_normal((7, 2, 8)).astype(np.float32)}
+    assert apart(answers(model, given), answers(edited.model(), given)) < 2e-6

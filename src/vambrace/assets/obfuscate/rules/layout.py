@@ -18,7 +18,8 @@ __all__ = ["LAYOUT"]
 def _reshape(node: Node, view: View) -> list[list[Axis]] | None:
     """The smallest runs of axes with as many elements before as after are joined and cut again."""
     data, shape = view.of(node, 0), view.shape(node.outputs[0])
-    if shape is None or 0 in shape:
+    # Sizes that were assumed for free axes may not go with those that a file states behind them.
+    if shape is None or 0 in shape or math.prod(axis.size for axis in data) != math.prod(shape):
         return None
     made: list[Axis] = []
     old, new = data[::-1], list(shape)[::-1]
