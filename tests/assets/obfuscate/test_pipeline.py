@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from exact_nets import Builder, differences, images, random_net
 from vambrace.assets.obfuscate.keyinput import lock_by_input
@@ -157,3 +159,24 @@ def test_a_model_without_any_place_is_left_alone() -> None:
     assert done.model == model
     assert [entry.done for entry in done.map.passes] == [0, 0, 0, 0]
     assert Net(model).model() == model
+
+
+def test_nodes_whose_first_output_is_left_out_come_back() -> None:
+    """Of a recurrent layer the last state alone may be used."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[t, b, 3] x) => (float[1, b, 4] y) {
+            a, last = LSTM <hidden_size = 4> (x, w, r)
+            b, other = LSTM <hidden_size = 4> (x, v, r)
+            y = Add (last, other)
+        }"""
+    )
+    for node in model.graph.node[:2]:
+        node.output[0] = ""
+        node.doc_string = f"layer of {node.output[1]}"
+    rng = np.random.default_rng(0)
+    for name, sizes in {"w": (1, 16, 3), "v": (1, 16, 3), "r": (1, 16, 4)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(sizes).astype(np.float32), name))
+    onnx.checker.check_model(model, full_check=True)
+    done = onnx_model(model, seed=1)
+    assert onnx.printer.to_text(undo(done.model, done.map).model) == onnx.printer.to_text(model)

@@ -74,6 +74,11 @@ class Node:
         """Whether it is one of these operators of ONNX itself."""
         return self.domain in {"", "ai.onnx"} and self.op in ops
 
+    @property
+    def first(self) -> str:
+        """Its first output that is not left out, by which it can be found again."""
+        return next(name for name in self.outputs if name)
+
     def graphs(self) -> Iterator[Graph]:
         """Its bodies."""
         for bodies in self.bodies.values():
@@ -132,14 +137,14 @@ class Graph:
     def order(self) -> dict[str, list[str]]:
         """First outputs of nodes, and names of weights and of values with stated types, in order; for `arrange`."""
         return {
-            "nodes": [node.outputs[0] for node in self.nodes],
+            "nodes": [node.first for node in self.nodes],
             "weights": list(self.initialisers),
             "infos": [each.name for each in self.infos],
         }
 
     def arrange(self, order: Mapping[str, Any]) -> None:
         """Put nodes and weights in an order that `order` gave; KeyError where they are not the same ones."""
-        nodes = {node.outputs[0]: node for node in self.nodes}
+        nodes = {node.first: node for node in self.nodes}
         infos = {each.name: each for each in self.infos}
         self.nodes = [nodes[name] for name in order["nodes"]]
         self.infos = [infos[name] for name in order["infos"]]

@@ -98,11 +98,13 @@ class Metadata(Pass):
             values = _values(graph)
             for each, packed in zip(values, record["values"][place], strict=True):
                 each.ParseFromString(base64.b64decode(packed))
-            owners = {name: node for node in graph.nodes for name in node.outputs}
+            owners = {name: node for node in graph.nodes for name in node.outputs if name}
             for outputs, doc, metadata in record["nodes"][place]:
-                owners[outputs[0]].doc, owners[outputs[0]].metadata = doc, dict(metadata)
+                owner = owners[next(filter(None, outputs))]
+                owner.doc, owner.metadata = doc, dict(metadata)
             for outputs, name, texts in record["attributes"][place]:
-                for each, packed in zip(_tellers(owners[outputs[0]].attributes[name]), texts, strict=True):
+                owner = owners[next(filter(None, outputs))]
+                for each, packed in zip(_tellers(owner.attributes[name]), texts, strict=True):
                     each.MergeFromString(base64.b64decode(packed))
             kind = onnx_package().ValueInfoProto
             graph.infos = [kind.FromString(base64.b64decode(packed)) for packed in record["infos"][place]]
