@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import onnx
@@ -9,6 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from exact_nets import Builder, differences, images, random_net, session
+from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.names import Names
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 
@@ -92,8 +94,29 @@ def test_new_names_say_nothing_of_order() -> None:
     numbers = [int(name.removeprefix("n"), 36) for name in made]
     rising = sum(a < b for a, b in zip(numbers, numbers[1:], strict=False))
     assert 0.2 < rising / (len(numbers) - 1) < 0.8
-    assert all(re.fullmatch(r"n[0-9a-z]+", node.name) for node in done.graph.node)
-    assert not {node.name for node in done.graph.node} & set(made)
+
+
+def test_nodes_of_the_original_are_not_told_by_having_names() -> None:
+    """Those that passes add have none."""
+    model = random_net(1)
+    assert all(node.name for node in model.graph.node)
+    done = onnx_model(model, passes=["phantoms", "names"], seed=1)
+    found = [node for graph in Net(done.model).graphs() for node in graph.nodes]
+    assert len(found) > 10 * len(model.graph.node)
+    assert not any(node.name for node in found)
+    assert undo(done.model, done.map).model == model
+
+
+def test_maps_of_nodes_that_were_renamed_are_still_read() -> None:
+    """Once nodes got new names instead of none."""
+    model = random_net(1)
+    done = onnx_model(model, passes=["names"], seed=1)
+    record = dict(done.map.passes[0].record)
+    record["nodes"] = {f"n{number}zz": name for number, name in enumerate(record.pop("called").values())}
+    for node, name in zip(done.model.graph.node, record["nodes"], strict=True):
+        node.name = name
+    old = dataclasses.replace(done.map, passes=(dataclasses.replace(done.map.passes[0], record=record),))
+    assert undo(done.model, old).model == model
 
 
 def test_a_kept_name_is_never_given_again() -> None:

@@ -1,5 +1,6 @@
-"""Names that say nothing: every value, node, weight, size, function and graph is called by a number in a random order.
+"""Names that say nothing: every value, weight, size, function and graph is called by a number in a random order.
 
+Nodes need no names and lose them: those that passes have added never had one, and would be told from the others by it.
 Inputs and outputs of the model keep their names unless asked for, since whoever calls the model uses them; what they
 say ("image", "logits") stays readable then. Names of operators and their attributes belong to ONNX and stay.
 """
@@ -40,7 +41,10 @@ class Names(Pass):
     interface: bool = False
 
     def apply(self, net: Net, stream: Stream) -> Applied:
-        """Rename; the record holds old names by new ones."""
+        """Rename; the record holds old names by new ones, and those of nodes by the new names of their outputs."""
+        called = [(node, node.name) for node in _all_nodes(net) if node.name]
+        for node, _ in called:
+            node.name = ""
         kept = set[str]() if self.interface else {*net.graph.input_names, *net.graph.output_names}
         found: dict[str, list[str]] = {}
         _rename(net, lambda kind, old: found.setdefault(kind, []).append(old) or old)
@@ -53,12 +57,19 @@ class Names(Pass):
         new: _Kinds = {kind: {old: words[next(order)] for old in names} for kind, names in olds.items()}
         _rename(net, lambda kind, old: new[kind].get(old, old))
         back = {kind: {word: old for old, word in names.items()} for kind, names in new.items()}
+        back["called"] = {node.first: name for node, name in called}
+        total += len(called)
         left = {"inputs and outputs, which callers use": len(kept)} if kept else {}
         return Applied(eligible=total + len(kept), done=total, left=left, record=back)
 
     def undo(self, net: Net, record: Mapping[str, Any]) -> None:
         """Give the old names back."""
         known: _Kinds = {kind: dict(names) for kind, names in record.items()}
+        # Maps may be older, from when nodes got new names.
+        if called := known.pop("called", {}):
+            producers = {name: node for node in _all_nodes(net) for name in node.outputs}
+            for output, name in called.items():
+                producers[output].name = name
         seen: dict[str, set[str]] = {kind: set() for kind in known}
 
         def old(kind: str, word: str) -> str:

@@ -3,6 +3,9 @@
 Each step takes one of the nodes whose values are all there, each with the same chance. Graphs inside nodes are shuffled
 alike. A runtime sorts nodes by itself, so this costs nothing and changes no result; the order in which an exporter
 wrote them, which is the order of the code, is gone.
+
+Attributes of a node are sorted by their names: each exporter has an order of its own, as have passes that add nodes, so
+it would tell the one's nodes from the others'.
 """
 
 from __future__ import annotations
@@ -25,14 +28,14 @@ __all__ = ["Order"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order(Pass):
-    """Shuffle nodes and weights; the record holds where each one stood."""
+    """Shuffle nodes and weights, and sort attributes; the record holds where each one stood."""
 
     name: ClassVar[str] = "order"
     profile: ClassVar[Profile] = "exact"
 
     def apply(self, net: Net, stream: Stream) -> Applied:
         """Shuffle."""
-        record: list[dict[str, list[int]]] = []
+        record: list[dict[str, Any]] = []
         total = 0
         # Graphs are listed before any is shuffled, and undone from the last to the first: nodes hold the inner ones.
         for graph in list(net.graphs()):
@@ -41,7 +44,11 @@ class Order(Pass):
             weights = stream.permutation(len(graph.initialisers)).tolist()
             names = list(graph.initialisers)
             graph.initialisers = {names[place]: graph.initialisers[names[place]] for place in weights}
-            record.append({"nodes": nodes, "weights": weights})
+            stood = {str(place): list(node.attributes) for place, node in enumerate(graph.nodes)}
+            stood = {place: names for place, names in stood.items() if names != sorted(names)}
+            for place, names in stood.items():
+                _attributes(graph.nodes[int(place)], sorted(names))
+            record.append({"nodes": nodes, "weights": weights, "attributes": stood})
             total += len(nodes) + len(weights)
         return Applied(eligible=total, done=total, record={"graphs": record})
 
@@ -52,6 +59,9 @@ class Order(Pass):
 
 def _restore(graph: Graph, entries: Any) -> None:  # noqa: ANN401  an iterator over the record
     entry = next(entries)
+    # Maps may be older, from when attributes stayed in their order.
+    for place, names in entry.get("attributes", {}).items():
+        _attributes(graph.nodes[int(place)], names)
     graph.nodes = _back(graph.nodes, entry["nodes"])
     names = _back(list(graph.initialisers), entry["weights"])
     graph.initialisers = {name: graph.initialisers[name] for name in names}
@@ -59,6 +69,10 @@ def _restore(graph: Graph, entries: Any) -> None:  # noqa: ANN401  an iterator o
     for node in graph.nodes:
         for body in node.graphs():
             _restore(body, entries)
+
+
+def _attributes(node: Node, names: list[str]) -> None:
+    node.attributes = {name: node.attributes[name] for name in names}
 
 
 def _back(shuffled: list[Any], places: list[int]) -> list[Any]:
