@@ -100,10 +100,10 @@ class Metadata(Pass):
                 each.ParseFromString(base64.b64decode(packed))
             owners = {name: node for node in graph.nodes for name in node.outputs if name}
             for outputs, doc, metadata in record["nodes"][place]:
-                owner = owners[next(filter(None, outputs))]
+                owner = owners[next(each for each in outputs if each)]
                 owner.doc, owner.metadata = doc, dict(metadata)
             for outputs, name, texts in record["attributes"][place]:
-                owner = owners[next(filter(None, outputs))]
+                owner = owners[next(each for each in outputs if each)]
                 for each, packed in zip(_tellers(owner.attributes[name]), texts, strict=True):
                     each.MergeFromString(base64.b64decode(packed))
             kind = onnx_package().ValueInfoProto
