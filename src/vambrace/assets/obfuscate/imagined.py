@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +22,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vambrace.assets.obfuscate.habits import Habits
     from vambrace.assets.obfuscate.keyed import Stream
     from vambrace.assets.obfuscate.net import Net
 
-__all__ = ["Imagining", "Roles", "TooLarge", "Value", "roles_of", "stated_by"]
+__all__ = ["Imagining", "Roles", "TooLarge", "Value", "roles_of"]
 
 Roles = dict[tuple[str, int], "NDArray[np.float32]"]
 """Elements of the real net's weights by operator and input; those of layers have been divided by their size."""
@@ -81,11 +81,12 @@ class Imagining:
         stream: of all choices; whoever draws an architecture uses it too.
         nodes: in order.
         weights: by name.
+        habits: which attributes the net's nodes state.
         spent: bytes that both take, about.
         most: bytes that they may take, or `TooLarge` is raised.
     """
 
-    def __init__(self, net: Net, roles: Roles, stream: Stream, *, room: int, stated: Sequence[str]) -> None:
+    def __init__(self, net: Net, roles: Roles, stream: Stream, *, room: int, habits: Habits) -> None:
         """Start with nothing.
 
         Args:
@@ -93,9 +94,10 @@ class Imagining:
             roles: what its weights look like.
             stream: of all choices.
             room: bytes that weights may take.
-            stated: attributes that its convolutions state.
+            habits: which attributes its nodes state.
         """
-        self._net, self._roles, self._room, self._stated = net, roles, room, frozenset(stated)
+        self._net, self._roles, self._room = net, roles, room
+        self.habits = habits
         self.opset = net.opset()
         self.stream = stream
         self.nodes: list[Node] = []
@@ -176,16 +178,6 @@ class Imagining:
         """Whether most of the room for weights is taken."""
         return self._weighed > 0.7 * self._room
 
-    def stated(self, **attributes: int | list[int]) -> dict[str, object]:
-        """Those attributes that the real net's convolutions state as well, and those that say something unusual."""
-        usual = {"group": 1, "strides": 1, "dilations": 1, "pads": 0}
-
-        def plain(name: str, value: int | list[int]) -> bool:
-            numbers = value if isinstance(value, list) else [value]
-            return name == "kernel_shape" or all(each == usual[name] for each in numbers)
-
-        return {name: value for name, value in attributes.items() if name in self._stated or not plain(name, value)}
-
     def back(self, nodes: int, weights: int) -> None:
         """Forget all but the first nodes and weights."""
         for node in self.nodes[nodes:]:
@@ -201,6 +193,7 @@ class Imagining:
 
     def _add(self, node: Node) -> None:
         self._check(0)
+        self.habits.follow(node)
         self.nodes.append(node)
         self.spent += self._bytes(node)
 
@@ -242,10 +235,3 @@ class Imagining:
         elif role[1] > 1 and role[0] in {"Conv", "ConvTranspose", "Gemm", "BatchNormalization"}:
             drawn = 0.2 * drawn
         return drawn.astype(np.float32)
-
-
-def stated_by(net: Net) -> list[str]:
-    """Names of the attributes that most convolutions of a net state; some usual ones where it has none."""
-    found = [set(node.attributes) for graph in net.graphs() for node in graph.nodes if node.is_a("Conv")]
-    counted = Counter(name for names in found for name in names)
-    return [name for name, count in counted.items() if 2 * count > len(found)] or ["kernel_shape", "pads"]

@@ -124,14 +124,18 @@ class Parts:
         sizes = tuple((each + 2 * pad - dilation * (size - 1) - 1) // stride + 1 for each in x.shape[1:])
         weight = self.im.weight("Conv", 1, (out, taken, *[size] * axes), taken=taken * size**axes)
         more = [self.im.weight("Conv", 2, (out,))] if bias and self.style.biased else []
-        stated = self.im.stated(
+        return self.im.node(
+            "Conv",
+            x,
+            weight,
+            *more,
+            shape=(out, *sizes),
             kernel_shape=[size] * axes,
             strides=[stride] * axes,
             pads=[pad] * (2 * axes),
             dilations=[dilation] * axes,
             group=group,
         )
-        return self.im.node("Conv", x, weight, *more, shape=(out, *sizes), **stated)
 
     def raised(self, x: Value, out: int) -> Value:
         """A transposed convolution that doubles height and width."""
@@ -179,8 +183,9 @@ class Parts:
         return im.node("ReduceMean", x, im.whole(*axes), shape=shape, keepdims=int(keep))
 
     def reshaped(self, x: Value, *shape: int) -> Value:
-        """Other sizes, the batch kept."""
-        return self.im.node("Reshape", x, self.im.whole(self.im.stream.pick((0, -1)), *shape), shape=shape)
+        """Other sizes, the batch kept; where the net's own nodes say that 0 is a size, -1 alone keeps it."""
+        batch = -1 if self.im.habits.value("Reshape", "allowzero") else self.im.stream.pick((0, -1))
+        return self.im.node("Reshape", x, self.im.whole(batch, *shape), shape=shape)
 
     def turned(self, x: Value, *order: int) -> Value:
         """Axes after the batch in another order, counted from 1."""

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from exact_nets import LEVELS, SIZE, Builder, differences, images, random_net, session
 from vambrace.assets.obfuscate import cuts
+from vambrace.assets.obfuscate.habits import Habits
 from vambrace.assets.obfuscate.imagined import Imagining, TooLarge
 from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.net import Net
@@ -121,6 +122,56 @@ def test_real_operators_and_their_weights_are_few_among_many() -> None:
     assert made.total() > 10 * real.total()
     for op in ("Conv", "Gemm", "MatMul", "Relu", "Softmax", "LSTM", "Concat", "BatchNormalization"):
         assert made[op] > real[op], op
+
+
+@pytest.mark.parametrize("exporter", ["states everything", "states nothing", "says that 0 is a size"])
+def test_imagined_nodes_state_what_real_ones_state(exporter: str) -> None:
+    """One exporter writes alpha and beta beside every Gemm and another one does not; so real nodes would be told."""
+    stated = {
+        "Conv": "auto_pad = 'NOTSET', dilations = [1, 1], group = 1, kernel_shape = [1, 1], strides = [1, 1],"
+        " pads = [0, 0, 0, 0]",
+        "MaxPool": "ceil_mode = 0, dilations = [1, 1], kernel_shape = [1, 1], strides = [1, 1], pads = [0, 0, 0, 0]",
+        "Gemm": "alpha = 0.5, beta = 1.0, transA = 0, transB = 0",
+        "Flatten": "axis = 1",
+        "BatchNormalization": "epsilon = 0.001, momentum = 0.9, training_mode = 0",
+        "Softmax": "axis = -1",
+        "Reshape": "allowzero = 1",
+        "LeakyRelu": "alpha = 0.01",
+    }
+    if exporter == "states nothing":
+        stated = dict.fromkeys(stated, "") | {"MaxPool": "kernel_shape = [1, 1]"}
+    if exporter == "says that 0 is a size":
+        stated = dict.fromkeys(stated, "") | {"MaxPool": "kernel_shape = [1, 1]", "Reshape": "allowzero = 1"}
+    said = {op: f"<{text}>".replace("'", '"') if text else "" for op, text in stated.items()}
+    model = text(
+        f"""a = Conv {said["Conv"]} (image, kernel) b = BatchNormalization {said["BatchNormalization"]} (a, m, m, m, m)
+        c = MaxPool {said["MaxPool"]} (b) d = Flatten {said["Flatten"]} (c) e = Gemm {said["Gemm"]} (d, w)
+        f = LeakyRelu {said["LeakyRelu"]} (e) g = Reshape {said["Reshape"]} (f, sizes)
+        y = Softmax {said["Softmax"]} (g)""",
+        "float[n, 3, 4, 4] image",
+        "float[n, 8] y",
+    )
+    arrays = {"kernel": (2, 3, 1, 1), "m": (2,), "w": (32, 8)}
+    for name, sizes in arrays.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.abs(Builder(0).normal(*sizes)), name))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-1, 8]), "sizes"))
+    onnx.checker.check_model(model, full_check=True)
+    real = {node.op_type: {each.name for each in node.attribute} for node in model.graph.node}
+    values = {(node.op_type, each.name): each.f for node in model.graph.node for each in node.attribute if each.f}
+    # What is not stated means something usual; what means something else has to be stated.
+    unusual = {"axis", "dilations", "group", "pads", "strides", "transB", "kernel_shape"}
+    met = Counter[str]()
+    for seed in range(4):
+        done = onnx_model(model, passes=[Phantoms(fewest=1000, times=0)], seed=seed)
+        onnx.checker.check_model(done.model, full_check=True)
+        for node in (node for graph in graphs(done.model.graph) for node in graph.node if node.op_type in real):
+            names = {each.name for each in node.attribute}
+            met[node.op_type] += 1
+            assert real[node.op_type] <= names <= real[node.op_type] | unusual, node
+            assert all(values.get((node.op_type, each.name), each.f) == each.f for each in node.attribute)
+    assert all(met[op] > 4 for op in real), met
+    values_of_inputs = {"image": np.ones((2, 3, 4, 4), np.float32)}
+    assert session(flipped(done.model)).run(None, values_of_inputs)[0].shape == (2, 8)
 
 
 def test_keys_give_other_architectures() -> None:
@@ -336,7 +387,7 @@ def test_nothing_grows_without_end() -> None:
 
 def test_what_takes_too_much_is_never_drawn() -> None:
     net = Net(small())
-    im = Imagining(net, {}, Stream(bytes(32)), room=1000, stated=[])
+    im = Imagining(net, {}, Stream(bytes(32)), room=1000, habits=Habits(net))
     im.most = 4000
     with pytest.raises(TooLarge):
         im.weight("Conv", 1, (10**6, 10**6), taken=9)

@@ -22,7 +22,8 @@ from vambrace.assets.obfuscate.edits import arranged, modernise, rearrange
 from vambrace.assets.obfuscate.enclosing import branch_of, crossing, enclose, release
 from vambrace.assets.obfuscate.ensemble import Ensemble, Given
 from vambrace.assets.obfuscate.graph import Graph, Node, graph_proto
-from vambrace.assets.obfuscate.imagined import Imagining, roles_of, stated_by
+from vambrace.assets.obfuscate.habits import Habits
+from vambrace.assets.obfuscate.imagined import Imagining, roles_of
 from vambrace.assets.obfuscate.opaque import OLDEST, brief, opaque
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
 from vambrace.core.options import Ratio, require
@@ -88,7 +89,7 @@ class Phantoms(Pass):
         room = max(self.growth * net.size - taken, min(self.spare - taken, _NODE_BYTES * wanted), 0)
         if chosen:
             modernise(net)
-        work = _Work(net, cuts, roles_of(net, stream.child("roles")), stated_by(net))
+        work = _Work(net, cuts, roles_of(net, stream.child("roles")), Habits(net))
         entries: list[dict[str, Any]] = []
         for number, cut in enumerate(chosen):
             share = 1 / (len(chosen) - number)
@@ -119,7 +120,7 @@ class _Work:
     net: Net
     cuts: Cuts
     roles: Roles
-    stated: list[str]
+    habits: Habits
 
     def close(self, cut: Cut, wanted: int, room: int, stream: Stream) -> tuple[dict[str, Any], int, int]:
         """Put what is behind a cut into an If.
@@ -167,7 +168,7 @@ class _Work:
     def _fake(
         self, cut: Cut, nodes: list[Node], exits: list[Exit], wanted: int, room: int, stream: Stream
     ) -> tuple[Graph, int]:
-        im = Imagining(self.net, self.roles, stream, room=int(_WEIGHTS * room), stated=self.stated)
+        im = Imagining(self.net, self.roles, stream, room=int(_WEIGHTS * room), habits=self.habits)
         infos = self.cuts.infos
         names = [cut.value, *(name for name in crossing(self.net, nodes) if name != cut.value)]
         given = [Given(name, infos[name]) for name in names if name in infos and infos[name].kind in FLOATING]
