@@ -240,6 +240,25 @@ def test_modes_are_proved_when_they_are_met() -> None:
     assert len(private._engines) == 2
 
 
+class Centring(nn.Module):
+    """An activation without parameters that looks across the batch."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs - inputs.mean(dim=0)
+
+
+def test_a_part_that_was_put_in_later_is_proved() -> None:
+    module = network()
+    private = training(module, **GAUSSIAN)
+    step(private)
+    module[1] = Centring()
+    with pytest.raises(ConfigError, match="E151"):
+        step(private)
+    assert private.spent.steps == 1
+    module[1] = nn.ReLU()
+    step(private)
+
+
 class Mixing(nn.Module):
     """Subtracts the batch's mean, with chance in it or without."""
 

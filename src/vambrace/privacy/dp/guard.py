@@ -1,7 +1,8 @@
 """What may not change behind private training's back, or something would train outside of the clipped sum.
 
-The engine proves once, in every mode that the module is trained in, that samples do not meet and buffers are not filled
-from them. Looked at here, in every step: which parameters train, and that the optimizer steps nowhere else.
+The engine proves once, in every mode that the module is trained in and of whatever it is made then, that samples do not
+meet and buffers are not filled from them. Looked at here, in every step: which parameters train, and that the optimizer
+steps nowhere else.
 """
 
 from __future__ import annotations
@@ -81,9 +82,9 @@ class Guard:
             raise _changed("a step of the optimizer from outside, on gradients that nobody clipped")
 
 
-def modes(module: nn.Module) -> tuple[bool, ...]:
-    """Which of its modules are in training mode."""
-    return tuple(each.training for each in module.modules())
+def modes(module: nn.Module) -> tuple[tuple[type[nn.Module], bool], ...]:
+    """What it is made of, and which of its modules are in training mode."""
+    return tuple((type(each), each.training) for each in module.modules())
 
 
 def _trained(module: nn.Module) -> list[tuple[int, Any, Any]]:

@@ -76,7 +76,7 @@ class Private:
         self.diagnostics: list[Seen] = []
         self.stopped = ""
         self._source, self._loss, self._secret = source, loss, secret
-        self._engines: dict[tuple[bool, ...], Engine] = {}
+        self._engines: dict[tuple[object, ...], Engine] = {}
         self._issued: Batch | None = None  # the one batch that may be stepped on
         self._planned = 1  # steps that the current `batches` has still to give
         trained = [each for each in module.parameters() if each.requires_grad]
@@ -158,7 +158,7 @@ class Private:
 
         Raises:
             ConfigError: E154, for anything but the last batch that `batches` of this object drew, once; E151 where the
-                module's mode has changed to one that looks across the batch; E156 beyond `max_epsilon`; E158, where
+                module was changed to one that looks across the batch; E156 beyond `max_epsilon`; E158, where
                 other parameters train than at the start; E585, where the ledger cannot be written.
             ResourceError: E601, where the ledger cannot be written. The same batch may be tried again.
         """
@@ -316,7 +316,7 @@ class Private:
             self._bounds = (clip.follow(self._bounds[0], count, settings.expected_batch_size),)
 
     def _engine(self) -> Engine:
-        """The engine of the module's present mode, proved when the mode is first met."""
+        """The engine of the module's present mode and make, proved when they are first met."""
         mode = modes(self.module)
         if mode not in self._engines:
             engine = Engine(self.module, order=self.settings.clip.order)
