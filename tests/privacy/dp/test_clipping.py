@@ -28,6 +28,7 @@ def test_layers_share_the_bound():
     assert clip.groups(NAMES) == [[0, 1], [2], [3]]
     assert math.hypot(*clip.norms(3)) == pytest.approx(3.0)
     own = PerLayer(clip_norms=(2.0, 1.0, 2.0))
+    assert PerLayer(clip_norm=3.0, clip_norms=(2.0, 1.0, 2.0)) == own  # as dataclasses.replace and as_json give it
     assert own.clip_norm == pytest.approx(3.0)
     assert own.norms(3) == (2.0, 1.0, 2.0)
     with pytest.raises(ConfigError, match=r"of 3 layers.*2: first, inner\.second") as caught:

@@ -99,8 +99,9 @@ class PerLayer(Clipping):
             f"all at least {_SHORTEST:g}",
         )
         if self.clip_norms:
-            require_option(self.clip_norm == 1.0, "clip_norm", self.clip_norm, "left out beside clip_norms")
-            object.__setattr__(self, "clip_norm", math.hypot(*self.clip_norms))
+            whole = math.hypot(*self.clip_norms)
+            require_option(self.clip_norm in (1.0, whole), "clip_norm", self.clip_norm, "left out beside clip_norms")
+            object.__setattr__(self, "clip_norm", whole)
         Clipping.__post_init__(self)
 
     def groups(self, names: Sequence[str]) -> list[list[int]]:
