@@ -11,7 +11,6 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from vambrace.assets.obfuscate.costs import Costs
-from vambrace.assets.obfuscate.enclosing import crossing
 from vambrace.assets.obfuscate.graph import reads_of
 from vambrace.assets.obfuscate.places import find_places
 
@@ -76,6 +75,10 @@ class Cuts:
         self._net = net
         self._costs = Costs(net, self.infos)
         self._safe = {place.given for place in find_places(net)[0]}
+        # Asked for again and again by all the cuts that there could be, before anything is cut.
+        self._reads = {id(node): (*node.inputs, *sorted(reads_of(node))) for node in net.graph.nodes}
+        made = {name for node in net.graph.nodes for name in node.outputs} | set(net.graph.input_names)
+        self._values = made - set(net.graph.constants())
 
     def chosen(self, most: int, slowdown: float, allowed: float, stream: Stream) -> list[Cut]:
         """Cuts that fit into the time together, the one with the fewest nodes behind it first.
@@ -95,18 +98,20 @@ class Cuts:
             time -= cost
             taken.append((len(self.everything()), whole))
         found = [(value, self.behind(value)) for value in sorted(self._safe)]
-        fit = [(value, nodes) for value, nodes in found if self.fits(nodes)]
+        crossed = {value: self._crossed(nodes) for value, nodes in found}
+        fit = [(value, nodes) for value, nodes in found if self._fits(nodes, crossed[value])]
         self.eligible += len(fit)
         if len(fit) < len(found):
             self.left["values beside which others lead on"] = len(found) - len(fit)
         # Cheap ones first, as far as chance has it.
         chances = 1.0 + stream.uniform((len(fit),))
         ranked = sorted(
-            (float(self._copied(nodes) * chance), value) for (value, nodes), chance in zip(fit, chances, strict=True)
+            (float(self._copied(crossed[value]) * chance), value)
+            for (value, _), chance in zip(fit, chances, strict=True)
         )
         behind = dict(fit)
         for _, value in ranked:
-            cut, cost = self._cut(value, behind[value], time)
+            cut, cost = self._cut(value, crossed[value], time)
             if cut is not None and len(taken) < most:
                 time -= cost
                 taken.append((len(behind[value]), cut))
@@ -126,10 +131,9 @@ class Cuts:
         """All nodes but constants."""
         return [node for node in self._net.graph.nodes if not node.is_a("Constant")]
 
-    def fits(self, nodes: list[Node]) -> bool:
+    def _fits(self, nodes: list[Node], read: list[str]) -> bool:
         """Whether a runtime computes the same where these go into a branch, and an If can give what they give."""
         inputs = set(self._net.graph.input_names)
-        read = crossing(self._net, nodes)
         exits = self.exits(nodes)
         return (
             all(name in self._safe or name in inputs or not self._floating(name) for name in read)
@@ -154,30 +158,37 @@ class Cuts:
     def _all(self, time: float) -> tuple[Cut | None, float]:
         """The cut before everything, and what it takes of a time; None where it cannot be made."""
         inputs = [name for name in self._net.graph.input_names if self._kind(name) in FLOATING | WHOLE]
-        if not inputs or not self.fits(self.everything()):
+        nodes = self.everything()
+        read = self._crossed(nodes)
+        if not inputs or not self._fits(nodes, read):
             self.left["a model whose inputs are no numbers, or whose outputs are no tensors"] = 1
             return None, 0.0
         self.eligible = 1
         value = min(inputs, key=lambda name: (self._kind(name) not in FLOATING, self._costs.elements(name)))
-        cut, cost = self._cut(value, self.everything(), time)
+        cut, cost = self._cut(value, read, time)
         if cut is None:
             self.left["an If that would take too long"] = 1
             return None, 0.0
         return dataclasses.replace(cut, whole=True), cost
 
-    def _cut(self, value: str, nodes: list[Node], time: float) -> tuple[Cut | None, float]:
+    def _cut(self, value: str, read: list[str], time: float) -> tuple[Cut | None, float]:
         """A cut that fits into a time, and what it takes of it."""
         for brief in (False, True):
-            cost = self._copied(nodes) + self._costs.predicate(brief=brief)
+            cost = self._copied(read) + self._costs.predicate(brief=brief)
             if cost <= time and not (brief and self._costs.elements(value) > _FEW):
                 return Cut(value, whole=False, brief=brief), cost
         return None, 0.0
 
-    def _copied(self, nodes: list[Node]) -> float:
+    def _copied(self, read: list[str]) -> float:
         """Time that it takes to copy what nodes read, inputs aside."""
         inputs = set(self._net.graph.input_names)
-        read = [name for name in crossing(self._net, nodes) if name not in inputs and self._floating(name)]
-        return self._costs.copies(read)
+        return self._costs.copies(name for name in read if name not in inputs and self._floating(name))
+
+    def _crossed(self, nodes: list[Node]) -> list[str]:
+        """As `vambrace.assets.obfuscate.enclosing.crossing`, before anything is cut."""
+        made = {name for node in nodes for name in node.outputs}
+        read = dict.fromkeys(name for node in nodes for name in self._reads[id(node)])
+        return [name for name in read if name in self._values and name not in made]
 
     def _kind(self, name: str) -> int:
         return self.infos[name].kind if name in self.infos else 0

@@ -61,7 +61,8 @@ class Predicates(Pass):
         if net.opset() < OLDEST:
             return Applied(eligible=0, done=0, left={f"operator sets before {OLDEST}": 1}, record={"places": []})
         found, left = find_places(net)
-        eligible = [place for place in found if not _fused_before(net, place)]
+        producers = net.index().producers
+        eligible = [place for place in found if not _fused_before(producers.get(place.taken), place)]
         if len(eligible) < len(found):
             left["a layer that runtimes fuse with what stands before it"] = len(found) - len(eligible)
         before, infos = arranged(net), net.infer()
@@ -101,9 +102,8 @@ class Predicates(Pass):
             rearrange(net, record["before"])
 
 
-def _fused_before(net: Net, place: Place) -> bool:
-    """Whether runtimes look for what stands before a layer, so that it must stay beside it."""
-    before = net.index().producers.get(place.taken)
+def _fused_before(before: Node | None, place: Place) -> bool:
+    """Whether runtimes look for the node that stands before a layer, so that it must stay beside it."""
     wary = {"Cast", "DequantizeLinear", "Pad"}
     if not place.nodes[0].is_a("Conv"):
         wary |= {"Div", "Mul", "Transpose"}
