@@ -125,6 +125,37 @@ def test_branches_are_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.row("naive").accuracy < 0.3
 
 
+def test_of_branches_that_look_alike_the_one_with_most_weights_for_an_operator_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is imagined looks as surely like another family, and has little room for weights."""
+
+    def look(model: ModelProto) -> np.ndarray:
+        names = {node.name for node in model.graph.node if node.name}
+        return np.eye(17)[int(names.pop())] if names else np.zeros(17)
+
+    def graph(number: int, operators: int) -> onnx.GraphProto:
+        weight = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [200], np.zeros(200))
+        nodes = [onnx.NodeProto(name=str(number)) for _ in range(operators)]
+        return onnx.GraphProto(node=nodes, initializer=[weight])
+
+    def clean(family: str, number: int, *, seed: int = 0) -> ModelProto:
+        return ModelProto(producer_name=family, graph=graph(list(FAMILIES).index(family), 8))
+
+    def hidden(model: ModelProto, seed: int) -> ModelProto:
+        found = ModelProto(producer_name=model.producer_name)
+        fake = graph((int(model.graph.node[0].name) + 1) % 10, 200)
+        # A layer and its decoy have most bytes of all, and are no network.
+        layer = graph(0, 1)
+        for output, real, other in (("y", model.graph, fake), ("z", layer, layer)):
+            found.graph.node.append(onnx.helper.make_node("If", ["c"], [output], then_branch=other, else_branch=real))
+        return found
+
+    Fixed(monkeypatch, look)
+    monkeypatch.setattr(classifier, "variant", clean)
+    assert classify(hidden, options=LEAST).row("branches").accuracy == 1.0
+
+
 def test_graphs_by_themselves_have_the_weights_that_they_read() -> None:
     def graph(name: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:
         weight = onnx.numpy_helper.from_array(np.zeros(2, np.float32), f"w{name}")

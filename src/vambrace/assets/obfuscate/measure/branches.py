@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 from vambrace.assets.obfuscate.measure.runtime import clone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from onnx import ModelProto
 
-__all__ = ["each_alone"]
+__all__ = ["each_alone", "most_real"]
+
+_FEWEST = 6
+"""Operators below which a graph is a predicate, or a layer and its decoy."""
 
 
 def each_alone(model: ModelProto) -> list[ModelProto]:
@@ -23,6 +26,21 @@ def each_alone(model: ModelProto) -> list[ModelProto]:
     empty.graph.ClearField("node")
     empty.graph.ClearField("initializer")
     return list(_alone(model.graph, empty, []))
+
+
+def most_real(models: Sequence[ModelProto]) -> int:
+    """Which of the graphs a reader would take for the real one without running anything.
+
+    What is imagined has to be large to hide something, and may weigh little: so it is the one with most bytes of
+    weights for each operator, among those that are more than a few operators.
+    """
+
+    def weight(place: int) -> float:
+        graph = models[place].graph
+        bytes_of = sum(each.ByteSize() for each in graph.initializer)
+        return bytes_of / len(graph.node) if len(graph.node) >= _FEWEST else -1.0
+
+    return max(range(len(models)), key=weight)
 
 
 def _alone(graph: Any, empty: ModelProto, outer: list[Any]) -> Iterator[ModelProto]:  # noqa: ANN401  an onnx.GraphProto

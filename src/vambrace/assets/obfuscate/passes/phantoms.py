@@ -4,10 +4,11 @@ What comes after some value goes into a branch of an If; the other branch holds 
 architectures (`vambrace.assets.obfuscate.imagined_nets`) that take the same values and give outputs of the same types.
 Arithmetic on the data decides, always alike (`vambrace.assets.obfuscate.opaque`). There are several such Ifs, one
 inside the other, as far as the time allows, so that parts of the real network lie at different depths, in either
-branch. Imagined operators are about ten times as many as real ones; what bounds them is the size of the file.
+branch. Imagined operators are about twenty times as many as real ones; what bounds them is the size of the file.
 
 What runs is the real network and a few operators on single numbers for each If. An attacker who runs the model sees
-which branches are taken, and one who knows this software sees which networks are imagined.
+which branches are taken, and one who knows this software sees which networks are imagined: they are many in one branch,
+and have few bytes of weights for each operator.
 """
 
 from __future__ import annotations
