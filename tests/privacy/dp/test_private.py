@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -281,6 +283,29 @@ def test_an_epoch_outlives_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ---- when things fail -------------------------------------------------------------------------------------------
+
+
+class Augmented(torch.utils.data.Dataset):
+    """Samples that are turned around by a coin, or blurred by as many draws as their number says."""
+
+    def __init__(self, draw: Callable[[], float], times: int) -> None:
+        self.draw, self.times = draw, times
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        inputs, labels = samples()
+        shift = sum(self.draw() for _ in range(1 + row % self.times))
+        return (inputs[row].flip(0) if shift % 1 < 0.5 else inputs[row] + shift), labels[row]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("draw", [random.random, lambda: float(np.random.rand()), lambda: float(torch.rand(()))])
+def test_data_that_is_augmented_at_random_mixes_no_samples(draw: Callable[[], float], times: int) -> None:
+    private = training(data=Augmented(draw, times), clip=dp.Flat(clip_norm=0.5))
+    private.step(next(private.batches(steps=1)))
+    assert all(row.method in ("ghost", "direct") for row in private.table)
 
 
 class Failing(torch.utils.data.Dataset):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -63,10 +64,14 @@ class Source:
     Attributes:
         size: samples.
         take: numbers of samples (k,), k >= 1, to their collated tree.
+        read: the number of a sample to the sample, where it comes from a data set, which may change it at random.
+        join: samples to their collated tree, where there is `read`.
     """
 
     size: int
     take: Callable[[Sequence[int]], Tree] = field(repr=False)
+    read: Callable[[int], Any] | None = field(repr=False, default=None)
+    join: Callable[[list[Any]], Tree] = field(repr=False, default=list)
 
     @classmethod
     def of(cls, dataset: object, collate: Callable[[list[Any]], Tree] | None = None) -> Source:
@@ -92,12 +97,19 @@ class Source:
             raise _unreadable(f"a data set of type {type(dataset).__name__} with {size} samples")
         samples = cast("Sequence[Any]", dataset)
         join = cast("Callable[[list[Any]], Tree]", default_collate) if collate is None else collate
+        return cls._read(size, lambda row: samples[row], join)
 
+    @classmethod
+    def _read(cls, size: int, read: Callable[[int], Any], join: Callable[[list[Any]], Tree]) -> Source:
         def take(rows: Sequence[int]) -> Tree:
-            read = {row: samples[row] for row in dict.fromkeys(rows)}  # padding repeats a row, and reads it once
-            return join([read[row] for row in rows])
+            found = {row: read(row) for row in dict.fromkeys(rows)}  # padding repeats a row, and reads it once
+            return join([found[row] for row in rows])
 
-        return cls(size, take)
+        return cls(size, take, read, join)
+
+    def still(self) -> Source:
+        """The same samples, each read once and kept: what a data set changes at random stays as it first was."""
+        return self if self.read is None else self._read(self.size, cache(self.read), self.join)
 
     def parts(self, indices: Tensor, expected: int, most: int | None, device: torch.device) -> Iterator[Part]:
         """The samples of a batch in padded pieces on a device; padding repeats the last sample and does not count."""

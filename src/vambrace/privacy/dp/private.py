@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Private"]
 
-_TRIED = 256
+_TRIED = 64
 """The most samples that a module is tried on together before training."""
 
 
@@ -321,7 +321,8 @@ class Private:
         if mode not in self._engines:
             engine = Engine(self.module, order=self.settings.clip.order)
             with torch.inference_mode(False), torch.enable_grad(), casting(self._device, self.settings.autocast):
-                engine.prepare(self._few, many=self._many)
+                still = self._source.still()
+                engine.prepare(lambda rows: self._few(still, rows), many=self._many)
             self._engines[mode] = engine
         return self._engines[mode]
 
@@ -334,14 +335,14 @@ class Private:
         settings = self.settings
         return min(_TRIED, settings.expected_batch_size, settings.physical_batch_size or settings.expected_batch_size)
 
-    def _few(self, rows: Sequence[int]) -> Task:
+    def _few(self, source: Source, rows: Sequence[int]) -> Task:
         """A task on a few samples, taken from all over the data: in sorted data, neighbours are alike."""
-        size = self._source.size
+        size = source.size
         stride = max(1, round(0.618 * size))  # the golden section keeps the first few multiples far apart
         while math.gcd(stride, size) > 1:
             stride += 1
         chosen = [row * stride % size for row in rows]
-        return self._task(Part(moved(self._source.take(chosen), self._device), len(chosen), None))
+        return self._task(Part(moved(source.take(chosen), self._device), len(chosen), None))
 
     def _require_issued(self, batch: Batch) -> None:
         wanted = "the last batch that batches() of this object drew, once"
