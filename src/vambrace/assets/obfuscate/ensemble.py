@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from vambrace.assets.obfuscate.imagined import Imagining, TooLarge, Value
 from vambrace.assets.obfuscate.imagined_nets import Taste, imagine
 from vambrace.assets.obfuscate.imagined_parts import Parts, Style
+from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Ensemble", "Given"]
 
-_FLOAT = 1
 _WIDEST = 64
 """Sizes along which weights of a first layer may be as long."""
 _LAST = 128
@@ -59,6 +59,7 @@ class Ensemble:
 
     def __init__(self, im: Imagining, *, room: int, wanted: int) -> None:
         self._im, self._room = im, room
+        self._kind = int(onnx_package().helper.np_dtype_to_tensor_dtype(im.dtype))
         self._wanted = min(wanted, room // _NODE_BYTES)
         self._parts = Parts(im, Style.drawn(im))
         self._widths = next(widths for least, widths in _WIDTHS if room >= least * self._wanted)
@@ -103,7 +104,7 @@ class Ensemble:
 
     def _floating(self, given: Given) -> Value:
         x = Value(given.name, ())
-        return x if given.info.kind == _FLOAT else self._im.node("Cast", x, shape=(), to=_FLOAT)
+        return x if given.info.kind == self._kind else self._im.node("Cast", x, shape=(), to=self._kind)
 
     def _entry(self, given: Given) -> Value:
         im, parts = self._im, self._parts
@@ -155,4 +156,4 @@ class Ensemble:
         return im.node("Expand", x, im.whole(*shape), shape=()) if shape and set(shape[:-1]) | {last} != {1} else x
 
     def _cast(self, x: Value, kind: int) -> str:
-        return x.name if kind == _FLOAT else self._im.node("Cast", x, shape=(), to=kind).name
+        return x.name if kind == self._kind else self._im.node("Cast", x, shape=(), to=kind).name

@@ -174,6 +174,34 @@ def test_imagined_nodes_state_what_real_ones_state(exporter: str) -> None:
     assert session(flipped(done.model)).run(None, values_of_inputs)[0].shape == (2, 8)
 
 
+@pytest.mark.parametrize("opset", [11, 21])
+def test_networks_beside_one_of_half_precision_are_of_half_precision(opset: int) -> None:
+    rng = np.random.default_rng(0)
+    model = text(
+        "a = Conv (image, k) b = Relu (a) c = GlobalAveragePool (b) d = Flatten (c) y = MatMul (d, w)",
+        "float16[n, 3, 12, 12] image",
+        "float16[n, 5] y",
+        opset,
+    )
+    for name, sizes in {"k": (8, 3, 3, 3), "w": (8, 5)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(sizes).astype(np.float16), name))
+    inputs = {"image": rng.standard_normal((2, 3, 12, 12)).astype(np.float16)}
+    for seed in range(2):
+        done = onnx_model(model, passes=[FEW], seed=seed)
+        onnx.checker.check_model(done.model, full_check=True)
+        (chooser,) = (node for node in done.model.graph.node if node.op_type == "If")
+        for branch in (each.g for each in chooser.attribute):
+            large = [each for each in branch.initializer if np.prod(each.dims) > 8 and each.data_type != 7]
+            assert large
+            assert {each.data_type for each in large} == {onnx.TensorProto.FLOAT16}
+        for level in (LEVELS[0], LEVELS[-1]):
+            one, two = (session(each, level).run(None, inputs)[0] for each in (model, done.model))
+            assert np.array_equal(one, two)
+        (other,) = session(flipped(done.model)).run(None, inputs)
+        assert (other.dtype, other.shape) == (np.float16, (2, 5))
+        assert onnx.printer.to_text(undo(done.model, done.map).model) == onnx.printer.to_text(model)
+
+
 def test_keys_give_other_architectures() -> None:
     found = [operators(onnx_model(small(), passes=[QUICK], seed=seed).model) for seed in range(4)]
     for one in range(4):
