@@ -198,7 +198,7 @@ def test_networks_beside_one_of_half_precision_are_of_half_precision(opset: int)
             one, two = (session(each, level).run(None, inputs)[0] for each in (model, done.model))
             assert np.array_equal(one, two)
         (other,) = session(flipped(done.model)).run(None, inputs)
-        assert (other.dtype, other.shape) == (np.float16, (2, 5))
+        assert (other.dtype, other.shape[1:]) == (np.float16, (5,))
         assert onnx.printer.to_text(undo(done.model, done.map).model) == onnx.printer.to_text(model)
 
 
