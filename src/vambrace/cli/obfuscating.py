@@ -110,6 +110,8 @@ def obfuscate(
         _seal(made.map, place, by)
     digest = _write(target, written)
     _tell_passes(made.map)
+    if customer is not None and not any(entry.marks for entry in made.map.passes):
+        say("nothing in this copy can be traced: no pass found a place for a mark in this network")
     if found is not None:
         write_reports(found, report)
         _tell_gates(found)
