@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -72,11 +70,6 @@ class Costs:
     def copies(self, values: Iterable[str]) -> float:
         """Of copies outside and inside of a branch, since layouts end at it."""
         return 2 * 2 * 4 * sum(self._size(name) for name in values) / _COPIED_BYTES
-
-    def converted(self, weights: Iterable[NDArray[Any]]) -> float:
-        """Of weights of half precision in a branch: there, onnxruntime brings them to single precision at every run."""
-        half = [array.size for array in weights if array.dtype == np.float16]
-        return sum(_START + (2 + 4) * size / _COPIED_BYTES for size in half)
 
     def predicate(self, *, brief: bool) -> float:
         """Of an If and its predicate."""

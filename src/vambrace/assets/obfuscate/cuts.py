@@ -11,6 +11,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from vambrace.assets.obfuscate.costs import Costs
+from vambrace.assets.obfuscate.enclosing import HALVES, halved
 from vambrace.assets.obfuscate.graph import reads_of
 from vambrace.assets.obfuscate.places import find_places
 
@@ -78,9 +79,7 @@ class Cuts:
         # Asked for again and again by all the cuts that there could be, before anything is cut.
         self._reads = {id(node): (*node.inputs, *sorted(reads_of(node))) for node in net.graph.nodes}
         made = {name for node in net.graph.nodes for name in node.outputs} | set(net.graph.input_names)
-        constants = net.graph.constants()
-        self._values = made - set(constants)
-        self._converted = self._costs.converted(constants.values())
+        self._values = made - set(net.graph.constants())
 
     def chosen(self, most: int, slowdown: float, allowed: float, stream: Stream) -> list[Cut]:
         """Cuts that fit into the time together, the one with the fewest nodes behind it first.
@@ -93,6 +92,9 @@ class Cuts:
             allowed: seconds that they may take in any case.
             stream: chooses among those that fit.
         """
+        if any(halved(array) for graph in self._net.graphs() for array in graph.constants().values()):
+            self.left[HALVES] = 1
+            return []
         time = max(slowdown * self._costs.total, allowed)
         taken: list[tuple[int, Cut]] = []
         whole, cost = self._all(time)
@@ -176,7 +178,7 @@ class Cuts:
     def _cut(self, value: str, read: list[str], time: float) -> tuple[Cut | None, float]:
         """A cut that fits into a time, and what it takes of it."""
         for brief in (False, True):
-            cost = self._copied(read) + self._converted + self._costs.predicate(brief=brief)
+            cost = self._copied(read) + self._costs.predicate(brief=brief)
             if cost <= time and not (brief and self._costs.elements(value) > _FEW):
                 return Cut(value, whole=False, brief=brief), cost
         return None, 0.0

@@ -3,6 +3,9 @@
 A branch takes its weights along, so that runtimes fuse in it what they fused before. Weights that others read as well
 are copied, and Constant nodes become weights. So do weights that only graphs inside its nodes read: onnxruntime lays
 weights out in advance for a graph and the one around it, not for those further in, and sums run in another order then.
+
+Layers of half precision stay outside: processors compute them in single precision, and inside of a branch onnxruntime
+1.32 brings their weights to it at every run, so it neither lays them out in advance nor chooses the same kernels.
 """
 
 from __future__ import annotations
@@ -23,7 +26,10 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.graph import Node
     from vambrace.assets.obfuscate.net import Net
 
-__all__ = ["Enclosed", "branch_of", "crossing", "enclose", "release"]
+__all__ = ["Enclosed", "HALVES", "branch_of", "crossing", "enclose", "halved", "release"]
+
+HALVES = "weights of half precision, with which runtimes compute otherwise in a branch"
+"""Why places are left."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +49,11 @@ class Enclosed:
     def record(self) -> dict[str, Any]:
         """What `release` needs beside the node and the name of the branch, as JSON data."""
         return {"shared": self.shared, "constants": self.constants}
+
+
+def halved(array: NDArray[Any]) -> bool:
+    """Whether it is a weight of a layer, of half precision."""
+    return array.ndim > 1 and array.dtype.name in {"float16", "bfloat16"}
 
 
 def crossing(net: Net, nodes: Sequence[Node]) -> list[str]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from vambrace.assets.obfuscate.imagined import Imagining, TooLarge, Value
 from vambrace.assets.obfuscate.imagined_nets import Taste, imagine
 from vambrace.assets.obfuscate.imagined_parts import Parts, Style
-from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ensemble", "Given"]
 
+_FLOAT = 1
 _WIDEST = 64
 """Sizes along which weights of a first layer may be as long."""
 _LAST = 128
@@ -59,7 +59,6 @@ class Ensemble:
 
     def __init__(self, im: Imagining, *, room: int, wanted: int) -> None:
         self._im, self._room = im, room
-        self._kind = int(onnx_package().helper.np_dtype_to_tensor_dtype(im.dtype))
         self._wanted = min(wanted, room // _NODE_BYTES)
         self._parts = Parts(im, Style.drawn(im))
         self._widths = next(widths for least, widths in _WIDTHS if room >= least * self._wanted)
@@ -104,7 +103,7 @@ class Ensemble:
 
     def _floating(self, given: Given) -> Value:
         x = Value(given.name, ())
-        return x if given.info.kind == self._kind else self._im.node("Cast", x, shape=(), to=self._kind)
+        return x if given.info.kind == _FLOAT else self._im.node("Cast", x, shape=(), to=_FLOAT)
 
     def _entry(self, given: Given) -> Value:
         im, parts = self._im, self._parts
@@ -156,4 +155,4 @@ class Ensemble:
         return im.node("Expand", x, im.whole(*shape), shape=()) if shape and set(shape[:-1]) | {last} != {1} else x
 
     def _cast(self, x: Value, kind: int) -> str:
-        return x.name if kind == self._kind else self._im.node("Cast", x, shape=(), to=kind).name
+        return x.name if kind == _FLOAT else self._im.node("Cast", x, shape=(), to=kind).name

@@ -1,4 +1,4 @@
-"""Which attributes a net's exporter states, and with which values and types, so that imagined nodes have the same ones.
+"""Which attributes a net's exporter states, and with which values, so that imagined nodes have the same ones.
 
 One exporter writes alpha and beta beside every Gemm and another one leaves them out; nodes that do otherwise would be
 told from the real ones at a glance. What is stated here changes nothing of what a node computes, but for numbers on
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from vambrace.models.onnx_file import onnx_package
 
@@ -31,12 +29,11 @@ _USUAL = frozenset({"kernel_shape", "pads"})
 class Habits:
     """Of one net.
 
-    Attributes:
-        dtype: float16 where most of its floating weights are, or else float32, for which runtimes have all operators.
+    Args:
+        net: whose they are.
     """
 
     def __init__(self, net: Net) -> None:
-        """Args: the net whose they are."""
         self._opset = net.opset()
         self._defaults: dict[str, dict[str, Any]] = {}
         nodes: dict[str, list[Node]] = {}
@@ -44,12 +41,6 @@ class Habits:
             for node in graph.nodes:
                 if node.is_a(node.op):
                     nodes.setdefault(node.op, []).append(node)
-        half = Counter[bool]()
-        for graph in net.graphs():
-            for array in graph.constants().values():
-                if array.dtype.kind == "f":
-                    half[array.dtype == np.float16] += array.size
-        self.dtype: np.dtype[Any] = np.dtype(np.float16 if half[True] > half[False] else np.float32)
         self._stated = {op: _values(found) for op, found in nodes.items()}
 
     def value(self, op: str, name: str) -> Any:  # noqa: ANN401  attributes are of many types

@@ -82,7 +82,6 @@ class Imagining:
         nodes: in order.
         weights: by name.
         habits: which attributes the net's nodes state.
-        dtype: of what networks compute with.
         spent: bytes that both take, about.
         most: bytes that they may take, or `TooLarge` is raised.
     """
@@ -99,7 +98,6 @@ class Imagining:
         """
         self._net, self._roles, self._room = net, roles, room
         self.habits = habits
-        self.dtype = habits.dtype
         self.opset = net.opset()
         self.stream = stream
         self.nodes: list[Node] = []
@@ -145,7 +143,7 @@ class Imagining:
 
     def number(self, value: float) -> str:
         """A floating constant without axes."""
-        return self.constant(np.array(value, self.dtype))
+        return self.constant(np.array(value, np.float32))
 
     def whole(self, *numbers: int) -> str:
         """A vector of whole numbers."""
@@ -162,7 +160,7 @@ class Imagining:
         """
         role = (op, slot)
         like = self._like.setdefault((role, shape), [])
-        size = self.dtype.itemsize * math.prod(shape)
+        size = 4 * math.prod(shape)
         left = self._room - self._weighed
         # The fuller it gets, the more often something that is there serves again.
         if like and (size > left or self.chance(self._weighed / max(1, self._room))):
@@ -173,8 +171,7 @@ class Imagining:
 
     def suits(self, op: str, shape: tuple[int, ...]) -> bool:
         """Whether a weight of this shape is there already, or is small beside the room that is left for weights."""
-        size = self.dtype.itemsize * math.prod(shape)
-        return ((op, 1), shape) in self._like or size <= max(512, (self._room - self._weighed) / 16)
+        return ((op, 1), shape) in self._like or 4 * math.prod(shape) <= max(512, (self._room - self._weighed) / 16)
 
     @property
     def tight(self) -> bool:
@@ -214,13 +211,13 @@ class Imagining:
         self._weighed += array.nbytes + _TENSOR_BYTES
         return name
 
-    def _drawn(self, role: tuple[str, int], shape: tuple[int, ...], taken: int) -> NDArray[Any]:
+    def _drawn(self, role: tuple[str, int], shape: tuple[int, ...], taken: int) -> NDArray[np.float32]:
         known = self._known(role)
         count = math.prod(shape)
         array = self._usual(role, count) if known is None else known[self.stream.integers(0, known.size, (count,))]
         if taken:
             array = array * np.float32(math.sqrt((1.0 + float(self.stream.uniform())) / taken))
-        return np.ascontiguousarray(array.reshape(shape), self.dtype)
+        return np.ascontiguousarray(array.reshape(shape), np.float32)
 
     def _known(self, role: tuple[str, int]) -> NDArray[np.float32] | None:
         if role in self._roles:

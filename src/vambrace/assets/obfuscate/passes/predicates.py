@@ -73,8 +73,7 @@ class Predicates(Pass):
         entries: list[dict[str, Any]] = []
         marks: list[Mapping[str, Any]] = []
         for place in [eligible[int(number)] for number in stream.permutation(len(eligible))]:
-            constants = net.graph.constants()
-            cost = costs.branch(place) + costs.converted(constants[part.name] for part in place.parts)
+            cost = costs.branch(place)
             if len(entries) == wanted or cost > time:
                 continue
             decoys, mark = _decoys(net, place, stream)
