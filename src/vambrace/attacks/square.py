@@ -141,8 +141,8 @@ class WindowSearch(Plain):
             "time": state["time"].add_(1),
         }
         if answer.ahead > 1:
-            after["ahead"] = found.view(len(point), answer.ahead, *point.shape[1:])
-            after["point"] = after["ahead"][:, 0]
+            after["ahead"] = found.view(-1, answer.ahead, *point.shape[1:])
+            after["point"] = after["ahead"].select(1, 0)
         return after
 
     def moves(self, state: Tensors, margin: Tensor) -> Tensor:
@@ -157,8 +157,9 @@ class WindowSearch(Plain):
         """The points, as flat channels (m * count, c, l), with one window more: that of each of the next proposals."""
         drawn, width = self._drawn(anchor, state, rng, shape, count), frame(shape)[2]
         here, low, high = state["here"], anchor["low"], anchor["high"]
-        side, windows = drawn.select(1, 0), 1 if self.norm == "linf" else 2
-        first, marks = drawn.narrow(1, 1, windows), drawn.narrow(1, 1 + windows, here.shape[1])
+        windows = 1 if self.norm == "linf" else 2
+        side, first, marks = torch.split_with_sizes(drawn, (1, windows, here.shape[1]), 1)
+        side = side.squeeze(1)
         if self.norm == "linf":
             return put_ends(here, low, high, first=first, side=side, upper=marks > 0, width=width)
         return move_bumps(

@@ -33,9 +33,10 @@ def assign(target: Tensor, chosen: Tensor, values: Tensor) -> None:
         torch.where(spread(chosen, target), values, target, out=target)
         return
     index = chosen.nonzero().squeeze(1)
-    if len(index) == len(target):
+    count = index.shape[0]
+    if count == target.shape[0]:
         target.copy_(values)
-    elif len(index) and target.is_contiguous() and values.is_contiguous():
+    elif count and target.is_contiguous() and values.is_contiguous():
         target.index_copy_(0, index, values.index_select(0, index))
-    elif len(index):
+    elif count:
         target[index] = values[index]

@@ -180,16 +180,19 @@ def _by_side(
     So every window costs what it asks for, however large the others are. The first of the samples' tensors are the
     points, which an empty window leaves as they are.
     """
-    sides = sorted(set(cast("list[int]", side.tolist())))
-    if len(sides) == 1 and sides[0]:
-        return work(sides[0], *samples, *windows)
+    sides = set(cast("list[int]", side.tolist()))
+    if len(sides) == 1 and 0 not in sides:
+        return work(*sides, *samples, *windows)
     count = len(side) // max(1, len(samples[0]))
     found = samples[0].repeat_interleave(count, dim=0)
-    for each in sides:
-        if each:
-            rows = (side == each).nonzero().squeeze(1)
-            given = (*(tensor[rows // count] for tensor in samples), *(tensor[rows] for tensor in windows))
-            found[rows] = work(each, *given)
+    for each in sides - {0}:
+        rows = (side == each).nonzero().squeeze(1)
+        owners = rows // count
+        given = (
+            *(tensor.index_select(0, owners) for tensor in samples),
+            *(tensor.index_select(0, rows) for tensor in windows),
+        )
+        found.index_copy_(0, rows, work(each, *given))
     return found
 
 
@@ -231,8 +234,8 @@ def _bumps_written(
     gains = places.narrow(2, 0, places.shape[2] // 2)
     hills = _hills(side, 1 if points.shape[2] == width else side, power, points.dtype)
     hills = hills.index_select(0, kinds.flatten()).view(*kinds.shape, -1)
-    points, centre, low, high = (each.unsqueeze(1) for each in (points, centre, low, high))
-    moved = points.expand(-1, len(first) // len(points), -1, -1) - centre
+    points, centre, low, high = points.unsqueeze(1), centre.unsqueeze(1), low.unsqueeze(1), high.unsqueeze(1)
+    moved = points.expand(-1, first.shape[0] // points.shape[0], -1, -1) - centre
     change = moved.flatten(0, 1)
     before = None if change.shape[1] == 1 else _powers(change, power)
     old = change.gather(2, gains)
@@ -246,7 +249,7 @@ def _places_of(first: Tensor, side: int, like: Tensor, width: int) -> Tensor:
     """The places of k windows a row, one behind the other, for `first` (n, k): int64 (n, c, k * elements)."""
     channels, length = like.shape[1:]
     places = first.unsqueeze(2) + _square(side, 1 if length == width else side, width)
-    return places.view(len(first), 1, -1).expand(-1, channels, -1)
+    return places.view(first.shape[0], 1, -1).expand(-1, channels, -1)
 
 
 @functools.lru_cache(maxsize=64)
@@ -286,7 +289,7 @@ def _room(before: Tensor | None, after: Tensor, eps: float, power: int) -> Tenso
         power: 1 for l1, 2 for l2.
     """
     if before is None:
-        free = after.neg_().add_(eps**power)
+        free = _number(eps**power, after.dtype, after.device) - after
     else:
         free = (eps**power - before.sum(dim=1, keepdim=True)).clamp_(min=0.0).div(before.shape[1]) + before - after
     free = torch.threshold_(free, _ROUNDING * eps**power, 0.0)
@@ -333,6 +336,12 @@ def _hill(first: Tensor, count: Tensor, halved: Tensor, length: int) -> tuple[Te
 @functools.lru_cache(maxsize=64)
 def _line(length: int, device: torch.device) -> Tensor:
     return torch.arange(length, device=device)
+
+
+@functools.lru_cache(maxsize=64)
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number as a tensor, which is faster to compute with where it occurs in every step."""
+    return torch.tensor(value, dtype=dtype, device=device)
 
 
 @functools.lru_cache(maxsize=16)

@@ -154,7 +154,8 @@ class Ahead:
     def _group(self, points: Tensor, slots: Slots, goal: Goal, pads: int, lag: int | None) -> tuple[Tensor, Tensor]:
         """The same for points (m, s, ...)."""
         rows, size = points.shape[:2]
-        logits = self._oracle.logits(points.flatten(0, 1), pads=pads * size)
+        points = points.flatten(0, 1)
+        logits = self._oracle.logits(points, pads=pads * size)
         margin = self._widened(goal, rows, size, points.device).margin(logits).double()
         self.calm = _is_calm(logits, margin)
         passed = self._passed(slots, margin.view(rows, size), logits)
@@ -165,7 +166,7 @@ class Ahead:
             passed = torch.minimum(passed, self._rule.steps - slots.step - lag) * free
         slots.step += passed
         place = passed + _firsts(rows, size, points.device)
-        point = points.flatten(0, 1).index_select(0, place)
+        point = points.index_select(0, place)
         if free is not None:
             point = torch.where(spread(free, point), point, slots.state["point"])
         slots.state = {**self._rule.passed(slots.state, passed), "point": point}
@@ -181,7 +182,7 @@ class Ahead:
         matters.select(1, -1).fill_(True)
         first = matters.max(dim=1).indices
         if found is not None:
-            self._fresh.append(torch.stack((found, first.sum() + len(first))))
+            self._fresh.append(torch.stack((found, first.sum() + first.shape[0])))
         return first
 
     def _widened(self, goal: Goal, rows: int, size: int, device: torch.device) -> Goal:
@@ -195,7 +196,7 @@ class Ahead:
 
 def _is_calm(logits: Tensor, margin: Tensor) -> bool:
     """Whether the host sees, where a look is free, that no answer is a success and all are finite."""
-    return may_look(margin) and math.isfinite(logits.sum().item()) and margin.max().item() <= 0
+    return may_look(margin) and math.isfinite(logits.sum().item()) and margin.amax().item() <= 0
 
 
 @functools.lru_cache(maxsize=64)

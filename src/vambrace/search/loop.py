@@ -13,7 +13,6 @@ When not: attacks that must look at several samples at once (universal perturbat
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -156,9 +155,8 @@ class _Search:
         self._soon -= 1
         if not stepping or (still is not None and still.numel() == len(slots)):
             return False
-        answer = self._views.answer(slots, self._goal, logits, point, moving, self._pads)
-        if ahead is not None:
-            answer = replace(answer, ahead=min(ahead.wanted(len(slots)), self._left + 1), known=margin)
+        count = 1 if ahead is None else min(ahead.wanted(len(slots)), self._left + 1)
+        answer = self._views.answer(slots, self._goal, logits, point, moving, self._pads, ahead=count, margin=margin)
         slots.hold(moving, still, lambda: self._stepped(answer))
         if not calm:
             slots.step += moving
@@ -379,11 +377,9 @@ class _Search:
     def _refill(self) -> None:
         """Give free rows to the samples that wait; shrink the batch when none does."""
         slots = self.slots
-        status = self._look()
-        free = self._rows(status, VACANT)
         waiting = len(self._problem.inputs) - self._next
-        if waiting and len(free):
-            free = free[:waiting]
+        free = self._rows(self._look(), VACANT)[:waiting] if waiting else slots.index[:0]
+        if len(free):
             index = torch.arange(self._next, self._next + len(free), device=self._device)
             self._next += len(free)
             slots.put(free, self._entry.slots(index))

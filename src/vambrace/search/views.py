@@ -46,7 +46,18 @@ class Views:
         self.forwards = rule.views + unseen if rule.gradient else 1
         self.backwards = rule.views * rule.slopes if rule.gradient else 0
 
-    def answer(self, slots: Slots, goal: Goal, logits: Tensor, point: Tensor, moving: Tensor, pads: int) -> Answer:
+    def answer(
+        self,
+        slots: Slots,
+        goal: Goal,
+        logits: Tensor,
+        point: Tensor,
+        moving: Tensor,
+        pads: int,
+        *,
+        ahead: int = 1,
+        margin: Tensor | None = None,
+    ) -> Answer:
         """What the rule gets to step with; counts steps without any gradient in `slots.zeros`.
 
         Args:
@@ -56,6 +67,8 @@ class Views:
             point: (m, ...).
             moving: bool (m,), the rows that go on.
             pads: how many of the rows belong to no sample.
+            ahead: how many points are wanted.
+            margin: float64 (m,), where it is known already.
         """
         rule, known = self._rule, logits.detach()
         first: Tensor | None = None
@@ -75,7 +88,7 @@ class Views:
                 first = first + found
             else:
                 others = found if others is None else others + found
-        return Answer(known, goal, first, others, self._rng)
+        return Answer(known, goal, first, others, self._rng, ahead, margin)
 
     def _look(self, slots: Slots, view: int, pads: int) -> tuple[Tensor, Tensor]:
         """Logits at a view of every row, and the points that they depend on."""
