@@ -1,13 +1,16 @@
 """What a change is likely to cost in time, from sizes alone, so that passes take cheap places and leave dear ones.
 
 A rough model of one processor core: so many products a second, so many bytes, so long to start an operator. It ranks
-places well and predicts times badly; the overhead gate measures them.
+places well and predicts times badly; the overhead gate measures them. Sizes that calls choose are taken to be likely
+ones.
 """
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
+
+from vambrace.assets.obfuscate.shapes import likely_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,7 +33,7 @@ _BRANCH = 20e-6
 _BRIEF = 2e-6
 _OPAQUE = 5e-6
 _FREE_SIZE = 16
-"""What a size that is free is taken to be; the first one, the batch, is taken to be 1."""
+"""What a size is taken to be that nothing tells; the first one, the batch, is taken to be 1."""
 
 
 class Costs:
@@ -41,7 +44,7 @@ class Costs:
     """
 
     def __init__(self, net: Net, infos: Mapping[str, Info]) -> None:
-        self._infos = infos
+        self._infos = likely_sizes(net) if _open(net, infos) else infos
         self._constants: Mapping[str, NDArray[Any]] = net.graph.constants()
         self.total = 0.0
         for node in net.graph.nodes:
@@ -94,3 +97,9 @@ class Costs:
             size if isinstance(size, int) else (_FREE_SIZE if place else 1) for place, size in enumerate(shape or ())
         ]
         return math.prod(sizes)
+
+
+def _open(net: Net, infos: Mapping[str, Info]) -> bool:
+    """Whether calls choose a size of an input beside the batch, or its rank."""
+    shapes = [infos[name].shape for name in net.graph.input_names if name in infos]
+    return any(shape is None or not all(isinstance(size, int) for size in shape[1:]) for shape in shapes)

@@ -1,0 +1,42 @@
+"""What a change is likely to cost: sizes that calls choose are no small ones."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from vambrace.assets.obfuscate.costs import Costs
+from vambrace.assets.obfuscate.net import Net
+from vambrace.assets.obfuscate.passes.phantoms import Phantoms
+from vambrace.assets.obfuscate.pipeline import onnx_model
+
+
+def pictures(sizes: str) -> onnx.ModelProto:
+    """Cheap work on large pictures."""
+    return onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        net (float[{sizes}] x) => (float[{sizes}] y) {{
+            a = Relu (x)  b = Sigmoid (a)  y = Tanh (b)
+        }}"""
+    )
+
+
+def costs(model: onnx.ModelProto) -> Costs:
+    net = Net.load(model)
+    return Costs(net, net.infer())
+
+
+def test_free_sizes_are_likely_ones_and_stated_ones_are_kept() -> None:
+    assert costs(pictures("1, 3, 640, 480")).elements("b") == 3 * 640 * 480
+    assert costs(pictures("N, 3, 8, 8")).elements("b") == 3 * 8 * 8
+    for free in ("1, 3, H, W", "N, 3, H, W"):
+        assert costs(pictures(free)).elements("b") >= 3 * 64 * 64
+        assert costs(pictures(free)).total == pytest.approx(costs(pictures("1, 3, 128, 128")).total)
+
+
+def test_no_predicate_adds_up_a_picture_whose_size_calls_choose() -> None:
+    """The only If that the time has room for would sum all of it."""
+    hasty = Phantoms(slowdown=0.0)
+    small, large = (pictures(f"N, 3, {sizes}") for sizes in ("8, 8", "H, W"))
+    assert onnx_model(small, passes=[hasty], seed=0).model != small
+    assert onnx_model(large, passes=[hasty], seed=0).model == large
