@@ -137,7 +137,8 @@ def judge_overhead(found: Overhead | None, gates: Gates) -> list[Judged]:
             holds=found.size.ratio <= gates.size or found.size.obfuscated - found.size.original <= gates.size_spare,
             value=found.size.ratio,
             threshold=gates.size,
-            sentence=f"The file has {found.size.obfuscated} bytes, the original {found.size.original}.",
+            sentence=f"The file has {found.size.obfuscated} bytes, the original {found.size.original}; "
+            f"{gates.size_spare} more are spare whatever the ratio.",
         ),
     ]
     ratio = found.memory.ratio_above_idle if found.memory else None
@@ -155,7 +156,8 @@ def judge_overhead(found: Overhead | None, gates: Gates) -> list[Judged]:
             value=ratio,
             threshold=gates.memory,
             sentence=f"Above an idle process of {found.memory.idle / 2**20:.1f} MiB the model takes {added[1]:.1f} "
-            f"MiB, the original {added[0]:.1f} MiB.",
+            f"MiB, the original {added[0]:.1f} MiB; {gates.memory_spare / 2**20:.0f} MiB more are spare whatever the "
+            "ratio.",
         )
     )
     return judged
