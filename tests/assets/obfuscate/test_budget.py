@@ -12,6 +12,7 @@ import pytest
 import onnx_nets
 from vambrace.assets.obfuscate import budget
 from vambrace.assets.obfuscate.pipeline import onnx_model
+from vambrace.core.findings import Interval
 from vambrace.errors import ConfigError
 
 INPUTS = onnx_nets.feeds(onnx_nets.residual(), rows=6)
@@ -27,7 +28,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
         before, after = (onnx_nets.operators(model) for model in (original, obfuscated))
         extra = Counter(after) - Counter(before)
         seen.append(set(extra))
-        return {"cpu": SimpleNamespace(median=1.0 + 0.04 * extra.total())}, (1.0, 1.0), 1
+        return {"cpu": SimpleNamespace(median=1.0 + 0.04 * extra.total(), interval=None)}, (1.0, 1.0), 1
 
     monkeypatch.setattr(budget, "latency", latency)
     return seen
@@ -53,6 +54,20 @@ def test_costly_ones_go_and_the_rest_stays(timed: list[set[str]]) -> None:
     made = onnx_model(onnx_nets.residual(), profile="tolerance", passes=found.kept, seed=bytes(32))
     extra = Counter(onnx_nets.operators(made.model)) - Counter(onnx_nets.operators(onnx_nets.residual()))
     assert extra.total() <= 3
+
+
+def test_what_may_be_over_the_budget_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Medians of a busy machine are below it by chance now and then."""
+    high = {"end": 1.2}
+
+    def latency(*_: Any, **__: Any) -> Any:
+        unsure = Interval(low=0.9, high=high["end"], method="order statistics")
+        return {"cpu": SimpleNamespace(median=1.01, interval=unsure)}, (1.0, 1.0), 1
+
+    monkeypatch.setattr(budget, "latency", latency)
+    assert {"split_layers", "phantoms"} <= set(planned(1.1, profile="tolerance").dropped)
+    high["end"] = 1.05
+    assert planned(1.1, profile="tolerance").dropped == ()
 
 
 def test_what_runs_the_same_is_not_timed(timed: list[set[str]], monkeypatch: pytest.MonkeyPatch) -> None:
