@@ -38,6 +38,10 @@ whole, for they are no triangles. Narrower ones cost more than they save."""
 _WIDENED = 2**20
 """Elements in half precision of which float32 copies are made at a time: 4 MiB. Half as many cost 3 % of a step."""
 
+_FOLDED = 2**17
+"""Elements on a CPU that are multiplied by clip factors at a time: 512 KiB, which stay in the cache and take no fresh
+pages. All at once cost 1 % of a step."""
+
 _WRITTEN = 2**24
 """Elements of per-sample gradients that are written down at a time to measure samples again: 64 MiB."""
 
@@ -202,6 +206,12 @@ class Outer(Product):
         each = rows.shape[1] * (self.inputs.shape[2] + self.slopes.shape[2])
         return split(rows, max(1, _WIDENED // max(1, each)))
 
+    def _few(self, rows: Tensor) -> Sequence[Tensor]:
+        """As `_some`, and on a CPU as many as may be multiplied by factors at a time."""
+        if rows.device.type != "cpu" or min(self.inputs.element_size(), self.slopes.element_size()) < 4:
+            return self._some(rows)
+        return split(rows, max(1, _FOLDED // max(1, rows.shape[1] * min(self.inputs.shape[2], self.slopes.shape[2]))))
+
     def release(self) -> None:
         self.inputs, self.slopes = self.inputs.new_empty(0, 0, 0), self.slopes.new_empty(0, 0, 0)
 
@@ -212,7 +222,7 @@ class Outer(Product):
         # Positions may come in any order, so they come in the one that the larger side lies in.
         if (second if narrow else first).transpose(0, 1).is_contiguous():
             first, second, each = (given.transpose(0, 1) for given in (first, second, each))
-        for one, other, by in zip(*map(self._some, (first, second, each)), strict=True):
+        for one, other, by in zip(*map(self._few, (first, second, each)), strict=True):
             # Factors go to the narrower side, whose copy is the smaller one, in float32 at least.
             pair = (one * by, wide(other)) if narrow else (wide(one), other * by)
             out.addmm_(pair[0].flatten(0, 1).t(), pair[1].flatten(0, 1))
