@@ -150,12 +150,12 @@ def _obfuscate(data: Json) -> Iterator[tuple[str, str]]:
         for profile in ("exact", "tolerance"):
             at = ("profiles", profile)
             title = f"obfuscation, {profile}, {net.get('title', '?')}"
-            largest, rows = (_at(net, *at, "equality", "real", name) for name in ("max_row", "rows"))
+            largest, rows = _at(net, *at, "equality", "real", "max_row"), _at(net, "rows")
             same, of = (_at(net, *at, "equality", "real", name) for name in ("top1_same", "top1_of"))
             time, size = _at(net, *at, "overhead", "cpu", "median"), _at(net, *at, "overhead", "size_ratio")
             if None in (largest, rows, time, size):
                 continue
-            decided = f", {same:.0f} of {of:.0f} decisions the same" if of else ""
+            decided = f", {100 * same / of:.0f} % of decisions the same" if of else ""
             yield (
                 f"{title}: largest difference over a sample's largest value, time, size",
                 f"{largest:.2g} on {rows:.0f} real inputs{decided}; {time:.2f} times; {size:.2f} times",
