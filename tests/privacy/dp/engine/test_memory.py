@@ -147,6 +147,7 @@ def test_half_precision_is_widened_a_few_samples_at_a_time(
     if positions_first:
         inputs, slopes = (each.transpose(0, 1).contiguous().transpose(0, 1) for each in (inputs, slopes))
     monkeypatch.setattr(products, "_WIDENED", 5 * 70 * 4)  # four samples, then two
+    monkeypatch.setattr(products, "_FOLDED", 5 * 30 * 4)  # the same for float32
     piece = Outer(inputs, slopes, transposed=transposed)
     assert piece.method == "ghost"
     written = torch.einsum("nti,nto->nio" if transposed else "nti,nto->noi", inputs.double(), slopes.double())
