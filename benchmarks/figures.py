@@ -152,23 +152,25 @@ def _obfuscate(data: Json) -> Iterator[tuple[str, str]]:
             title = f"obfuscation, {profile}, {net.get('title', '?')}"
             largest, rows = _at(net, *at, "equality", "real", "max_row"), _at(net, "rows")
             same, of = (_at(net, *at, "equality", "real", name) for name in ("top1_same", "top1_of"))
-            time, size = _at(net, *at, "overhead", "cpu", "median"), _at(net, *at, "overhead", "size_ratio")
-            if None in (largest, rows, time, size):
+            time = _ratio(net, *at, "overhead", "cpu", digits=2, quarters=("low_quarter", "high_quarter"))
+            size = _at(net, *at, "overhead", "size_ratio")
+            if largest is None or rows is None or size is None or not time:
                 continue
             decided = f", {100 * same / of:.0f} % of decisions the same" if of else ""
             yield (
-                f"{title}: largest difference over a sample's largest value, time, size",
-                f"{largest:.2g} on {rows:.0f} real inputs{decided}; {time:.2f} times; {size:.2f} times",
+                f"{title}: largest difference over a sample's largest value; CPU time over the original's; size over "
+                "the original's",
+                f"{largest:.2g} on {rows:.0f} real inputs{decided}; {time}; {size:.2f}",
             )
     for profile in ("exact", "tolerance"):
         for how, found in sorted((data.get("classifier") or {}).get(profile, {}).items()):
-            rows = {row["attacker"]: row["accuracy"] for row in found["rows"]}
-            if how != "our de-obfuscator":
+            rows = {row["attacker"]: _share(row) for row in found["rows"]}
+            if how != "our de-obfuscator" and all(rows.values()):
                 yield (
                     f"families of networks told apart, {profile}, {how}: clean; on our output: adaptive, naive, "
                     "branch by branch; chance",
-                    f"{rows['clean']:.2f}; {rows['adaptive']:.2f}, {rows['naive']:.2f}, {rows['branches']:.2f}; "
-                    f"{found['chance']:.4f}, {found['rows'][0]['n']} networks",
+                    f"{rows['clean']}; {rows['adaptive']}, {rows['naive']}, {rows['branches']}; {found['chance']:.4f}; "
+                    f"95 % intervals, {found['rows'][0]['n']} networks",
                 )
 
 
@@ -188,16 +190,22 @@ def _parts(data: Json, key: str) -> list[Json]:
     return [each for each in found.values() if isinstance(each, dict)] if isinstance(found, dict) else []
 
 
-def _ratio(data: Json, *path: str, digits: int) -> str:
+def _ratio(data: Json, *path: str, digits: int, quarters: tuple[str, str] = ("quarter", "three_quarters")) -> str:
     """The median of a ratio taken round by round, with its middle half, or its ends where rounds are few."""
     rounds, median = _at(data, *path, "rounds"), _at(data, *path, "median")
-    ends, called = ("quarter", "three_quarters"), "middle half"
+    ends, called = quarters, "middle half"
     if rounds is not None and rounds < _FEW:
         ends, called = ("least", "most"), "all"
     low, high = (_at(data, *path, end) for end in ends)
     if rounds is None or median is None or low is None or high is None:
         return ""
     return f"{median:.{digits}f}, median ({called} {low:.{digits}f} to {high:.{digits}f}, {rounds:.0f} rounds)"
+
+
+def _share(row: Json) -> str:
+    """A share of networks that were told apart, with its interval; nothing where it has none."""
+    share, low, high = (_at(row, *path) for path in (("accuracy",), ("interval", "low"), ("interval", "high")))
+    return "" if share is None or low is None or high is None else f"{share:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _at(data: Json, *path: str) -> float | None:

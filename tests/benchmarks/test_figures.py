@@ -120,21 +120,36 @@ def test_sealing_is_told_with_what_a_signature_costs(figures: ModuleType, tmp_pa
 
 def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_path: Path) -> None:
     real = {"max_row": 2.34e-6, "top1_same": 490, "top1_of": 500}
-    profile = {"equality": {"real": real}, "overhead": {"cpu": {"median": 1.044}, "size_ratio": 1.156}}
+    time = {"median": 1.044, "low_quarter": 1.012, "high_quarter": 1.067, "rounds": 101}
+    profile = {"equality": {"real": real}, "overhead": {"cpu": time, "size_ratio": 1.156}}
     apart = {"equality": {"real": {**real, "max_row": "inf"}}, "overhead": profile["overhead"]}
+    unsure = {**profile, "overhead": {"cpu": {"median": 1.044}, "size_ratio": 1.156}}
     shares = {"clean": 0.99, "naive": 0.106, "branches": 0.92, "adaptive": 0.31}
-    row = {"rows": [{"attacker": name, "accuracy": share, "n": 160} for name, share in shares.items()]}
+    bare = [{"attacker": name, "accuracy": share, "n": 160} for name, share in shares.items()]
+    rows = [{**row, "interval": {"low": row["accuracy"] - 0.061, "high": row["accuracy"] + 0.003}} for row in bare]
+    row = {"rows": rows, "chance": 0.0625}
     measured = {
-        "nets": {"one": {"title": "A net", "rows": 50, "profiles": {"tolerance": profile, "exact": apart}}},
-        "classifier": {"exact": {"onnxsim": {**row, "chance": 0.0625}, "our de-obfuscator": row}},
+        "nets": {
+            "one": {"title": "A net", "rows": 50, "profiles": {"tolerance": profile, "exact": apart}},
+            "two": {"title": "Timed once", "rows": 50, "profiles": {"exact": unsure}},
+        },
+        "classifier": {"exact": {"onnxsim": row, "as given": {**row, "rows": bare}, "our de-obfuscator": row}},
     }
     (tmp_path / "obfuscate.json").write_text(json.dumps(measured))
     said = figures.block(tmp_path)
     assert "| obfuscation, tolerance, A net: " in said
-    assert "| 2.3e-06 on 50 real inputs, 98 % of decisions the same; 1.04 times; 1.16 times |" in said
+    assert (
+        "| 2.3e-06 on 50 real inputs, 98 % of decisions the same; 1.04, median (middle half 1.01 to 1.07, "
+        "101 rounds); 1.16 |"
+    ) in said
     assert "obfuscation, exact" not in said, "what is no number is no figure"
     assert "exact, onnxsim: clean; on our output: adaptive, naive, branch by branch; chance |" in said
-    assert "| 0.99; 0.31, 0.11, 0.92; 0.0625, 160 networks |" in said
+    assert (
+        "| 0.99 (0.93 to 0.99); 0.31 (0.25 to 0.31), 0.11 (0.04 to 0.11), 0.92 (0.86 to 0.92); 0.0625; "
+        "95 % intervals, 160 networks |"
+    ) in said
+    for words in ("Timed once", "as given"):
+        assert words not in said, "no spread, no figure"
     assert "de-obfuscator" not in said
 
 
