@@ -65,6 +65,21 @@ def test_lines_and_notes_for_people(base: Path) -> None:
     assert [check["id"] for check in stored["checks"]] == ["clean", "one", "two", "three"]
 
 
+def test_remarks_on_data_stand_with_the_data(base: Path) -> None:
+    """Whoever brings data in memory may call its role like another place of a plan file."""
+    found = assess.rehearse(toy_plan(base))
+    seen = found.facts["data"]["eval"]
+    named = dataclasses.replace(
+        found,
+        facts={**found.facts, "data": {"eval": seen, "contract": seen}},
+        remarks={"model": ("not signed",), "eval": ("gaps",), "contract": ("other gaps",)},
+    ).notes()
+    assert named["model"].endswith("\nnot signed")
+    assert named["data.eval"].endswith("\ngaps")
+    assert named["data.contract"].endswith("\nother gaps")
+    assert "gaps" not in named["contract"]
+
+
 def test_a_model_that_answers_at_random_is_unreliable() -> None:
     class Random(torch.nn.Module):
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -127,7 +127,7 @@ class Rehearsal:
         found = {"model": _model(self.facts["model"]), "contract": f"class order: {_classes(self.facts['data'])}"}
         found |= {f"data.{role}": _data(facts) for role, facts in self.facts["data"].items()}
         for role, remarks in self.remarks.items():
-            place = role if role in found else f"data.{role}"
+            place = role if role == "model" else f"data.{role}"
             found[place] = "\n".join([found[place], *remarks])
         found["run"] = f"up to {_time(sum(self.seconds.values()))} on this machine with one worker"
         return found
