@@ -151,6 +151,7 @@ def test_models_of_another_form(tmp_path: Path) -> None:
         with pytest.raises(ModelRefused) as caught:
             vambrace.load(save(tmp_path / f"{number}.onnx", **options))
         assert caught.value.code == "E237"
+        assert caught.value.fix == "export the network with one input and its scores as the only floating output"
 
 
 def test_probabilities(file: Path) -> None:

@@ -37,6 +37,7 @@ __all__ = ["OnnxModel", "load_onnx"]
 
 _LOCKED = "vambrace.lock"  # the entry that `vambrace.assets.obfuscate.locking` writes
 _TYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
+_EXPORT = "export the network with one input and its scores as the only floating output"
 
 
 def load_onnx(
@@ -119,11 +120,11 @@ class OnnxModel:
         inputs, given = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or inputs[0].type not in _TYPES or not inputs[0].shape:
             shown = ", ".join(f"{item.name} {item.type}{item.shape}" for item in inputs[:3])
-            refuse("E237", name, f"takes {shown or 'no input'}", "one floating tensor with a batch dimension")
+            refuse("E237", name, f"takes {shown or 'no input'}", "one floating tensor with a batch dimension", _EXPORT)
         scores = [item for item in given if item.type in _TYPES and (not item.shape or len(item.shape) == 2)]
         if len(scores) != 1:
             shown = ", ".join(f"{item.name} {item.type}{item.shape}" for item in given[:3])
-            refuse("E237", name, f"gives {shown}", "one floating output (n, k)")
+            refuse("E237", name, f"gives {shown}", "one floating output (n, k)", _EXPORT)
         self.calls = 0
         self.rows = 0
         self._session = session

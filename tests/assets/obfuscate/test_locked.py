@@ -90,5 +90,24 @@ def test_refused(folder: Path, name: str, given: dict[str, Any], code: str) -> N
     assert KEY.hex() not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["two.onnx", "two.sealed"])
+def test_networks_that_are_no_classifiers_are_told_how_to_run(folder: Path, name: str) -> None:
+    """Exporting the model anew, as for a plain file of another form, helps nobody who has a locked one."""
+    two = net()
+    two.graph.output.append(helper.make_tensor_value_info("h", 1, ["n", 40]))
+    onnx.save(obfuscate.lock(two, KEY), folder / "two.onnx")
+    seal.save(folder / "two.onnx", folder / "two.sealed", recipients=[bytes(32)])
+    identity = bytes(32) if name.endswith("sealed") else None
+    with pytest.raises(ModelRefused) as caught:
+        load_model(folder / name, key=KEY, identity=identity)
+    error = caught.value
+    assert error.code == "E856"
+    assert error.seen == f"{name} gives y tensor(float)['n', 3], h tensor(float)['n', 40], and is locked"
+    assert error.expected == "a classifier to assess: one floating output (n, k)"
+    assert "obfuscate.unlock(model, key)" in error.fix
+    source = folder / name if identity is None else seal.load(folder / name, identity=identity)
+    assert obfuscate.unlock(source, KEY).graph.initializer == two.graph.initializer
+
+
 def test_keys() -> None:
     assert key_bytes(KEY) == key_bytes(keys.Secret("aes256", KEY)) == KEY

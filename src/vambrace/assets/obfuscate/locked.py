@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from vambrace.assets.obfuscate.locking import unlock
 from vambrace.assets.seal import keys
 from vambrace.assets.seal.contained import open_model
-from vambrace.errors import ArtifactRefused, ConfigError
+from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
 from vambrace.models.containers import kind_of_container
 from vambrace.models.normalise import Normalisation
 from vambrace.models.onnx import load_onnx
@@ -82,7 +82,7 @@ def load_model(
     Raises:
         ArtifactRefused: E837, for a model that is not locked; E764 for a sealed file with something else in it.
         ConfigError: E853 for a key; E770, E771 where a sealed file and an identity do not go together.
-        ModelRefused: E230 to E239, for a model that is unsafe or cannot be used.
+        ModelRefused: E230 to E239, for a model that is unsafe or cannot be used; E856, for one that is no classifier.
     """
     place, secret = Path(path), key_bytes(key)
     source: Path | bytes = place
@@ -111,13 +111,23 @@ def load_model(
             fix="drop them if the plain file is meant",
         )
     model = unlock(source, secret)
-    return load_onnx(
-        check_onnx(model.SerializeToString(), place.name),
-        bounds=bounds,
-        normalise=Normalisation(mean, std),
-        outputs=outputs,
-        input_shape=None if input_shape is None else tuple(input_shape),
-    )
+    try:
+        return load_onnx(
+            check_onnx(model.SerializeToString(), place.name),
+            bounds=bounds,
+            normalise=Normalisation(mean, std),
+            outputs=outputs,
+            input_shape=None if input_shape is None else tuple(input_shape),
+        )
+    except ModelRefused as error:
+        if error.code != "E237":
+            raise
+        raise ModelRefused(
+            "E856",
+            seen=f"{error.seen}, and is locked",
+            expected=f"a classifier to assess: {error.expected}",
+            fix="for any other network, give obfuscate.unlock(model, key), which is in order, to onnxruntime",
+        ) from error
 
 
 def _no_key(seen: str) -> ConfigError:
