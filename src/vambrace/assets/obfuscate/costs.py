@@ -29,9 +29,13 @@ _SMALL_PRODUCTS = 30e9
 _ALONE_BYTES = 8e9
 _START = 0.5e-6
 _ADDED = 1e-6
+_MOVING = 0.8e-6
 _BRANCH = 20e-6
 _BRIEF = 2e-6
 _OPAQUE = 5e-6
+_CALL = 10e-6
+_SINGLE = 2.5e-9
+_IN_BLOCKS = 0.5e-9
 _FREE_SIZE = 16
 """What a size is taken to be that nothing tells; the first one, the batch, is taken to be 1."""
 
@@ -62,9 +66,26 @@ class Costs:
         """Seconds that a share of a run is; None for no bound."""
         return None if slowdown is None else slowdown * self.total
 
+    @property
+    def call(self) -> float:
+        """Of one run and of the call around it, which small nets feel."""
+        return _CALL + self.total
+
     def gather(self, place: Place) -> float:
-        """Of a Gather behind a place: its copy, and one before and behind it, since layouts end there."""
+        """Of a Gather behind a place at worst: its copy, and one before and behind it, where layouts end there."""
         return 2 * _START + 3 * 2 * 4 * self._size(place.given) / _COPIED_BYTES
+
+    def restored(self, place: Place, *, ordered: bool, scaled: bool) -> float:
+        """Of a Gather, or a product, or both behind a place, as was found of onnxruntime.
+
+        Elements are copied in blocks, but singly where a Gather puts the last axis in order.
+        """
+        copied = _SINGLE if ordered and place.weights.axis == -1 else _IN_BLOCKS
+        return self.moving(ordered + scaled) + self._size(place.given) * copied
+
+    def moving(self, operators: float) -> float:
+        """Of operators that cut, pick or scale a few numbers, such as those of a key."""
+        return operators * _MOVING
 
     def branch(self, place: Place) -> float:
         """Of an If around a place: the predicate, and copies outside and inside, since layouts end at it."""

@@ -66,12 +66,9 @@ _SHARE = 0.5
 _STRONG = 64
 """Bits of an order from which on nobody tries them all."""
 
-# Seconds: of a call in any case, to start an operator, and for an element that is copied; operators that cut up a key.
-_CALL = 10e-6
-_OPERATOR = 0.8e-6
-_SINGLE = 2.5e-9
-_IN_BLOCKS = 0.5e-9
 _FIRST = 4
+"""Operators that cut up a key."""
+
 _HOMOGENEOUS = ("Abs", "Add", "Identity", "LeakyRelu", "Neg", "Relu", "Sub")
 
 
@@ -191,9 +188,9 @@ def _chosen(
     net: Net, slots: Mapping[Place, _Slot], costs: Costs, share: float | None, slowdown: float
 ) -> dict[Place, _Slot]:
     """The places to lock, in order: what no path gets around, then the cheapest."""
-    each = {place: _cost(place, slot, costs) for place, slot in slots.items()}
+    each = {place: costs.restored(place, ordered=slot.ordered, scaled=slot.scaled) for place, slot in slots.items()}
     wanted = math.ceil((_SHARE if share is None else share) * len(slots) - 1e-9)
-    room = slowdown * (_CALL + costs.total) - _FIRST * _OPERATOR if share is None else math.inf
+    room = slowdown * costs.call - costs.moving(_FIRST) if share is None else math.inf
     strong = {place: cost for place, cost in each.items() if slots[place].bits >= _STRONG}
     taken = (barrier(net, strong) or barrier(net, each)) if wanted else []
     room -= sum(each[place] for place in taken)
@@ -202,12 +199,6 @@ def _chosen(
             room -= each[place]
             taken.append(place)
     return {place: slot for place, slot in slots.items() if place in taken}
-
-
-def _cost(place: Place, slot: _Slot, costs: Costs) -> float:
-    """In seconds, as was found of onnxruntime: layouts end at a Gather; channels in the last axis are copied singly."""
-    copied = _SINGLE if slot.ordered and place.weights.axis == -1 else _IN_BLOCKS
-    return (slot.ordered + slot.scaled) * _OPERATOR + costs.elements(place.given) * copied
 
 
 def _slot(net: Net, place: Place, *, scales: bool) -> _Slot:
