@@ -142,3 +142,15 @@ def test_what_is_not_read(text: bytes) -> None:
 
 def test_digest_is_sha256_of_the_bytes() -> None:
     assert digest({}) == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+
+
+@pytest.mark.parametrize("code", [0xD7FF, 0xD800, 0xDBFF, 0xDC00, 0xDFFF, 0xE000, 0x10FFFF])
+@pytest.mark.parametrize("around", [("", ""), ("a", ""), ("\U0001f600", "b")])
+def test_halves_of_characters_are_no_text_wherever_they_stand(code: int, around: tuple[str, str]) -> None:
+    text = chr(code).join(around)
+    for data in (text, [text], {"name": text}, {text: 1}):
+        if 0xD800 <= code <= 0xDFFF:
+            with pytest.raises(ConfigError, match="E105"):
+                dumps(data)
+        else:
+            assert dumps(data) == json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()

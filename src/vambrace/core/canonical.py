@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from typing import Any, Never, cast
 
 from vambrace.errors import ConfigError
@@ -16,6 +17,8 @@ from vambrace.errors import ConfigError
 __all__ = ["digest", "dumps", "loads"]
 
 _EXACT = 2**53
+_TEXT = json.JSONEncoder(ensure_ascii=False)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def dumps(data: object) -> bytes:
@@ -76,9 +79,9 @@ def _write(data: object, where: str) -> str:
     if data is None or isinstance(data, bool):
         return {None: "null", True: "true", False: "false"}[data]
     if isinstance(data, str):
-        if any(0xD800 <= ord(char) <= 0xDFFF for char in data):
+        if _SURROGATE.search(data):
             raise _refusal(where, "text with a lone surrogate")
-        return json.dumps(str(data), ensure_ascii=False)
+        return _TEXT.encode(str(data))
     if isinstance(data, int):
         if abs(data) > _EXACT:
             raise _refusal(where, f"the integer {data}, which JSON readers round")
