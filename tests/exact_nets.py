@@ -129,6 +129,25 @@ def random_net(seed: int) -> onnx.ModelProto:
     return b.model(outputs)
 
 
+def halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network in half precision: weights, inputs and outputs."""
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    for each in half.graph.initializer:
+        if each.data_type == onnx.TensorProto.FLOAT:
+            each.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(each).astype(np.float16), each.name))
+    for each in (*half.graph.input, *half.graph.output):
+        each.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    return half
+
+
+def half_images(seed: int, shape: tuple[int, ...] = (2, 3, SIZE, SIZE)) -> dict[str, np.ndarray]:
+    """Inputs in half precision: near both ends of its range, too, and of the smallest numbers that it has."""
+    whole = images(seed, shape)
+    whole |= {"large": whole["plain"] * np.float32(300), "tiny": whole["plain"] * np.float32(2.0**-22)}
+    return {what: values.astype(np.float16) for what, values in whole.items()}
+
+
 def images(seed: int, shape: tuple[int, ...] = (2, 3, SIZE, SIZE)) -> dict[str, np.ndarray]:
     """Inputs that a network of the world may meet, and some that it had better not."""
     plain = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)

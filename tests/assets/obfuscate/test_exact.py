@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from exact_nets import LEVELS, differences, images, random_net, session
-from vambrace.assets.obfuscate import places
+from exact_nets import LEVELS, differences, half_images, halved, images, random_net, session
+from vambrace.assets.obfuscate import gauge, layers, places
 from vambrace.assets.obfuscate.passes.permutation import Permutation
 from vambrace.assets.obfuscate.passes.predicates import Predicates
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
@@ -62,6 +63,21 @@ def test_places_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
         model = random_net(seed)
         done = onnx_model(model, passes=EVERYWHERE[:1], seed=seed)
         changed += bool(differences(model, done.model, {"plain": images(seed)["plain"]}))
+    assert changed >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", range(2))
+def test_in_half_precision_only_signs_are_exact(monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+    """Gathers and factors, where they are let near such layers, change the numbers of some networks."""
+    half = partial(layers.layer_weights, halves=True)
+    monkeypatch.setattr(places, "layer_weights", half)
+    monkeypatch.setattr(gauge, "layer_weights", lambda *given, **_: half(*given))
+    changed = 0
+    for seed in range(100, 120):
+        model = halved(random_net(seed))
+        done = onnx_model(model, passes=EVERYWHERE[place : place + 1], seed=seed)
+        changed += bool(differences(model, done.model, half_images(seed)))
     assert changed >= 3
 
 

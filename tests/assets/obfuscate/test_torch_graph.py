@@ -284,6 +284,18 @@ CASES: dict[str, tuple[Any, tuple[Any, ...], str]] = {
 FAST = ("tied", "counting", "tanh")
 
 
+def test_programs_of_half_precision_turn_signs_and_compute_the_same() -> None:
+    torch.manual_seed(0)
+    inputs = torch.linspace(-3, 3, 56).reshape(7, 8).half()
+    program = torch.export.export(mlp(8, 33, 17, 5, curve=nn.Tanh).half().eval(), (inputs,))
+    obfuscated = exported_program(program, profile="exact", seed=5)
+    counts = done(obfuscated)
+    assert counts["signs"] > 0
+    assert counts["scaling"] == counts["permutation"] == 0
+    assert torch.equal(obfuscated.program.module()(inputs), program.module()(inputs))
+    assert program_digest(undo_program(obfuscated.program, obfuscated.map).program) == obfuscated.map.original
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of torch, on exporting some of these
 @pytest.mark.parametrize(
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CASES]

@@ -93,7 +93,7 @@ class Gauge:
                     net.graph.set_constant(part.name, np.ascontiguousarray(array * factor.astype(array.dtype)))
 
 
-def find_gauge(net: Net, passes_on: Callable[[Node], bool], *, positive: bool) -> Gauge:
+def find_gauge(net: Net, passes_on: Callable[[Node], bool], *, positive: bool, halves: bool = False) -> Gauge:
     """The classes of the main graph.
 
     Args:
@@ -101,8 +101,9 @@ def find_gauge(net: Net, passes_on: Callable[[Node], bool], *, positive: bool) -
         passes_on: whether an operator of one activation has f(c x) = c f(x) for the factors in question, whatever its
             constants.
         positive: whether factors are positive, so that maxima pass them on.
+        halves: whether layers of half precision take them up, which have no room for other factors than signs.
     """
-    walk = _Walk(net, passes_on, positive=positive)
+    walk = _Walk(net, passes_on, positive=positive, halves=halves)
     for node in net.graph.nodes:
         walk.visit(node)
     for name in net.graph.output_names:
@@ -111,12 +112,13 @@ def find_gauge(net: Net, passes_on: Callable[[Node], bool], *, positive: bool) -
 
 
 class _Walk:
-    def __init__(self, net: Net, passes_on: Callable[[Node], bool], *, positive: bool) -> None:
+    def __init__(self, net: Net, passes_on: Callable[[Node], bool], *, positive: bool, halves: bool) -> None:
         self.constants: Mapping[str, NDArray[Any]] = net.graph.constants()
         self.infos: Mapping[str, Info] = net.infer()
         self.held: dict[str, Held] = {}
         self.positive = positive
         self.passes_on = passes_on
+        self._halves = halves
         self._parents = [0]
         self._why: dict[int, str] = {}
         self._layers: list[Layer] = []
@@ -127,7 +129,7 @@ class _Walk:
                 self._uses[name] = self._uses.get(name, 0) + 1
 
     def visit(self, node: Node) -> None:
-        weights = layer_weights(node, self.constants, self.infos)
+        weights = layer_weights(node, self.constants, self.infos, halves=self._halves)
         if weights is not None and all(self._uses[part.name] == 1 for part in weights.parts):
             self._add(node, weights)
         elif not node.is_a("Shape", "Size") and not route(node, self):

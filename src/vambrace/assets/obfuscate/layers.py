@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "Weights", "along", "layer_weights", "numbered"]
 
+_FLOATS = frozenset({"float32", "float64"})
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
@@ -58,17 +60,24 @@ class Weights:
     gives: int
 
 
-def layer_weights(node: Node, constants: Mapping[str, NDArray[Any]], infos: Mapping[str, Info]) -> Weights | None:
+def layer_weights(
+    node: Node, constants: Mapping[str, NDArray[Any]], infos: Mapping[str, Info], *, halves: bool = False
+) -> Weights | None:
     """How a node takes up factors; None for one that is no layer, whose weights are no constants, or of low precision.
 
-    Half precision has no room for factors, and integers stand for numbers that a scale elsewhere gives.
+    Half precision has room for signs only, and integers stand for numbers that a scale elsewhere gives.
+
+    Args:
+        node: any.
+        constants: as `Graph.constants` gives them.
+        infos: as `Net.infer` gives them.
+        halves: whether weights of half precision count.
     """
     if not node.is_a(*_KINDS) or len([name for name in node.outputs if name]) != 1:
         return None
     made = _KINDS[node.op](node, constants, infos)
-    if made is None or any(constants[part.name].dtype.name not in {"float32", "float64"} for part in made.parts):
-        return None
-    return made
+    kinds = _FLOATS | {"float16"} if halves else _FLOATS
+    return made if made is not None and all(constants[part.name].dtype.name in kinds for part in made.parts) else None
 
 
 def numbered(count: int) -> NDArray[np.int64]:

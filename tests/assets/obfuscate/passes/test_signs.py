@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import pytest
 
-from exact_nets import SIZE, Builder, differences, images, session
+from exact_nets import SIZE, Builder, differences, half_images, halved, images, random_net, session
+from vambrace.assets.obfuscate.gauge import find_gauge
 from vambrace.assets.obfuscate.net import Net
+from vambrace.assets.obfuscate.passes.signs import Signs
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 
 
@@ -49,3 +53,44 @@ def test_a_zero_may_change_its_sign_and_nothing_else() -> None:
     one, other = (session(each).run(None, values)[0] for each in (model, done.model))
     assert np.array_equal(one, other)
     assert (one == 0).all()
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(500, 506), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(506, 580))]
+)
+def test_networks_of_half_precision_turn_at_every_level(seed: int) -> None:
+    """Runtimes round to half precision here and there, as the graph has it; signs change neither of the two."""
+    model = halved(random_net(seed))
+    done = onnx_model(model, passes=["signs"], seed=seed)
+    assert differences(model, done.model, half_images(seed)) == []
+    assert undo(done.model, done.map).model == model
+
+
+def test_layers_of_half_precision_turn_about_half_of_their_channels() -> None:
+    b = Builder(0)
+    x = b.add("Tanh", b.batch_norm(b.conv("image", 3, 64), 64))
+    y = b.add("Flatten", b.add("GlobalAveragePool", b.conv(x, 64, 40)))
+    y = b.add("Erf", b.add("Gemm", y, b.weight(b.normal(40, 30)), b.weight(b.normal(30))))
+    model = halved(b.model({b.add("MatMul", y, b.weight(b.normal(30, 5))): (2, 5)}))
+    done = onnx_model(model, passes=["signs"], seed=1)
+    entry = done.map.passes[0]
+    assert entry.eligible == 64 + 64 + 40 + 30
+    assert entry.eligible / 4 < entry.done < entry.eligible * 3 / 4
+    assert differences(model, done.model, half_images(0)) == []
+
+
+def test_maps_from_when_half_precision_had_no_signs_lead_back() -> None:
+    """Classes were numbered without layers of half precision then."""
+    b = Builder(0)
+    half = b.add("Cast", b.add("Tanh", b.conv("image", 3, 8)), to=onnx.TensorProto.FLOAT16)
+    kernel = b.weight(b.normal(16, 8, 1, 1).astype(np.float16))
+    half = b.add("Conv", half, kernel)
+    x = b.add("Tanh", b.conv(b.add("Cast", half, to=onnx.TensorProto.FLOAT), 16, 12))
+    model = b.model({b.conv(x, 12, 4): (2, 4, SIZE, SIZE)})
+    net = Net.load(model)
+    gauge = find_gauge(net, lambda node: node.is_a("Tanh"), positive=False)
+    turned = np.where(np.isin(np.arange(gauge.count), gauge.free), -1.0, 1.0)
+    gauge.apply(net, turned)
+    assert net.model() != model
+    Signs().undo(net, {"turned": np.flatnonzero(turned < 0).tolist()})
+    assert net.model() == model

@@ -3,7 +3,8 @@
 Free at run time. It works across odd functions (Tanh, Erf, Sin, Softsign, a Clip with equal bounds, ...), and where
 layers follow each other directly, as a convolution and its batch normalisation do.
 
-Rounding to nearest treats both signs alike, so every sum is the old one with the other sign, in any order. One thing
+Rounding to nearest treats both signs alike, so every sum is the old one with the other sign, in any order, and in half
+precision as well, wherever a runtime rounds to it: a sign takes no room, and the graph stays the same. One thing
 is not preserved: a sum of other terms that is exactly zero is +0 either way, where the opposite of the old one would be
 -0; what comes out may be the other zero then. IEEE 754 counts both as equal, so the largest difference is 0.
 """
@@ -45,7 +46,7 @@ class Signs(Pass):
     def apply(self, net: Net, stream: Stream) -> Applied:
         """Turn; the record holds the classes that were."""
         constants = net.graph.constants()
-        gauge = find_gauge(net, lambda node: _odd(node, constants), positive=False)
+        gauge = find_gauge(net, lambda node: _odd(node, constants), positive=False, halves=True)
         signs = np.ones(gauge.count)
         signs[gauge.free] = stream.signs(len(gauge.free))
         gauge.apply(net, signs)
@@ -54,13 +55,15 @@ class Signs(Pass):
             eligible=gauge.channels - sum(gauge.pins.values()),
             done=done,
             left=gauge.pins,
-            record={"turned": np.flatnonzero(signs < 0).tolist()},
+            record={"turned": np.flatnonzero(signs < 0).tolist(), "halves": True},
         )
 
     def undo(self, net: Net, record: Mapping[str, Any]) -> None:
         """Turn back."""
         constants = net.graph.constants()
-        gauge = find_gauge(net, lambda node: _odd(node, constants), positive=False)
+        # Maps may be older, from when layers of half precision had no classes.
+        halves = record.get("halves", False)
+        gauge = find_gauge(net, lambda node: _odd(node, constants), positive=False, halves=halves)
         signs = np.ones(gauge.count)
         signs[np.array(record["turned"], np.int64)] = -1
         gauge.apply(net, signs)
