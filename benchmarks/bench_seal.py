@@ -13,7 +13,7 @@ checks or trailer.
 - `seal`: `seal.save` of the state dict to a file, also signed; into fresh memory; to nowhere. Bare: `encrypt_into` a
   buffer that is then written to the file; copied into fresh memory; or forgotten. With several threads the bare loop
   writes each chunk at its place from the thread that encrypted it. In `matrices` the tensors are a transformer's; in
-  `mebibytes` each is as large as a chunk and lies across two, so that no chunk can be encrypted from where it is.
+  `mebibytes` each is as large as a chunk and lies across two, so that every chunk is encrypted from two places.
 - `lazy`: open the file, read one tensor of 1 MiB, close: milliseconds.
 - `rewrap`: another recipient for a file of 4 GiB (its chunks are a hole), on disk and with its fsyncs: milliseconds.
 - `peers`: tensorizer's encrypted load (XSalsa20-Poly1305 by libsodium; names and shapes stay readable) with as many
@@ -21,6 +21,8 @@ checks or trailer.
 
 Before each turn, as much memory as it needs is taken and given back: on a virtual machine, what nobody has used for
 some seconds is got from the host again, which takes longer than all that is measured here, and would fall on anybody.
+For the same reason no file is there when one is sealed: ours replaces one that is there only when it is whole, so for a
+moment there are two, and the second would take its memory from the host, while the bare loop empties its own first.
 
 Memory is measured apart, in fresh processes: by how much the system says that the process grew at its height after all
 imports, streaming `--mib` through a pipe of no length, and loading them. `results/seal.json`.
@@ -73,14 +75,21 @@ BARS = {
 
 
 def speeds(state: Weights, folder: Path, threads: int, rounds: int, *, few: bool) -> dict[str, object]:
-    """Opening and sealing, and the bare loops beside them; of `few`, what goes from and to a file without signature."""
+    """Opening and sealing, and the bare loops beside them; of `few`, what has no signature."""
     bare, path, signed = Bare(state, folder, threads), folder / "ours", folder / "signed"
     options = {"recipients": [KEY], "threads": threads}
     room = size_of(state) + 64 * MIB
-    # Turns begin from either end, so there has to be something to open.
-    bare.seal_to_file()
-    seal.save(state, path, **options)
-    seal.save(state, signed, sign=SIGNER, **options)
+
+    def nothing_there() -> None:
+        for each in (bare.path, path, signed):
+            each.unlink(missing_ok=True)
+        warm(room)
+
+    def all_there() -> None:
+        bare.seal_to_file()
+        seal.save(state, path, **options)
+        seal.save(state, signed, sign=SIGNER, **options)
+
     groups: dict[str, dict[str, Callable[[], object]]] = {
         "to_file": {
             "bare_to_file": bare.seal_to_file,
@@ -104,11 +113,13 @@ def speeds(state: Weights, folder: Path, threads: int, rounds: int, *, few: bool
     }
     times: dict[str, list[dict[str, float]]] = {}
     for name, contenders in groups.items():
-        if not few:
-            times |= interleave.interleaved(contenders, rounds, before=lambda: warm(room))
-        elif name in {"to_file", "open"}:
-            two = {each: contenders[each] for each in (f"bare_{name}", name)}
-            times |= interleave.interleaved(two, rounds, before=lambda: warm(room))
+        chosen = contenders
+        if few:
+            chosen = {each: call for each, call in contenders.items() if each in {f"bare_{name}", name}}
+        if name == "open":
+            all_there()
+        before = nothing_there if name == "to_file" else lambda: warm(room)
+        times |= interleave.interleaved(chosen, rounds, before=before)
     pairs = {name: (name, f"bare_{name.removeprefix('signed_')}") for name in times if not name.startswith("bare_")}
     if not few:
         pairs["open_against_torch_buffer"] = ("open", "bare_open_torch")

@@ -55,7 +55,7 @@ class Bare:
 
     def __init__(self, state: Weights, folder: Path, threads: int) -> None:
         self._cipher = AESGCM(os.urandom(32))
-        self._path = folder / "bare"
+        self.path = folder / "bare"
         self._threads = threads
         # Chunks are cut from single tensors, never gathered.
         self._plain = [
@@ -70,7 +70,7 @@ class Bare:
 
     def seal_to_file(self) -> None:
         """Encrypt each chunk into a buffer, write it."""
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
         def work(numbers: range) -> None:
             buffer = memoryview(bytearray(MIB + TAG))
@@ -84,15 +84,13 @@ class Bare:
         os.close(fd)
 
     def seal_to_memory(self) -> object:
-        """Encrypt each chunk into a buffer, copy it to its place in fresh memory."""
+        """Encrypt each chunk to its place in fresh memory."""
         room = np.empty(self._sealed[-1][1], np.uint8)
 
         def work(numbers: range) -> None:
-            buffer = np.empty(MIB + TAG, np.uint8)
             for number in numbers:
                 begin, end = self._sealed[number]
-                self._cipher.encrypt_into(_nonce(number), self._plain[number], b"", out := buffer[: end - begin])
-                np.copyto(room[begin:end], out)
+                self._cipher.encrypt_into(_nonce(number), self._plain[number], b"", room[begin:end])
 
         self._spread(work)
         return room
@@ -110,7 +108,7 @@ class Bare:
 
     def open_into(self, fresh: Callable[[int], np.ndarray]) -> object:
         """Decrypt the file from a memory map, each chunk to its place in a fresh buffer."""
-        with self._path.open("rb") as file:
+        with self.path.open("rb") as file:
             sealed = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
         out = memoryview(fresh(self._opened[-1][1]))
 
@@ -136,14 +134,14 @@ def _nonce(number: int) -> bytes:
 
 
 class Memory:
-    """A sink: fresh memory."""
+    """A sink: fresh memory, copied to without the interpreter's lock, as in the bare loop."""
 
     def __init__(self, size: int) -> None:
-        self._room = memoryview(np.empty(size, np.uint8))
+        self._room = np.empty(size, np.uint8)
         self._at = 0
 
     def write(self, data: memoryview) -> int:
-        self._room[self._at : self._at + len(data)] = data
+        np.copyto(self._room[self._at : self._at + len(data)], data)
         self._at += len(data)
         return len(data)
 

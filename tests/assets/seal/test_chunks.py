@@ -51,7 +51,7 @@ def test_records_are_those_of_the_page(suite: Suite) -> None:
     for index, record in enumerate(file.records()):
         plain = memoryview(file.content)[index * CHUNK : (index + 1) * CHUNK]
         out, back = bytearray(len(record)), bytearray(len(plain))
-        cipher(file).seal(index, index == 2, plain, memoryview(out))
+        cipher(file).seal(index, index == 2, [plain], memoryview(out))
         assert out == record
         cipher(file).open(index, index == 2, memoryview(record), memoryview(back))
         assert back == plain

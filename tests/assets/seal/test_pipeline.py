@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from vambrace.assets.seal.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SIZE = 64
 
@@ -20,10 +23,10 @@ class Slow:
         self.gate.set()
         self.threads: set[int] = set()
 
-    def seal(self, index: int, last: bool, plain: memoryview, record: memoryview) -> None:
+    def seal(self, index: int, last: bool, parts: Sequence[memoryview], record: memoryview) -> None:
         assert self.gate.wait(10)
         self.threads.add(threading.get_ident())
-        record[:] = bytes([index % 256, last]) + bytes(18) + plain
+        record[:] = bytes([index % 256, last]) + bytes(18) + b"".join(parts)
 
 
 def run(threads: int, cipher: Any, count: int) -> list[bytes]:
@@ -31,8 +34,8 @@ def run(threads: int, cipher: Any, count: int) -> list[bytes]:
     pipeline = Pipeline(cipher, SIZE, lambda record, leaf: found.append(bytes(record)), hashed=False, threads=threads)
     for index in range(count):
         pipeline.plain[:] = bytes([index % 256]) * SIZE
-        pipeline.put(index, index == count - 1, pipeline.plain[: SIZE - index % 3])
-    pipeline.drain()
+        pipeline.put(index, index == count - 1, [pipeline.plain[: SIZE - index % 3]])
+    pipeline.settle()
     pipeline.close()
     pipeline.close()
     return found
@@ -57,31 +60,131 @@ def test_settled_is_not_read_any_more() -> None:
     pipeline = Pipeline(cipher, SIZE, lambda record, leaf: found.append(bytes(record[20:])), hashed=False, threads=2)
     mine = bytearray(b"a" * SIZE)
     cipher.gate.clear()
-    pipeline.put(0, False, memoryview(mine))
+    pipeline.put(0, False, [memoryview(mine)])
     threading.Timer(0.05, cipher.gate.set).start()
     pipeline.settle()
     mine[:] = b"b" * SIZE
-    pipeline.drain()
     pipeline.close()
     assert found == [b"a" * SIZE]
 
 
-def test_few_buffers() -> None:
-    cipher, buffers = Slow(), set()
-    pipeline = Pipeline(cipher, SIZE, lambda record, leaf: None, hashed=False, threads=3)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_parts_of_others_behind_ones_own(threads: int) -> None:
+    found: list[bytes] = []
+    pipeline = Pipeline(
+        Slow(), SIZE, lambda record, leaf: found.append(bytes(record[20:])), hashed=False, threads=threads
+    )
     for index in range(100):
-        buffers.add(id(pipeline._slot))
-        pipeline.put(index, False, pipeline.plain)
-    pipeline.drain()
+        pipeline.plain[:5] = bytes([index]) * 5
+        pipeline.put(index, False, [pipeline.plain[:5], memoryview(b"others"), memoryview(b""), memoryview(b"!")])
+    pipeline.settle()
     pipeline.close()
-    assert len(buffers) <= 5
+    assert found == [bytes([index]) * 5 + b"others!" for index in range(100)]
+
+
+def test_a_slow_sink_does_not_keep_the_others_from_sealing() -> None:
+    """While one chunk is written, those behind it are sealed; and one at a time is written, however many threads."""
+    cipher, writing, sealed = Slow(), threading.Semaphore(1), threading.Event()
+
+    def emit(record: memoryview, leaf: bytes | None) -> None:
+        assert writing.acquire(blocking=False), "two at once"
+        if record[0] == 0:
+            assert sealed.wait(10), "nobody seals while the first is written"
+        writing.release()
+
+    class Counting(Slow):
+        def seal(self, index: int, last: bool, parts: Sequence[memoryview], record: memoryview) -> None:
+            super().seal(index, last, parts, record)
+            if index == 2:
+                sealed.set()
+
+    cipher = Counting()
+    pipeline = Pipeline(cipher, SIZE, emit, hashed=False, threads=3)
+    for index in range(200):
+        pipeline.put(index, False, [memoryview(bytes(SIZE))])
+    pipeline.settle()
+    pipeline.close()
+    assert len(cipher.threads) <= 3
+
+
+def test_few_buffers() -> None:
+    cipher, plain, records = Slow(), set(), set()
+
+    def emit(record: memoryview, leaf: bytes | None) -> None:
+        records.add(id(record.obj))
+
+    pipeline = Pipeline(cipher, SIZE, emit, hashed=False, threads=3)
+    for index in range(300):
+        plain.add(id(pipeline.plain.obj))
+        pipeline.put(index, False, [pipeline.plain])
+    pipeline.settle()
+    pipeline.close()
+    assert len(plain) <= 5
+    assert len(records) <= 5
+
+
+def test_the_caller_does_not_run_ahead() -> None:
+    """Parts are held until they are sealed, so those that wait have to be few."""
+    cipher = Slow()
+    cipher.gate.clear()
+    pipeline, given = Pipeline(cipher, SIZE, lambda record, leaf: None, hashed=False, threads=2), []
+
+    def give() -> None:
+        for index in range(500):
+            pipeline.put(index, False, [memoryview(bytes(SIZE))])
+            given.append(index)
+
+    caller = threading.Thread(target=give)
+    caller.start()
+    caller.join(0.2)
+    assert 2 <= len(given) <= 64
+    cipher.gate.set()
+    caller.join(10)
+    pipeline.settle()
+    pipeline.close()
+    assert len(given) == 500
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_errors_come_out(threads: int) -> None:
-    class Failing(Slow):
-        def seal(self, index: int, last: bool, plain: memoryview, record: memoryview) -> None:
-            raise ValueError(index)
+@pytest.mark.parametrize("place", ["seal", "emit"])
+def test_errors_come_out(threads: int, place: str) -> None:
+    emitted: list[int] = []
 
-    with pytest.raises(ValueError, match="0"):
-        run(threads, Failing(), 20)
+    class Failing(Slow):
+        def seal(self, index: int, last: bool, parts: Sequence[memoryview], record: memoryview) -> None:
+            super().seal(index, last, parts, record)
+            if place == "seal" and index == 7:
+                raise ValueError(index)
+
+    def emit(record: memoryview, leaf: bytes | None) -> None:
+        if place == "emit" and record[0] == 7:
+            raise ValueError(7)
+        emitted.append(record[0])
+
+    pipeline = Pipeline(Failing(), SIZE, emit, hashed=False, threads=threads)
+
+    def give() -> None:
+        for index in range(200):
+            pipeline.plain[:] = bytes(SIZE)
+            pipeline.put(index, False, [pipeline.plain])
+
+    with pytest.raises(ValueError, match="7"):
+        give()
+    if threads > 1:
+        with pytest.raises(ValueError, match="7"):
+            pipeline.settle()
+    pipeline.close()
+    assert emitted == list(range(len(emitted))), "nothing behind what failed"
+    assert len(emitted) <= 7
+
+
+def test_threads_end_when_it_is_closed() -> None:
+    before = set(threading.enumerate())
+    pipeline = Pipeline(Slow(), SIZE, lambda record, leaf: None, hashed=False, threads=3)
+    assert set(threading.enumerate()) == before, "none before there is something to seal"
+    for index in range(20):
+        pipeline.put(index, False, [memoryview(bytes(SIZE))])
+    assert 1 <= len(set(threading.enumerate()) - before) <= 3
+    pipeline.close()
+    pipeline.close()
+    assert set(threading.enumerate()) == before

@@ -156,7 +156,7 @@ def test_nobody_signs_what_was_changed_after_it_was_signed(path: Path) -> None:
     data = path.read_bytes()
     opened = open_header(data[:HEADER_BYTES], [as_identity(A)])
     record = bytearray(65_536 + OVERHEAD)
-    ChunkCipher(opened.keys, opened.header.fixed).seal(0, False, memoryview(bytes(65_536)), memoryview(record))
+    ChunkCipher(opened.keys, opened.header.fixed).seal(0, False, [memoryview(bytes(65_536))], memoryview(record))
     data = data[:HEADER_BYTES] + record + data[HEADER_BYTES + len(record) :]
     path.write_bytes(data)
     for signer in (None, SIGNER):

@@ -117,7 +117,7 @@ def test_no_folder_appears_with_other_chunks_than_were_signed(tmp_path: Path, in
     record, plain = bytearray(data[begin : begin + 65_536 + OVERHEAD]), bytearray(65_536)
     cipher.open(index, index == 65, memoryview(record), memoryview(plain))
     plain[-1] ^= 1
-    cipher.seal(index, index == 65, memoryview(plain), memoryview(record))
+    cipher.seal(index, index == 65, [memoryview(plain)], memoryview(record))
     (tmp_path / "y").write_bytes(data[:begin] + record + data[begin + len(record) :])
     refused = pytest.raises(ArtifactRefused, match=f"E705: chunk {index} is not the one that was signed")
     with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed, refused:

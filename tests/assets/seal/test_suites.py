@@ -27,6 +27,16 @@ def test_sealed_and_opened(suite: Suite, size: int) -> None:
 
 
 @pytest.mark.parametrize("suite", Suite)
+@pytest.mark.parametrize("ends", [[0], [0, 0, 0], [5], [0, 5, 5, 21], [16, 33, 33, 50_001, 70_000]])
+def test_parts_are_sealed_as_the_whole(suite: Suite, ends: list[int]) -> None:
+    key, plain = bytes(KEY_BYTES[suite]), memoryview(bytes(range(250)) * 281)[: ends[-1]]
+    sealed = memoryview(bytearray(b"\xee" * (len(plain) + TAG_BYTES)))
+    parts = [plain[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+    aead(suite, key).seal_parts(NONCE, parts, b"aad", sealed)
+    assert sealed == encrypt(suite, key, NONCE, bytes(plain), b"aad")
+
+
+@pytest.mark.parametrize("suite", Suite)
 def test_what_is_not_authentic_leaves_zeros(suite: Suite) -> None:
     cipher, sealed = aead(suite, bytes(KEY_BYTES[suite])), bytearray(1000 + TAG_BYTES)
     cipher.seal_into(NONCE, b"x" * 1000, b"aad", sealed)

@@ -327,7 +327,7 @@ def test_a_chunk_by_a_recipient_with_its_leaf(path: Path) -> None:
     data = path.read_bytes()
     opened = open_header(data[:HEADER_BYTES], [as_identity(A)])
     record = bytearray(CHUNK + OVERHEAD)
-    ChunkCipher(opened.keys, opened.header.fixed).seal(1, False, memoryview(bytes(CHUNK)), memoryview(record))
+    ChunkCipher(opened.keys, opened.header.fixed).seal(1, False, [memoryview(bytes(CHUNK))], memoryview(record))
     leaves, said = parts(data)
     at = HEADER_BYTES + CHUNK + OVERHEAD
     data = data[:at] + record + data[at + CHUNK + OVERHEAD :]

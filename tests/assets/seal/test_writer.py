@@ -7,6 +7,8 @@ import gc
 import io
 import os
 import random
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,34 @@ def test_pieces_make_no_difference(threads: int, monkeypatch: pytest.MonkeyPatch
                 assert file.write(buffer) == len(buffer)
                 buffer[:] = bytes(len(buffer))  # a caller may use its buffer again
                 at += step
+        assert sink.data[65_536:] == whole
+
+
+@pytest.mark.parametrize("suite", Suite)
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_bytes_that_stay_are_not_copied_and_mix_with_others(
+    suite: Suite, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed_keys(monkeypatch)
+    data, rng = content(150 * CHUNK + 5), random.Random(2)
+    whole = sealed(data, sign=sign, suite=suite)[65_536:]
+    for most, kinds in (
+        (50 * CHUNK, ["kept"]),
+        (CHUNK // 3, ["kept", "write"]),
+        (3 * CHUNK, ["kept", "write", "copy"]),
+    ):
+        sink, at = Recorder(), 0
+        with Writer(sink, TO, chunk_size=CHUNK, sign=sign, suite=suite, threads=threads) as file:
+            while at < len(data):
+                buffer = bytearray(data[at : at + rng.randint(0, most)])
+                at += len(buffer)
+                kind = rng.choice(kinds)
+                if kind == "copy":
+                    assert file.copy_from(io.BytesIO(buffer)) == len(buffer)
+                else:
+                    assert file.write(buffer, kept=kind == "kept") == len(buffer)
+                if kind != "kept":
+                    buffer[:] = bytes(len(buffer))
         assert sink.data[65_536:] == whole
 
 
@@ -204,16 +234,27 @@ def test_nothing_is_left_of_one_that_failed(threads: int, tmp_path: Path) -> Non
         Writer(path, TO, threads=threads).write(b"abc")
         gc.collect()
 
-    for work, error in ((interrupted, KeyboardInterrupt), (unsigned, ConfigError), (forgotten, None)):
+    def forgotten_at_work() -> None:
+        Writer(path, TO, threads=threads, chunk_size=CHUNK).write(content(300 * CHUNK), kept=True)
+        deadline = time.monotonic() + 10
+        while (set(threading.enumerate()) != before or any(tmp_path.iterdir())) and time.monotonic() < deadline:
+            gc.collect()
+            time.sleep(0.01)
+
+    before = set(threading.enumerate())
+    works = [(interrupted, KeyboardInterrupt), (unsigned, ConfigError), (forgotten, None), (forgotten_at_work, None)]
+    for work, error in works:
         if error:
             with pytest.raises(error):
                 work()
         else:
             work()
         assert list(tmp_path.iterdir()) == []
+        assert set(threading.enumerate()) == before
 
 
-def test_every_call_of_the_system_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_call_of_the_system_may_fail(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(files.System):
         calls, at = 0, 0
 
@@ -241,7 +282,7 @@ def test_every_call_of_the_system_may_fail(tmp_path: Path, monkeypatch: pytest.M
         shim.at = at
         monkeypatch.setattr(files, "system", shim)
         try:
-            with Writer(path, TO, chunk_size=CHUNK, sign=sign) as file:
+            with Writer(path, TO, chunk_size=CHUNK, sign=sign, threads=threads) as file:
                 file.write(content(2 * CHUNK))
         except ResourceError:
             assert path.read_bytes() == b"old" or shim.calls == 9  # the folder's own fsync

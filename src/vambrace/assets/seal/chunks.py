@@ -24,7 +24,7 @@ from vambrace.assets.seal.refusals import damaged_chunk
 from vambrace.assets.seal.suites import TAG_BYTES, aead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from vambrace.assets.seal.header import Fixed
     from vambrace.assets.seal.schedule import FileKeys
@@ -82,11 +82,15 @@ class ChunkCipher:
         self._binding = fixed.binding
         self._chunk_size = fixed.chunk_size
 
-    def seal(self, index: int, last: bool, plain: memoryview, record: memoryview) -> None:
-        """Write chunk `index`, with the bytes `plain`, into `record`, which has exactly its size."""
-        size = len(plain)
+    def seal(self, index: int, last: bool, parts: Sequence[memoryview], record: memoryview) -> None:
+        """Write chunk `index`, whose bytes are `parts` one behind the other, into `record`, which has its size."""
+        size = len(record) - OVERHEAD
         record[:FRAME_BYTES] = (size | _LAST if last else size).to_bytes(FRAME_BYTES, "little")
-        self._cipher.seal_into(self._at(index, last), plain, self._binding, record[FRAME_BYTES:])
+        nonce, sealed = self._at(index, last), record[FRAME_BYTES:]
+        if len(parts) == 1:
+            self._cipher.seal_into(nonce, parts[0], self._binding, sealed)
+        else:
+            self._cipher.seal_parts(nonce, parts, self._binding, sealed)
 
     def open(self, index: int, last: bool, record: memoryview, out: memoryview) -> None:
         """Write the plain bytes of chunk `index` into `out`, which has exactly their size.

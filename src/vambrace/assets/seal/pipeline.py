@@ -1,25 +1,32 @@
-"""Chunks sealed on several threads, written in their order by the thread that fills them.
+"""Chunks sealed on several threads and written in their order, each by whichever thread is free when its turn comes.
 
-Holds `threads` + 2 chunks in memory, whatever passes through; with one thread a single one.
+Nobody hands chunks back: who has sealed one writes it if it is its turn, and those that are ready behind it, while the
+others go on sealing. Memory is for `threads` + 2 records and as many plain chunks, whatever passes through; with one
+thread for a single one of each.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+import functools
+import threading
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from vambrace.assets.seal import merkle
 from vambrace.assets.seal.chunks import OVERHEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from concurrent.futures import Future
+    from collections.abc import Callable, Sequence
 
     from vambrace.assets.seal.chunks import ChunkCipher
 
+    _Job = Callable[[memoryview], None]
+    _Sealed = tuple[memoryview, bytes | None]
+
 __all__ = ["Pipeline"]
+
+_AHEAD = 64  # chunks that wait for a thread, or for their turn
+_RUN = 32  # chunks that are done before a caller who waits for room is woken
 
 
 class Pipeline:
@@ -28,7 +35,8 @@ class Pipeline:
     Args:
         cipher: of the file.
         chunk_size: plain bytes in a chunk.
-        emit: takes every record in order, with its leaf; must be done with the record when it returns.
+        emit: takes every record in order, with its leaf, one at a time, from any of the threads; must be done with the
+            record when it returns.
         hashed: whether leaves are wanted; else `emit` gets None.
         threads: how many seal; 1: the caller's own.
     """
@@ -45,63 +53,167 @@ class Pipeline:
         self._cipher = cipher
         self._emit = emit
         self._hashed = hashed
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._slot = _Slot(chunk_size)
-        self._free = [_Slot(chunk_size) for _ in range(threads + 1)] if threads > 1 else []
-        self._waiting: deque[tuple[Future[bytes | None], _Slot, int]] = deque()
+        self._plain = _room(chunk_size)
+        self._record = _room(chunk_size + OVERHEAD)
+        self._crew = _Crew(threads, chunk_size) if threads > 1 else None
+        self._given = 0
+        self._lock = threading.Lock()
+        self._come = threading.Condition(self._lock)  # the turn that the caller waits for
+        # What follows changes under the lock only.
+        self._turn = 0  # of the chunk that is emitted next; they are counted as they are given
+        self._awaited = 0
+        self._ready: dict[int, tuple[_Sealed | None, memoryview]] = {}
+        self._emitting = False
+        self._failed: BaseException | None = None
 
     @property
     def plain(self) -> memoryview:
         """Room for one chunk, to be filled before the next `put`; a different one after it."""
-        return self._slot.plain
+        return self._plain
 
-    def put(self, index: int, last: bool, plain: memoryview) -> None:
-        """Seal chunk `index`; `plain` stays as it is until `settle`, unless it is the start of `self.plain`."""
-        slot, size = self._slot, len(plain)
-        if self._pool is None:
-            self._emit(slot.record[: size + OVERHEAD], self._seal(index, last, plain, slot))
+    def put(self, index: int, last: bool, parts: Sequence[memoryview]) -> None:
+        """Seal chunk `index`: `parts`, one behind the other, which stay as they are until `settle`.
+
+        Where the first of them is the start of `self.plain`, that is no longer the caller's.
+
+        Raises:
+            BaseException: what sealing or emitting this chunk, or one before, has raised.
+        """
+        if self._crew is None:
+            self._emit(*self._sealed(index, last, parts, self._record))
             return
-        self._waiting.append((self._pool.submit(self._seal, index, last, plain, slot), slot, size))
-        if not self._free:
-            self._write_oldest()
-        self._slot = self._free.pop()
+        if self._given - self._turn >= _AHEAD:
+            self._wait(self._given - _AHEAD + _RUN)
+        self._raise()
+        filled = None
+        if parts[0].obj is self._plain.obj:
+            filled, self._plain = self._plain, self._crew.plain.get()
+        self._crew.submit(functools.partial(self._work, self._crew, self._given, index, last, parts, filled))
+        self._given += 1
 
     def settle(self) -> None:
-        """Return when no thread reads anything that was given to `put`."""
-        for future, _, _ in self._waiting:
-            future.result()
+        """Return when everything has been emitted, and no thread reads anything that was given to `put`.
 
-    def drain(self) -> None:
-        """Return when everything has been emitted."""
-        while self._waiting:
-            self._write_oldest()
+        Raises:
+            BaseException: as `put`.
+        """
+        self._wait(self._given)
+        self._raise()
 
     def close(self) -> None:
-        """End the threads; what was not drained is forgotten. Twice is fine."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        """End the threads; what has not been emitted is forgotten. Twice is fine."""
+        if self._crew is not None:
+            self._fail(RuntimeError("a pipeline that was closed"))
+            self._crew.end()
 
-    def _write_oldest(self) -> None:
-        future, slot, size = self._waiting.popleft()
-        self._emit(slot.record[: size + OVERHEAD], future.result())
-        self._free.append(slot)
+    def _wait(self, turn: int) -> None:
+        with self._lock:
+            self._awaited = turn
+            while self._turn < turn:
+                self._come.wait()
 
-    def _seal(self, index: int, last: bool, plain: memoryview, slot: _Slot) -> bytes | None:
-        record = slot.record[: len(plain) + OVERHEAD]
-        self._cipher.seal(index, last, plain, record)
-        return merkle.leaf(record) if self._hashed else None
+    def _raise(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._failed = self._failed or error
+
+    def _sealed(self, index: int, last: bool, parts: Sequence[memoryview], room: memoryview) -> _Sealed:
+        record = room[: sum(map(len, parts)) + OVERHEAD]
+        self._cipher.seal(index, last, parts, record)
+        return record, merkle.leaf(record) if self._hashed else None
+
+    def _work(
+        self,
+        crew: _Crew,
+        turn: int,
+        index: int,
+        last: bool,
+        parts: Sequence[memoryview],
+        filled: memoryview | None,
+        room: memoryview,
+    ) -> None:
+        sealed = None
+        try:
+            if self._failed is None:
+                sealed = self._sealed(index, last, parts, room)
+        except BaseException as error:  # noqa: BLE001  raised by `put` or `settle`, in the thread that asked
+            self._fail(error)
+        if filled is not None:
+            crew.plain.put(filled)
+        with self._lock:
+            self._ready[turn] = sealed, room
+            following = None if self._emitting else self._following(0)
+        while following is not None:
+            sealed, room = following
+            try:
+                if self._failed is None and sealed is not None:
+                    self._emit(*sealed)
+            except BaseException as error:  # noqa: BLE001  as above
+                self._fail(error)
+            crew.records.put(room)
+            with self._lock:
+                following = self._following(1)
+
+    def _following(self, done: int) -> tuple[_Sealed | None, memoryview] | None:
+        """What to emit after `done` more have been; None: it is not ready."""
+        self._turn += done
+        if self._turn == self._awaited:
+            self._come.notify()
+        following = self._ready.pop(self._turn, None)
+        self._emitting = following is not None
+        return following
 
 
-class _Slot:
-    """The buffers of one chunk, made when they are needed."""
+class _Crew:
+    """Threads that seal, and the buffers that they and the caller pass around.
 
-    def __init__(self, chunk_size: int) -> None:
-        self._chunk_size = chunk_size
+    An idle thread knows of its queues only, so that a pipeline that is forgotten is collected, and closed.
+    """
 
-    @cached_property
-    def plain(self) -> memoryview:
-        return memoryview(bytearray(self._chunk_size))
+    def __init__(self, threads: int, chunk_size: int) -> None:
+        self._most = threads
+        self._threads: list[threading.Thread] = []
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self.plain: SimpleQueue[memoryview] = SimpleQueue()
+        self.records: SimpleQueue[memoryview] = SimpleQueue()
+        for _ in range(threads + 1):
+            self.plain.put(_room(chunk_size))
+        for _ in range(threads + 2):
+            self.records.put(_room(chunk_size + OVERHEAD))
 
-    @cached_property
-    def record(self) -> memoryview:
-        return memoryview(bytearray(self._chunk_size + OVERHEAD))
+    def submit(self, job: _Job) -> None:
+        """Have `job` done, by a new thread while there are fewer than may be."""
+        self._jobs.put(job)
+        if len(self._threads) < self._most:
+            thread = threading.Thread(target=_serve, args=(self._jobs, self.records), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def end(self) -> None:
+        """Return when all threads have ended; those that wait for more to do, and those that are at it."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            # The last who knows of a pipeline that is forgotten may be one of its threads.
+            if thread is not threading.current_thread():
+                thread.join()
+        self._threads.clear()
+
+
+def _serve(jobs: SimpleQueue[_Job | None], records: SimpleQueue[memoryview]) -> None:
+    while True:
+        # Room before a job: of the jobs that were taken, the first never waits for what the others hold.
+        room = records.get()
+        job = jobs.get()
+        if job is None:
+            records.put(room)
+            return
+        job(room)
+        del job
+
+
+def _room(size: int) -> memoryview:
+    return memoryview(bytearray(size))

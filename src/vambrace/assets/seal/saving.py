@@ -90,6 +90,8 @@ def save(
         ResourceError: E601 or E604, when something cannot be written or read.
     """
     content, size, pieces = _plain(source, allow_pickle)
+    # Tensors stay where they are; files and folders come through one buffer.
+    kept = isinstance(source, Mapping)
     with _writer(
         path,
         recipients,
@@ -107,7 +109,7 @@ def save(
         for piece in pieces:
             # Large pieces in parts, so that progress is seen.
             for begin in range(0, len(piece), 64 * _PIECE):
-                done += writer.write(piece[begin : begin + 64 * _PIECE])
+                done += writer.write(piece[begin : begin + 64 * _PIECE], kept=kept)
                 if progress:
                     progress(done, size)
     return cast("Foot", writer.foot)

@@ -24,6 +24,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESGCMSIV, ChaCh
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cryptography.hazmat.primitives.ciphers import BlockCipherAlgorithm
     from cryptography.utils import Buffer
 
 __all__ = ["Aead", "KEY_BYTES", "NONCE_BYTES", "Suite", "TAG_BYTES", "aead", "available"]
@@ -52,6 +55,10 @@ class Aead(Protocol):
         """Write the ciphertext and tag of `plain` into `out`, which has exactly their size."""
         ...
 
+    def seal_parts(self, nonce: bytes, parts: Sequence[Buffer], aad: bytes, out: memoryview) -> None:
+        """The same for plain bytes that lie in several places; only ciphers that want them in one piece copy them."""
+        ...
+
     def open_into(self, nonce: bytes, sealed: Buffer, aad: bytes, out: Buffer) -> None:
         """Write the plain bytes of `sealed` into `out`, which has exactly their size.
 
@@ -70,7 +77,7 @@ def aead(suite: Suite, key: bytes) -> Aead:
     if len(key) != KEY_BYTES[suite]:
         raise ValueError(f"a key of {len(key)} bytes for {suite.name}")
     try:
-        return _Sm4(key) if suite is Suite.SM4_GCM else _OneShot(_CLASSES[suite](key))
+        return _CLASSES[suite](key)
     except UnsupportedAlgorithm as error:
         raise ConfigError(
             "E713",
@@ -84,18 +91,11 @@ def aead(suite: Suite, key: bytes) -> Aead:
 def available(suite: Suite) -> bool:
     """Whether the OpenSSL in use has the cipher of `suite`."""
     try:
-        cipher = _Sm4(bytes(16)) if suite is Suite.SM4_GCM else _OneShot(_CLASSES[suite](bytes(32)))
+        cipher = _CLASSES[suite](bytes(KEY_BYTES[suite]))
         cipher.seal_into(bytes(NONCE_BYTES), b"", b"", bytearray(TAG_BYTES))
     except UnsupportedAlgorithm:
         return False
     return True
-
-
-_CLASSES = {
-    Suite.AES_256_GCM: AESGCM,
-    Suite.CHACHA20_POLY1305: ChaCha20Poly1305,
-    Suite.AES_256_GCM_SIV: AESGCMSIV,
-}
 
 
 class _OneShot:
@@ -107,12 +107,26 @@ class _OneShot:
     def seal_into(self, nonce: bytes, plain: Buffer, aad: bytes, out: Buffer) -> None:
         self._cipher.encrypt_into(nonce, plain, aad, out)
 
+    def seal_parts(self, nonce: bytes, parts: Sequence[Buffer], aad: bytes, out: memoryview) -> None:
+        self.seal_into(nonce, b"".join(parts), aad, out)
+
     def open_into(self, nonce: bytes, sealed: Buffer, aad: bytes, out: Buffer) -> None:
         try:
             self._cipher.decrypt_into(nonce, sealed, aad, out)
         except InvalidTag:
             _wipe(out)  # OpenSSL has decrypted into it before it knew
             raise
+
+
+class _Aes(_OneShot):
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(AESGCM(key))
+        self._key = algorithms.AES(key)
+
+    def seal_parts(self, nonce: bytes, parts: Sequence[Buffer], aad: bytes, out: memoryview) -> None:
+        _seal_gcm(self._key, nonce, parts, aad, out)
 
 
 class _Sm4:
@@ -123,12 +137,10 @@ class _Sm4:
         Cipher(self._key, modes.GCM(bytes(NONCE_BYTES))).encryptor()
 
     def seal_into(self, nonce: bytes, plain: Buffer, aad: bytes, out: Buffer) -> None:
-        view = memoryview(out)
-        encryptor = Cipher(self._key, modes.GCM(nonce)).encryptor()
-        encryptor.authenticate_additional_data(aad)
-        encryptor.update_into(plain, view[:-TAG_BYTES])
-        encryptor.finalize()
-        view[-TAG_BYTES:] = encryptor.tag
+        _seal_gcm(self._key, nonce, [plain], aad, memoryview(out))
+
+    def seal_parts(self, nonce: bytes, parts: Sequence[Buffer], aad: bytes, out: memoryview) -> None:
+        _seal_gcm(self._key, nonce, parts, aad, out)
 
     def open_into(self, nonce: bytes, sealed: Buffer, aad: bytes, out: Buffer) -> None:
         view = memoryview(sealed)
@@ -140,6 +152,24 @@ class _Sm4:
         except InvalidTag:
             _wipe(out)
             raise
+
+
+_CLASSES: dict[Suite, Callable[[bytes], Aead]] = {
+    Suite.AES_256_GCM: _Aes,
+    Suite.CHACHA20_POLY1305: lambda key: _OneShot(ChaCha20Poly1305(key)),
+    Suite.AES_256_GCM_SIV: lambda key: _OneShot(AESGCMSIV(key)),
+    Suite.SM4_GCM: _Sm4,
+}
+
+
+def _seal_gcm(key: BlockCipherAlgorithm, nonce: bytes, parts: Sequence[Buffer], aad: bytes, out: memoryview) -> None:
+    encryptor = Cipher(key, modes.GCM(nonce)).encryptor()
+    encryptor.authenticate_additional_data(aad)
+    end = 0
+    for part in parts:
+        end += encryptor.update_into(part, out[end:-TAG_BYTES])
+    encryptor.finalize()
+    out[-TAG_BYTES:] = encryptor.tag
 
 
 def _wipe(out: Buffer) -> None:

@@ -113,7 +113,8 @@ class Writer:
         self._stream = size if size is None or not pad else padded(size)
         self._chunk_size = chunk_size
         self._written = 0
-        self._filled = 0
+        self._filled = 0  # bytes of the chunk that comes next: at the start of `_pipeline.plain`, or `_parts`
+        self._parts: list[memoryview] = []
         self._index = 0
         self._sign = sign
         self._tree = merkle.Tree()
@@ -128,8 +129,12 @@ class Writer:
             self.abort()
             raise
 
-    def write(self, data: Buffer) -> int:
+    def write(self, data: Buffer, *, kept: bool = False) -> int:
         """Seal the bytes of `data`, any contiguous buffer; how many they are.
+
+        Args:
+            data: the bytes.
+            kept: that they stay as they are until `finish`, so that they need not be read before this returns.
 
         Raises:
             ConfigError: E715, for more than was announced or than a file can hold, or after the end.
@@ -139,7 +144,7 @@ class Writer:
         self._check_room(view.nbytes)
         if view.nbytes:
             with self._or_none():
-                self._feed(view.cast("B"))
+                self._keep(view.cast("B")) if kept else self._feed(view.cast("B"))
             self._written += view.nbytes
         return view.nbytes
 
@@ -151,6 +156,7 @@ class Writer:
         """
         before = self._written
         ahead = memoryview(bytearray(_AHEAD))
+        self._gather()
         while True:
             self._check_room(0)
             # A full chunk waits for what follows, as in `_feed`.
@@ -188,7 +194,7 @@ class Writer:
                 padding -= min(padding, len(_ZEROS))
             stream = self._index * self._chunk_size + self._filled
             self._flush(last=True)
-            self._pipeline.drain()
+            self._pipeline.settle()
             self._end(stream)
             if self._draft:
                 self._draft.commit()
@@ -243,12 +249,13 @@ class Writer:
     def _feed(self, view: memoryview) -> None:
         whole = self._chunk_size
         borrowed = False
+        self._gather()
         while view:
             # A full chunk waits for what follows: only then it is known not to be the last.
             if self._filled == whole:
                 self._flush(last=False)
             if not self._filled and len(view) > whole:
-                self._pipeline.put(self._index, False, view[:whole])
+                self._pipeline.put(self._index, False, [view[:whole]])
                 self._index, view, borrowed = self._index + 1, view[whole:], True
                 continue
             taken = min(whole - self._filled, len(view))
@@ -257,9 +264,27 @@ class Writer:
         if borrowed:
             self._pipeline.settle()
 
+    def _keep(self, view: memoryview) -> None:
+        if self._filled and not self._parts:
+            self._parts.append(self._pipeline.plain[: self._filled])
+        while view:
+            if self._filled == self._chunk_size:
+                self._flush(last=False)
+            part = view[: self._chunk_size - self._filled]
+            self._parts.append(part)
+            self._filled, view = self._filled + len(part), view[len(part) :]
+
+    def _gather(self) -> None:
+        """Copy the parts of the chunk that comes next to where those of other pieces go."""
+        end = 0
+        for part in self._parts:
+            begin, end = end, end + len(part)
+            self._pipeline.plain[begin:end] = part
+        self._parts.clear()
+
     def _flush(self, *, last: bool) -> None:
-        self._pipeline.put(self._index, last, self._pipeline.plain[: self._filled])
-        self._index, self._filled = self._index + 1, 0
+        self._pipeline.put(self._index, last, self._parts or [self._pipeline.plain[: self._filled]])
+        self._index, self._filled, self._parts = self._index + 1, 0, []
 
     def _emit(self, record: memoryview, leaf: bytes | None) -> None:
         self._put(record)
