@@ -49,7 +49,7 @@ from pathlib import Path
 import interleave
 import numpy as np
 import torch
-from seal_loops import MIB, SEED, Bare, Holes, Memory, Nowhere, Weights, Zeros, size_of, warm, weights
+from seal_loops import MIB, SEED, Bare, Holes, Nowhere, Weights, Zeros, size_of, warm, weights
 from torch import Tensor
 
 from vambrace.assets import seal
@@ -98,7 +98,7 @@ def speeds(state: Weights, folder: Path, threads: int, rounds: int, *, few: bool
         },
         "to_memory": {
             "bare_to_memory": bare.seal_to_memory,
-            "to_memory": lambda: seal.save(state, Memory(room), **options),
+            "to_memory": lambda: seal.save(state, seal.Memory(), **options),
         },
         "to_nowhere": {
             "bare_to_nowhere": bare.seal_to_nowhere,
@@ -219,7 +219,7 @@ def age(mib: int, folder: Path, threads: int, rounds: int) -> dict[str, object]:
     times = interleave.interleaved(
         {
             "theirs_seal": lambda: pyrage.encrypt(data, [identity.to_public()]),
-            "ours_seal": lambda: seal.save(tensors, Memory((mib + 2) * MIB), **options),
+            "ours_seal": lambda: seal.save(tensors, seal.Memory(), **options),
             "theirs_open": lambda: pyrage.decrypt(sealed, [identity]),
             "ours_open": lambda: seal.load(path, identity=key, threads=threads),
         },

@@ -112,6 +112,7 @@ def _seal(data: Json) -> Iterator[tuple[str, str]]:
         "open": "opening a sealed GiB to a state dict",
         "signed_open": "opening it with a signer demanded",
         "to_file": "sealing it to a file",
+        "to_memory": "sealing it in memory",
         "signed_to_file": "sealing it with a signature",
     }
     for threads in (1, 2):

@@ -133,19 +133,6 @@ def _nonce(number: int) -> bytes:
     return number.to_bytes(12, "big")
 
 
-class Memory:
-    """A sink: fresh memory, copied to without the interpreter's lock, as in the bare loop."""
-
-    def __init__(self, size: int) -> None:
-        self._room = np.empty(size, np.uint8)
-        self._at = 0
-
-    def write(self, data: memoryview) -> int:
-        np.copyto(self._room[self._at : self._at + len(data)], data)
-        self._at += len(data)
-        return len(data)
-
-
 class Nowhere:
     """A sink that forgets."""
 

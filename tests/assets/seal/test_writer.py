@@ -19,6 +19,7 @@ from assets.seal.harness import CHUNK, KEY, PUBLIC, SIGNER, Dribble, Recorder, c
 from assets.seal.naive_sealed import Naive, open_naively, padme
 from vambrace.assets.seal import statement, writer
 from vambrace.assets.seal.header import Fixed
+from vambrace.assets.seal.memory import Memory
 from vambrace.assets.seal.recipients import as_recipient
 from vambrace.assets.seal.suites import Suite
 from vambrace.assets.seal.writer import Writer
@@ -114,6 +115,28 @@ def test_bytes_that_stay_are_not_copied_and_mix_with_others(
                 if kind != "kept":
                     buffer[:] = bytes(len(buffer))
         assert sink.data[65_536:] == whole
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("options", [{}, {"sign": sign}, {"pad": True, "suite": Suite.CHACHA20_POLY1305}])
+def test_in_memory_it_is_the_same_file(
+    options: dict[str, Any], known: bool, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of unknown size it takes several blocks, here of four chunks each."""
+    if not known:
+        options = {name: value for name, value in options.items() if name != "pad"}
+    fixed_keys(monkeypatch)
+    monkeypatch.setattr("vambrace.assets.seal.memory._BLOCK", 4 * CHUNK)
+    for size in (0, 1, CHUNK, 30 * CHUNK + 5):
+        data, place = content(size), Memory()
+        options["size"] = size if known else None
+        with Writer(place, TO, chunk_size=CHUNK, threads=threads, **options) as file:
+            file.write(data[: size // 2])
+            file.write(data[size // 2 :], kept=True)
+        assert bytes(place.data)[65_536:] == sealed(data, **options)[65_536:]
+        assert open_naively(bytes(place.data), KEY)["content"] == data
+        assert len(place._blocks) == 0 or not known, "of known size it is in one place, from the beginning"
 
 
 @pytest.mark.parametrize("threads", [1, 3])

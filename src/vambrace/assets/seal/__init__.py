@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vambrace.assets.seal.keys import Public, Secret, generate
     from vambrace.assets.seal.kms import Kms
     from vambrace.assets.seal.loading import lazy, load, open_sealed
+    from vambrace.assets.seal.memory import Memory
     from vambrace.assets.seal.passphrase import Argon2id, Passphrase, Scrypt
     from vambrace.assets.seal.reader import Reader
     from vambrace.assets.seal.rekeying import rekey
@@ -35,6 +36,7 @@ __all__ = [
     "Argon2id",
     "Checkpoints",
     "Kms",
+    "Memory",
     "Passphrase",
     "Public",
     "Reader",
@@ -60,6 +62,7 @@ _HOMES = {
     "Argon2id": "passphrase",
     "Checkpoints": "checkpoints",
     "Kms": "kms",
+    "Memory": "memory",
     "Passphrase": "passphrase",
     "Public": "keys",
     "Reader": "reader",

@@ -39,6 +39,7 @@ class Pipeline:
             record when it returns.
         hashed: whether leaves are wanted; else `emit` gets None.
         threads: how many seal; 1: the caller's own.
+        room: gives so many bytes for the next record, in order, which stays there; None: records are only passing.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Pipeline:
         *,
         hashed: bool,
         threads: int,
+        room: Callable[[int], memoryview] | None = None,
     ) -> None:
         self._cipher = cipher
         self._emit = emit
         self._hashed = hashed
+        self._room = room
         self._plain = _room(chunk_size)
         self._record = _room(chunk_size + OVERHEAD)
         self._crew = _Crew(threads, chunk_size) if threads > 1 else None
@@ -79,8 +82,10 @@ class Pipeline:
         Raises:
             BaseException: what sealing or emitting this chunk, or one before, has raised.
         """
+        size = sum(map(len, parts)) + OVERHEAD
+        record = None if self._room is None else self._room(size)
         if self._crew is None:
-            self._emit(*self._sealed(index, last, parts, self._record))
+            self._emit(*self._sealed(index, last, parts, self._record[:size] if record is None else record))
             return
         if self._given - self._turn >= _AHEAD:
             self._wait(self._given - _AHEAD + _RUN)
@@ -88,7 +93,8 @@ class Pipeline:
         filled = None
         if parts[0].obj is self._plain.obj:
             filled, self._plain = self._plain, self._crew.plain.get()
-        self._crew.submit(functools.partial(self._work, self._crew, self._given, index, last, parts, filled))
+        seal = functools.partial(self._sealed, index, last, parts)
+        self._crew.submit(functools.partial(self._work, self._crew, self._given, seal, size, record, filled))
         self._given += 1
 
     def settle(self) -> None:
@@ -120,8 +126,7 @@ class Pipeline:
         with self._lock:
             self._failed = self._failed or error
 
-    def _sealed(self, index: int, last: bool, parts: Sequence[memoryview], room: memoryview) -> _Sealed:
-        record = room[: sum(map(len, parts)) + OVERHEAD]
+    def _sealed(self, index: int, last: bool, parts: Sequence[memoryview], record: memoryview) -> _Sealed:
         self._cipher.seal(index, last, parts, record)
         return record, merkle.leaf(record) if self._hashed else None
 
@@ -129,16 +134,16 @@ class Pipeline:
         self,
         crew: _Crew,
         turn: int,
-        index: int,
-        last: bool,
-        parts: Sequence[memoryview],
+        seal: Callable[[memoryview], _Sealed],
+        size: int,
+        record: memoryview | None,
         filled: memoryview | None,
         room: memoryview,
     ) -> None:
         sealed = None
         try:
             if self._failed is None:
-                sealed = self._sealed(index, last, parts, room)
+                sealed = seal(room[:size] if record is None else record)
         except BaseException as error:  # noqa: BLE001  raised by `put` or `settle`, in the thread that asked
             self._fail(error)
         if filled is not None:

@@ -64,7 +64,7 @@ def save(
     Args:
         source: tensors by name (`module.state_dict()`), or the path of a file or folder. A safetensors file is stored
             so that its tensors can be read one by one.
-        path: where to; a file that is there is replaced when the new one is whole. Or a binary stream.
+        path: where to; a file that is there is replaced when the new one is whole. Or a binary stream, or a `Memory`.
         recipients: who can open it: one or several of a raw key (32 bytes), a key or its file, a public key or its
             file, `Passphrase`, `Kms`.
         sign: the Ed25519 key, or its file, of who vouches for the content; None: its origin is not provable.

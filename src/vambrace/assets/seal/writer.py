@@ -23,13 +23,14 @@ from vambrace.assets.seal import merkle
 from vambrace.assets.seal.chunks import MOST_CHUNKS, ChunkCipher, Layout
 from vambrace.assets.seal.description import Description, fault, seal_private
 from vambrace.assets.seal.header import CHUNK_SIZES, Fixed, Header
+from vambrace.assets.seal.memory import Memory
 from vambrace.assets.seal.padding import padded
 from vambrace.assets.seal.pipeline import Pipeline
 from vambrace.assets.seal.schedule import FileKeys, new_file_key, new_salt
 from vambrace.assets.seal.source import next_bytes
 from vambrace.assets.seal.statement import MOST_BYTES
 from vambrace.assets.seal.suites import Suite
-from vambrace.assets.seal.trailer import Foot, TrailerMac
+from vambrace.assets.seal.trailer import FOOT_BYTES, Foot, TrailerMac
 from vambrace.core.files import Draft
 from vambrace.core.options import require
 
@@ -62,7 +63,7 @@ class Writer:
     """One sealed file in the making: `write` the content, then `finish`, or leave a `with` block without an error.
 
     Args:
-        target: a path, whose file is replaced when the new one is whole; or a stream.
+        target: a path, whose file is replaced when the new one is whole; or a stream; or a `Memory`.
         recipients: who can open it, 1 to 64.
         content: what the bytes are.
         size: bytes of the content, where they are known; exactly as many have to be written.
@@ -121,9 +122,14 @@ class Writer:
         self._draft = Draft(target, like=like) if isinstance(target, Path) else None
         self._sink: Sink = self._draft or cast("Sink", target)
         self._leaves = tempfile.SpooledTemporaryFile(_LEAVES_IN_MEMORY) if sign else None  # noqa: SIM115  closed by _close
-        self._pipeline = Pipeline(cipher, chunk_size, self._emit, hashed=sign is not None, threads=threads)
+        self._memory = target if isinstance(target, Memory) else None
+        room = self._memory.room if self._memory else None
+        self._pipeline = Pipeline(cipher, chunk_size, self._emit, hashed=sign is not None, threads=threads, room=room)
         self._open = True
         try:
+            if self._memory and self._stream is not None:
+                layout = Layout(chunk_size=chunk_size, stream=self._stream)
+                self._memory.reserve(layout.end + layout.count * merkle.SIZE + MOST_BYTES + FOOT_BYTES)
             self._put(memoryview(region))
         except BaseException:
             self.abort()
@@ -287,7 +293,8 @@ class Writer:
         self._index, self._filled, self._parts = self._index + 1, 0, []
 
     def _emit(self, record: memoryview, leaf: bytes | None) -> None:
-        self._put(record)
+        if not self._memory:
+            self._put(record)
         if leaf is not None and self._leaves:
             self._tree.add(leaf)
             self._leaves.write(leaf)
