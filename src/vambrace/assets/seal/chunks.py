@@ -85,12 +85,13 @@ class ChunkCipher:
     def seal(self, index: int, last: bool, parts: Sequence[memoryview], record: memoryview) -> None:
         """Write chunk `index`, whose bytes are `parts` one behind the other, into `record`, which has its size."""
         size = len(record) - OVERHEAD
-        record[:FRAME_BYTES] = (size | _LAST if last else size).to_bytes(FRAME_BYTES, "little")
         nonce, sealed = self._at(index, last), record[FRAME_BYTES:]
         if len(parts) == 1:
             self._cipher.seal_into(nonce, parts[0], self._binding, sealed)
         else:
             self._cipher.seal_parts(nonce, parts, self._binding, sealed)
+        # Last, for it is the interpreter that writes it: to touch fresh memory first would make all threads wait.
+        record[:FRAME_BYTES] = (size | _LAST if last else size).to_bytes(FRAME_BYTES, "little")
 
     def open(self, index: int, last: bool, record: memoryview, out: memoryview) -> None:
         """Write the plain bytes of chunk `index` into `out`, which has exactly their size.

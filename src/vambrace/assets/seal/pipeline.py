@@ -1,15 +1,15 @@
 """Chunks sealed on several threads and written in their order, each by whichever thread is free when its turn comes.
 
 Nobody hands chunks back: who has sealed one writes it if it is its turn, and those that are ready behind it, while the
-others go on sealing. Memory is for `threads` + 2 records and as many plain chunks, whatever passes through; with one
-thread for a single one of each.
+others go on sealing. The caller's thread is one of them, whenever it would have to wait. Memory is for `threads` + 2
+records and as many plain chunks, whatever passes through; with one thread for a single one of each.
 """
 
 from __future__ import annotations
 
 import functools
 import threading
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from vambrace.assets.seal import merkle
@@ -92,7 +92,7 @@ class Pipeline:
         self._raise()
         filled = None
         if parts[0].obj is self._plain.obj:
-            filled, self._plain = self._plain, self._crew.plain.get()
+            filled, self._plain = self._plain, self._crew.take_plain()
         seal = functools.partial(self._sealed, index, last, parts)
         self._crew.submit(functools.partial(self._work, self._crew, self._given, seal, size, record, filled))
         self._given += 1
@@ -113,6 +113,8 @@ class Pipeline:
             self._crew.end()
 
     def _wait(self, turn: int) -> None:
+        while self._crew is not None and self._turn < turn and self._crew.help():
+            pass
         with self._lock:
             self._awaited = turn
             while self._turn < turn:
@@ -173,13 +175,13 @@ class Pipeline:
 
 
 class _Crew:
-    """Threads that seal, and the buffers that they and the caller pass around.
+    """Threads that seal beside the caller's, and the buffers that they and it pass around.
 
     An idle thread knows of its queues only, so that a pipeline that is forgotten is collected, and closed.
     """
 
     def __init__(self, threads: int, chunk_size: int) -> None:
-        self._most = threads
+        self._most = threads - 1
         self._threads: list[threading.Thread] = []
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self.plain: SimpleQueue[memoryview] = SimpleQueue()
@@ -196,6 +198,28 @@ class _Crew:
             thread = threading.Thread(target=_serve, args=(self._jobs, self.records), daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def help(self) -> bool:
+        """Do what would be done next, in the thread that asks; whether there was anything."""
+        try:
+            room = self.records.get_nowait()
+        except Empty:
+            return False
+        try:
+            job = self._jobs.get_nowait()
+        except Empty:
+            job = None
+        if job is None:
+            self.records.put(room)
+            return False
+        job(room)
+        return True
+
+    def take_plain(self) -> memoryview:
+        """Room for a plain chunk, when there is some."""
+        while self.plain.empty() and self.help():
+            pass
+        return self.plain.get()
 
     def end(self) -> None:
         """Return when all threads have ended; those that wait for more to do, and those that are at it."""
