@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import nets
@@ -14,15 +15,17 @@ from vambrace.data.idx import read_idx
 
 
 class Token(nn.Module):
-    """Two linear layers at every token, then the mean over tokens."""
+    """Two linear layers at every token, then the mean over tokens, of outputs or of what is positive in them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, rectified: bool = False) -> None:
         super().__init__()
         self.first, self.second = nn.Linear(256, 512), nn.Linear(512, 256)
+        self._rectified = rectified
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Tokens (n, T, 256) to logits (n, 256)."""
-        return self.second(F.relu(self.first(inputs))).mean(dim=1)
+        outputs = self.second(F.relu(self.first(inputs)))
+        return (F.relu(outputs) if self._rectified else outputs).mean(dim=1)
 
 
 class Encoder(nn.Module):
@@ -89,6 +92,16 @@ CASES = {
     "cnn": Case("Opacus' MNIST CNN, batch 128", opacus_cnn, (128, 1, 28, 28), 10, 5, 1.7, 1.75, 1.3),
     "lenet": Case("LeNet with 3136x1024, batch 256", lenet, (256, 1, 28, 28), 10, 1, 1.7, 1.75, 1.3),
     "token": Case("token MLP 256-512-256, 64 tokens, batch 32", Token, (32, 64, 256), 256, 3, 1.35, 1.45, 1.6),
+    "token_rectified": Case(
+        "the same with a ReLU before the mean over tokens",
+        functools.partial(Token, rectified=True),
+        (32, 64, 256),
+        256,
+        3,
+        1.35,
+        1.45,
+        1.6,
+    ),
     "encoder": Case(
         "transformer encoder of 4 layers, 64 tokens, batch 32", Encoder, (32, 64, 256), 10, 1, 1.35, 1.45, 1.3
     ),

@@ -99,6 +99,14 @@ LAYERS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
         Net(lambda net, x: net.h(net.m(x).tanh().mean(1)), m=nn.Linear(4, 8), h=head()),
         numbers(40, 4),
     ),
+    "mean of tokens": lambda: (
+        Net(lambda net, x: net.h(net.m(x).tanh()).mean(1), m=nn.Linear(8, 8), h=head()),
+        numbers(5, 8),
+    ),
+    "sum of tokens, tied": lambda: (
+        Net(lambda net, x: net.h(net.m(x).tanh() + net.m(x[:, :1])).sum(1), m=nn.Linear(8, 8), h=head()),
+        numbers(5, 8),
+    ),
     "cnn": lambda: images(
         nn.Conv2d(3, 8, 3, stride=2, padding=1),
         nn.ReLU(inplace=True),

@@ -12,7 +12,9 @@ SIZES = [(2.6e-23, 1e18), (1e-22, 1e17), (1e-22, 1e18), (1e18, 2.6e-23), (1e17, 
 
 
 def outer(seen: float, slope: float) -> Product:
-    return Outer(torch.full((2, 4, 64), seen), torch.full((2, 4, 64), slope))
+    slopes = torch.full((2, 4, 64), slope)
+    slopes[:, 1:] *= 0.5  # else they would count as one position
+    return Outer(torch.full((2, 4, 64), seen), slopes)
 
 
 def convolved(seen: float, slope: float) -> Product:
@@ -30,3 +32,11 @@ def test_no_norm_is_too_short(make, sizes: tuple[float, float]) -> None:
         measured = piece.squares()
     true = piece.per_sample(slice(None)).double().flatten(1).norm(dim=1)
     assert ((measured.double().sqrt() - true) / true).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("positions", [1, 4])
+def test_one_position_may_be_measured_too_long_but_not_too_short(positions: int, sizes: tuple[float, float]) -> None:
+    piece = Outer(*(torch.full((2, positions, 64), size) for size in sizes))
+    true = piece.per_sample(slice(None)).double().flatten(1).norm(dim=1)
+    assert (piece.squares().double().sqrt() >= true * (1 - 1e-6)).all()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vambrace.privacy.dp.engine import products
 from vambrace.privacy.dp.engine.convolution import Convolved, Window
-from vambrace.privacy.dp.engine.products import Outer
+from vambrace.privacy.dp.engine.products import Outer, constant
 
 
 @pytest.mark.parametrize("positions", [63, 64, 65, 130])
@@ -21,6 +22,37 @@ def test_norms_of_long_samples(positions: int, transposed: bool) -> None:
     doubts = piece.doubts()
     assert doubts is not None
     assert not bool(doubts.any())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gradients_that_are_the_same_at_all_positions_need_no_grams(
+    transposed: bool, strided: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = torch.Generator().manual_seed(0)
+    inputs, slope = (torch.randn(*shape, generator=chance).to(dtype) for shape in ((5, 7, 6), (5, 1, 4)))
+    slopes = slope.expand(5, 7, 4) if strided else slope.repeat(1, 7, 1)
+    monkeypatch.setattr(products, "grams", None)
+    piece = Outer(inputs, slopes, transposed=transposed)
+    exact = torch.einsum("ntd,ntp->ndp" if transposed else "ntd,ntp->npd", inputs.double(), slopes.double())
+    close = 1e-12 if dtype == torch.float64 else 1e-5
+    assert torch.allclose(piece.squares().double(), exact.flatten(1).norm(dim=1).square(), rtol=close)
+    assert torch.allclose(piece.per_sample(slice(None)).double(), exact, rtol=close, atol=close)
+    factors, out = torch.rand(5, generator=chance), torch.zeros(exact.shape[1:], dtype=torch.float64)
+    factors, out = (each.to(torch.promote_types(dtype, torch.float32)) for each in (factors, out))
+    piece.add_sum(factors, out)
+    assert torch.allclose(out.double(), torch.einsum("n...,n->...", exact, factors.double()), rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("at", [(0, 1, 0), (4, 6, 3), (2, 3, 1)])
+def test_one_value_that_differs_makes_them_different(at: tuple[int, int, int]) -> None:
+    slopes = torch.ones(5, 7, 4)
+    assert constant(slopes)
+    slopes[at] = torch.nextafter(slopes[at], torch.tensor(2.0))
+    assert not constant(slopes)
+    slopes[at] = torch.nan
+    assert not constant(slopes)
 
 
 @pytest.mark.parametrize("positions", [63, 64, 65, 130])

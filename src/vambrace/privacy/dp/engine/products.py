@@ -18,9 +18,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from vambrace.privacy.dp.engine.pieces import Piece, flat, kept_rows, lengths, split, squared_lengths, wide
+from vambrace.privacy.dp.engine.pieces import Piece, flat, kept_rows, lengths, over_positions, split, squared_lengths, wide
 
-__all__ = ["Outer", "Product", "ghost_pays", "grams", "parts", "settle"]
+__all__ = ["Outer", "Product", "constant", "ghost_pays", "grams", "parts", "settle"]
 
 _CANCELLED = 0.1
 """A squared norm below this share of what it would be if positions did not cancel is measured again."""
@@ -44,6 +44,18 @@ pages. All at once cost 1 % of a step."""
 
 _WRITTEN = 2**24
 """Elements of per-sample gradients that are written down at a time to measure samples again: 64 MiB."""
+
+
+def constant(slopes: Tensor) -> bool:
+    """Whether gradients (n, T, p) are the same at all positions, as those below a mean or a sum over them are.
+
+    On a GPU only as far as their strides tell: to look at values would make it wait.
+    """
+    if slopes.stride(1) == 0 or slopes.device.type != "cpu":
+        return slopes.stride(1) == 0
+    first = slopes[:, :1]
+    # Two positions tell nearly always.
+    return torch.equal(slopes[:, 1:2], first) and torch.equal(slopes, first.expand_as(slopes))
 
 
 def ghost_pays(positions: int, outputs: int, inputs: int) -> bool:
@@ -170,6 +182,8 @@ class Product:
 class Outer(Product):
     """A matrix (p, d) that took inputs (n, T, d) to outputs with gradients (n, T, p).
 
+    Gradients that are the same at all positions make one position of them (`constant`).
+
     Args:
         inputs: (n, T, d).
         slopes: (n, T, p).
@@ -177,6 +191,9 @@ class Outer(Product):
     """
 
     def __init__(self, inputs: Tensor, slopes: Tensor, *, transposed: bool = False) -> None:
+        if inputs.shape[1] > 1 and constant(slopes):
+            # A sum of products that share a factor is the product of the other one's sum.
+            inputs, slopes = over_positions(inputs).unsqueeze(1), slopes[:, :1]
         positions, size = inputs.shape[1], inputs.shape[2] * slopes.shape[2]
         super().__init__(size, ghost=positions == 1 or ghost_pays(positions, slopes.shape[2], inputs.shape[2]))
         self.inputs, self.slopes = inputs, slopes
