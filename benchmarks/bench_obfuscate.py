@@ -2,9 +2,12 @@
 
     python benchmarks/bench_obfuscate.py
     python benchmarks/bench_obfuscate.py --nets mnist_fc,resnet2b --rows 50 --keys 0        # a quick look
+    python benchmarks/bench_obfuscate.py --nets yunet,yolox --profiles tolerance --again    # these rows only
 
-For each network and profile, one obfuscation with a fixed seed, measured by `vambrace.assets.obfuscate.measure`:
+For each network and profile, one obfuscation with a fixed seed, measured by `vambrace.assets.obfuscate.measure`; the
+tolerance profile is given the same real inputs, so that what breaks the bound on them is left out:
 
+- `fitted`: what was left out, what each of these passes does to answers by itself, and how long finding out took;
 - `gates`: every gate with its value, threshold, n and interval;
 - `equality`: the largest difference on real, random, edge and extreme inputs, over all runtime settings;
 - `readability`: similarities to the original before and after each simplifier and our de-obfuscator; of the two
@@ -22,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import time
 import warnings
 from importlib import metadata
@@ -116,6 +120,17 @@ def one(name: str, profile: str, model: onnx.ModelProto, inputs: np.ndarray, giv
     begin = time.perf_counter()
     obfuscated = onnx_model(model, profile=profile, ratio=given.ratio, seed=SEED)
     seconds = time.perf_counter() - begin
+    fitted: dict[str, object] = {}
+    if profile == "tolerance":
+        begin = time.perf_counter()
+        decide = obfuscate_nets.CASES[name].decide
+        obfuscated = onnx_model(model, profile=profile, ratio=given.ratio, seed=SEED, inputs=inputs, decide=decide)
+        assert obfuscated.fitted is not None
+        left_out = {
+            each.name: {"relative": finite(each.moved.relative), "decisions": each.moved.decisions}
+            for each in obfuscated.fitted.left_out
+        }
+        fitted = {"fitted": {"seconds": time.perf_counter() - begin, "left_out": left_out}}
     key = hashlib.sha256(f"{name} {profile}".encode()).digest()
     locked = lock(obfuscated.model, key)
     unlocked = unlock(locked, key)
@@ -138,7 +153,13 @@ def one(name: str, profile: str, model: onnx.ModelProto, inputs: np.ndarray, giv
         (given.pages / f"{name}-{profile}.html").write_text(report.html(), encoding="utf-8")
     same = unlocked.SerializeToString(deterministic=True) == obfuscated.model.SerializeToString(deterministic=True)
     entries = {entry.name: [entry.done, entry.eligible] for entry in obfuscated.map.passes}
-    return {"seconds_to_obfuscate": seconds, "passes": entries, "unlocked_is_the_same": same, **summary(report)}
+    return {
+        "seconds_to_obfuscate": seconds,
+        "passes": entries,
+        "unlocked_is_the_same": same,
+        **fitted,
+        **summary(report),
+    }
 
 
 def prepared(how: str, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -181,6 +202,18 @@ def said(name: str, profile: str, found: dict) -> str:
     )
 
 
+def merged(result: dict) -> dict:
+    """Figures that are there, with these networks and profiles in place of theirs, which say where they come from."""
+    known = json.loads((interleave.RESULTS / "obfuscate.json").read_text())
+    assert known["ratio"] == result["ratio"], "other figures at another ratio"
+    for name, found in result["nets"].items():
+        profiles = {
+            profile: rows | {"surroundings": result["surroundings"]} for profile, rows in found["profiles"].items()
+        }
+        known["nets"][name] = found | {"profiles": known["nets"].get(name, {}).get("profiles", {}) | profiles}
+    return known
+
+
 def version(name: str) -> str | None:
     """Of a package, or None."""
     try:
@@ -198,6 +231,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=101)
     parser.add_argument("--keys", type=int, default=2, help="keys that the adaptive attacker saw; 0: no classifier")
+    parser.add_argument("--again", action="store_true", help="put these into results/obfuscate.json; no classifier")
     parser.add_argument("--pages", type=Path, help="folder for the HTML report of every network and profile")
     given = parser.parse_args()
     if not nets.there():
@@ -221,12 +255,15 @@ def main() -> None:
             found["profiles"][profile] = one(name, profile, model, inputs, given)
             interleave.say(said(name, profile, found["profiles"][profile]))
         result["nets"][name] = found
-    for profile in profiles if given.keys else []:
+    for profile in profiles if given.keys and not given.again else []:
         result["classifier"][profile] = {}
         for how in PREPARED:
             rows_found = result["classifier"][profile][how or "as given"] = classified(profile, how, given)
             shares = {row["attacker"]: f"{row['accuracy']:.3f}" for row in rows_found["rows"]}
             interleave.say(f"classifier, {profile}, {how or 'as given'}: {shares}, chance {rows_found['chance']:.4f}")
+    if given.again:
+        interleave.say(f"written to {interleave.write('obfuscate', merged(result))}")
+        return
     full = given.nets == ",".join(obfuscate_nets.CASES) and given.rows >= 500 and given.keys and profiles == [*PROFILES]
     interleave.say(f"written to {interleave.write('obfuscate' if full else 'obfuscate-quick', result)}")
 

@@ -93,7 +93,7 @@ CASES = {
     "lenet": Case("LeNet with 3136x1024, batch 256", lenet, (256, 1, 28, 28), 10, 1, 1.7, 1.75, 1.3),
     "token": Case("token MLP 256-512-256, 64 tokens, batch 32", Token, (32, 64, 256), 256, 3, 1.35, 1.45, 1.6),
     "token_rectified": Case(
-        "the same with a ReLU before the mean over tokens",
+        "token MLP with a ReLU before the mean over tokens",
         functools.partial(Token, rectified=True),
         (32, 64, 256),
         256,

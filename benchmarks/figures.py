@@ -222,12 +222,14 @@ def _where(data: Json, name: str) -> str:
     known = there if isinstance(there, dict) else {}
     versions = known.get("versions")
     torch = versions.get("torch") if isinstance(versions, dict) else None
+    places = [rows.get("surroundings") for net in _parts(data, "nets") for rows in _parts(net, "profiles")]
+    again = sorted({str(place.get("commit", "?"))[:12] for place in places if isinstance(place, dict)})
     facts = [
         str(known.get("cpu", "unknown processor")),
         f"{known.get('cores', '?')} cores, {known.get('threads', '?')} in use",
         f"Python {known.get('python', '?')}",
         f"torch {torch}",
-        f"commit {str(known.get('commit', '?'))[:12]}",
+        f"commit {str(known.get('commit', '?'))[:12]}" + (f", some rows at {', '.join(again)}" if again else ""),
     ]
     return f"({'; '.join(facts)}; `benchmarks/results/{name}.json`)"
 
