@@ -188,3 +188,16 @@ def test_threads_end_when_it_is_closed() -> None:
     pipeline.close()
     pipeline.close()
     assert set(threading.enumerate()) == before
+
+
+def test_it_ends_though_the_caller_was_interrupted_while_it_emitted() -> None:
+    """Then nobody emits any more, and all buffers wait for it."""
+    pipeline = Pipeline(Slow(), SIZE, lambda record, leaf: None, hashed=False, threads=3)
+    with pipeline._lock:
+        pipeline._emitting = True
+    for index in range(40):
+        pipeline.put(index, False, [memoryview(bytes(SIZE))])
+    ending = threading.Thread(target=pipeline.close, daemon=True)
+    ending.start()
+    ending.join(10)
+    assert not ending.is_alive()

@@ -276,6 +276,16 @@ def test_nothing_is_left_of_one_that_failed(threads: int, tmp_path: Path) -> Non
         assert set(threading.enumerate()) == before
 
 
+def test_threads_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(RuntimeError, match="start new thread"), Writer(tmp_path / "a", TO, threads=3) as file:
+        file.write(content(4 * 2**20))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_call_of_the_system_may_fail(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(files.System):

@@ -7,6 +7,7 @@ records and as many plain chunks, whatever passes through; with one thread for a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from queue import Empty, SimpleQueue
@@ -196,8 +197,8 @@ class _Crew:
         self._jobs.put(job)
         if len(self._threads) < self._most:
             thread = threading.Thread(target=_serve, args=(self._jobs, self.records), daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
 
     def help(self) -> bool:
         """Do what would be done next, in the thread that asks; whether there was anything."""
@@ -222,9 +223,13 @@ class _Crew:
         return self.plain.get()
 
     def end(self) -> None:
-        """Return when all threads have ended; those that wait for more to do, and those that are at it."""
+        """Return when all threads have ended, each with what it is at; what has not been begun is forgotten."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._jobs.get_nowait()
         for _ in self._threads:
             self._jobs.put(None)
+            self.records.put(memoryview(b""))  # where an interrupt kept what came before from giving theirs back
         for thread in self._threads:
             # The last who knows of a pipeline that is forgotten may be one of its threads.
             if thread is not threading.current_thread():
