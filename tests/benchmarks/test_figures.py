@@ -6,6 +6,7 @@ import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -128,7 +129,7 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
     bare = [{"attacker": name, "accuracy": share, "n": 160} for name, share in shares.items()]
     rows = [{**row, "interval": {"low": row["accuracy"] - 0.061, "high": row["accuracy"] + 0.003}} for row in bare]
     row = {"rows": rows, "chance": 0.0625}
-    measured = {
+    measured: dict[str, dict[str, Any]] = {
         "nets": {
             "one": {"title": "A net", "rows": 50, "profiles": {"tolerance": profile, "exact": apart}},
             "two": {"title": "Timed once", "rows": 50, "profiles": {"exact": unsure}},
@@ -151,6 +152,11 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
     for words in ("Timed once", "as given"):
         assert words not in said, "no spread, no figure"
     assert "de-obfuscator" not in said
+    assert "some rows" not in said
+    again = {**profile, "surroundings": {"commit": "0123456789abcdef"}}
+    measured["nets"]["one"]["profiles"]["tolerance"] = again
+    (tmp_path / "obfuscate.json").write_text(json.dumps(measured))
+    assert "commit ?, some rows at 0123456789ab;" in figures.block(tmp_path)
 
 
 def test_only_the_block_changes_and_markers_are_needed(figures: ModuleType) -> None:

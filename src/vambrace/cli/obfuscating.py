@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vambrace.assets.obfuscate.measure.report import Report
-    from vambrace.assets.obfuscate.passes.base import Pass
+    from vambrace.assets.obfuscate.pipeline import Obfuscated
     from vambrace.assets.obfuscate.record import ObfuscationMap
 
 __all__ = ["obfuscate", "restore", "trace", "unlock", "write_reports"]
@@ -81,10 +81,10 @@ def obfuscate(
     """Rewrite an ONNX model so that it computes the same and is harder to read; this is not encryption.
 
     SOURCE is an .onnx file. The map of what was done leads back to it, so it is sealed: --recipient says for whom.
-    With --key-file the model is at chance until `vambrace unlock` or obfuscate.load_model puts it in order. Exits 1
-    when a gate fails.
+    With --key-file the model is at chance until `vambrace unlock` or obfuscate.load_model puts it in order. With --data
+    the tolerance profile leaves out what moves answers to it too far. Exits 1 when a gate fails.
     """
-    from vambrace.assets.obfuscate.keyed import as_key, fingerprint
+    from vambrace.assets.obfuscate.keyed import as_key
     from vambrace.assets.obfuscate.locked import key_bytes
     from vambrace.assets.obfuscate.locking import lock
     from vambrace.assets.obfuscate.pipeline import onnx_model
@@ -96,16 +96,23 @@ def obfuscate(
     by = [] if no_map else read_by(recipients, ask=ask, environment=environment, number=number)
     secret = None if key is None else key_bytes(key)
     shared = None if owner is None else key_bytes(owner)
-    # One draw for the plan and for the model: another one takes other places, which cost something else.
-    drawn = as_key(seed) if shared is None else shared
     inputs = _inputs(data)
-    passes = None
     if budget is not None:
-        copy = drawn if customer is None else fingerprint(customer, drawn)
-        passes = _within(source, inputs, budget, profile, ratio, copy)
-    made = onnx_model(source, profile=profile, ratio=ratio, passes=passes, seed=drawn, customer=customer)
+        say(f"planning for {budget:g} times the latency")
+    elif inputs and profile == "tolerance":
+        say("comparing answers, to leave out what moves them too far")
+    made = onnx_model(
+        source,
+        profile=profile,
+        ratio=ratio,
+        seed=as_key(seed) if shared is None else shared,
+        customer=customer,
+        inputs=inputs or None,
+        budget=budget,
+    )
+    _tell_left_out(made)
     written = made.model if secret is None else lock(made.model, secret)
-    found = _measured(source, made.model, written if secret else None, inputs, profile, budget) if inputs else None
+    found = _measured(source, made, written if secret else None, inputs, profile, budget) if inputs else None
     if not no_map:
         _seal(made.map, place, by)
     digest = _write(target, written)
@@ -288,22 +295,18 @@ def _inputs(data: Sequence[Path]) -> list[Any]:
     return found
 
 
-def _within(
-    source: Path, inputs: list[Any], budget: float, profile: Profile, ratio: Ratio, seed: bytes
-) -> tuple[Pass, ...]:
-    from vambrace.assets.obfuscate.budget import plan_passes
-
-    say(f"planning for {budget:g} times the latency")
-    planned = plan_passes(source, inputs, budget, profile=profile, ratio=ratio, seed=seed)
-    if planned.dropped:
-        say(f"left out for the budget: {', '.join(planned.dropped)}")
-    return planned.kept
+def _tell_left_out(made: Obfuscated) -> None:
+    if made.fitted is not None and made.fitted.left_out:
+        moved = ", ".join(f"{each.name} by {each.moved}" for each in made.fitted.left_out)
+        say(f"left out, since answers move too far: {moved}")
+    if made.planned is not None and made.planned.dropped:
+        say(f"left out for the budget: {', '.join(made.planned.dropped)}")
 
 
 def _measured(
     source: Path,
-    obfuscated: Any,  # noqa: ANN401  onnx.ModelProto
-    at_rest: Any,  # noqa: ANN401
+    made: Obfuscated,
+    at_rest: Any,  # noqa: ANN401  onnx.ModelProto
     inputs: list[Any],
     profile: Profile,
     budget: float | None,
@@ -313,7 +316,7 @@ def _measured(
 
     say("measuring; this takes a minute or a few")
     gates = Gates(profile=profile) if budget is None else Gates(profile=profile, latency=max(1.0, budget))
-    return measure(source, obfuscated, inputs, gates=gates, at_rest=at_rest, name=source.stem)
+    return measure(source, made.model, inputs, gates=gates, at_rest=at_rest, name=source.stem, left_out=made.left_out)
 
 
 def write_reports(found: Report, places: Sequence[Path]) -> None:

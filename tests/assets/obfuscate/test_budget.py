@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import onnx_nets
-from vambrace.assets.obfuscate import budget
+from vambrace.assets.obfuscate import budget, pipeline
 from vambrace.assets.obfuscate.pipeline import onnx_model
 from vambrace.core.findings import Interval
 from vambrace.errors import ConfigError
@@ -71,7 +71,7 @@ def test_what_may_be_over_the_budget_is(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_runs_the_same_is_not_timed(timed: list[set[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "profile_names", lambda profile: FREE)
+    monkeypatch.setattr(pipeline, "profile_names", lambda profile: FREE)
     found = planned(1.0)
     assert found.ratio == 1.0
     assert timed == []

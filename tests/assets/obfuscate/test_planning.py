@@ -6,7 +6,7 @@ from vambrace.assets.obfuscate.passes.channels import BakedPermutation
 from vambrace.assets.obfuscate.passes.disguises import Disguises
 from vambrace.assets.obfuscate.passes.fission import SplitLayers
 from vambrace.assets.obfuscate.passes.order import Order
-from vambrace.assets.obfuscate.planning import plan
+from vambrace.assets.obfuscate.planning import Moved, fit, plan
 from vambrace.errors import ConfigError
 
 COSTS = {"baked_permutation": 0.0, "disguises": 0.4, "split_layers": 0.2, "order": 0.0}
@@ -46,3 +46,70 @@ def test_a_budget_that_nothing_fits_into() -> None:
     for budget in (0.0, math.nan, math.inf):
         with pytest.raises(ConfigError, match="E839"):
             plan(WANTED, budget, measured)
+
+
+ROUNDING = (BakedPermutation(), SplitLayers(share=0.4), Disguises(share=0.4), Order())
+
+
+def moving(**far: float):
+    """Differences add up, in units of the bound; each call is kept."""
+    calls = []
+
+    def moved(passes) -> Moved:
+        calls.append([one.name for one in passes])
+        total = sum(far.get(one.name, 0.0) for one in passes)
+        return Moved(relative=total, decisions=0, holds=total <= 1)
+
+    return moved, calls
+
+
+def fitted(**far: float):
+    moved, calls = moving(**far)
+    found = fit(ROUNDING, moved, lambda one: moved([one]))
+    return found, [each.name for each in found.left_out], calls
+
+
+def test_where_answers_hold_nothing_is_measured_alone() -> None:
+    found, left_out, calls = fitted(baked_permutation=0.3, split_layers=0.3, disguises=0.3)
+    assert (found.kept, left_out, found.moved.relative) == (ROUNDING, [], pytest.approx(0.9))
+    assert len(calls) == 1
+
+
+def test_the_worst_goes_until_the_sum_holds() -> None:
+    found, left_out, _ = fitted(baked_permutation=0.5, split_layers=0.7, disguises=0.4)
+    assert left_out == ["split_layers"]
+    assert found.kept == (ROUNDING[0], *ROUNDING[2:])
+    assert found.moved.holds
+
+
+def test_those_that_break_the_bound_alone_go_together_before() -> None:
+    found, left_out, calls = fitted(baked_permutation=3.0, split_layers=5.0, disguises=0.4)
+    assert left_out == ["split_layers", "baked_permutation"]
+    assert [each.place for each in found.left_out] == [1, 0]
+    assert found.kept == ROUNDING[2:]
+    assert len(calls) == 1 + 3 + 1
+    assert ["order"] not in calls
+
+
+def test_exact_passes_stay_whatever_is_measured() -> None:
+    found = fit(
+        ROUNDING,
+        lambda _: Moved(relative=9.0, decisions=0, holds=False),
+        lambda _: Moved(relative=0.0, decisions=0, holds=True),
+    )
+    assert found.kept == ROUNDING[3:]
+    assert not found.moved.holds
+    moved, calls = moving()
+    assert fit(ROUNDING[3:], moved, lambda one: moved([one])).kept == ROUNDING[3:]
+    assert calls == []
+
+
+def test_a_decision_counts_as_much_as_a_difference() -> None:
+    def moved(passes) -> Moved:
+        turned = 2 * any(one.name == "disguises" for one in passes)
+        return Moved(relative=1e-7, decisions=turned, holds=not turned)
+
+    found = fit(ROUNDING, moved, lambda one: moved([one]))
+    assert [each.name for each in found.left_out] == ["disguises"]
+    assert str(found.left_out[0].moved) == "1e-07 of a sample's largest and 2 decisions"
+    assert str(Moved(relative=math.inf, decisions=0, holds=False)) == "more than any number"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.locking import Survey, lock, survey, unlock
     from vambrace.assets.obfuscate.passes import pass_names, profile_names
     from vambrace.assets.obfuscate.pipeline import Obfuscated, Undone, onnx_model, undo
-    from vambrace.assets.obfuscate.planning import Planned
+    from vambrace.assets.obfuscate.planning import Fitted, LeftOut, Moved, Planned
     from vambrace.assets.obfuscate.record import ObfuscationMap
     from vambrace.assets.obfuscate.torch_graph import (
         ObfuscatedProgram,
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Compiled",
+    "Fitted",
+    "LeftOut",
     "Match",
+    "Moved",
     "Obfuscated",
     "ObfuscatedProgram",
     "ObfuscationMap",
@@ -63,7 +66,10 @@ __all__ = [
 
 _HOMES = {
     "Compiled": "compiled",
+    "Fitted": "planning",
+    "LeftOut": "planning",
     "Match": "tracing",
+    "Moved": "planning",
     "Obfuscated": "pipeline",
     "ObfuscatedProgram": "torch_graph",
     "ObfuscationMap": "record",

@@ -1,30 +1,33 @@
-"""The passes of a profile that fit into a budget of latency, measured on this machine with inputs of the caller."""
+"""The passes that hold a bound of difference and fit into a budget of latency, measured with inputs of the caller."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
-from vambrace.assets.obfuscate.keyed import as_key
+from vambrace.assets.obfuscate.fitting import Answers, Remembering, fit_made
 from vambrace.assets.obfuscate.measure.inputs import read_rows
 from vambrace.assets.obfuscate.measure.overhead import OverheadOptions, latency
-from vambrace.assets.obfuscate.measure.runtime import Network, load
-from vambrace.assets.obfuscate.passes import pass_class, profile_names
-from vambrace.assets.obfuscate.pipeline import SHARES, onnx_model
-from vambrace.assets.obfuscate.planning import plan
+from vambrace.assets.obfuscate.measure.runtime import Network
+from vambrace.assets.obfuscate.pipeline import onnx_model
+from vambrace.assets.obfuscate.planning import check_budget, plan
 from vambrace.core.rng import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from onnx import ModelProto
 
+    from vambrace.assets.obfuscate.measure.equality import Decide
+    from vambrace.assets.obfuscate.measure.inputs import Rows
     from vambrace.assets.obfuscate.measure.overhead import Ratio
     from vambrace.assets.obfuscate.passes.base import Pass, Profile
+    from vambrace.assets.obfuscate.pipeline import Obfuscated
     from vambrace.assets.obfuscate.planning import Planned
 
-__all__ = ["plan_passes"]
+__all__ = ["plan_passes", "within"]
 
 _ROUNDS = 31
 """Fewer than the report takes: a plan compares many models."""
@@ -41,6 +44,8 @@ def plan_passes(
 ) -> Planned:
     """Passes for `onnx_model` whose latency fits, as far as the passes that cost anything can be left out.
 
+    Those of the tolerance profile that move answers to these inputs too far are left out before.
+
     Args:
         source: path of an .onnx file or an onnx.ModelProto.
         inputs: real samples (n, ...), as for `measure`.
@@ -54,23 +59,79 @@ def plan_passes(
         ArtifactRefused: E821, E822, for a model that does not run.
         ModelRefused: E230 to E235, for a file.
     """
-    original, key = load(source), as_key(seed)
+    made = onnx_model(source, profile=profile, ratio=ratio, seed=seed, inputs=inputs, budget=budget)
+    assert made.planned is not None
+    return made.planned
+
+
+def within(
+    original: ModelProto,
+    passes: Sequence[Pass],
+    make: Callable[[Sequence[Pass]], Obfuscated],
+    inputs: NDArray[Any] | Sequence[NDArray[Any]] | Mapping[str, NDArray[Any]],
+    budget: float | None = None,
+    decide: Decide | None = None,
+) -> Obfuscated:
+    """A model whose answers are within the bound of the tolerance profile, and its latency in the budget.
+
+    First the difference, then latency, over the passes that are left. Where one goes the others are drawn again, so
+    what was kept for the budget is held against the bound once more.
+
+    Args:
+        original: onnx.ModelProto.
+        passes: all that are wanted, in order, with their shares stated.
+        make: obfuscates the original by some passes, each time with the same draws.
+        inputs: real samples (n, ...), as for `measure`.
+        budget: latency relative to the original, or None.
+        decide: what the model is used for, as for `measure`.
+
+    Raises:
+        ConfigError: E820 for inputs, E839 for a budget that is none.
+        ArtifactRefused: E821, E822, for a model that does not run.
+    """
+    if budget is not None:
+        check_budget(budget)
     real = read_rows(inputs, Network(original), batch=1)
+    making, answers = Remembering(make), Answers(original, real, decide)
+    timed = _timed(original, real, making)
+    fitted, entries = fit_made(passes, making, answers)
+    planned = None
+    while budget is not None:
+        planned = _then(planned, plan(fitted.kept, budget, timed))
+        again, more = fit_made(planned.kept, making, answers)
+        fitted = dataclasses.replace(again, left_out=fitted.left_out + again.left_out)
+        entries += more
+        if not more:
+            break
+    made = making(fitted.kept)
+    # They stand before all that was done, so that the rest of the map is in the order of its doing.
+    known = dataclasses.replace(made.map, passes=(*entries, *made.map.passes))
+    return dataclasses.replace(made, map=known, fitted=fitted, planned=planned)
+
+
+def _timed(
+    original: ModelProto, real: Rows, make: Callable[[Sequence[Pass]], Obfuscated]
+) -> Callable[[Sequence[Pass]], float]:
     options = OverheadOptions(rounds=_ROUNDS)
-    wanted = [_shared(pass_class(name)(), SHARES[ratio]) for name in profile_names(profile)]
     known: dict[tuple[object, ...], float] = {(): 1.0}
 
     def measured(passes: Sequence[Pass]) -> float:
-        made = onnx_model(original, profile=profile, passes=passes, seed=key)
+        made = make(passes)
         entries = made.map.passes
         # What was done nowhere, or only to names and weights, runs the same graph.
         costly = tuple((entry.name, entry.done) for entry in entries if entry.name not in _FREE and entry.done)
         if costly not in known:
-            found = latency(original, load(made.model), real, options=options, keys=None, rng=Streams(0))
+            found = latency(original, made.model, real, options=options, keys=None, rng=Streams(0))
             known[costly] = _at_most(found[0]["cpu"])
         return known[costly]
 
-    return plan(wanted, budget, measured)
+    return measured
+
+
+def _then(before: Planned | None, now: Planned) -> Planned:
+    if before is None:
+        return now
+    return dataclasses.replace(now, dropped=before.dropped + now.dropped, alone={**before.alone, **now.alone})
 
 
 def _at_most(found: Ratio) -> float:
@@ -79,9 +140,3 @@ def _at_most(found: Ratio) -> float:
 
 
 _FREE = frozenset({"baked_permutation", "metadata", "names", "order", "rebasis", "scaling", "signs"})
-
-
-def _shared(one: Pass, share: float) -> Pass:
-    if getattr(one, "share", 0.0) is None:
-        return cast("Pass", dataclasses.replace(cast("Any", one), share=share))
-    return one

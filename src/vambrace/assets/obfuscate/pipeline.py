@@ -11,6 +11,7 @@ the original finds its weights again.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vambrace.assets.obfuscate import keyinput, locking
@@ -22,10 +23,13 @@ from vambrace.core import spec
 from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
+    from vambrace.assets.obfuscate.measure.equality import Decide
     from vambrace.assets.obfuscate.passes.base import Pass, Profile
+    from vambrace.assets.obfuscate.planning import Fitted, Planned
 
 __all__ = ["Obfuscated", "Undone", "onnx_model", "undo"]
 
@@ -45,10 +49,21 @@ class Obfuscated:
     Attributes:
         model: onnx.ModelProto.
         map: what was done; a secret.
+        fitted: which passes move answers too far, where there were inputs to measure that with.
+        planned: which passes are too slow, where there was a budget.
     """
 
     model: Any
     map: ObfuscationMap
+    fitted: Fitted | None = None
+    planned: Planned | None = None
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Passes that were left out for what was measured, and why."""
+        moved = self.fitted.left_out if self.fitted is not None else ()
+        slow = self.planned.dropped if self.planned is not None else ()
+        return {each.name: f"moves answers by {each.moved}" for each in moved} | dict.fromkeys(slow, "takes too long")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -72,8 +87,14 @@ def onnx_model(
     ratio: Literal["small", "medium", "large"] = "medium",
     seed: int | bytes | None = None,
     customer: str | None = None,
+    inputs: NDArray[Any] | Sequence[NDArray[Any]] | Mapping[str, NDArray[Any]] | None = None,
+    budget: float | None = None,
+    decide: Decide | None = None,
 ) -> Obfuscated:
     """Obfuscate a model.
+
+    With inputs, what comes out in the tolerance profile holds the gates of that profile on them: `equality`, a
+    difference of at most 1e-5 of a sample's largest answer, and `top1`. Passes that break them are left out.
 
     Args:
         source: path of an .onnx file, its bytes, or an onnx.ModelProto, which is left as it is.
@@ -83,15 +104,26 @@ def onnx_model(
         ratio: how many of the eligible places passes with a cost take: a tenth, three or six tenths.
         seed: 32 secret bytes or a whole number; by default fresh bytes of the operating system.
         customer: whose copy this is; `seed` must then be the 32 bytes that all copies share.
+        inputs: real samples (n, ...), as for `measure`; in the exact profile they serve for the budget alone.
+        budget: latency relative to the original, such as 1.05, as far as passes that cost anything can be left out.
+        decide: from the outputs of a call to whole numbers, what the model is used for; these have to agree in place of
+            top-1, as in `measure`.
 
     Raises:
-        ConfigError: E800 seed or customer; E801 source; E802 profile, passes or ratio.
+        ConfigError: E800 seed or customer; E801 source; E802 profile, passes or ratio; E820 inputs, or a budget without
+            any; E839 a budget that is none.
         ModelRefused: E230 to E235, for a file that is unsafe or cannot be read; E855, for a locked model.
+        ArtifactRefused: E821, E822, for a model that does not run on the inputs.
     """
     if ratio not in SHARES:
         raise _wrong(f"the ratio {ratio!r}", "small, medium or large", "choose one of the three")
     key = as_key(seed) if customer is None else fingerprint(customer, seed if isinstance(seed, bytes) else b"")
-    chosen = [_ready(one, SHARES[ratio], profile) for one in (profile_names(profile) if passes is None else passes)]
+    if budget is not None and inputs is None:
+        raise ConfigError(
+            "E820", seen="a budget without inputs", expected="real samples to measure with", fix="give inputs as well"
+        )
+    wanted = profile_names(profile) if passes is None else passes
+    chosen = [_ready(one, SHARES[ratio], profile, bound=budget is None) for one in wanted]
     net = Net.load(source)
     if any(each.key in _LOCKS for each in net.extra.metadata_props):
         raise ModelRefused(
@@ -100,9 +132,24 @@ def onnx_model(
             expected="a model in order",
             fix="unlock it, obfuscate it, and lock the result",
         )
+    if inputs is None or (budget is None and profile == "exact"):
+        return _made(net, chosen, key, profile, customer)
+    from vambrace.assets.obfuscate.budget import within
+    from vambrace.assets.obfuscate.measure.runtime import load
+
+    read = load(source) if isinstance(source, str | Path) else source
+
+    def make(tried: Sequence[Pass]) -> Obfuscated:
+        return _made(Net.load(read), tried, key, profile, customer)
+
+    return within(net.model(), chosen, make, inputs, budget, decide)
+
+
+def _made(net: Net, passes: Sequence[Pass], key: bytes, profile: Profile, customer: str | None) -> Obfuscated:
+    """Do passes to a net, in place."""
     original = model_digest(net.model())
     entries: list[Entry] = []
-    for place, one in enumerate(chosen):
+    for place, one in enumerate(passes):
         applied = one.apply(net, Stream(key, "pass", place, one.name))
         fields = {field.name: getattr(applied, field.name) for field in dataclasses.fields(applied)}
         entries.append(Entry(name=one.name, options=one.as_json(), **fields))
@@ -131,7 +178,7 @@ def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  on
     kept: list[str] = []
     for entry in reversed(obfuscation.passes):
         if entry.record is None:
-            kept.append(entry.name)
+            kept += [entry.name] if entry.done else []
             continue
         one = spec.read(pass_class(entry.name), entry.options)
         try:
@@ -144,7 +191,7 @@ def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  on
     return Undone(model=undone, kept=tuple(reversed(kept)))
 
 
-def _ready(one: str | Pass, share: float, profile: Profile) -> Pass:
+def _ready(one: str | Pass, share: float, profile: Profile, *, bound: bool) -> Pass:
     made = pass_class(one)() if isinstance(one, str) else one
     if profile == "exact" and made.profile != "exact":
         raise _wrong(
@@ -152,8 +199,8 @@ def _ready(one: str | Pass, share: float, profile: Profile) -> Pass:
         )
     if getattr(made, "share", 0.0) is None:
         # Whoever states a share has it done whatever it takes.
-        bound = {"slowdown": SLOWDOWN} if getattr(made, "slowdown", 0.0) is None else {}
-        return cast("Pass", dataclasses.replace(cast("Any", made), share=share, **bound))
+        most = {"slowdown": SLOWDOWN} if bound and getattr(made, "slowdown", 0.0) is None else {}
+        return cast("Pass", dataclasses.replace(cast("Any", made), share=share, **most))
     return made
 
 

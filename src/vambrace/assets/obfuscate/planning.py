@@ -1,7 +1,13 @@
-"""Which passes fit into a budget of latency: the most costly ones are done at fewer places, and then left out.
+"""Which passes fit: into a bound of how far answers may move, and into a budget of latency.
 
-    planned = plan(passes, 1.05, measure)
+    fitted = fit(passes, moved, moved_by_one)
+    planned = plan(fitted.kept, 1.05, measure)
     planned.kept
+
+Passes that round are those of the tolerance profile. Each is measured alone only if all together move answers too far;
+those that do so by themselves are left out, and then the worst of the others until the rest fits.
+
+The most costly passes are done at fewer places, and then left out.
 
 `measure` is whatever tells how much slower a model with some passes is; a median over paired runs of
 `vambrace.assets.obfuscate.measure.overhead` is meant. Passes that cost time are those whose `share` is the whole
@@ -22,10 +28,63 @@ if TYPE_CHECKING:
 
     from vambrace.assets.obfuscate.passes.base import Pass
 
-__all__ = ["Planned", "plan"]
-
+__all__ = ["Fitted", "LeftOut", "Moved", "NOWHERE", "Planned", "check_budget", "fit", "plan"]
 
 _HALVINGS = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """How far answers are from the original's.
+
+    Attributes:
+        relative: the largest difference, as a share of the largest answer to the same sample; infinite where one side
+            is no number and the other is.
+        decisions: how many are others.
+        holds: whether that is within the bound.
+    """
+
+    relative: float
+    decisions: int
+    holds: bool
+
+    def __str__(self) -> str:
+        """For a sentence that says what answers are moved by."""
+        far = f"{self.relative:.2g} of a sample's largest" if math.isfinite(self.relative) else "more than any number"
+        return far + (f" and {self.decisions} decisions" if self.decisions else "")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A pass that was left out.
+
+    Attributes:
+        name: of the pass.
+        place: among those that were wanted, from 0.
+        moved: what it does to answers by itself.
+    """
+
+    name: str
+    place: int
+    moved: Moved
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """Passes that move answers no farther than they may.
+
+    Attributes:
+        kept: passes in their order.
+        left_out: the others, the worst first.
+        moved: what those that were kept do to answers together.
+    """
+
+    kept: tuple[Pass, ...]
+    left_out: tuple[LeftOut, ...]
+    moved: Moved
+
+
+NOWHERE = Moved(relative=0.0, decisions=0, holds=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +112,45 @@ class Planned:
         return self.ratio <= self.budget
 
 
+def fit(
+    passes: Sequence[Pass], measure: Callable[[Sequence[Pass]], Moved], measure_one: Callable[[Pass], Moved]
+) -> Fitted:
+    """Leave out what moves answers too far: by itself, or together with the others.
+
+    Args:
+        passes: all that are wanted, in order. Those of the exact profile stay; alone they are not measured.
+        measure: what passes together do to answers; called for every set that is tried.
+        measure_one: the same for a pass by itself; may look at fewer inputs.
+    """
+    slots = dict(enumerate(passes))
+    rounding = [place for place, one in slots.items() if one.profile == "tolerance"]
+    moved = measure(passes) if rounding else NOWHERE
+    alone = {} if moved.holds else {place: measure_one(slots[place]) for place in rounding}
+    worst_first = sorted(alone, key=lambda place: (alone[place].holds, -alone[place].relative))
+    left_out: list[LeftOut] = []
+    while not moved.holds and worst_first:
+        for place in [place for place in worst_first if not alone[place].holds] or worst_first[:1]:
+            worst_first.remove(place)
+            left_out.append(LeftOut(name=slots.pop(place).name, place=place, moved=alone[place]))
+        moved = measure(list(slots.values()))
+    return Fitted(kept=tuple(slots.values()), left_out=tuple(left_out), moved=moved)
+
+
+def check_budget(budget: float) -> None:
+    """Refuse what is no budget.
+
+    Raises:
+        ConfigError: E839.
+    """
+    require(
+        math.isfinite(budget) and budget > 0,
+        code="E839",
+        seen=f"a budget of {budget}",
+        expected="latency relative to the original, above 0",
+        fix="write 1.05 for at most 5 % more time",
+    )
+
+
 def plan(passes: Sequence[Pass], budget: float, measure: Callable[[Sequence[Pass]], float]) -> Planned:
     """Take work away from the pass that costs most until the rest fits.
 
@@ -66,13 +164,7 @@ def plan(passes: Sequence[Pass], budget: float, measure: Callable[[Sequence[Pass
     Raises:
         ConfigError: E839, for a budget that is none.
     """
-    require(
-        math.isfinite(budget) and budget > 0,
-        code="E839",
-        seen=f"a budget of {budget}",
-        expected="latency relative to the original, above 0",
-        fix="write 1.05 for at most 5 % more time",
-    )
+    check_budget(budget)
     slots: list[Pass | None] = list(passes)
     dropped: list[str] = []
     ratio = measure(passes)

@@ -23,6 +23,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from vambrace.assets.obfuscate.fitting import Remembering, fit_made, moved_by
 from vambrace.assets.obfuscate.keyed import Stream, as_key, fingerprint
 from vambrace.assets.obfuscate.measure.difference import NOTHING, compare, joined
 from vambrace.assets.obfuscate.passes import pass_class, profile_names
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from vambrace.assets.obfuscate.measure.difference import Difference
     from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+    from vambrace.assets.obfuscate.planning import Fitted
 
 __all__ = [
     "ObfuscatedProgram",
@@ -59,11 +61,13 @@ class ObfuscatedProgram:
         program: torch.export.ExportedProgram.
         map: what was done; a secret.
         difference: answers to the example inputs, run as they are, beside the original's; None without examples.
+        fitted: which passes move these answers too far; None without examples.
     """
 
     program: ExportedProgram
     map: ObfuscationMap
     difference: Difference | None
+    fitted: Fitted | None = None
 
     def save(self, path: str | Path, *, pt2: bool = False) -> str:
         """Write the program to a file: as ONNX, or as a `.pt2` archive where that is asked for.
@@ -124,7 +128,9 @@ def exported_program(
     """Obfuscate a program of torch.export.
 
     The order of sums inside an operator may depend on where a channel stands, so in the exact profile layers give
-    their channels in another order only where all answers to the example inputs stay equal bit for bit.
+    their channels in another order only where all answers to the example inputs stay equal bit for bit. In the
+    tolerance profile passes are left out that move these answers by more than 1e-5 of a sample's largest, or turn a
+    decision.
 
     Args:
         source: a program, which is left as it is, or a module, which is exported in the mode that it is in.
@@ -148,10 +154,31 @@ def exported_program(
     chosen = [_ready(one, profile, SHARES[ratio]) for one in named]
     program = _exported(source, example_inputs, dynamic_shapes)
     examples = _examples(program, example_inputs)
+
+    def make(tried: Sequence[Pass]) -> ObfuscatedProgram:
+        return _made(program, tried, key, profile, customer, examples)
+
+    if examples is None:
+        return make(chosen)
+    making = Remembering(make)
+    fitted, entries = fit_made(chosen, making, lambda made, _: moved_by(made.difference or NOTHING))
+    made = making(fitted.kept)
+    known = dataclasses.replace(made.map, passes=(*entries, *made.map.passes))
+    return dataclasses.replace(made, map=known, fitted=fitted)
+
+
+def _made(
+    program: ExportedProgram,
+    passes: Sequence[Pass],
+    key: bytes,
+    profile: Profile,
+    customer: str | None,
+    examples: tuple[Any, ...] | None,
+) -> ObfuscatedProgram:
     flat = Flat.of(program)
     original = program_digest(flat)
     entries: list[Entry] = []
-    for place, one in enumerate(chosen):
+    for place, one in enumerate(passes):
         stream = Stream(key, "pass", place, one.name)
         permuting = one.name == "permutation"
         applied = _permuted(flat, one, stream, examples) if permuting else apply_pass(flat, one, stream)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx
 import pytest
@@ -155,8 +157,21 @@ def test_what_the_runtime_cannot_use_or_run_is_named(real: Rows) -> None:
         compare_answers(ORIGINAL, fails, real, options=FEW)
 
 
+def test_kinds_that_are_not_asked_for_do_not_run(real: Rows) -> None:
+    found = compare_answers(ORIGINAL, ORIGINAL, real, options=dataclasses.replace(FEW, kinds=("edge", "real")))
+    assert {each.kind for each in found.found} == {"edge", "real"}
+    assert found.repeat.rows == len(real)
+    assert len(found.drift) == 1
+
+
 def test_options_out_of_range_are_refused() -> None:
-    for make in (lambda: Settings(level="most"), lambda: Settings(threads=0), lambda: EqualityOptions(rows=0)):  # type: ignore[arg-type]
+    for make in (
+        lambda: Settings(level="most"),  # type: ignore[arg-type]
+        lambda: Settings(threads=0),
+        lambda: EqualityOptions(rows=0),
+        lambda: EqualityOptions(kinds=()),
+        lambda: EqualityOptions(kinds=("all",)),  # type: ignore[arg-type]
+    ):
         with pytest.raises(ConfigError, match="E820"):
             make()
 

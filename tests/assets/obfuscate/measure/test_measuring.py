@@ -249,6 +249,7 @@ def report() -> Report:
         at_rest=disguises.dense(disguises.locked(LAYERS)),
         classified=classified(15),
         name="a <b>net</b>\u202egpj",
+        left_out={},
     )
 
 
@@ -343,6 +344,13 @@ def test_a_page_without_the_optional_parts(report: Report) -> None:
     page = bare.html()
     assert page.count("not measured") >= 3
     assert "Not measured" in page
+
+
+def test_what_was_left_out_is_told(report: Report) -> None:
+    assert "Left out" not in report.html()
+    told = replace(report, left_out={"one": "moves <b> by 0.1", "two": "takes too long"})
+    assert "Left out: <code>one</code>, which moves &lt;b&gt; by 0.1; <code>two</code>, which takes" in told.html()
+    assert told.as_json()["left_out"] == {"one": "moves <b> by 0.1", "two": "takes too long"}
 
 
 def test_names_of_the_package_are_what_they_say() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vambrace.assets.obfuscate.measure.difference import NOTHING, Difference, compare, joined
 from vambrace.assets.obfuscate.measure.inputs import (
+    KINDS,
     Kind,
     Rows,
     edge_rows,
@@ -51,6 +52,7 @@ class EqualityOptions(Options):
         rows: real rows under the first settings, at most; the others get `fewer`.
         fewer: real rows under the other settings, and random rows under all.
         decisions: names of the original's outputs, whose last axis holds scores of choices; empty: all that could.
+        kinds: of rows that are run.
     """
 
     settings: tuple[Settings, ...] = (
@@ -63,13 +65,14 @@ class EqualityOptions(Options):
     rows: int = 500
     fewer: int = 50
     decisions: tuple[str, ...] = ()
+    kinds: tuple[Kind, ...] = KINDS
 
     def __post_init__(self) -> None:
         hold(
-            len(self.settings) >= 1 and self.rows >= 1 and self.fewer >= 1,
+            len(self.settings) >= 1 and self.rows >= 1 and self.fewer >= 1 and set() < set(self.kinds) <= set(KINDS),
             code="E820",
-            seen=f"{len(self.settings)} settings, {self.rows} and {self.fewer} rows",
-            expected="at least one of each",
+            seen=f"{len(self.settings)} settings, {self.rows} and {self.fewer} rows, kinds {self.kinds}",
+            expected=f"at least one of each, kinds among {', '.join(KINDS)}",
             fix="leave them out",
         )
 
@@ -232,14 +235,14 @@ def run_rows(network: Network, rows: Rows) -> Iterator[list[NDArray[Any]]]:
 
 def _sets(real: Rows, chosen: EqualityOptions, place: int, rng: Streams) -> list[tuple[Kind, Rows]]:
     kept = real.first(chosen.rows if place == 0 else chosen.fewer)
-    sets: list[tuple[Kind, Rows | None]] = [
-        ("real", kept),
-        ("random", random_rows(real, min(chosen.fewer, 4 * len(real)), rng)),
-        ("edge", edge_rows(real)),
-        ("nonfinite", nonfinite_rows(real)),
-        ("extreme", extreme_rows(real)),
-    ]
-    return [(kind, rows) for kind, rows in sets if rows is not None]
+    sets: dict[Kind, Callable[[], Rows | None]] = {
+        "real": lambda: kept,
+        "random": lambda: random_rows(real, min(chosen.fewer, 4 * len(real)), rng),
+        "edge": lambda: edge_rows(real),
+        "nonfinite": lambda: nonfinite_rows(real),
+        "extreme": lambda: extreme_rows(real),
+    }
+    return [(kind, rows) for kind in chosen.kinds if (rows := sets[kind]()) is not None]
 
 
 def _lockstep(

@@ -84,6 +84,7 @@ def measure(
     classified: Classified | None = None,
     decide: Decide | None = None,
     name: str = "model",
+    left_out: Mapping[str, str] | None = None,
     rng: Streams | int = 0,
 ) -> Report:
     """Measure an obfuscated model beside its original.
@@ -99,6 +100,7 @@ def measure(
         classified: rows of the architecture classifier for this obfuscator and profile.
         decide: from the outputs of a call to whole numbers: what the model is used for, in place of top-1.
         name: of the model, for the report.
+        left_out: passes that were not done, and why, for the report.
         rng: of random rows and intervals.
 
     Raises:
@@ -138,6 +140,7 @@ def measure(
         locked=locked,
         apart=_apart(first, second, real, chosen, keys, streams),
         classified=classified,
+        left_out=left_out or {},
     )
 
 

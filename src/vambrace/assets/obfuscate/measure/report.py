@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from vambrace.assets.obfuscate.measure.readability import SIMILARITIES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vambrace.assets.obfuscate.measure.alignment import Alignment
     from vambrace.assets.obfuscate.measure.classifier import Classified
     from vambrace.assets.obfuscate.measure.deobfuscator import TakenApart
@@ -80,6 +82,7 @@ class Report:
         locked: the alignment attack on a key-locked file, or None.
         apart: the de-obfuscator, or None.
         classified: rows of the architecture classifier, or None.
+        left_out: passes of obfuscation that were not done, and why, as far as that was told.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Report:
     locked: Alignment | None
     apart: Apart | None
     classified: Classified | None
+    left_out: Mapping[str, str]
 
     @property
     def verdict(self) -> Literal["PASS", "FAIL", "INCOMPLETE"]:
@@ -129,6 +133,7 @@ class Report:
             "locked": self.locked.as_json() if self.locked else None,
             "deobfuscator": self.apart.as_json() if self.apart else None,
             "classifier": self.classified.as_json() if self.classified else None,
+            "left_out": dict(self.left_out),
             "surroundings": _surroundings(),
         }
         return cast("dict[str, object]", _plain(found))
