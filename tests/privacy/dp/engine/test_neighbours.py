@@ -148,6 +148,34 @@ def test_positions_that_cancel(forward, apart):
     assert 0.9 * C < lengths[0] <= C + 1e-5 * whole
 
 
+def padded_mean(net, x):
+    """The mean over positions that are not all zeros: its gradient is the same at all of them, unless one is left out."""
+    real = (x != 0).any(dim=2, keepdim=True)
+    return (net.h(net.m(x)) * real).sum(1) / real.sum(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("offset", [1.0, 1e3, 1e5, 1e8])
+@pytest.mark.parametrize("last", ["padded", "nan"])
+@pytest.mark.parametrize("clip", [Flat(clip_norm=C), Automatic(clip_norm=C)], ids=lambda clip: type(clip).__name__)
+def test_one_sample_decides_whether_positions_count_as_one(clip, last, offset, dtype):
+    """The others must not notice: their positions cancel, and what they add was once rounded in two ways."""
+    torch.manual_seed(15)
+    count = 31
+    inputs = torch.randn(count + 1, 6, 8, dtype=dtype)
+    inputs += offset * torch.tensor([1.0, -1.0], dtype=dtype).repeat(3).view(1, 6, 1)
+    if last == "padded":
+        inputs[-1, 4:] = 0.0
+    else:
+        inputs[-1, 0, 0] = torch.nan
+    net = Net(padded_mean, m=nn.Linear(8, 8), h=head()).to(dtype)
+    engine = prepared(net, torch.randn(count + 1, 6, 8, dtype=dtype), labels(count + 1))
+    lengths, whole, found = moved(engine, net, inputs, labels(count + 1), clip, dtype)
+    bound = C if last == "padded" else 0.0
+    assert bool(found.counted[-1]) == (last == "padded")
+    assert lengths[0] <= bound * (1 + 1e-9) + (1e-5 if dtype == torch.float32 else 1e-12) * whole
+
+
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")
 @pytest.mark.parametrize("name", ["mlp", "cnn", "tokens", "encoder", "folded"])
 def test_half_precision(name):

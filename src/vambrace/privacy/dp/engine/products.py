@@ -18,7 +18,16 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from vambrace.privacy.dp.engine.pieces import Piece, flat, kept_rows, lengths, over_positions, split, squared_lengths, wide
+from vambrace.privacy.dp.engine.pieces import (
+    Piece,
+    flat,
+    kept_rows,
+    lengths,
+    over_positions,
+    split,
+    squared_lengths,
+    wide,
+)
 
 __all__ = ["Outer", "Product", "constant", "ghost_pays", "grams", "parts", "settle"]
 
@@ -182,7 +191,9 @@ class Product:
 class Outer(Product):
     """A matrix (p, d) that took inputs (n, T, d) to outputs with gradients (n, T, p).
 
-    Gradients that are the same at all positions make one position of them (`constant`).
+    Gradients that are the same at all positions make one position of them (`constant`): a sum of products that share a
+    factor is the product of the other one's sum. That depends on the whole batch, and must not show: samples whose
+    positions cancel are doubted as Gram matrices would doubt them, and then written down from all positions.
 
     Args:
         inputs: (n, T, d).
@@ -191,20 +202,27 @@ class Outer(Product):
     """
 
     def __init__(self, inputs: Tensor, slopes: Tensor, *, transposed: bool = False) -> None:
-        if inputs.shape[1] > 1 and constant(slopes):
-            # A sum of products that share a factor is the product of the other one's sum.
-            inputs, slopes = over_positions(inputs).unsqueeze(1), slopes[:, :1]
         positions, size = inputs.shape[1], inputs.shape[2] * slopes.shape[2]
-        super().__init__(size, ghost=positions == 1 or ghost_pays(positions, slopes.shape[2], inputs.shape[2]))
+        self._one: tuple[Tensor, Tensor] | None = None
+        if positions == 1:
+            self._one = inputs, slopes
+        elif constant(slopes):
+            self._one = over_positions(inputs).unsqueeze(1), slopes[:, :1]
+        ghost = self._one is not None or ghost_pays(positions, slopes.shape[2], inputs.shape[2])
+        super().__init__(size, ghost=ghost)
         self.inputs, self.slopes = inputs, slopes
         self.transposed = transposed
 
     def squares(self) -> Tensor:
-        if self.inputs.shape[1] == 1:
-            # A vector whose square would vanish counts as a longer one: a norm may come out too long, never too short.
-            seen, slopes = (lengths(wide(each)).clamp_(min=_LEAST) for each in (self.inputs, self.slopes))
-            return seen.mul_(slopes).square_()
-        return super().squares()
+        if self._one is None or self._squares is not None:
+            return super().squares()
+        # A vector whose square would vanish counts as a longer one: a norm may come out too long, never too short.
+        seen, slope = (lengths(wide(each)).clamp_(min=_LEAST) for each in self._one)
+        if self.inputs.shape[1] > 1:
+            apart = squared_lengths(wide(self.inputs))
+            self._doubts = (seen.square() < _CANCELLED * apart) | (apart > _HUGE) | (slope > _HUGE**0.5)
+        self._squares = seen.mul_(slope).square_()
+        return self._squares
 
     def ghost(self) -> tuple[Tensor, Tensor, Tensor]:
         pairs = zip(*map(self._some, (self.inputs, self.slopes)), strict=True)
@@ -233,7 +251,8 @@ class Outer(Product):
         self.inputs, self.slopes = self.inputs.new_empty(0, 0, 0), self.slopes.new_empty(0, 0, 0)
 
     def add_weighted(self, factors: Tensor, out: Tensor) -> None:
-        first, second = (self.inputs, self.slopes) if self.transposed else (self.slopes, self.inputs)
+        inputs, slopes = self._one or (self.inputs, self.slopes)
+        first, second = (inputs, slopes) if self.transposed else (slopes, inputs)
         narrow = first.shape[2] < second.shape[2]
         each = factors.view(-1, 1, 1).expand(*first.shape[:2], 1)
         # Positions may come in any order, so they come in the one that the larger side lies in.
@@ -248,3 +267,6 @@ class Outer(Product):
         super().drop(kept)
         if self._kept is None:
             self.inputs, self.slopes = kept_rows(self.inputs, kept), kept_rows(self.slopes, kept)
+        if self._one is not None:
+            one, slope = self._one
+            self._one = kept_rows(one, kept), kept_rows(slope, kept)
