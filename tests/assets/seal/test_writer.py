@@ -276,6 +276,47 @@ def test_nothing_is_left_of_one_that_failed(threads: int, tmp_path: Path) -> Non
         assert set(threading.enumerate()) == before
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_was_given_up_in_memory_is_gone(threads: int) -> None:
+    place = Memory()
+    file = Writer(place, TO, size=9 * CHUNK, chunk_size=CHUNK, threads=threads)
+    file.write(content(5 * CHUNK), kept=True)
+    file.abort()
+    assert bytes(place.data) == b""
+
+
+def test_many_small_parts_take_no_more_than_their_chunk() -> None:
+    sink = Recorder()
+    with Writer(sink, TO, chunk_size=CHUNK) as file:
+        for byte in content(3000):
+            file.write(bytes([byte]), kept=True)
+            assert len(file._parts) <= 257
+    assert open_naively(bytes(sink.data), KEY)["content"] == content(3000)
+
+
+def test_a_stream_that_stands_still_keeps_nobody_from_giving_up() -> None:
+    class Stalled(Recorder):
+        def write(self, data: bytes | memoryview) -> int:
+            if threading.current_thread() is not threading.main_thread():
+                stalled.set()
+                assert gate.wait(30)
+            return super().write(data)
+
+    gate, stalled = threading.Event(), threading.Event()
+
+    def interrupted() -> None:
+        with Writer(Stalled(), TO, chunk_size=CHUNK, threads=2) as file:
+            file.write(content(4 * CHUNK), kept=True)
+            assert stalled.wait(10)
+            raise KeyboardInterrupt
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - begin < 10
+    gate.set()
+
+
 def test_threads_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

@@ -28,6 +28,10 @@ class Memory:
         self._blocks: list[memoryview] = []  # full ones
         self._block, self._end = memoryview(b""), 0
 
+    def clear(self) -> None:
+        """Forget what was written."""
+        self._blocks, self._block, self._end = [], memoryview(b""), 0
+
     @property
     def data(self) -> memoryview:
         """What was written; without a copy where its size had been known."""

@@ -2,7 +2,8 @@
 
 Nobody hands chunks back: who has sealed one writes it if it is its turn, and those that are ready behind it, while the
 others go on sealing. The caller's thread is one of them, whenever it would have to wait. Memory is for `threads` + 2
-records and as many plain chunks, whatever passes through; with one thread for a single one of each.
+records and as many plain chunks, whatever passes through, with one thread for a single one of each; and what was given
+and not yet sealed, 32 MiB or a chunk for each of the threads, is not let go.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import contextlib
 import functools
 import threading
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from vambrace.assets.seal import merkle
 from vambrace.assets.seal.chunks import OVERHEAD
@@ -26,8 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline"]
 
-_AHEAD = 64  # chunks that wait for a thread, or for their turn
-_RUN = 32  # chunks that are done before a caller who waits for room is woken
+_AHEAD = 2**25  # bytes that wait for a thread, or for their turn
 
 
 class Pipeline:
@@ -57,9 +59,10 @@ class Pipeline:
         self._emit = emit
         self._hashed = hashed
         self._room = room
-        self._plain = _room(chunk_size)
-        self._record = _room(chunk_size + OVERHEAD)
+        self._plain = _buffer(chunk_size)
+        self._record = _buffer(chunk_size + OVERHEAD)
         self._crew = _Crew(threads, chunk_size) if threads > 1 else None
+        self._ahead = max(threads + 2, min(64, _AHEAD // chunk_size))
         self._given = 0
         self._lock = threading.Lock()
         self._come = threading.Condition(self._lock)  # the turn that the caller waits for
@@ -88,12 +91,13 @@ class Pipeline:
         if self._crew is None:
             self._emit(*self._sealed(index, last, parts, self._record[:size] if record is None else record))
             return
-        if self._given - self._turn >= _AHEAD:
-            self._wait(self._given - _AHEAD + _RUN)
-        self._raise()
+        if self._given - self._turn >= self._ahead:
+            # Half of it at once, so that a caller who waits is seldom woken.
+            self._wait(self._given - self._ahead // 2)
         filled = None
         if parts[0].obj is self._plain.obj:
             filled, self._plain = self._plain, self._crew.take_plain()
+        self._raise()
         seal = functools.partial(self._sealed, index, last, parts)
         self._crew.submit(functools.partial(self._work, self._crew, self._given, seal, size, record, filled))
         self._given += 1
@@ -107,11 +111,15 @@ class Pipeline:
         self._wait(self._given)
         self._raise()
 
-    def close(self) -> None:
-        """End the threads; what has not been emitted is forgotten. Twice is fine."""
+    def close(self, *, patience: float | None = None) -> None:
+        """End the threads; what has not been emitted is forgotten. Twice is fine.
+
+        Args:
+            patience: seconds to wait for each thread that is still at something; None: until it is done.
+        """
         if self._crew is not None:
             self._fail(RuntimeError("a pipeline that was closed"))
-            self._crew.end()
+            self._crew.end(patience)
 
     def _wait(self, turn: int) -> None:
         while self._crew is not None and self._turn < turn and self._crew.help():
@@ -188,9 +196,9 @@ class _Crew:
         self.plain: SimpleQueue[memoryview] = SimpleQueue()
         self.records: SimpleQueue[memoryview] = SimpleQueue()
         for _ in range(threads + 1):
-            self.plain.put(_room(chunk_size))
+            self.plain.put(_buffer(chunk_size))
         for _ in range(threads + 2):
-            self.records.put(_room(chunk_size + OVERHEAD))
+            self.records.put(_buffer(chunk_size + OVERHEAD))
 
     def submit(self, job: _Job) -> None:
         """Have `job` done, by a new thread while there are fewer than may be."""
@@ -222,7 +230,7 @@ class _Crew:
             pass
         return self.plain.get()
 
-    def end(self) -> None:
+    def end(self, patience: float | None) -> None:
         """Return when all threads have ended, each with what it is at; what has not been begun is forgotten."""
         with contextlib.suppress(Empty):
             while True:
@@ -233,7 +241,7 @@ class _Crew:
         for thread in self._threads:
             # The last who knows of a pipeline that is forgotten may be one of its threads.
             if thread is not threading.current_thread():
-                thread.join()
+                thread.join(patience)
         self._threads.clear()
 
 
@@ -249,5 +257,6 @@ def _serve(jobs: SimpleQueue[_Job | None], records: SimpleQueue[memoryview]) -> 
         del job
 
 
-def _room(size: int) -> memoryview:
-    return memoryview(bytearray(size))
+def _buffer(size: int) -> memoryview:
+    """Room that takes memory only where it is used."""
+    return memoryview(cast("Any", np.empty(size, np.uint8)))

@@ -77,7 +77,7 @@ def save(
         chunk_size: bytes that are decrypted as one: a power of two from 65,536 to 16,777,216.
         threads: how many encrypt.
         allow_pickle: also seal files that run code when they are opened.
-        progress: called with the bytes that were sealed, and those there are.
+        progress: called with the bytes that were taken, and those there are.
 
     Returns:
         The foot of the file: chunks, bytes.

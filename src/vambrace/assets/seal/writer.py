@@ -49,10 +49,12 @@ _ZEROS: Final = bytes(2**16)
 _LEAVES_IN_MEMORY: Final = 4 * 2**20  # bytes; more of them go to a temporary file: they are hashes of ciphertext
 _PIECE: Final = 2**20
 _AHEAD: Final = 2**12
+_MOST_PARTS: Final = 256  # of a chunk; more of them take more memory than the chunk
+_PATIENCE: Final = 1.0  # seconds
 
 
 class Sink(Protocol):
-    """Where the bytes of a stream go."""
+    """Where the bytes of a stream go, in order. With several threads any of them writes, one at a time."""
 
     def write(self, data: memoryview, /) -> int | None:
         """Take `data`, or its first bytes, and say how many; None stands for all of them."""
@@ -63,7 +65,7 @@ class Writer:
     """One sealed file in the making: `write` the content, then `finish`, or leave a `with` block without an error.
 
     Args:
-        target: a path, whose file is replaced when the new one is whole; or a stream; or a `Memory`.
+        target: a path, whose file is replaced when the new one is whole; or a stream (see `Sink`); or a `Memory`.
         recipients: who can open it, 1 to 64.
         content: what the bytes are.
         size: bytes of the content, where they are known; exactly as many have to be written.
@@ -212,6 +214,8 @@ class Writer:
             self._close()
             if self._draft:
                 self._draft.discard()
+            if self._memory:
+                self._memory.clear()  # of what was not finished, parts were perhaps never written
 
     def __enter__(self) -> Self:
         return self
@@ -230,7 +234,9 @@ class Writer:
 
     def _close(self) -> None:
         self._open = False
-        self._pipeline.close()
+        self._parts = []
+        # Nobody waits for ever for a stream that takes nothing; a file must not be closed while a thread writes to it.
+        self._pipeline.close(patience=None if self._draft or self._memory else _PATIENCE)
         if self._leaves:
             self._leaves.close()
 
@@ -276,6 +282,9 @@ class Writer:
         while view:
             if self._filled == self._chunk_size:
                 self._flush(last=False)
+            if len(self._parts) == _MOST_PARTS:
+                self._gather()
+                self._parts.append(self._pipeline.plain[: self._filled])
             part = view[: self._chunk_size - self._filled]
             self._parts.append(part)
             self._filled, view = self._filled + len(part), view[len(part) :]

@@ -149,7 +149,7 @@ def test_positions_that_cancel(forward, apart):
 
 
 def padded_mean(net, x):
-    """The mean over positions that are not all zeros: its gradient is the same at all of them, unless one is left out."""
+    """The mean over positions that are not all zeros: its gradient is the same at all, unless one is left out."""
     real = (x != 0).any(dim=2, keepdim=True)
     return (net.h(net.m(x)) * real).sum(1) / real.sum(1)
 
