@@ -150,6 +150,12 @@ def test_an_optimizer_that_calls_back_is_refused() -> None:
         training(module, optimizer=torch.optim.LBFGS(module.parameters()))
 
 
+def test_an_optimizer_for_sparse_gradients_is_refused() -> None:
+    module = network()
+    with pytest.raises(ConfigError, match=r"E150.*SparseAdam.*dense"):
+        training(module, optimizer=torch.optim.SparseAdam(list(module.parameters())))
+
+
 # ---- what is left behind ----------------------------------------------------------------------------------------
 
 

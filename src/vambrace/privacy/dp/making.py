@@ -284,3 +284,5 @@ def _require_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer) -> N
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     needed = closure is not None and closure.default is inspect.Parameter.empty
     require_option(not needed, "optimizer", kind, "one whose step needs no closure: each call of it would be a release")
+    sparse = isinstance(optimizer, torch.optim.SparseAdam)
+    require_option(not sparse, "optimizer", kind, "one for dense gradients, such as Adam: noise reaches every element")
