@@ -269,13 +269,22 @@ def test_what_the_budget_leaves_is_held_against_the_bound_again(monkeypatch: pyt
         holds = done >= {"disguises", "baked_permutation"} or "baked_permutation" not in done
         return Moved(relative=0.0 if holds else 1.0, decisions=0, holds=holds)
 
+    plans: list[list[str]] = []
+    plan = budget.plan
+
+    def planned(passes: Any, *rest: Any) -> Any:
+        plans.append([one.name for one in passes])
+        return plan(passes, *rest)
+
     monkeypatch.setattr(budget, "latency", latency)
+    monkeypatch.setattr(budget, "plan", planned)
     monkeypatch.setattr(Answers, "__call__", moved)
     passes = (Disguises(share=1.0), BakedPermutation(), "names")
     made = onnx_model(WELL, profile="tolerance", passes=passes, seed=1, inputs=ROWS, budget=1.05)
     assert made.planned is not None
     assert made.planned.dropped == ("disguises",)
     assert [entry.name for entry in made.map.passes if entry.done] == ["names"]
+    assert plans == [["disguises", "baked_permutation", "names"], ["names"]]
 
 
 def test_answers_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
