@@ -150,8 +150,12 @@ def test_positions_that_cancel(forward, apart):
 
 def padded_mean(net, x):
     """The mean over positions that are not all zeros: its gradient is the same at all, unless one is left out."""
+    return padded_mean_of(net.h(net.m(x)), x)
+
+
+def padded_mean_of(outputs, x):
     real = (x != 0).any(dim=2, keepdim=True)
-    return (net.h(net.m(x)) * real).sum(1) / real.sum(1)
+    return (outputs * real).sum(1) / real.sum(1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -174,6 +178,49 @@ def test_one_sample_decides_whether_positions_count_as_one(clip, last, offset, d
     bound = C if last == "padded" else 0.0
     assert bool(found.counted[-1]) == (last == "padded")
     assert lengths[0] <= bound * (1 + 1e-9) + (1e-5 if dtype == torch.float32 else 1e-12) * whole
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("last", ["plain", "padded"])
+def test_positions_whose_sum_is_infinite(last, dtype):
+    """The sample has a gradient, so it counts; its sum over positions has none, and must not get into the others."""
+    torch.manual_seed(16)
+    inputs = torch.randn(COUNT + 1, 4, 8, dtype=dtype)
+    inputs[0] = 0.0
+    inputs[0, :, 0] = 0.6 * torch.finfo(dtype).max
+    if last == "padded":
+        inputs[-1, 2:] = 0.0
+    net = Net(lambda net, x: net.h(torch.tanh(padded_mean_of(net.m(x), x))), m=nn.Linear(8, 8), h=head()).to(dtype)
+    engine = prepared(net, torch.randn(COUNT + 1, 4, 8, dtype=dtype), labels(COUNT + 1))
+    lengths, whole, found = moved(engine, net, inputs, labels(COUNT + 1), Flat(clip_norm=C), dtype)
+    assert math.isfinite(whole)
+    assert bool(found.counted[1:].all())
+    assert lengths[0] <= C * (1 + 1e-9) + 1e-5 * whole
+
+
+@pytest.mark.parametrize("large", [1e10, 3e9, 1e9])
+def test_products_that_float32_cannot_hold_are_lost_in_either_way_or_in_none(large):
+    """Positions cancel, and what they would have been is beyond float32: one sample decides how it is measured."""
+    torch.manual_seed(17)
+    net = Net(lambda net, x: padded_mean_of(net.m(x), x), m=nn.Linear(64, 64, bias=False))
+    inputs, slopes = torch.randn(7, 2, 64), torch.randn(7, 64)
+    inputs[0] *= large
+    inputs[0, 1] = -inputs[0, 0]
+    inputs[0, 1, 0] += 0.01 * large
+    slopes[0] *= 1e10
+    inputs[-1] = 0.0
+    inputs[-1, 0] = 1.0
+    slopes[-1] = -slopes[0] / 1e10
+
+    def loss(outputs, wanted):
+        return (outputs * wanted).sum(1)
+
+    engine = prepared(net, torch.randn(7, 2, 64), slopes / slopes.norm(dim=1, keepdim=True), loss)
+    clip = Flat(clip_norm=C)
+    more, with_it = added(engine, some(net, inputs, slopes, loss)(range(7)), clip)
+    less, without = added(engine, some(net, inputs, slopes, loss)(range(6)), clip)
+    assert bool(with_it.counted[0]) == bool(without.counted[0])
+    assert length([more[0].double() - less[0].double()]) <= C * (1 + 1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")

@@ -37,6 +37,9 @@ _CANCELLED = 0.1
 _HUGE = 1e26
 """Squared length of an input or a gradient from which the square of the other may be too small for float32: 10^13."""
 
+_LARGE = 1e36
+"""A squared norm from which on rounding may decide whether float32 holds it: measured again, in one way for all."""
+
 _LEAST = 1e-18
 """The shortest vector whose square float32 holds. Shorter ones count as this long, so no product is too short."""
 
@@ -101,6 +104,11 @@ def grams(inputs: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return found.sum(dim=0), apart.sum(dim=0), longest.amax(dim=0)
 
 
+def doubtful(found: Tensor, apart: Tensor, longest: Tensor) -> Tensor:
+    """Bool (n,): squared norms that may be wrong, from what `grams` gives; those that are no numbers among them."""
+    return ~(found >= _CANCELLED * apart) | ~(found < _LARGE) | (longest > _HUGE)
+
+
 def settle(pieces: Iterable[Piece]) -> bool:
     """Measure again what rounding may have spoilt; whether there was any. One look at the device for all pieces."""
     doubtful = [(piece, found) for piece in pieces if (found := piece.doubts()) is not None]
@@ -150,7 +158,7 @@ class Product:
         if self._squares is None:
             if self.method == "ghost":
                 found, apart, longest = self.ghost()
-                self._doubts = (found < _CANCELLED * apart) | (longest > _HUGE)
+                self._doubts = doubtful(found, apart, longest)
                 self._squares = found.clamp_(min=0.0)
             else:
                 self._kept = self.written(slice(None))
@@ -206,7 +214,7 @@ class Outer(Product):
         self._one: tuple[Tensor, Tensor] | None = None
         if positions == 1:
             self._one = inputs, slopes
-        elif constant(slopes):
+        elif positions and constant(slopes):
             self._one = over_positions(inputs).unsqueeze(1), slopes[:, :1]
         ghost = self._one is not None or ghost_pays(positions, slopes.shape[2], inputs.shape[2])
         super().__init__(size, ghost=ghost)
@@ -218,11 +226,19 @@ class Outer(Product):
             return super().squares()
         # A vector whose square would vanish counts as a longer one: a norm may come out too long, never too short.
         seen, slope = (lengths(wide(each)).clamp_(min=_LEAST) for each in self._one)
+        found = (seen * slope).square_()
         if self.inputs.shape[1] > 1:
-            apart = squared_lengths(wide(self.inputs))
-            self._doubts = (seen.square() < _CANCELLED * apart) | (apart > _HUGE) | (slope > _HUGE**0.5)
-        self._squares = seen.mul_(slope).square_()
-        return self._squares
+            apart, each = squared_lengths(wide(self.inputs)), slope.square()
+            self._doubts = doubtful(found, apart * each, torch.maximum(apart, each))
+        self._squares = found
+        return found
+
+    def settle(self) -> None:
+        super().settle()
+        if self._one is not None and self._exact is not None:
+            # Their sums over positions may be infinite, and infinity times zero is none.
+            one, slope = self._one
+            self._one = one.index_fill(0, self._exact, 0.0), slope.index_fill(0, self._exact, 0.0)
 
     def ghost(self) -> tuple[Tensor, Tensor, Tensor]:
         pairs = zip(*map(self._some, (self.inputs, self.slopes)), strict=True)
