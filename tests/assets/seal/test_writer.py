@@ -285,6 +285,21 @@ def test_what_was_given_up_in_memory_is_gone(threads: int) -> None:
     assert bytes(place.data) == b""
 
 
+def test_a_memory_is_for_one_file(tmp_path: Path) -> None:
+    place = Memory()
+    place.write(memoryview(b"first"))
+    with pytest.raises(ConfigError, match="E712: a Memory that holds 5 bytes"):
+        Writer(place, TO)
+    assert bytes(place.data) == b"first"
+    place = Memory()
+    left = Writer(place, TO, size=1)
+    place.clear(left._keys)
+    with Writer(place, TO) as file:
+        file.write(b"whole")
+    left.abort()  # as the collector would, whenever it likes
+    assert open_naively(bytes(place.data), KEY)["content"] == b"whole"
+
+
 def test_many_small_parts_take_no_more_than_their_chunk() -> None:
     sink = Recorder()
     with Writer(sink, TO, chunk_size=CHUNK) as file:
@@ -300,9 +315,11 @@ def test_a_stream_that_stands_still_keeps_nobody_from_giving_up() -> None:
             if threading.current_thread() is not threading.main_thread():
                 stalled.set()
                 assert gate.wait(30)
+                late.append(len(data))
+                return super().write(data[:1000])
             return super().write(data)
 
-    gate, stalled = threading.Event(), threading.Event()
+    gate, stalled, late = threading.Event(), threading.Event(), []
 
     def interrupted() -> None:
         with Writer(Stalled(), TO, chunk_size=CHUNK, threads=2) as file:
@@ -315,6 +332,12 @@ def test_a_stream_that_stands_still_keeps_nobody_from_giving_up() -> None:
         interrupted()
     assert time.monotonic() - begin < 10
     gate.set()
+    for _ in range(100):
+        time.sleep(0.01)
+        if late:
+            break
+    time.sleep(0.1)
+    assert len(late) == 1, "what was under way, and no more"
 
 
 def test_threads_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,21 +16,40 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from vambrace.core.options import require
+
 __all__ = ["Memory"]
 
 _BLOCK: Final = 2**24
 
 
 class Memory:
-    """A stream that keeps what is written to it: `seal.save(tensors, place := seal.Memory(), recipients=...)`."""
+    """A stream that keeps one sealed file: `seal.save(tensors, place := seal.Memory(), recipients=...)`."""
 
     def __init__(self) -> None:
         self._blocks: list[memoryview] = []  # full ones
         self._block, self._end = memoryview(b""), 0
+        self._owner: object = None
 
-    def clear(self) -> None:
-        """Forget what was written."""
-        self._blocks, self._block, self._end = [], memoryview(b""), 0
+    def claim(self, owner: object) -> None:
+        """Let `owner` be who writes.
+
+        Raises:
+            ConfigError: E712, where something was written before.
+        """
+        require(
+            not self._blocks and not self._end,
+            code="E712",
+            seen=f"a Memory that holds {len(self.data)} bytes",
+            expected="an empty one",
+            fix="make a new Memory for each sealed file",
+        )
+        self._owner = owner
+
+    def clear(self, owner: object) -> None:
+        """Forget what was written, where it was by `owner`."""
+        if owner is self._owner:
+            self._blocks, self._block, self._end = [], memoryview(b""), 0
 
     @property
     def data(self) -> memoryview:

@@ -2,8 +2,8 @@
 
 Nobody hands chunks back: who has sealed one writes it if it is its turn, and those that are ready behind it, while the
 others go on sealing. The caller's thread is one of them, whenever it would have to wait. Memory is for `threads` + 2
-records and as many plain chunks, whatever passes through, with one thread for a single one of each; and what was given
-and not yet sealed, 32 MiB or a chunk for each of the threads, is not let go.
+records and as many plain chunks, whatever passes through, with one thread for a single one of each; and for what was
+given and is not sealed yet, at most 32 MiB or `threads` + 2 chunks.
 """
 
 from __future__ import annotations

@@ -125,6 +125,8 @@ class Writer:
         self._sink: Sink = self._draft or cast("Sink", target)
         self._leaves = tempfile.SpooledTemporaryFile(_LEAVES_IN_MEMORY) if sign else None  # noqa: SIM115  closed by _close
         self._memory = target if isinstance(target, Memory) else None
+        if self._memory:
+            self._memory.claim(self._keys)
         room = self._memory.room if self._memory else None
         self._pipeline = Pipeline(cipher, chunk_size, self._emit, hashed=sign is not None, threads=threads, room=room)
         self._open = True
@@ -209,13 +211,16 @@ class Writer:
         self._close()
 
     def abort(self) -> None:
-        """Give the file up: on disk, nothing is left of it. After `finish`, and twice, this does nothing."""
+        """Give the file up: on disk, nothing is left of it. After `finish`, and twice, this does nothing.
+
+        With several threads, a stream that has not come back from `write` after a second may do so later.
+        """
         if self._open:
             self._close()
             if self._draft:
                 self._draft.discard()
             if self._memory:
-                self._memory.clear()  # of what was not finished, parts were perhaps never written
+                self._memory.clear(self._keys)  # of what was not finished, parts were perhaps never written
 
     def __enter__(self) -> Self:
         return self
@@ -332,7 +337,7 @@ class Writer:
         self._put(memoryview(self.foot.pack()))
 
     def _put(self, data: memoryview) -> None:
-        while data:
+        while data and self._open:
             taken = self._sink.write(data)
             if taken == 0 or (taken is None and isinstance(self._sink, io.RawIOBase)):
                 raise BlockingIOError(errno.EAGAIN, "a stream that takes no more for now")
