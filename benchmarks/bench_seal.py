@@ -340,7 +340,7 @@ def main() -> None:
         result["lazy_milliseconds"] = lazy(state, folder, 50)
         result["rewrap_milliseconds"] = rewrap(Path(disk), 20)
         interleave.say(f"lazy {result['lazy_milliseconds']}; rewrap {result['rewrap_milliseconds']}")
-        result["peers"] = peers(state, folder, threads, max(3, given.rounds // 2))
+        result["peers"] = peers(state, folder, threads, given.rounds)
         interleave.say(f"peers {result['peers']}")
         del state
         result["memory"] = memory(folder, given.mib, threads)
