@@ -16,6 +16,7 @@ import onnx_nets
 from vambrace.assets.obfuscate import budget, pipeline, torch_graph
 from vambrace.assets.obfuscate.fitting import Answers
 from vambrace.assets.obfuscate.locking import lock, unlock
+from vambrace.assets.obfuscate.measure.equality import EqualityOptions
 from vambrace.assets.obfuscate.measure.inputs import read_rows
 from vambrace.assets.obfuscate.measure.runtime import Network
 from vambrace.assets.obfuscate.passes.channels import BakedPermutation
@@ -101,6 +102,7 @@ def test_what_moves_answers_is_left_out_and_the_rest_stays() -> None:
     far = [each.moved.relative for each in made.fitted.left_out]
     assert far == sorted(far, reverse=True)
     assert min(far) > BOUND
+    assert made.fitted.moved is not None
     assert made.fitted.moved.holds
     done = {entry.name: entry.done for entry in made.map.passes}
     assert {name for name, count in done.items() if not count} == SUMS
@@ -132,6 +134,7 @@ def test_where_all_hold_nothing_is_done_twice(obfuscations: list[Any]) -> None:
     assert made.fitted is not None
     assert made.fitted.left_out == ()
     assert made.left_out == {}
+    assert made.fitted.moved is not None
     assert 0 < made.fitted.moved.relative <= BOUND
     assert len(obfuscations) == 1
     assert made.map == onnx_model(WELL, profile="tolerance", passes=EVERYWHERE, seed=1).map
@@ -149,20 +152,52 @@ def test_all_rows_count() -> None:
     made = onnx_model(WELL, profile="tolerance", passes=["baked_permutation"], seed=1, inputs=ROWS)
     assert made.fitted is not None
     assert made.fitted.left_out == ()
-    # Scores of an input of zeros are the biases alone, which are taken away.
-    model = onnx.ModelProto()
-    model.CopyFrom(WELL)
-    zeros = np.zeros((1, 8), np.float32)
-    (there,) = onnx_nets.answers(model, {"x": zeros})
-    (far,) = (each for each in model.graph.initializer if each.name == "far")
-    (before,) = onnx_nets.answers(_without_sub(model), {"x": zeros})
-    far.CopyFrom(onnx.numpy_helper.from_array(before[0] * np.float32(1 + 1e-6), "far"))
-    assert np.abs(onnx_nets.answers(model, {"x": zeros})[0]).max() < 1e-5 * np.abs(there).max()
+    model = _ill_at_zeros()
+    assert (
+        np.abs(onnx_nets.answers(model, {"x": ZEROS})[0]).max()
+        < 1e-5 * np.abs(onnx_nets.answers(WELL, {"x": ZEROS})[0]).max()
+    )
     found = onnx_model(
-        model, profile="tolerance", passes=["baked_permutation"], seed=1, inputs=np.concatenate([ROWS, zeros])
+        model, profile="tolerance", passes=["baked_permutation"], seed=1, inputs=np.concatenate([ROWS, ZEROS])
     )
     assert found.fitted is not None
-    assert [each.name for each in found.fitted.left_out] == ["baked_permutation"]
+    (left,) = found.fitted.left_out
+    assert left.name == "baked_permutation"
+    assert left.moved.relative > BOUND
+    assert "together" not in str(left.moved)
+    assert found.fitted.moved is None
+
+
+def test_how_many_rows_are_looked_at_is_said() -> None:
+    """What stands behind them breaks the bound unseen."""
+    model, rows = _ill_at_zeros(), DRAW.standard_normal((500, 8)).astype(np.float32)
+    left_out: list[int] = []
+    for first, last in ((rows[:499], ZEROS), (rows, ZEROS)):
+        inputs = np.concatenate([first, last])
+        made = onnx_model(model, profile="tolerance", passes=["baked_permutation"], seed=1, inputs=inputs)
+        assert made.fitted is not None
+        left_out.append(len(made.fitted.left_out))
+    assert left_out == [1, 0]
+    guide = (Path(__file__).parents[3] / "docs/assets/obfuscation.md").read_text(encoding="utf-8")
+    options = EqualityOptions()
+    assert len(options.settings) == 5
+    for text in (guide, onnx_model.__doc__ or ""):
+        said = " ".join(text.split())
+        assert f"the first {options.rows} rows" in said
+        assert f"the first {options.fewer} " in said
+
+
+ZEROS = np.zeros((1, 8), np.float32)
+
+
+def _ill_at_zeros() -> onnx.ModelProto:
+    """Scores of an input of zeros are the biases alone, which are taken away."""
+    model = onnx.ModelProto()
+    model.CopyFrom(WELL)
+    (far,) = (each for each in model.graph.initializer if each.name == "far")
+    (before,) = onnx_nets.answers(_without_sub(model), {"x": ZEROS})
+    far.CopyFrom(onnx.numpy_helper.from_array(before[0] * np.float32(1 + 1e-6), "far"))
+    return model
 
 
 def _without_sub(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -184,6 +219,23 @@ def test_decisions_of_the_callers_own_have_to_agree() -> None:
     assert all(each.moved.relative <= BOUND and each.moved.decisions for each in found.fitted.left_out)
     assert "decisions" in str(found.fitted.left_out[0].moved)
     assert (digits(onnx_nets.answers(WELL, {"x": ROWS})) == digits(onnx_nets.answers(found.model, {"x": ROWS}))).all()
+
+
+def test_whole_numbers_are_called_that() -> None:
+    model = onnx_nets.net(
+        """(float[n,8] x) => (float[n,5] y, int64[n,5] z) {
+            a = Gemm (x, w1, b1) b = Relu (a) y = Gemm (b, w2, b2) c = Mul (y, fine) z = Cast<to=7> (c)
+        }""",
+        weights={"w1": (8, 32), "b1": (32,), "w2": (32, 5), "b2": (5,), "fine": np.array(2.0**21, np.float32)},
+    )
+    made = onnx_model(model, profile="tolerance", passes=["baked_permutation"], seed=1, inputs=ROWS)
+    one, two = (onnx_nets.answers(each, {"x": ROWS})[1] for each in (model, made.model))
+    assert (one == two).all()
+    free = onnx_model(model, profile="tolerance", passes=["baked_permutation"], seed=1)
+    most = int(np.abs(one[:50] - onnx_nets.answers(free.model, {"x": ROWS})[1][:50]).max())
+    assert most > 0
+    said = made.left_out["baked_permutation"]
+    assert said.startswith(f"moves answers by up to {most} in whole numbers or zeros")
 
 
 def test_files_and_bytes_are_models_as_well(tmp_path: Path) -> None:
@@ -218,6 +270,7 @@ def test_a_network_that_draws_at_random_is_not_judged() -> None:
     made = onnx_model(model, profile="tolerance", passes=["baked_permutation"], seed=1, inputs=ROWS)
     assert made.fitted is not None
     assert made.fitted.left_out == ()
+    assert made.fitted.moved is None
 
 
 def test_in_the_exact_profile_nothing_is_measured(obfuscations: list[Any]) -> None:
@@ -266,7 +319,9 @@ def test_what_the_budget_leaves_is_held_against_the_bound_again(monkeypatch: pyt
 
     def moved(_: Any, made: Any, whole: bool) -> Moved:
         done = {entry.name for entry in made.map.passes if entry.done}
-        holds = done >= {"disguises", "baked_permutation"} or "baked_permutation" not in done
+        if "insert_norms" in done:
+            return Moved(relative=0.5, decisions=0, holds=False)
+        holds = done >= {"disguises", "baked_permutation"} or "baked_permutation" not in done or not whole
         return Moved(relative=0.0 if holds else 1.0, decisions=0, holds=holds)
 
     plans: list[list[str]] = []
@@ -279,12 +334,17 @@ def test_what_the_budget_leaves_is_held_against_the_bound_again(monkeypatch: pyt
     monkeypatch.setattr(budget, "latency", latency)
     monkeypatch.setattr(budget, "plan", planned)
     monkeypatch.setattr(Answers, "__call__", moved)
-    passes = (Disguises(share=1.0), BakedPermutation(), "names")
+    passes = (InsertNorms(share=1.0), Disguises(share=1.0), BakedPermutation(), "names")
     made = onnx_model(WELL, profile="tolerance", passes=passes, seed=1, inputs=ROWS, budget=1.05)
     assert made.planned is not None
     assert made.planned.dropped == ("disguises",)
     assert [entry.name for entry in made.map.passes if entry.done] == ["names"]
     assert plans == [["disguises", "baked_permutation", "names"], ["names"]]
+    assert made.fitted is not None
+    left_out = [(each.name, each.place, each.moved.relative) for each in made.fitted.left_out]
+    assert left_out == [("baked_permutation", 2, 1.0), ("insert_norms", 0, 0.5)]
+    assert [entry.name for entry in made.map.passes] == ["baked_permutation", "insert_norms", "names"]
+    assert made.planned.places == made.fitted.places == (3,)
 
 
 def test_answers_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +355,9 @@ def test_answers_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = onnx_model(WELL, profile="tolerance", seed=1)
     assert answers(made, True) == answers(made, True)
     assert asked == [50, 500]
-    assert answers(onnx_model(ILL, profile="tolerance", seed=1), False).relative > 1
+    far = answers(onnx_model(ILL, profile="tolerance", seed=1), False)
+    assert far is not None
+    assert far.relative > 1
     assert asked == [50, 500, 50]
 
 

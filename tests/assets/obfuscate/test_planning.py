@@ -71,6 +71,7 @@ def fitted(**far: float):
 
 def test_where_answers_hold_nothing_is_measured_alone() -> None:
     found, left_out, calls = fitted(baked_permutation=0.3, split_layers=0.3, disguises=0.3)
+    assert found.moved is not None
     assert (found.kept, left_out, found.moved.relative) == (ROUNDING, [], pytest.approx(0.9))
     assert len(calls) == 1
 
@@ -79,6 +80,7 @@ def test_the_worst_goes_until_the_sum_holds() -> None:
     found, left_out, _ = fitted(baked_permutation=0.5, split_layers=0.7, disguises=0.4)
     assert left_out == ["split_layers"]
     assert found.kept == (ROUNDING[0], *ROUNDING[2:])
+    assert found.moved is not None
     assert found.moved.holds
 
 
@@ -98,6 +100,7 @@ def test_exact_passes_stay_whatever_is_measured() -> None:
         lambda _: Moved(relative=0.0, decisions=0, holds=True),
     )
     assert found.kept == ROUNDING[3:]
+    assert found.moved is not None
     assert not found.moved.holds
     moved, calls = moving()
     assert fit(ROUNDING[3:], moved, lambda one: moved([one])).kept == ROUNDING[3:]
@@ -112,4 +115,40 @@ def test_a_decision_counts_as_much_as_a_difference() -> None:
     found = fit(ROUNDING, moved, lambda one: moved([one]))
     assert [each.name for each in found.left_out] == ["disguises"]
     assert str(found.left_out[0].moved) == "1e-07 of a sample's largest and 2 decisions"
-    assert str(Moved(relative=math.inf, decisions=0, holds=False)) == "more than any number"
+    assert str(Moved(relative=math.inf, decisions=0, holds=False)) == "more than a number says"
+    whole = Moved(relative=math.inf, decisions=0, holds=False, apart=1.0)
+    assert str(whole) == "up to 1 in whole numbers or zeros"
+
+
+def test_what_goes_for_the_sum_alone_says_so() -> None:
+    found, left_out, _ = fitted(baked_permutation=0.5, split_layers=0.7, disguises=4.0)
+    assert left_out == ["disguises", "split_layers"]
+    assert [str(each.moved) for each in found.left_out] == [
+        "4 of a sample's largest",
+        "0.7 of a sample's largest and too far together with others",
+    ]
+    assert found.places == (0, 3)
+
+
+def test_what_breaks_the_bound_by_itself_on_all_inputs_does_not() -> None:
+    """Alone it is measured on few."""
+    moved, _ = moving(baked_permutation=0.5, split_layers=0.7, disguises=4.0)
+    few, _ = moving(baked_permutation=0.5, split_layers=0.7, disguises=0.9)
+    found = fit(ROUNDING, moved, lambda one: few([one]))
+    assert [(each.name, each.moved.summed) for each in found.left_out] == [("disguises", False), ("split_layers", True)]
+    one = fit(ROUNDING[2:], moved, lambda one: few([one]))
+    assert [str(each.moved) for each in one.left_out] == ["4 of a sample's largest"]
+
+
+def test_what_rounds_nowhere_is_not_measured() -> None:
+    moved, _ = moving()
+    assert fit(ROUNDING[3:], moved, lambda one: moved([one])).moved is None
+    found = fit(ROUNDING, lambda _: None, lambda one: moved([one]))
+    assert (found.kept, found.places, found.left_out, found.moved) == (ROUNDING, (0, 1, 2, 3), (), None)
+
+
+def test_a_plan_says_which_were_kept() -> None:
+    twice = (Disguises(share=0.4), *WANTED)
+    found = plan(twice, 1.5, measured)
+    assert [one.name for one in found.kept] == [twice[at].name for at in found.places]
+    assert plan(WANTED, 1.001, measured).places == (0, 3)

@@ -350,3 +350,27 @@ def test_compiled(kind: type[nn.Module], freezing: bool, request: pytest.Fixture
     found = compare_programs(program, obfuscated.program, [(pictures,)], compiled=True, freezing=freezing)
     assert found.max_row < 1e-5
     assert found.top1_same == 32
+
+
+class Noisy(nn.Module):
+    """Draws at every call, or not."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 32), nn.Linear(32, 24), nn.Linear(24, 5)
+        self.share = share
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.b(torch.relu(self.a(x)))
+        return self.c(torch.sigmoid(x + self.share * torch.rand(24) if self.share else x))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.0])
+def test_programs_that_draw_at_random_are_not_judged(share: float) -> None:
+    found = exported_program(
+        Noisy(share), (torch.rand(20, 8, generator=torch.Generator().manual_seed(0)),), profile="tolerance", seed=1
+    )
+    assert found.fitted is not None
+    assert found.fitted.left_out == ()
+    assert {entry.name: entry.done for entry in found.map.passes}["baked_permutation"] > 0
+    assert (found.fitted.moved is None) is (share > 0)

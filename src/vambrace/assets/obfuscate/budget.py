@@ -10,7 +10,7 @@ from vambrace.assets.obfuscate.measure.inputs import read_rows
 from vambrace.assets.obfuscate.measure.overhead import OverheadOptions, latency
 from vambrace.assets.obfuscate.measure.runtime import Network
 from vambrace.assets.obfuscate.pipeline import onnx_model
-from vambrace.assets.obfuscate.planning import check_budget, plan
+from vambrace.assets.obfuscate.planning import badness, check_budget, plan
 from vambrace.core.rng import Streams
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.measure.overhead import Ratio
     from vambrace.assets.obfuscate.passes.base import Pass, Profile
     from vambrace.assets.obfuscate.pipeline import Obfuscated
-    from vambrace.assets.obfuscate.planning import Planned
+    from vambrace.assets.obfuscate.planning import Fitted, Planned
+    from vambrace.assets.obfuscate.record import Entry
 
 __all__ = ["plan_passes", "within"]
 
@@ -44,7 +45,7 @@ def plan_passes(
 ) -> Planned:
     """Passes for `onnx_model` whose latency fits, as far as the passes that cost anything can be left out.
 
-    Those of the tolerance profile that move answers to these inputs too far are left out before.
+    Those of the tolerance profile that move answers to these inputs too far are left out before, as by `onnx_model`.
 
     Args:
         source: path of an .onnx file or an onnx.ModelProto.
@@ -97,10 +98,9 @@ def within(
     fitted, entries = fit_made(passes, making, answers)
     planned = None
     while budget is not None:
-        planned = _then(planned, plan(fitted.kept, budget, timed))
+        planned = _then(fitted, planned, plan(fitted.kept, budget, timed))
         again, more = fit_made(planned.kept, making, answers)
-        fitted = dataclasses.replace(again, left_out=fitted.left_out + again.left_out)
-        entries += more
+        fitted, entries = _and(fitted, entries, planned, again, more)
         if not more:
             break
     made = making(fitted.kept)
@@ -128,10 +128,27 @@ def _timed(
     return measured
 
 
-def _then(before: Planned | None, now: Planned) -> Planned:
+def _then(fitted: Fitted, before: Planned | None, now: Planned) -> Planned:
+    """A plan over passes that were kept, as one over those that were wanted."""
+    now = dataclasses.replace(now, places=tuple(fitted.places[at] for at in now.places))
     if before is None:
         return now
     return dataclasses.replace(now, dropped=before.dropped + now.dropped, alone={**before.alone, **now.alone})
+
+
+def _and(
+    before: Fitted, entries: tuple[Entry, ...], planned: Planned, again: Fitted, more: tuple[Entry, ...]
+) -> tuple[Fitted, tuple[Entry, ...]]:
+    """What was left out of a plan, beside what was left out before it."""
+    later = [dataclasses.replace(each, place=planned.places[each.place]) for each in again.left_out]
+    both = [*zip(before.left_out, entries, strict=True), *zip(later, more, strict=True)]
+    both.sort(key=lambda pair: badness(pair[0].moved))
+    fitted = dataclasses.replace(
+        again,
+        places=tuple(planned.places[at] for at in again.places),
+        left_out=tuple(left for left, _ in both),
+    )
+    return fitted, tuple(entry for _, entry in both)
 
 
 def _at_most(found: Ratio) -> float:

@@ -2,14 +2,15 @@
 
 The gate's own comparison runs, under its settings, on its rows; a pass alone runs on the first of these rows, under the
 first settings. What it does there it does to all rows as well, so the difference that is found is a lower bound.
+Where the original differs from itself nothing tells what a pass does, and nothing is left out.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from vambrace.assets.obfuscate.measure.difference import NOTHING
 from vambrace.assets.obfuscate.measure.equality import Equality, EqualityOptions, Found, compare_answers
 from vambrace.assets.obfuscate.measure.gates import Gates
 from vambrace.assets.obfuscate.measure.judging import judge_equality
@@ -33,7 +34,7 @@ __all__ = ["Answers", "Made", "Remembering", "fit_made", "moved_by"]
 
 _GATES = Gates(profile="tolerance")
 _HELD = ("equality", "top1")
-"""Gates that a pass can break. Where the original does not repeat itself neither is judged, and nothing is left out."""
+"""Gates that a pass can break."""
 _ALL = EqualityOptions(kinds=("real",))
 _FIRST = dataclasses.replace(_ALL, settings=_ALL.settings[:1], rows=_ALL.fewer)
 
@@ -74,9 +75,9 @@ class Answers:
 
     def __init__(self, original: ModelProto, real: Rows, decide: Decide | None) -> None:
         self._original, self._real, self._decide = original, real, decide
-        self._known: dict[str, Moved] = {}
+        self._known: dict[str, Moved | None] = {}
 
-    def __call__(self, made: Obfuscated, whole: bool) -> Moved:
+    def __call__(self, made: Obfuscated, whole: bool) -> Moved | None:
         """How far a model is from it: on all rows and settings of the gate, or the first."""
         digest = made.map.obfuscated
         if digest not in self._known:
@@ -84,52 +85,62 @@ class Answers:
             found = self._compared(made, _FIRST)
             if not whole:
                 return found
-            self._known[digest] = self._compared(made, _ALL) if found.holds else found
+            self._known[digest] = self._compared(made, _ALL) if found is not None and found.holds else found
         return self._known[digest]
 
-    def _compared(self, made: Obfuscated, options: EqualityOptions) -> Moved:
+    def _compared(self, made: Obfuscated, options: EqualityOptions) -> Moved | None:
         found = compare_answers(self._original, made.model, self._real, options=options, decide=self._decide)
         return _judged(found)
 
 
 def fit_made(
-    passes: Sequence[Pass], make: Callable[[Sequence[Pass]], M], measure: Callable[[M, bool], Moved]
+    passes: Sequence[Pass], make: Callable[[Sequence[Pass]], M], measure: Callable[[M, bool], Moved | None]
 ) -> tuple[Fitted, tuple[Entry, ...]]:
     """The passes whose answers are within the bound, and what the map says of the others.
 
     Args:
         passes: all that are wanted, in order.
         make: obfuscates by some passes, each time with the same draws.
-        measure: how far what was made is from the original; whether all inputs must be looked at.
+        measure: how far what was made is from the original, or None where that differs from itself; whether all
+            inputs must be looked at.
     """
     wanted: tuple[Entry, ...] = ()
 
-    def together(tried: Sequence[Pass]) -> Moved:
+    def together(tried: Sequence[Pass]) -> Moved | None:
         nonlocal wanted
         made = make(tried)
         wanted = wanted or made.map.passes
-        return measure(made, True) if _rounds(made) else NOWHERE
+        return measure(made, True) if _rounds(made) else None
 
     def alone(one: Pass) -> Moved:
         made = make([one])
-        return measure(made, False) if _rounds(made) else NOWHERE
+        return (measure(made, False) if _rounds(made) else None) or NOWHERE
 
     found = fit(passes, together, alone)
     return found, tuple(_spared(wanted[each.place], each.moved) for each in found.left_out)
 
 
-def moved_by(difference: Difference) -> Moved:
-    """What the gates of the tolerance profile judge of answers to real inputs."""
+def moved_by(difference: Difference, repeat: Difference) -> Moved | None:
+    """What the gates of the tolerance profile judge of answers to real inputs, or None where they cannot.
+
+    Args:
+        difference: of these answers from the original's.
+        repeat: of the original's from its own, when it is asked again.
+    """
     found = Found(settings="", kind="real", output="answers", difference=difference)
-    return _judged(Equality(found=(found,), repeat=NOTHING, drift={}, decisions=("answers",)))
+    return _judged(Equality(found=(found,), repeat=repeat, drift={}, decisions=("answers",)))
 
 
-def _judged(found: Equality) -> Moved:
+def _judged(found: Equality) -> Moved | None:
+    if not found.repeat.exact:
+        return None
     decided = found.decided("real")
+    shareless = [each.difference.max_abs for each in found.found if math.isinf(each.difference.max_row)]
     return Moved(
         relative=found.relative(_GATES.relative_to, "real"),
         decisions=decided.top1_of - decided.top1_same,
         holds=all(each.word != "fail" for each in judge_equality(found, _GATES) if each.gate in _HELD),
+        apart=max(shareless, default=math.inf),
     )
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from vambrace.assets.obfuscate.passes.base import Pass
 
-__all__ = ["Fitted", "LeftOut", "Moved", "NOWHERE", "Planned", "check_budget", "fit", "plan"]
+__all__ = ["Fitted", "LeftOut", "Moved", "NOWHERE", "Planned", "badness", "check_budget", "fit", "plan"]
 
 _HALVINGS = 2
 
@@ -38,20 +38,30 @@ class Moved:
     """How far answers are from the original's.
 
     Attributes:
-        relative: the largest difference, as a share of the largest answer to the same sample; infinite where one side
-            is no number and the other is.
-        decisions: how many are others.
+        relative: the largest difference, as a share of the largest answer to the same sample; infinite where there is
+            no such share: whole numbers that are others, samples of zeros, one side that is no number.
+        decisions: how many are others, at all settings of a runtime that were tried.
         holds: whether that is within the bound.
+        apart: where `relative` is infinite, the most that answers are apart; infinite where that is no number either.
+        summed: whether it is only together with other passes that it is too far.
     """
 
     relative: float
     decisions: int
     holds: bool
+    apart: float = math.inf
+    summed: bool = False
 
     def __str__(self) -> str:
         """For a sentence that says what answers are moved by."""
-        far = f"{self.relative:.2g} of a sample's largest" if math.isfinite(self.relative) else "more than any number"
-        return far + (f" and {self.decisions} decisions" if self.decisions else "")
+        if math.isfinite(self.relative):
+            far = f"{self.relative:.2g} of a sample's largest"
+        elif math.isfinite(self.apart):
+            far = f"up to {self.apart:g} in whole numbers or zeros"
+        else:
+            far = "more than a number says"
+        turned = f" and {self.decisions} decisions" if self.decisions else ""
+        return far + turned + (" and too far together with others" if self.summed else "")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +85,16 @@ class Fitted:
 
     Attributes:
         kept: passes in their order.
+        places: theirs among those that were wanted, from 0.
         left_out: the others, the worst first.
-        moved: what those that were kept do to answers together.
+        moved: what those that were kept do to answers together; None where that was not measured, as none of them
+            rounded anything, or cannot be, as the original differs from itself.
     """
 
     kept: tuple[Pass, ...]
+    places: tuple[int, ...]
     left_out: tuple[LeftOut, ...]
-    moved: Moved
+    moved: Moved | None
 
 
 NOWHERE = Moved(relative=0.0, decisions=0, holds=True)
@@ -93,6 +106,7 @@ class Planned:
 
     Attributes:
         kept: passes in their order, some of them with a smaller share than was wanted.
+        places: theirs among those that were wanted, from 0.
         dropped: names of passes that went, the first one first.
         alone: how much slower each pass that costs time made the model by itself, by name; empty where all of them fit
             at once.
@@ -101,6 +115,7 @@ class Planned:
     """
 
     kept: tuple[Pass, ...]
+    places: tuple[int, ...]
     dropped: tuple[str, ...]
     alone: Mapping[str, float]
     ratio: float
@@ -113,27 +128,40 @@ class Planned:
 
 
 def fit(
-    passes: Sequence[Pass], measure: Callable[[Sequence[Pass]], Moved], measure_one: Callable[[Pass], Moved]
+    passes: Sequence[Pass], measure: Callable[[Sequence[Pass]], Moved | None], measure_one: Callable[[Pass], Moved]
 ) -> Fitted:
     """Leave out what moves answers too far: by itself, or together with the others.
 
     Args:
         passes: all that are wanted, in order. Those of the exact profile stay; alone they are not measured.
-        measure: what passes together do to answers; called for every set that is tried.
+        measure: what passes together do to answers, or None where nothing tells; called for every set that is tried,
+            and for a pass by itself that is to go though `measure_one` sees it hold.
         measure_one: the same for a pass by itself; may look at fewer inputs.
     """
     slots = dict(enumerate(passes))
     rounding = [place for place, one in slots.items() if one.profile == "tolerance"]
-    moved = measure(passes) if rounding else NOWHERE
-    alone = {} if moved.holds else {place: measure_one(slots[place]) for place in rounding}
-    worst_first = sorted(alone, key=lambda place: (alone[place].holds, -alone[place].relative))
+    moved = measure(passes) if rounding else None
+    broken = moved is not None and not moved.holds
+    alone = {place: measure_one(slots[place]) for place in rounding} if broken else {}
+    worst_first = sorted(alone, key=lambda place: badness(alone[place]))
     left_out: list[LeftOut] = []
-    while not moved.holds and worst_first:
-        for place in [place for place in worst_first if not alone[place].holds] or worst_first[:1]:
+    while moved is not None and not moved.holds and worst_first:
+        going = [place for place in worst_first if not alone[place].holds]
+        if not going:
+            going = worst_first[:1]
+            own = moved if len(worst_first) == 1 else measure([slots[going[0]]]) or alone[going[0]]
+            alone[going[0]] = dataclasses.replace(own, summed=own.holds)
+        for place in going:
             worst_first.remove(place)
             left_out.append(LeftOut(name=slots.pop(place).name, place=place, moved=alone[place]))
         moved = measure(list(slots.values()))
-    return Fitted(kept=tuple(slots.values()), left_out=tuple(left_out), moved=moved)
+    left_out.sort(key=lambda each: badness(each.moved))
+    return Fitted(kept=tuple(slots.values()), places=tuple(slots), left_out=tuple(left_out), moved=moved)
+
+
+def badness(moved: Moved) -> tuple[bool, float]:
+    """To sort by, the worst first: what breaks the bound, and what moves answers farther."""
+    return moved.holds, -moved.relative
 
 
 def check_budget(budget: float) -> None:
@@ -186,8 +214,10 @@ def plan(passes: Sequence[Pass], budget: float, measure: Callable[[Sequence[Pass
             del costs[at]
             dropped.append(one.name)
         ratio = measure([each for each in slots if each is not None])
-    kept = tuple(each for each in slots if each is not None)
-    return Planned(kept=kept, dropped=tuple(dropped), alone=alone, ratio=ratio, budget=budget)
+    kept = {at: each for at, each in enumerate(slots) if each is not None}
+    return Planned(
+        kept=tuple(kept.values()), places=tuple(kept), dropped=tuple(dropped), alone=alone, ratio=ratio, budget=budget
+    )
 
 
 def _costs(one: Pass) -> bool:

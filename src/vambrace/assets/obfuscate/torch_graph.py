@@ -130,7 +130,7 @@ def exported_program(
     The order of sums inside an operator may depend on where a channel stands, so in the exact profile layers give
     their channels in another order only where all answers to the example inputs stay equal bit for bit. In the
     tolerance profile passes are left out that move these answers by more than 1e-5 of a sample's largest, or turn a
-    decision.
+    decision, unless the program's own answers differ when it is asked again.
 
     Args:
         source: a program, which is left as it is, or a module, which is exported in the mode that it is in.
@@ -161,7 +161,9 @@ def exported_program(
     if examples is None:
         return make(chosen)
     making = Remembering(make)
-    fitted, entries = fit_made(chosen, making, lambda made, _: moved_by(made.difference or NOTHING))
+    rounding = any(one.profile == "tolerance" for one in chosen)
+    repeat = compare_programs(program, program, [examples]) if rounding else NOTHING
+    fitted, entries = fit_made(chosen, making, lambda made, _: moved_by(made.difference or NOTHING, repeat))
     made = making(fitted.kept)
     known = dataclasses.replace(made.map, passes=(*entries, *made.map.passes))
     return dataclasses.replace(made, map=known, fitted=fitted)
