@@ -29,7 +29,7 @@ from vambrace.privacy.dp.engine.pieces import (
     wide,
 )
 
-__all__ = ["Outer", "Product", "constant", "ghost_pays", "grams", "parts", "settle"]
+__all__ = ["Outer", "Product", "constant", "doubtful", "ghost_pays", "grams", "parts", "settle"]
 
 _CANCELLED = 0.1
 """A squared norm below this share of what it would be if positions did not cancel is measured again."""
