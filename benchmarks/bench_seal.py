@@ -245,7 +245,7 @@ def peers(state: Weights, folder: Path, threads: tuple[int, ...], rounds: int) -
     if pyrage is None:
         found["pyrage"] = "skipped: pyrage is not installed here (make peers)"
     else:
-        mib = min(256, size_of(state) // MIB)
+        mib = size_of(state) // MIB
         found["pyrage"] = {f"threads_{each}": age(mib, folder, each, rounds) for each in threads}
     for name, said in found.items():
         if isinstance(said, str):

@@ -33,6 +33,8 @@ __all__ = ["Aead", "KEY_BYTES", "NONCE_BYTES", "Suite", "TAG_BYTES", "aead", "av
 
 NONCE_BYTES = 12
 TAG_BYTES = 16
+_FEW = 16
+"""Parts that are encrypted one by one: of more, each call is too short for another thread to run beside it."""
 
 
 class Suite(IntEnum):
@@ -56,7 +58,7 @@ class Aead(Protocol):
         ...
 
     def seal_parts(self, nonce: bytes, parts: Sequence[Buffer], aad: bytes, out: memoryview) -> None:
-        """The same for plain bytes that lie in several places; only ciphers that want them in one piece copy them."""
+        """The same for plain bytes that lie in several places; copied first where they are many, or the cipher asks."""
         ...
 
     def open_into(self, nonce: bytes, sealed: Buffer, aad: bytes, out: Buffer) -> None:
@@ -126,7 +128,10 @@ class _Aes(_OneShot):
         self._key = algorithms.AES(key)
 
     def seal_parts(self, nonce: bytes, parts: Sequence[Buffer], aad: bytes, out: memoryview) -> None:
-        _seal_gcm(self._key, nonce, parts, aad, out)
+        if len(parts) > _FEW:
+            super().seal_parts(nonce, parts, aad, out)
+        else:
+            _seal_gcm(self._key, nonce, parts, aad, out)
 
 
 class _Sm4:
