@@ -8,6 +8,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from vambrace.assets.seal import statement
+from vambrace.assets.seal.header import Fixed
 from vambrace.assets.seal.reader import Reader, Sealed
 from vambrace.assets.seal.recipients import Identity, as_identity
 from vambrace.errors import VambraceError
@@ -62,6 +64,11 @@ class Dribble(io.RawIOBase):
 
 def identities(key: object = KEY) -> list[Identity]:
     return [as_identity(key)]
+
+
+def sign(fixed: Fixed, count: int, stream: int, root: bytes) -> bytes:
+    """A statement by `SIGNER`."""
+    return statement.make(SIGNER, fixed, count, stream, root, "A. Smith", "release", "2026-01-01T00:00:00Z")
 
 
 def streamed(data: bytes, way: str = "stream", *, opener: list[Identity] | None = None, **options: object) -> Outcome:

@@ -27,7 +27,9 @@ def test_sealed_and_opened(suite: Suite, size: int) -> None:
 
 
 @pytest.mark.parametrize("suite", Suite)
-@pytest.mark.parametrize("ends", [[0], [0, 0, 0], [5], [0, 5, 5, 21], [16, 33, 33, 50_001, 70_000], [*range(0, 70_000, 3_001)]])
+@pytest.mark.parametrize(
+    "ends", [[0], [0, 0, 0], [5], [0, 5, 5, 21], [16, 33, 33, 50_001, 70_000], [*range(0, 70_000, 3_001)]]
+)
 def test_parts_are_sealed_as_the_whole(suite: Suite, ends: list[int]) -> None:
     key, plain = bytes(KEY_BYTES[suite]), memoryview(bytes(range(250)) * 281)[: ends[-1]]
     sealed = memoryview(bytearray(b"\xee" * (len(plain) + TAG_BYTES)))
