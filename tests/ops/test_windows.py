@@ -131,6 +131,26 @@ def test_windows_without_anything_in_them_have_nothing_to_spend(
         torch.testing.assert_close(found, points, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_the_box_cuts_off_is_made_up_for(power: int, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On black only the hill is left of a bump, and is as long as both would be; on grey next to black, nearly."""
+    black = torch.zeros(2, channels, 81, dtype=torch.float64)
+    grey = torch.full_like(black, 0.02)
+    how = {"first": torch.tensor([[20, 40], [30, 0]]), "side": torch.tensor([5, 3]), "width": 9, "eps": 0.2}
+    how |= {"kinds": torch.tensor([[3] * channels, [0] * channels]), "power": power}
+    for on_host in (True, False):
+        monkeypatch.setattr(module, "_on_host", lambda tensor, on_host=on_host: on_host)
+        for centre, missing in ((black, 1e-12), (grey, 0.02)):
+            change = move_bumps(centre, centre, torch.zeros_like(centre), torch.ones_like(centre), **how) - centre
+            assert float(change.min()) >= -0.02
+            length = change.flatten(1).norm(p=power, dim=1)
+            assert (length <= 0.2 * (1 + 1e-12)).all()
+            assert (length >= 0.2 * (1 - missing)).all()
+    nothing = move_bumps(black, black, black, black, **how)
+    assert torch.equal(nothing, black), "where nothing may move, nothing does"
+
+
 def test_a_window_that_is_there_already_goes_to_the_other_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     low, high = torch.zeros(2, 2, 9), torch.ones(2, 2, 9)
     middle = {"first": torch.full((2, 1), 4), "side": torch.ones(2, dtype=torch.int64), "width": 3}

@@ -8,7 +8,8 @@ It starts from random stripes (linf) or a chequered pattern of hills and valleys
 time, inside a window that shrinks while the search goes on; a change stays where it raises the goal's margin. linf: the
 window goes to one end of the ball, a side drawn for each channel, and to the other ends where it is there already, so
 that no query is spent on a point that is known. l2 and l1: the window gets another hill and valley,
-paid for by what lies in a second window, which is given up. Every sample draws windows and sides of its own, and
+paid for by what lies in a second window, which is given up; what the box cuts off is made up for inside of the window,
+so that no proposal is shorter than it may be. Every sample draws windows and sides of its own, and
 windows lie anywhere, also at the last row and column, which the authors' code never reaches.
 
 Where few samples are left and the model does not count queries, several proposals of a sample go along in one forward.
@@ -19,7 +20,7 @@ Inputs that are no images are lines of features, and windows runs of them. When 
 they find more for less; what Square adds is that it cannot be misled by them.
 
 References: Andriushchenko et al. 2020, arXiv 1912.00049, algorithms 1 to 3; for l1 Croce & Hein 2021, arXiv 2103.01208,
-section 4, here with the box kept by clipping and the length that clipping frees spent by the next windows.
+section 4, here with the box kept by clipping.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ elsewhere masks are compared.
     [[[0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0]]]
 
 Reference: Andriushchenko et al. 2020, arXiv 1912.00049, section 3.3 (the bump for l2, equation 2; its
-halves are balanced as in the authors' code).
+halves are balanced as in the authors' code). Beyond it, what the box cuts off a bump is made up for inside its window.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["bump", "frame", "move_bumps", "put_ends", "square_side"]
 
 
+_FILLS = 2
+"""How often a bump is stretched for what the box cuts off; the third time would add next to nothing."""
 _NEXT_TO_NOTHING = 1e-4
 _ROUNDING = 1e-6
 """Of a radius, or of its square: what sums in single precision do not tell from nothing."""
@@ -95,8 +97,9 @@ def move_bumps(
     """Points (n, c, l) with one more bump each, paid for by a window that goes back to the centre.
 
     The bump is added to what its window holds already, both of length 1, and the sum is stretched to the length of
-    both windows together and of what the ball of radius `eps` has left, an equal part for each channel. Elements
-    outside may move by rounding.
+    both windows together and of what the ball of radius `eps` has left, an equal part for each channel. What the box
+    then cuts off is made up for by the window's other elements, twice, and never beyond that length. Elements outside
+    may move by rounding.
 
     Args:
         points: in the ball and in the box; left as they are.
@@ -125,7 +128,8 @@ def move_bumps(
     hills = hill.flatten(1).unsqueeze(1) * (kinds % 2 * 2 - 1).unsqueeze(2)
     old, rest = torch.where(gains, change, 0.0), torch.where(gains | gives, 0.0, change)
     before = None if points.shape[1] == 1 else _powers(change, power)
-    new = _stretched(hills, old, _room(before, _powers(rest, power), eps, power), eps, power)
+    length = _room(before, _powers(rest, power), eps, power)
+    new = _filled(_stretched(hills, old, length, eps, power), length, low - centre, high - centre, eps, power)
     moved = torch.where(gains, new, rest).add_(centre)
     return torch.where((side > 0)[:, None, None], torch.clamp(moved, low, high), points)
 
@@ -234,14 +238,16 @@ def _bumps_written(
     gains = places.narrow(2, 0, places.shape[2] // 2)
     hills = _hills(side, 1 if points.shape[2] == width else side, power, points.dtype)
     hills = hills.index_select(0, kinds.flatten()).view(*kinds.shape, -1)
-    points, centre, low, high = points.unsqueeze(1), centre.unsqueeze(1), low.unsqueeze(1), high.unsqueeze(1)
-    moved = points.expand(-1, first.shape[0] // points.shape[0], -1, -1) - centre
+    moved = points.unsqueeze(1).expand(-1, first.shape[0] // points.shape[0], -1, -1) - centre.unsqueeze(1)
     change = moved.flatten(0, 1)
     before = None if change.shape[1] == 1 else _powers(change, power)
     old = change.gather(2, gains)
     change.scatter_(2, places, 0.0)
-    new = _stretched(hills, old, _room(before, _powers(change, power), eps, power), eps, power)
-    change.scatter_(2, gains, new)
+    length = _room(before, _powers(change, power), eps, power)
+    middle, least, most = (_at(each, gains) for each in (centre, low, high))
+    new = _stretched(hills, old, length, eps, power)
+    change.scatter_(2, gains, _filled(new, length, least - middle, most - middle, eps, power))
+    centre, low, high = centre.unsqueeze(1), low.unsqueeze(1), high.unsqueeze(1)
     return moved.add_(centre).clamp_(low, high).flatten(0, 1)
 
 
@@ -303,6 +309,17 @@ def _stretched(hills: Tensor, old: Tensor, length: Tensor, eps: float, power: in
     """
     both = torch.addcdiv(hills, old, _lengths(old, power).clamp_(min=_NEXT_TO_NOTHING * eps))
     return both.mul_(length / _lengths(both, power).clamp_(min=_NEXT_TO_NOTHING))
+
+
+def _filled(new: Tensor, length: Tensor, least: Tensor, most: Tensor, eps: float, power: int) -> Tensor:
+    """Changes (n, c, l), stretched until what lies between `least` and `most`, like them, is about `length` long.
+
+    Stretching grows what is inside by at most as much, so that the length is not exceeded. Written over.
+    """
+    for _ in range(_FILLS):
+        inside = _lengths(torch.clamp(new, least, most), power)
+        new.mul_(length / inside.clamp_(min=_NEXT_TO_NOTHING * eps))
+    return new
 
 
 def _powers(changes: Tensor, power: int) -> Tensor:
