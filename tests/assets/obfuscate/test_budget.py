@@ -56,6 +56,24 @@ def test_costly_ones_go_and_the_rest_stays(timed: list[set[str]]) -> None:
     assert extra.total() <= 3
 
 
+def test_a_pass_that_is_done_as_often_elsewhere_is_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside others a pass takes other places than alone, which cost something else."""
+    slow = {"alone": 1.02, "beside": 1.3}
+
+    def latency(_: Any, model: str, *__: Any, **___: Any) -> Any:
+        return {"cpu": SimpleNamespace(median=slow[model], interval=None)}, (1.0, 1.0), 1
+
+    def make(passes: Any) -> Any:
+        entries = [SimpleNamespace(name=name, done=1) for name in passes]
+        model = "alone" if passes == ["chain_layers"] else "beside"
+        return SimpleNamespace(model=model, map=SimpleNamespace(passes=entries))
+
+    monkeypatch.setattr(budget, "latency", latency)
+    measure: Any = budget._timed(None, None, make)  # type: ignore[arg-type]  nothing of them is looked at
+    plans = [["chain_layers"], ["rebasis", "chain_layers"], ["chain_layers"], ["rebasis"]]
+    assert [measure(each) for each in plans] == [1.02, 1.3, 1.02, 1.0]
+
+
 def test_what_may_be_over_the_budget_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Medians of a busy machine are below it by chance now and then."""
     high = {"end": 1.2}

@@ -113,17 +113,19 @@ def _timed(
     original: ModelProto, real: Rows, make: Callable[[Sequence[Pass]], Obfuscated]
 ) -> Callable[[Sequence[Pass]], float]:
     options = OverheadOptions(rounds=_ROUNDS)
-    known: dict[tuple[object, ...], float] = {(): 1.0}
+    known: dict[tuple[Pass, ...], float] = {}
 
     def measured(passes: Sequence[Pass]) -> float:
-        made = make(passes)
-        entries = made.map.passes
-        # What was done nowhere, or only to names and weights, runs the same graph.
-        costly = tuple((entry.name, entry.done) for entry in entries if entry.name not in _FREE and entry.done)
-        if costly not in known:
-            found = latency(original, made.model, real, options=options, keys=None, rng=Streams(0))
-            known[costly] = _at_most(found[0]["cpu"])
-        return known[costly]
+        # Beside other passes a pass takes other places, which cost something else: only the same ones are known.
+        if (key := tuple(passes)) not in known:
+            made = make(passes)
+            # What was done nowhere, or only to names and weights, runs the same graph.
+            if all(entry.name in _FREE or not entry.done for entry in made.map.passes):
+                known[key] = 1.0
+            else:
+                found = latency(original, made.model, real, options=options, keys=None, rng=Streams(0))
+                known[key] = _at_most(found[0]["cpu"])
+        return known[key]
 
     return measured
 
