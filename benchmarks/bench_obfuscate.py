@@ -10,7 +10,7 @@ tolerance profile is given the same real inputs, so that what breaks the bound o
 - `fitted`: what was left out, what each of these passes does to answers by itself, and how long finding out took;
 - `gates`: every gate with its value, threshold, n and interval;
 - `equality`: the largest difference on real, random, edge and extreme inputs, over all runtime settings;
-- `budgeted`: the time of a call where 5 % more are the budget, measured anew on what the plan has kept, and what it left;
+- `budgeted`: the time of a call where 5 % more are the budget, measured anew on what the plan has kept;
 - `readability`: similarities to the original before and after each simplifier and our de-obfuscator; of the two
   readings after (beside the original, and beside what the same tool left of the original) the larger one;
 - `brought`: how much of a similarity each simplifier brings back, beyond what it does for unrelated networks;
@@ -223,7 +223,8 @@ def said(name: str, profile: str, found: dict) -> str:
     return (
         f"{name}, {profile}: {found['verdict']}, fails {bad}; differing {real['differing']} of {real['elements']}, "
         f"max abs {real['max_abs']}, of sample {real['max_row']}; top-1 {real['top1_same']}/{real['top1_of']}; "
-        f"latency {cpu:.3f}, in a budget {found['budgeted']['cpu']['median']:.3f}, size {found['overhead']['size_ratio']:.3f}; operators {found['operators']}; "
+        f"latency {cpu:.3f}, in a budget {found['budgeted']['cpu']['median']:.3f}, "
+        f"size {found['overhead']['size_ratio']:.3f}; operators {found['operators']}; "
         f"kernel {kernel}; alignment {aligned}"
     )
 

@@ -122,7 +122,8 @@ def test_sealing_is_told_with_what_a_signature_costs(figures: ModuleType, tmp_pa
 def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_path: Path) -> None:
     real = {"max_row": 2.34e-6, "top1_same": 490, "top1_of": 500}
     time = {"median": 1.044, "low_quarter": 1.012, "high_quarter": 1.067, "rounds": 101}
-    profile = {"equality": {"real": real}, "overhead": {"cpu": time, "size_ratio": 1.156}}
+    within = {"cpu": {**time, "median": 1.021}}
+    profile = {"equality": {"real": real}, "overhead": {"cpu": time, "size_ratio": 1.156}, "budgeted": within}
     apart = {"equality": {"real": {**real, "max_row": "inf"}}, "overhead": profile["overhead"]}
     unsure = {**profile, "overhead": {"cpu": {"median": 1.044}, "size_ratio": 1.156}}
     shares = {"clean": 0.99, "naive": 0.106, "branches": 0.92, "adaptive": 0.31}
@@ -141,7 +142,7 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
     assert "| obfuscation, tolerance, A net: " in said
     assert (
         "| 2.3e-06 on 50 real inputs, 98 % of decisions the same; 1.04, median (middle half 1.01 to 1.07, "
-        "101 rounds); 1.16 |"
+        "101 rounds); 1.02, median (middle half 1.01 to 1.07, 101 rounds); 1.16 |"
     ) in said
     assert "obfuscation, exact" not in said, "what is no number is no figure"
     assert "exact, onnxsim: clean; on our output: adaptive, naive, branch by branch; chance |" in said
@@ -153,10 +154,11 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
         assert words not in said, "no spread, no figure"
     assert "de-obfuscator" not in said
     assert "some rows" not in said
-    again = {**profile, "surroundings": {"commit": "0123456789abcdef"}}
+    again = {**profile, "surroundings": {"commit": "0123456789abcdef"}, "budgeted": {}}
     measured["nets"]["one"]["profiles"]["tolerance"] = again
     (tmp_path / "obfuscate.json").write_text(json.dumps(measured))
     assert "commit ?, some rows at 0123456789ab;" in figures.block(tmp_path)
+    assert "101 rounds); not measured; 1.16 |" in figures.block(tmp_path)
 
 
 def test_only_the_block_changes_and_markers_are_needed(figures: ModuleType) -> None:
