@@ -149,10 +149,11 @@ def propose(best, given, ids, streams, step, number, steps, norm, eps, box, shar
         new = colour * hill + inside / max(size, 1e-4 * eps)
         length = float(new.flatten().norm(p=order))
         new = new / max(length, 1e-4) * spare ** (1 / order)
+        wanted = float(new.flatten().norm(p=order))
         there = given[channel, top : top + tall, left : left + side]
         for _ in range(2):  # what the box takes away is given back to what it leaves
             left_over = [(b + d).clamp(*box) - b for b, d in zip(there.flatten(), new.flatten(), strict=True)]
             size = sum(float(each.abs()) ** order for each in left_over) ** (1 / order)
-            new = new * spare ** (1 / order) / max(size, 1e-4 * eps)
+            new = new * max(1.0, wanted / max(size, 1e-4 * eps))
         after[channel, top : top + tall, left : left + side] = new
     return (given + after).clamp(*box)

@@ -151,6 +151,46 @@ def test_what_the_box_cuts_off_is_made_up_for(power: int, channels: int, monkeyp
     assert torch.equal(nothing, black), "where nothing may move, nothing does"
 
 
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_bump_and_its_opposite_leave_rounding_that_is_not_blown_up(
+    power: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    centre = torch.full((1, channels, 81), 0.5)
+    low, high = torch.zeros_like(centre), torch.ones_like(centre)
+    how = {"first": torch.tensor([[20, 20]]), "side": torch.tensor([5]), "width": 9, "eps": 0.3, "power": power}
+    for on_host in (True, False):
+        monkeypatch.setattr(module, "_on_host", lambda tensor, on_host=on_host: on_host)
+        there = move_bumps(centre, centre, low, high, kinds=torch.ones(1, channels, dtype=torch.int64), **how)
+        assert float((there - centre).norm(p=power)) == pytest.approx(0.3, rel=1e-3)
+        found = move_bumps(there, centre, low, high, kinds=torch.zeros(1, channels, dtype=torch.int64), **how)
+        assert float((found - centre).norm(p=power)) < 0.05 * 0.3
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_a_little_room_is_used(power: int) -> None:
+    """Down to what `_room` takes for rounding."""
+    centre, eps = torch.full((1, 1, 81), 0.5, dtype=torch.float64), 0.4
+    low, high = torch.zeros_like(centre), torch.ones_like(centre)
+    for left in (1e-2, 5e-5, 1e-5) if power == 1 else (1e-2, 2e-3):
+        points = centre.clone()
+        points[0, 0, 80] += eps * (1 - left if power == 1 else (1 - left**2) ** 0.5)
+        how = {"first": torch.tensor([[0, 0]]), "side": torch.tensor([3]), "kinds": torch.ones(1, 1, dtype=torch.int64)}
+        found = move_bumps(points, centre, low, high, **how, width=9, eps=eps, power=power)
+        assert float((found - points).norm(p=power)) == pytest.approx(left * eps, rel=1e-3)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_half_precision_and_a_tiny_radius_give_numbers(power: int, value: float) -> None:
+    centre = torch.full((2, 1, 81), value, dtype=torch.float16)
+    how = {"first": torch.tensor([[0, 40], [33, 33]]), "side": torch.tensor([3, 3]), "width": 9, "power": power}
+    how |= {"kinds": torch.ones(2, 1, dtype=torch.int64)}
+    for eps in (1e-4, 1e-2, 1.0):
+        found = move_bumps(centre, centre, torch.zeros_like(centre), torch.ones_like(centre), eps=eps, **how)
+        assert found.isfinite().all()
+
+
 def test_a_window_that_is_there_already_goes_to_the_other_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     low, high = torch.zeros(2, 2, 9), torch.ones(2, 2, 9)
     middle = {"first": torch.full((2, 1), 4), "side": torch.ones(2, dtype=torch.int64), "width": 3}

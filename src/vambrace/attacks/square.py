@@ -9,7 +9,7 @@ time, inside a window that shrinks while the search goes on; a change stays wher
 window goes to one end of the ball, a side drawn for each channel, and to the other ends where it is there already, so
 that no query is spent on a point that is known. l2 and l1: the window gets another hill and valley,
 paid for by what lies in a second window, which is given up; what the box cuts off is made up for inside of the window,
-so that no proposal is shorter than it may be. Every sample draws windows and sides of its own, and
+so that proposals are nearly as long as they may be. Every sample draws windows and sides of its own, and
 windows lie anywhere, also at the last row and column, which the authors' code never reaches.
 
 Where few samples are left and the model does not count queries, several proposals of a sample go along in one forward.

@@ -129,7 +129,7 @@ def move_bumps(
     old, rest = torch.where(gains, change, 0.0), torch.where(gains | gives, 0.0, change)
     before = None if points.shape[1] == 1 else _powers(change, power)
     length = _room(before, _powers(rest, power), eps, power)
-    new = _filled(_stretched(hills, old, length, eps, power), length, low - centre, high - centre, eps, power)
+    new = _bumped(hills, old, length, low - centre, high - centre, eps, power)
     moved = torch.where(gains, new, rest).add_(centre)
     return torch.where((side > 0)[:, None, None], torch.clamp(moved, low, high), points)
 
@@ -245,8 +245,7 @@ def _bumps_written(
     change.scatter_(2, places, 0.0)
     length = _room(before, _powers(change, power), eps, power)
     middle, least, most = (_at(each, gains) for each in (centre, low, high))
-    new = _stretched(hills, old, length, eps, power)
-    change.scatter_(2, gains, _filled(new, length, least - middle, most - middle, eps, power))
+    change.scatter_(2, gains, _bumped(hills, old, length, least - middle, most - middle, eps, power))
     centre, low, high = centre.unsqueeze(1), low.unsqueeze(1), high.unsqueeze(1)
     return moved.add_(centre).clamp_(low, high).flatten(0, 1)
 
@@ -302,24 +301,23 @@ def _room(before: Tensor | None, after: Tensor, eps: float, power: int) -> Tenso
     return free if power == 1 else free.sqrt_()
 
 
-def _stretched(hills: Tensor, old: Tensor, length: Tensor, eps: float, power: int) -> Tensor:
+def _bumped(hills: Tensor, old: Tensor, length: Tensor, least: Tensor, most: Tensor, eps: float, power: int) -> Tensor:
     """The sum of bumps (n, c, l) of length 1 and of what was there, like them, made `length` (n, c, 1) long.
 
-    What next to nothing is left of, there or in the sum, is rounding, which must not be blown up.
+    Then it is stretched until what of it lies between `least` and `most` is about as long: what is inside grows by at
+    most as much, so that the length is not exceeded. What next to nothing is left of, there or in the sum, is rounding,
+    which must not be blown up.
     """
-    both = torch.addcdiv(hills, old, _lengths(old, power).clamp_(min=_NEXT_TO_NOTHING * eps))
-    return both.mul_(length / _lengths(both, power).clamp_(min=_NEXT_TO_NOTHING))
-
-
-def _filled(new: Tensor, length: Tensor, least: Tensor, most: Tensor, eps: float, power: int) -> Tensor:
-    """Changes (n, c, l), stretched until what lies between `least` and `most`, like them, is about `length` long.
-
-    Stretching grows what is inside by at most as much, so that the length is not exceeded. Written over.
-    """
+    floor = max(_NEXT_TO_NOTHING * eps, torch.finfo(hills.dtype).tiny)
+    both = torch.addcdiv(hills, old, _lengths(old, power).clamp_(min=floor))
+    own = _lengths(both, power)
+    scale = length / own.clamp(min=_NEXT_TO_NOTHING)
+    both.mul_(scale)
+    wanted = own.mul_(scale)
     for _ in range(_FILLS):
-        inside = _lengths(torch.clamp(new, least, most), power)
-        new.mul_(length / inside.clamp_(min=_NEXT_TO_NOTHING * eps))
-    return new
+        inside = _lengths(torch.clamp(both, least, most), power)
+        both.mul_((wanted / inside.clamp_(min=floor)).clamp_(min=1.0))
+    return both
 
 
 def _powers(changes: Tensor, power: int) -> Tensor:

@@ -56,22 +56,30 @@ def test_costly_ones_go_and_the_rest_stays(timed: list[set[str]]) -> None:
     assert extra.total() <= 3
 
 
-def test_a_pass_that_is_done_as_often_elsewhere_is_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside others a pass takes other places than alone, which cost something else."""
-    slow = {"alone": 1.02, "beside": 1.3}
+def test_models_are_timed_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside others, or at another share, a pass is done as often at other places, which cost something else."""
+    cost = {"alone": 1.02, "beside": 1.3, "fewer": 1.1}
+    timed: list[str] = []
 
     def latency(_: Any, model: str, *__: Any, **___: Any) -> Any:
-        return {"cpu": SimpleNamespace(median=slow[model], interval=None)}, (1.0, 1.0), 1
+        timed.append(model)
+        return {"cpu": SimpleNamespace(median=cost[model], interval=None)}, (1.0, 1.0), 1
 
     def make(passes: Any) -> Any:
-        entries = [SimpleNamespace(name=name, done=1) for name in passes]
-        model = "alone" if passes == ["chain_layers"] else "beside"
-        return SimpleNamespace(model=model, map=SimpleNamespace(passes=entries))
+        entries = [SimpleNamespace(name=name, done=int(name != "predicates")) for name, _ in passes]
+        shares = dict(passes)
+        model = "fewer" if shares.get("chain_layers") == 0.5 else "beside" if "rebasis" in shares else "alone"
+        return SimpleNamespace(model=model, map=SimpleNamespace(passes=entries, obfuscated=model))
 
     monkeypatch.setattr(budget, "latency", latency)
     measure: Any = budget._timed(None, None, make)  # type: ignore[arg-type]  nothing of them is looked at
-    plans = [["chain_layers"], ["rebasis", "chain_layers"], ["chain_layers"], ["rebasis"]]
-    assert [measure(each) for each in plans] == [1.02, 1.3, 1.02, 1.0]
+    chain = ("chain_layers", 1.0)
+    assert measure([chain]) == 1.02
+    assert measure([("rebasis", 1.0), chain]) == 1.3
+    assert measure([("chain_layers", 0.5)]) == 1.1
+    assert measure([("predicates", 1.0), chain]) == 1.02
+    assert measure([("rebasis", 1.0), ("predicates", 1.0)]) == 1.0
+    assert timed == ["alone", "beside", "fewer"]
 
 
 def test_what_may_be_over_the_budget_is(monkeypatch: pytest.MonkeyPatch) -> None:

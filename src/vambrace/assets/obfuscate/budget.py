@@ -113,19 +113,19 @@ def _timed(
     original: ModelProto, real: Rows, make: Callable[[Sequence[Pass]], Obfuscated]
 ) -> Callable[[Sequence[Pass]], float]:
     options = OverheadOptions(rounds=_ROUNDS)
-    known: dict[tuple[Pass, ...], float] = {}
+    known: dict[str, float] = {}
 
     def measured(passes: Sequence[Pass]) -> float:
-        # Beside other passes a pass takes other places, which cost something else: only the same ones are known.
-        if (key := tuple(passes)) not in known:
-            made = make(passes)
-            # What was done nowhere, or only to names and weights, runs the same graph.
-            if all(entry.name in _FREE or not entry.done for entry in made.map.passes):
-                known[key] = 1.0
-            else:
-                found = latency(original, made.model, real, options=options, keys=None, rng=Streams(0))
-                known[key] = _at_most(found[0]["cpu"])
-        return known[key]
+        made = make(passes)
+        # What was done nowhere, or only to names and weights, runs the same graph.
+        if all(entry.name in _FREE or not entry.done for entry in made.map.passes):
+            return 1.0
+        # By model: beside other passes a pass is done as often, but at other places, which cost something else.
+        digest = made.map.obfuscated
+        if digest not in known:
+            found = latency(original, made.model, real, options=options, keys=None, rng=Streams(0))
+            known[digest] = _at_most(found[0]["cpu"])
+        return known[digest]
 
     return measured
 

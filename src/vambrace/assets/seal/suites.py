@@ -1,4 +1,4 @@
-"""The four AEADs of sealed files, with one interface and no copies. Format: docs/formats/sealed-v1.md, "Keys".
+"""The four AEADs of sealed files, with one interface. Format: docs/formats/sealed-v1.md, "Keys".
 
     >>> cipher = aead(Suite.AES_256_GCM, bytes(32))
     >>> sealed, plain = bytearray(3 + TAG_BYTES), bytearray(3)
