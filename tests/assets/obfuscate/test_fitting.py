@@ -19,6 +19,7 @@ from vambrace.assets.obfuscate.locking import lock, unlock
 from vambrace.assets.obfuscate.measure.equality import EqualityOptions
 from vambrace.assets.obfuscate.measure.inputs import read_rows
 from vambrace.assets.obfuscate.measure.runtime import Network
+from vambrace.assets.obfuscate.passes import pass_class
 from vambrace.assets.obfuscate.passes.channels import BakedPermutation
 from vambrace.assets.obfuscate.passes.disguises import Disguises
 from vambrace.assets.obfuscate.passes.fission import SplitLayers
@@ -145,6 +146,49 @@ def test_those_that_break_the_bound_go_at_once(obfuscations: list[Any]) -> None:
     wanted = tuple(one if isinstance(one, str) else one.name for one in EVERYWHERE)
     rounding = [(name,) for name in wanted[:-1]]
     assert obfuscations == [wanted, *rounding, tuple(name for name in wanted if name not in SUMS)]
+
+
+def half() -> onnx.ModelProto:
+    """Its weights can only change places."""
+    drawn = np.random.default_rng(5)
+    sizes = {"w1": (16, 32), "b1": (32,), "w2": (32, 32), "b2": (32,), "w3": (32, 10)}
+    return onnx_nets.net(
+        """(float16[n,16] x) => (float16[n,10] y) {
+            a = Gemm (x, w1, b1) b = Relu (a) c = Gemm (b, w2, b2) d = Relu (c) y = MatMul (d, w3)
+        }""",
+        weights={name: (drawn.standard_normal(each) / 5).astype(np.float16) for name, each in sizes.items()},
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_was_done_nowhere_is_never_left_out(seed: int) -> None:
+    """Without it those behind it draw other choices: these may hold by luck, and it would have got the blame."""
+    model, rows = half(), np.random.default_rng(6).standard_normal((400, 16)).astype(np.float16)
+    free = {
+        entry.name: entry.done
+        for entry in onnx_model(model, profile="tolerance", seed=seed).map.passes
+        if pass_class(entry.name).profile == "tolerance"
+    }
+    assert [name for name, count in free.items() if count] == ["baked_permutation"]
+    made = onnx_model(model, profile="tolerance", seed=seed, inputs=rows)
+    assert made.fitted is not None
+    (left,) = made.fitted.left_out
+    assert left.name == "baked_permutation"
+    assert (left.moved.holds, left.moved.summed, left.moved.relative > BOUND) == (False, False, True)
+    assert list(made.map.passes[0].left.values()) == [free["baked_permutation"]]
+
+
+def test_alone_a_pass_makes_the_choices_that_it_made_among_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams: list[int] = []
+    make = pipeline._made
+
+    def counted(net: Any, passes: Any, *rest: Any) -> Any:
+        streams.append(rest[3])
+        return make(net, passes, *rest)
+
+    monkeypatch.setattr(pipeline, "_made", counted)
+    onnx_model(ILL, profile="tolerance", passes=EVERYWHERE, seed=1, inputs=ROWS)
+    assert streams == [0, 0, 1, 2, 3, 0]
 
 
 def test_all_rows_count() -> None:

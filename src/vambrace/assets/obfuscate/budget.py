@@ -68,7 +68,7 @@ def plan_passes(
 def within(
     original: ModelProto,
     passes: Sequence[Pass],
-    make: Callable[[Sequence[Pass]], Obfuscated],
+    make: Callable[[Sequence[Pass], int], Obfuscated],
     inputs: NDArray[Any] | Sequence[NDArray[Any]] | Mapping[str, NDArray[Any]],
     budget: float | None = None,
     decide: Decide | None = None,
@@ -81,7 +81,8 @@ def within(
     Args:
         original: onnx.ModelProto.
         passes: all that are wanted, in order, with their shares stated.
-        make: obfuscates the original by some passes, each time with the same draws.
+        make: obfuscates the original by some passes, each time with the same draws; at which place of a list the first
+            one stands, for draws depend on it.
         inputs: real samples (n, ...), as for `measure`.
         budget: latency relative to the original, or None.
         decide: what the model is used for, as for `measure`.

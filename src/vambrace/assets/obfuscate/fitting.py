@@ -18,7 +18,7 @@ from vambrace.assets.obfuscate.passes import pass_class
 from vambrace.assets.obfuscate.planning import NOWHERE, Moved, fit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from onnx import ModelProto
 
@@ -54,13 +54,15 @@ M = TypeVar("M", bound=Made)
 class Remembering(Generic[M]):
     """Obfuscates only where the last passes were others."""
 
-    def __init__(self, make: Callable[[Sequence[Pass]], M]) -> None:
+    def __init__(self, make: Callable[[Sequence[Pass], int], M]) -> None:
         self._make = make
-        self._last: tuple[tuple[Pass, ...], M] | None = None
+        self._last: tuple[tuple[tuple[Pass, ...], int], M] | None = None
 
-    def __call__(self, passes: Sequence[Pass]) -> M:
-        if self._last is None or self._last[0] != tuple(passes):
-            self._last = tuple(passes), self._make(passes)
+    def __call__(self, passes: Sequence[Pass], first: int = 0) -> M:
+        """With the choices of a list in which the first pass stands at the place `first`."""
+        asked = tuple(passes), first
+        if self._last is None or self._last[0] != asked:
+            self._last = asked, self._make(passes, first)
         return self._last[1]
 
 
@@ -94,30 +96,33 @@ class Answers:
 
 
 def fit_made(
-    passes: Sequence[Pass], make: Callable[[Sequence[Pass]], M], measure: Callable[[M, bool], Moved | None]
+    passes: Sequence[Pass], make: Remembering[M], measure: Callable[[M, bool], Moved | None]
 ) -> tuple[Fitted, tuple[Entry, ...]]:
     """The passes whose answers are within the bound, and what the map says of the others.
 
     Args:
         passes: all that are wanted, in order.
-        make: obfuscates by some passes, each time with the same draws.
+        make: obfuscates by some passes, each time with the same draws at the same places.
         measure: how far what was made is from the original, or None where that differs from itself; whether all
             inputs must be looked at.
     """
-    wanted: tuple[Entry, ...] = ()
+    entries: dict[int, Entry] = {}
 
     def together(tried: Sequence[Pass]) -> Moved | None:
-        nonlocal wanted
         made = make(tried)
-        wanted = wanted or made.map.passes
         return measure(made, True) if _rounds(made) else None
 
-    def alone(one: Pass) -> Moved:
-        made = make([one])
-        return (measure(made, False) if _rounds(made) else None) or NOWHERE
+    def alone(one: Pass, place: int, whole: bool) -> Moved:
+        made = make([one], place)
+        return (measure(made, whole) if _rounds(made) else None) or NOWHERE
 
-    found = fit(passes, together, alone)
-    return found, tuple(_spared(wanted[each.place], each.moved) for each in found.left_out)
+    def done(tried: Mapping[int, Pass]) -> list[int]:
+        # A pass that goes keeps the entry of the last set that it was in.
+        entries.update(zip(tried, make(list(tried.values())).map.passes, strict=True))
+        return [place for place in tried if entries[place].done]
+
+    found = fit(passes, together, alone, done)
+    return found, tuple(_spared(entries[each.place], each.moved) for each in found.left_out)
 
 
 def moved_by(difference: Difference, repeat: Difference) -> Moved | None:

@@ -141,17 +141,19 @@ def onnx_model(
 
     read = load(source) if isinstance(source, str | Path) else source
 
-    def make(tried: Sequence[Pass]) -> Obfuscated:
-        return _made(Net.load(read), tried, key, profile, customer)
+    def make(tried: Sequence[Pass], first: int) -> Obfuscated:
+        return _made(Net.load(read), tried, key, profile, customer, first)
 
     return within(net.model(), chosen, make, inputs, budget, decide)
 
 
-def _made(net: Net, passes: Sequence[Pass], key: bytes, profile: Profile, customer: str | None) -> Obfuscated:
-    """Do passes to a net, in place."""
+def _made(
+    net: Net, passes: Sequence[Pass], key: bytes, profile: Profile, customer: str | None, first: int = 0
+) -> Obfuscated:
+    """Do passes to a net, in place, with the choices of a list in which the first one stands at the place `first`."""
     original = model_digest(net.model())
     entries: list[Entry] = []
-    for place, one in enumerate(passes):
+    for place, one in enumerate(passes, first):
         applied = one.apply(net, Stream(key, "pass", place, one.name))
         fields = {field.name: getattr(applied, field.name) for field in dataclasses.fields(applied)}
         entries.append(Entry(name=one.name, options=one.as_json(), **fields))

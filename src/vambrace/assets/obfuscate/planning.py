@@ -1,11 +1,12 @@
 """Which passes fit: into a bound of how far answers may move, and into a budget of latency.
 
-    fitted = fit(passes, moved, moved_by_one)
+    fitted = fit(passes, moved, moved_by_one, done)
     planned = plan(fitted.kept, 1.05, measure)
     planned.kept
 
-Passes that round are those of the tolerance profile. Each is measured alone only if all together move answers too far;
-those that do so by themselves are left out, and then the worst of the others until the rest fits.
+Passes that round are those of the tolerance profile. Only if all together move answers too far is each that was done
+anywhere measured alone, with the random choices it drew among the others; those that break the bound by themselves are
+left out, and then the worst of the others until the rest fits. A pass that found no place cannot have moved anything.
 
 The most costly passes are done at fewer places, and then left out.
 
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from vambrace.core.options import require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from vambrace.assets.obfuscate.passes.base import Pass
 
@@ -43,7 +44,7 @@ class Moved:
         decisions: how many are others, at all settings of a runtime that were tried.
         holds: whether that is within the bound.
         apart: where `relative` is infinite, the most that answers are apart; infinite where that is no number either.
-        summed: whether it is only together with other passes that it is too far.
+        summed: whether it is only together with other passes that it is too far: with the same choices it holds alone.
     """
 
     relative: float
@@ -128,32 +129,40 @@ class Planned:
 
 
 def fit(
-    passes: Sequence[Pass], measure: Callable[[Sequence[Pass]], Moved | None], measure_one: Callable[[Pass], Moved]
+    passes: Sequence[Pass],
+    measure: Callable[[Sequence[Pass]], Moved | None],
+    measure_one: Callable[[Pass, int, bool], Moved],
+    done: Callable[[Mapping[int, Pass]], Collection[int]],
 ) -> Fitted:
     """Leave out what moves answers too far: by itself, or together with the others.
 
     Args:
         passes: all that are wanted, in order. Those of the exact profile stay; alone they are not measured.
-        measure: what passes together do to answers, or None where nothing tells; called for every set that is tried,
-            and for a pass by itself that is to go though `measure_one` sees it hold.
-        measure_one: the same for a pass by itself; may look at fewer inputs.
+        measure: what passes together do to answers, or None where nothing tells; called for every set that is tried.
+        measure_one: the same for a pass by itself, with the choices that it draws at this place of a list; whether all
+            inputs have to be looked at.
+        done: which passes of a set, by their places, were done anywhere; called after `measure` for the same set.
     """
     slots = dict(enumerate(passes))
-    rounding = [place for place, one in slots.items() if one.profile == "tolerance"]
+    rounding = {place for place, one in slots.items() if one.profile == "tolerance"}
     moved = measure(passes) if rounding else None
-    broken = moved is not None and not moved.holds
-    alone = {place: measure_one(slots[place]) for place in rounding} if broken else {}
-    worst_first = sorted(alone, key=lambda place: badness(alone[place]))
     left_out: list[LeftOut] = []
-    while moved is not None and not moved.holds and worst_first:
-        going = [place for place in worst_first if not alone[place].holds]
+    known: dict[tuple[int, int], Moved] = {}
+    while moved is not None and not moved.holds and (movers := sorted(rounding & set(slots) & set(done(slots)))):
+        # Choices depend on where a pass stands, so those that were drawn here are measured, and not those of a list of
+        # one: else a pass that breaks the bound may seem to hold, and its neighbour gets the blame.
+        stands = {place: at for at, place in enumerate(slots)}
+        for place in movers:
+            if (place, stands[place]) not in known:
+                known[place, stands[place]] = measure_one(slots[place], stands[place], False)
+        alone = {place: known[place, stands[place]] for place in movers}
+        going = [place for place in movers if not alone[place].holds]
         if not going:
-            going = worst_first[:1]
-            own = moved if len(worst_first) == 1 else measure([slots[going[0]]]) or alone[going[0]]
-            alone[going[0]] = dataclasses.replace(own, summed=own.holds)
-        for place in going:
-            worst_first.remove(place)
-            left_out.append(LeftOut(name=slots.pop(place).name, place=place, moved=alone[place]))
+            worst = min(movers, key=lambda place: badness(alone[place]))
+            own = moved if len(movers) == 1 else measure_one(slots[worst], stands[worst], True)
+            alone[worst] = dataclasses.replace(own, summed=own.holds)
+            going = [worst]
+        left_out += [LeftOut(name=slots.pop(place).name, place=place, moved=alone[place]) for place in going]
         moved = measure(list(slots.values()))
     left_out.sort(key=lambda each: badness(each.moved))
     return Fitted(kept=tuple(slots.values()), places=tuple(slots), left_out=tuple(left_out), moved=moved)

@@ -155,8 +155,8 @@ def exported_program(
     program = _exported(source, example_inputs, dynamic_shapes)
     examples = _examples(program, example_inputs)
 
-    def make(tried: Sequence[Pass]) -> ObfuscatedProgram:
-        return _made(program, tried, key, profile, customer, examples)
+    def make(tried: Sequence[Pass], first: int = 0) -> ObfuscatedProgram:
+        return _made(program, tried, key, profile, customer, examples, first)
 
     if examples is None:
         return make(chosen)
@@ -176,11 +176,12 @@ def _made(
     profile: Profile,
     customer: str | None,
     examples: tuple[Any, ...] | None,
+    first: int = 0,
 ) -> ObfuscatedProgram:
     flat = Flat.of(program)
     original = program_digest(flat)
     entries: list[Entry] = []
-    for place, one in enumerate(passes):
+    for place, one in enumerate(passes, first):
         stream = Stream(key, "pass", place, one.name)
         permuting = one.name == "permutation"
         applied = _permuted(flat, one, stream, examples) if permuting else apply_pass(flat, one, stream)
