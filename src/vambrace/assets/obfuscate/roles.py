@@ -1,75 +1,135 @@
 """What may be done to a weight such that the model still runs, for whoever has the wrong key as well.
 
-Followed from the weight through operators that only move or convert elements to those that use it. Elements of filters,
-matrices, biases and tables may change places and signs; those under a root or a logarithm, variances and scales of
-quantisation keep their signs; shapes, indices, bounds and whatever else decides how a model runs is not touched.
+Followed from the weight through operators that move, convert, map, sum up or compare elements to those that use it.
+Elements of filters, matrices, biases and tables, and whatever else is only computed with, may change places and signs;
+those under a root or a logarithm, variances and scales of quantisation keep their signs; shapes, indices, bounds and
+whatever else decides how a model runs is not touched.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
+from vambrace.assets.obfuscate.flows import Flows, bodies_of
 from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
+
+    from vambrace.assets.obfuscate.flows import Passes
 
 __all__ = ["Held", "Role", "held_tensors"]
 
 Role = Literal["signed", "ordered", "variance"]
 """`signed`: elements may change places and signs. `ordered`: places only. `variance`: so too, and all are positive."""
 
-_Readers: TypeAlias = "dict[str, list[tuple[Any, int]]]"
-
+_ALL = range(1 << 31)
 _MOVES = frozenset(
     {"Cast", "Concat", "DequantizeLinear", "Expand", "Flatten", "Gather", "Identity", "Neg", "Pad", "Reshape"}
     | {"Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
+    | {"CenterCropPad", "Col2Im", "Compress", "ConcatFromSequence", "DepthToSpace", "GatherElements", "GatherND"}
+    | {"Optional", "OptionalGetElement", "ReverseSequence", "SequenceAt", "SequenceConstruct", "SpaceToDepth"}
+    | {"SplitToSequence", "Trilu"}
 )
+# What is none of these three is never below zero.
+_TURNING = frozenset(
+    {"Acos", "Asin", "Asinh", "Atan", "AveragePool", "CastLike", "Ceil", "Celu", "Clip", "Cos", "CumProd", "CumSum"}
+    | {"Det", "DFT", "Dropout", "DynamicQuantizeLinear", "Elu", "Erf", "Floor", "Gelu", "GlobalAveragePool"}
+    | {"GlobalMaxPool", "GridSample", "HardSwish", "LRN", "LeakyRelu", "Log", "LogSoftmax", "LpNormalization"}
+    | {"MaxPool", "MeanVarianceNormalization", "Mish", "Pow", "QuantizeLinear", "Reciprocal", "ReduceLogSum"}
+    | {"ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Resize", "Round"}
+    | {"STFT", "Selu", "Shrink", "Sign", "Sin", "Sinh", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"}
+    | {"TopK", "Upsample"}
+)
+_POSITIVE = frozenset(
+    {"Abs", "Acosh", "Atanh", "BitwiseNot", "Cosh", "Exp", "GlobalLpPool", "HardSigmoid", "Hardmax", "IsInf", "IsNaN"}
+    | {"LpPool", "Not", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Sigmoid", "Softmax", "Softplus"}
+)
+# Positions of what is passed on, where it is not the first input alone.
+_PASSED: dict[str, Container[int]] = {
+    **dict.fromkeys(("Concat", "SequenceConstruct"), _ALL),
+    **dict.fromkeys(
+        ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Xor"), frozenset({0, 1})
+    ),
+    **dict.fromkeys(("Scatter", "ScatterElements", "ScatterND"), frozenset({0, 2})),
+    "OneHot": frozenset({2}),
+    "SequenceInsert": frozenset({0, 1}),
+}
+# Of these the other outputs are indices, which are in their range whatever the values.
+_FIRST_ONLY = frozenset({"MaxPool", "TopK"})
+_BLIND = frozenset({"Shape", "SequenceLength", "Size"})
+"""Operators to which values are nothing."""
+
 _SUMS = frozenset({"Add", "Div", "Max", "Mean", "Min", "Mul", "Sub", "Sum", "Where"})
-_PASSES = _MOVES | _SUMS | {"ReduceMean", "ReduceSum", "GlobalAveragePool", "Clip"}
 _OWN = frozenset({"", "ai.onnx"})
-_RECURRENT = frozenset({1, 2, 3, 5, 6, 7})
-# Positions of inputs that are weights, by operator.
-_SIGNED: dict[str, frozenset[int]] = {
-    "Attention": frozenset({0, 1, 2}),
-    "BatchNormalization": frozenset({1, 2, 3}),
+_RECURRENT = frozenset({0, 1, 2, 3, 5, 6, 7})
+# Positions of inputs that are computed with, by operator.
+_SIGNED: dict[str, Container[int]] = {
+    "AffineGrid": frozenset({0}),
+    "ArgMax": frozenset({0}),
+    "ArgMin": frozenset({0}),
+    "Attention": frozenset({0, 1, 2, 4, 5}),
+    "BatchNormalization": frozenset({0, 1, 2, 3}),
     "Conv": frozenset({0, 1, 2}),
-    "ConvInteger": frozenset({1}),
+    "ConvInteger": frozenset({0, 1}),
     "ConvTranspose": frozenset({0, 1, 2}),
-    "Einsum": frozenset(range(16)),
+    "DeformConv": frozenset({0, 1, 2, 3, 4}),
+    "Einsum": _ALL,
     "GRU": _RECURRENT,
     "Gemm": frozenset({0, 1, 2}),
-    "GroupNormalization": frozenset({1, 2}),
-    "InstanceNormalization": frozenset({1, 2}),
+    "GridSample": frozenset({1}),
+    "GroupNormalization": frozenset({0, 1, 2}),
+    "InstanceNormalization": frozenset({0, 1, 2}),
     "LSTM": _RECURRENT,
     "LayerNormalization": frozenset({0, 1, 2}),
     "MatMul": frozenset({0, 1}),
     "MatMulInteger": frozenset({0, 1}),
+    "MaxRoiPool": frozenset({0}),
+    "MaxUnpool": frozenset({0}),
+    "Mod": frozenset({0}),
+    "NegativeLogLikelihoodLoss": frozenset({0, 2}),
+    "NonMaxSuppression": frozenset({0, 1}),
     "PRelu": frozenset({0, 1}),
-    "QLinearConv": frozenset({3, 8}),
-    "QLinearMatMul": frozenset({3}),
+    "QLinearConv": frozenset({0, 3, 8}),
+    "QLinearMatMul": frozenset({0, 3}),
     "RMSNormalization": frozenset({0, 1}),
     "RNN": _RECURRENT,
+    "RoiAlign": frozenset({0}),
+    "RotaryEmbedding": frozenset({0, 1, 2}),
+    "STFT": frozenset({2}),
+    "SoftmaxCrossEntropyLoss": frozenset({0, 2}),
+    "TensorScatter": frozenset({0, 1}),
     # Elementwise, so what a weight is to them it is to all that follows.
-    **dict.fromkeys(_SUMS, frozenset(range(16))),
-    "Where": frozenset({1, 2}),
+    **dict.fromkeys(_SUMS, _ALL),
+    "Where": frozenset({0, 1, 2}),
 }
-_VARIANCE = {"BatchNormalization": frozenset({4})}
-_ORDERED: dict[str, frozenset[int]] = {
+_VARIANCE: dict[str, Container[int]] = {"BatchNormalization": frozenset({4})}
+_ORDERED: dict[str, Container[int]] = {
     **_VARIANCE,
+    "Attention": frozenset({3}),
+    "Bernoulli": frozenset({0}),
     "DequantizeLinear": frozenset({1, 2}),
+    "Mod": frozenset({1}),
+    "Multinomial": frozenset({0}),
+    "Pow": frozenset({1}),
     "QLinearConv": frozenset({1, 2, 4, 5, 6, 7}),
     "QLinearMatMul": frozenset({1, 2, 4, 5, 6, 7}),
     "QuantizeLinear": frozenset({1, 2}),
 }
 # What is not defined for values below zero.
-_DELICATE: dict[str, frozenset[int]] = {
+_DELICATE: dict[str, Container[int]] = {
     **_VARIANCE,
-    "Log": frozenset({0}),
-    "Sqrt": frozenset({0}),
+    **dict.fromkeys(("Acosh", "Bernoulli", "Log", "ReduceLogSum", "Sqrt"), frozenset({0})),
 }
+# Inputs that are numbers of how an operator runs, such as sizes and bounds, by the first of them.
+_SETTINGS = {
+    **{"Clip": 1, "Expand": 1, "NonMaxSuppression": 2, "OneHot": 1, "Pad": 1, "Range": 0, "Reshape": 1, "Resize": 1},
+    **{"Slice": 1, "Tile": 1, "TopK": 1, "Upsample": 1},
+}
+_MOST_SETTINGS = 16
+"""Elements of the region of a `Resize` of eight axes, the most there is."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -81,12 +141,43 @@ class Held:
         tensor: onnx.TensorProto, the model's own.
         role: what may be done, or None.
         why: if nothing, the reason.
+        harmless: if nothing, whether it is no weight: unused, a single number, or a few that say how operators run.
     """
 
     name: str
     tensor: Any
     role: Role | None
     why: str = ""
+    harmless: bool = False
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Sight:
+    """What there is to know of a model: where values go, and single numbers that stand in it."""
+
+    flows: Flows
+    numbers: dict[str, float]
+
+    def moved(self, _: str, node: Any, position: int) -> tuple[int, ...]:  # noqa: ANN401
+        """Outputs in which the very elements stand, but for their type and sign."""
+        return _outputs(node) if node.op_type in _MOVES and _passed(node, position) else ()
+
+    def passed(self, _: str, node: Any, position: int) -> tuple[int, ...]:  # noqa: ANN401
+        """Outputs that are computed from what enters there alone, or select by it."""
+        return _outputs(node) if _passed(node, position) else ()
+
+    def turned(self, prefix: str, node: Any, position: int) -> tuple[int, ...]:  # noqa: ANN401
+        """Outputs that may be below zero because of what enters there."""
+        if node.domain not in _OWN or node.op_type in _POSITIVE:
+            return ()
+        if node.op_type in _SUMS:
+            return () if node.op_type == "Mul" and node.input[0] == node.input[1] else (0,)
+        even = node.op_type == "Pow" and self.exponent(prefix, node) % 2 == 0
+        return self.passed(prefix, node, position) if not even else ()
+
+    def exponent(self, prefix: str, node: Any) -> float:  # noqa: ANN401
+        """Of a `Pow`; not a number where it is not known."""
+        return self.numbers.get(prefix + node.input[1], math.nan)
 
 
 def held_tensors(model: Any) -> list[Held]:  # noqa: ANN401  onnx.ModelProto
@@ -96,111 +187,126 @@ def held_tensors(model: Any) -> list[Held]:  # noqa: ANN401  onnx.ModelProto
     the model's own come last.
     """
     onnx = onnx_package()
+    graphs = [("", model.graph), *((Flows.prefix(each), each) for each in model.functions)]
+    found = [(prefix, *each) for prefix, graph in graphs for each in _tensors(graph, onnx)]
+    numbers = {prefix + name: _number(tensor, onnx) for prefix, name, tensor, _ in found if math.prod(tensor.dims) == 1}
+    numbers |= {prefix + name: number for prefix, graph in graphs for name, number in _stated(graph, onnx)}
+    sight = _Sight(Flows.of(model, onnx), numbers)
     held: list[Held] = []
-    for graph in (model.graph, *model.functions):  # names of functions are their own
-        readers: _Readers = {}
-        _read(graph, readers, onnx)
-        leaves = {getattr(value, "name", value) for value in graph.output}
-        for name, tensor in _tensors(graph, onnx):
-            why = _untouchable(tensor, onnx) or ("it is an output" if name in leaves else "")
-            role, why = (None, why) if why else _role(name, tensor, readers, onnx)
-            held.append(Held(name, tensor, role, why))
+    for prefix, name, tensor, inside in found:
+        why, harmless = _untouchable(tensor, onnx)
+        if not why and inside:
+            why = f"an attribute of {inside}"
+        role, why, harmless = (None, why, harmless) if why else _role(prefix + name, tensor, sight, onnx)
+        held.append(Held(name, tensor, role, why, harmless))
     return held
 
 
-def _tensors(graph: Any, onnx: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+def _tensors(graph: Any, onnx: Any) -> Iterator[tuple[str, Any, str]]:  # noqa: ANN401
+    """Names, tensors, and the operator whose attribute it is, where no value stands for it."""
     for tensor in getattr(graph, "initializer", ()):
-        yield tensor.name, tensor
+        yield tensor.name, tensor, ""
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR:
                 is_value = node.op_type == "Constant" and node.domain in _OWN
-                yield (node.output[0] if is_value else ""), attribute.t
+                yield (node.output[0], attribute.t, "") if is_value else ("", attribute.t, node.op_type)
             for tensor in attribute.tensors:
-                yield "", tensor
-            for body in [*([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else []), *attribute.graphs]:
-                yield from _tensors(body, onnx)
+                yield "", tensor, node.op_type
+        for body in bodies_of(node, onnx):
+            yield from _tensors(body, onnx)
 
 
-def _read(graph: Any, found: _Readers, onnx: Any) -> None:  # noqa: ANN401
+def _stated(graph: Any, onnx: Any) -> Iterator[tuple[str, float]]:  # noqa: ANN401
+    """Single numbers that are no tensors, as a `Constant` may state them."""
     for node in graph.node:
-        for position, name in enumerate(node.input):
-            if name:
-                found.setdefault(name, []).append((node, position))
-        for attribute in node.attribute:
-            for body in [*([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else []), *attribute.graphs]:
-                _read(body, found, onnx)
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name in {"value_float", "value_int"}:
+                yield node.output[0], attribute.f if attribute.name == "value_float" else float(attribute.i)
+        for body in bodies_of(node, onnx):
+            yield from _stated(body, onnx)
 
 
-def _untouchable(tensor: Any, onnx: Any) -> str:  # noqa: ANN401
-    """Why nothing may be done to a tensor, whoever reads it."""
+def _number(tensor: Any, onnx: Any) -> float:  # noqa: ANN401
+    plain = tensor.data_location != onnx.TensorProto.EXTERNAL and tensor.data_type != onnx.TensorProto.STRING
+    value = onnx.numpy_helper.to_array(tensor).reshape(-1)[0] if plain else None
+    return math.nan if value is None or isinstance(value, complex) else float(value)
+
+
+def _untouchable(tensor: Any, onnx: Any) -> tuple[str, bool]:  # noqa: ANN401
+    """Why nothing may be done to a tensor, whoever reads it, and whether it is no weight."""
     if math.prod(tensor.dims) < 2:
-        return "a single number"
+        return "a single number", True
     kinds = onnx.TensorProto
-    if tensor.data_type in {kinds.STRING, kinds.BOOL, kinds.COMPLEX64, kinds.COMPLEX128}:
-        return "truth values, text or complex numbers"
-    if tensor.data_type in {kinds.INT64, kinds.UINT64, kinds.UINT32, kinds.INT16, kinds.UINT16}:
-        return "whole numbers that may be sizes or indices"
-    return ""
+    if tensor.data_type in {kinds.STRING, kinds.BOOL}:
+        return "truth values or text", True
+    if tensor.data_type in {kinds.COMPLEX64, kinds.COMPLEX128}:
+        return "complex numbers", False
+    if tensor.data_type in {kinds.INT64, kinds.UINT64, kinds.UINT32}:
+        return _WHOLE, True
+    return "", False
 
 
-def _role(name: str, tensor: Any, readers: _Readers, onnx: Any) -> tuple[Role | None, str]:  # noqa: ANN401
-    uses = _uses(name, readers)
-    if not uses:
-        return None, "no operator uses it"
-    if tensor.data_type == onnx.TensorProto.INT32 and not all(
+_WHOLE = "whole numbers that may be sizes or indices"
+
+
+def _role(name: str, tensor: Any, sight: _Sight, onnx: Any) -> tuple[Role | None, str, bool]:  # noqa: ANN401
+    if tensor.data_type in {onnx.TensorProto.INT32, onnx.TensorProto.INT16, onnx.TensorProto.UINT16} and not all(
         (node.op_type, position) == ("QLinearConv", 8) or node.op_type == "DequantizeLinear"
-        for node, position in readers.get(name, ())
+        for node, position in sight.flows.readers.get(name, ())
     ):
-        return None, "whole numbers that may be sizes or indices"
-    if all(_is(node, position, _VARIANCE) for node, position in uses):
-        return "variance", ""
+        return None, _WHOLE, True
+    uses = _uses(name, sight, sight.passed)
+    if not uses:
+        return None, "no operator uses it", True
+    moved = _uses(name, sight, sight.moved)
+    if all(_is(node, position, _VARIANCE) for node, position in moved):
+        return "variance", "", False
     roles: set[Role] = set()
+    blocked: list[tuple[Any, int]] = []
     for node, position in uses:
         if _is(node, position, _ORDERED):
             roles.add("ordered")
-        elif _is(node, position, _SIGNED):
+        elif node is None or _is(node, position, _SIGNED):
             roles.add("signed")
         else:
-            return None, f"an input of {node.op_type} that decides how it runs"
-    return ("ordered" if "ordered" in roles or _delicate(name, readers) else "signed"), ""
+            blocked.append((node, position))
+    if blocked:
+        settings = all(
+            node.domain in _OWN and position >= _SETTINGS.get(node.op_type, 99) for node, position in blocked
+        )
+        why = f"an input of {blocked[0][0].op_type} that decides how it runs"
+        return None, why, settings and math.prod(tensor.dims) <= _MOST_SETTINGS
+    return ("ordered" if "ordered" in roles or _delicate(name, sight) else "signed"), "", False
 
 
-def _is(node: Any, position: int, table: dict[str, frozenset[int]]) -> bool:  # noqa: ANN401
-    return node.domain in _OWN and position in table.get(node.op_type, ())
+def _is(node: Any, position: int, table: dict[str, Container[int]]) -> bool:  # noqa: ANN401
+    return node is not None and node.domain in _OWN and position in table.get(node.op_type, ())
 
 
-def _uses(name: str, readers: _Readers) -> list[tuple[Any, int]]:
-    """Operators that use the elements of a value, found through those that only move them."""
-    found: list[tuple[Any, int]] = []
-    seen: set[str] = set()
-    ahead = [name]
-    while ahead:
-        value = ahead.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        for node, position in readers.get(value, ()):
-            first = position == 0 or node.op_type == "Concat"
-            if node.domain in _OWN and node.op_type in _MOVES and first:
-                ahead.extend(node.output)
-            else:
-                found.append((node, position))
-    return found
+def _passed(node: Any, position: int) -> bool:  # noqa: ANN401
+    known = node.op_type in _MOVES or node.op_type in _TURNING or node.op_type in _POSITIVE or node.op_type in _PASSED
+    return node.domain in _OWN and known and position in _PASSED.get(node.op_type, (0,))
 
 
-def _delicate(name: str, readers: _Readers) -> bool:
-    """Whether what is computed from a value by sums and products alone gets under a root, a logarithm or a power."""
-    seen: set[str] = set()
-    ahead = [name]
-    while ahead:
-        value = ahead.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        for node, position in readers.get(value, ()):
-            if _is(node, position, _DELICATE):
-                return True
-            if node.domain in _OWN and node.op_type in _PASSES:
-                ahead.extend(node.output)
+def _outputs(node: Any) -> tuple[int, ...]:  # noqa: ANN401
+    return (0,) if node.op_type in _FIRST_ONLY else tuple(range(len(node.output)))
+
+
+def _uses(name: str, sight: _Sight, passes: Passes) -> list[tuple[Any, int]]:
+    """Nodes that use the elements of a value, None for whoever runs the model, behind those that pass them on."""
+    return [
+        (node, position)
+        for prefix, node, position in sight.flows.ahead(name, passes)
+        if node is None or not passes(prefix, node, position) and node.op_type not in _BLIND
+    ]
+
+
+def _delicate(name: str, sight: _Sight) -> bool:
+    """Whether what may turn negative with a value gets under a root, a logarithm or a power."""
+    for prefix, node, position in sight.flows.ahead(name, sight.turned):
+        if _is(node, position, _DELICATE):
+            return True
+        if node is not None and node.op_type == "Pow" and position == 0 and sight.exponent(prefix, node) % 1 != 0:
+            return True
     return False

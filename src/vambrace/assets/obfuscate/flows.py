@@ -1,0 +1,125 @@
+"""Where a value of an ONNX graph goes: through operators that pass it on, into bodies and functions, and out of them.
+
+A value that enters a `Loop`, a `Scan` or a function of the model's own is followed to the parameter it becomes, and
+what a body gives to what the node gives. A name that stands in two bodies is taken for one value: that only makes for
+more uses than there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    Passes = Callable[[str, Any, int], Sequence[int]]
+
+__all__ = ["Flows", "bodies_of"]
+
+_LOOP_OWN = 2
+"""Inputs of a `Loop` in front of what it carries: how often it runs, and whether it starts."""
+
+_END = "\0"
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Flows:
+    """Of a whole model; names of values inside of a function begin with `prefix(function)`.
+
+    Attributes:
+        readers: value -> nodes that take it, and at which position.
+        links: value -> other names of what it holds.
+        leaves: values that the model gives.
+    """
+
+    readers: dict[str, list[tuple[Any, int]]]
+    links: dict[str, list[str]]
+    leaves: frozenset[str]
+
+    @classmethod
+    def of(cls, model: Any, onnx: Any) -> Flows:  # noqa: ANN401  onnx.ModelProto, and the package
+        """Those of an onnx.ModelProto."""
+        found = cls({}, {}, frozenset(each.name for each in model.graph.output))
+        functions = {(each.domain, each.name): each for each in model.functions}
+        found._read(model.graph, "", functions, onnx)
+        for each in model.functions:
+            found._read(each, cls.prefix(each), functions, onnx)
+        return found
+
+    @staticmethod
+    def prefix(function: Any) -> str:  # noqa: ANN401  onnx.FunctionProto
+        """What the names of its values begin with."""
+        return f"{function.domain}{_END}{function.name}{_END}"
+
+    def ahead(self, name: str, passes: Passes) -> Iterator[tuple[str, Any, int]]:
+        """All that takes a value, found through nodes that pass it on: the prefix there, the node, the position.
+
+        Where the value is an output, None stands for the node: whoever runs the model takes it.
+
+        Args:
+            name: of the value.
+            passes: of a prefix, a node and a position, the outputs that what enters there comes out of.
+        """
+        seen: set[str] = set()
+        waiting = [name]
+        while waiting:
+            value = waiting.pop()
+            if value in seen:
+                continue
+            seen.add(value)
+            waiting.extend(self.links.get(value, ()))
+            prefix = value[: value.rfind(_END) + 1]
+            for node, position in self.readers.get(value, ()):
+                yield prefix, node, position
+                outputs = [node.output[at] for at in passes(prefix, node, position)]
+                waiting.extend(prefix + output for output in outputs if output)
+            if value in self.leaves:
+                yield prefix, None, 0
+
+    def _read(self, graph: Any, prefix: str, functions: dict[tuple[str, str], Any], onnx: Any) -> None:  # noqa: ANN401
+        for node in graph.node:
+            bodies = bodies_of(node, onnx)
+            function = functions.get((node.domain, node.op_type))
+            if function is not None:
+                inside = Flows.prefix(function)
+                self._join(prefix, node.input, inside, function.input)
+                self._join(inside, function.output, prefix, node.output)
+                continue
+            entered = self._enter(node, bodies[0], prefix) if bodies and node.op_type in {"Loop", "Scan"} else 0
+            for position, name in enumerate(node.input):
+                if name and (not bodies or position < len(node.input) - entered):
+                    self.readers.setdefault(prefix + name, []).append((node, position))
+            for body in bodies:
+                if node.op_type == "If":
+                    self._join(prefix, [each.name for each in body.output], prefix, node.output)
+                self._read(body, prefix, functions, onnx)
+
+    def _enter(self, node: Any, body: Any, prefix: str) -> int:  # noqa: ANN401
+        """Link what a `Loop` or `Scan` takes, carries and gives; of its inputs, the last so many are linked."""
+        parameters, given = [each.name for each in body.input], [each.name for each in body.output]
+        if node.op_type == "Loop":
+            self.readers.setdefault(prefix + given[0], []).append((node, 1))  # whether it goes on
+            parameters, given = parameters[_LOOP_OWN:], given[1:]
+            states = len(parameters)
+        else:
+            scanned = next((each.i for each in node.attribute if each.name == "num_scan_inputs"), len(parameters))
+            states = len(parameters) - scanned
+        self._join(prefix, node.input[len(node.input) - len(parameters) :], prefix, parameters)
+        self._join(prefix, given[:states], prefix, parameters[:states])
+        self._join(prefix, given, prefix, node.output)
+        return len(parameters)
+
+    def _join(self, before: str, names: Sequence[str], behind: str, others: Sequence[str]) -> None:
+        for name, other in zip(names, others, strict=False):  # the last ones may be left out
+            if name and other:
+                self.links.setdefault(before + name, []).append(behind + other)
+
+
+def bodies_of(node: Any, onnx: Any) -> list[Any]:  # noqa: ANN401  onnx.NodeProto, the package, onnx.GraphProto
+    """The graphs in a node's attributes."""
+    return [
+        body
+        for attribute in node.attribute
+        for body in [*([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else []), *attribute.graphs]
+    ]

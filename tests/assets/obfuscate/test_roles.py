@@ -1,0 +1,241 @@
+"""Weights that are only computed with are locked, wherever they go on their way."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from onnx_nets import answers, feeds, net
+from vambrace.assets.obfuscate.locking import lock, lock_entry, unlock
+from vambrace.assets.obfuscate.roles import held_tensors
+
+KEY = bytes(range(32))
+
+
+def roles(model: onnx.ModelProto) -> dict[str, str | None]:
+    return {each.name: each.role for each in held_tensors(model)}
+
+
+def differs(model: onnx.ModelProto, names: set[str]) -> None:
+    """All these tensors are other ones in a locked file, which runs, and the right key gives the same bits."""
+    locked = lock(model, KEY)
+    before, after = (
+        {each.name: numpy_helper.to_array(each.tensor) for each in held_tensors(each)} for each in (model, locked)
+    )
+    assert {name for name in before if not np.array_equal(before[name], after[name])} >= names
+    given = feeds(model)
+    for one, two in zip(answers(model, given), answers(unlock(locked, KEY), given), strict=True):
+        assert np.array_equal(one, two)
+    for wrong in (locked, unlock(locked, bytes(32))):
+        found = answers(wrong, given)
+        assert not np.allclose(found[0], answers(model, given)[0], rtol=1e-3)
+        assert np.isfinite(found[0]).all()
+
+
+COSINE = """(float[n,16] x) => (float[n,5] y) {
+    l = ReduceL2 <axes = [1], keepdims = 1> (w)
+    u = Div (w, l)
+    t = Transpose <perm = [1, 0]> (u)
+    y = MatMul (x, t)
+}"""
+# The same as torch writes a norm by hand: a power, a sum, a root.
+BY_HAND = """(float[n,16] x) => (float[n,5] y) {
+    two = Constant <value_float = 2.0> ()
+    p = Pow (w, two)
+    s = ReduceSum <keepdims = 1> (p, one)
+    l = Sqrt (s)
+    u = Div (w, l)
+    t = Transpose <perm = [1, 0]> (u)
+    y = MatMul (x, t)
+}"""
+POOLED = """(int64[n,10] x) => (float[n,4] y) {
+    e = Gather (table, x)
+    m = ReduceMean <axes = [1], keepdims = 0> (e)
+    y = MatMul (m, w)
+}"""
+SHARED = """(float[n,16] x) => (float[n,16] y, float[16,16] w, float[16] b) {
+    a = MatMul (x, w)
+    e = Gemm (a, w)
+    f = Add (e, b)
+    g = ReduceSum <keepdims = 1> (w, one)
+    h = Squeeze (g, one)
+    y = Mul (f, h)
+}"""
+NORMED = """(float[n,8,20] x) => (float[n,4,18] y) {
+    l = ReduceL2 <axes = [1, 2], keepdims = 1> (v)
+    d = Div (v, l)
+    k = Mul (d, g)
+    y = Conv (x, k, b)
+}"""
+MAPPED = """(float[n,6] x) => (float[n,4] y) {
+    s = Softmax (a)
+    t = Tanh (s)
+    e = Exp (c)
+    m = Mul (t, e)
+    p = Pow (m, half)
+    z = MatMul (x, p)
+    y = Add (z, r)
+}"""
+QUANTISED = """(float[n,6] x) => (float[n,4] y) {
+    q = QuantizeLinear (w, s, z)
+    d = DequantizeLinear (q, s, z)
+    y = MatMul (x, d)
+}"""
+CARRIED = """(float[n,4] x) => (float[n,4] y) {
+    y, t = Loop (three, , x, w) <
+        body = b (int64 i, bool c, float[n,4] s, float[4,4] v) => (bool d, float[n,4] u, float[4,4] z) {
+            d = Identity (c)
+            u = MatMul (s, v)
+            z = Identity (v)
+        }>
+}"""
+CHOSEN = """(float[n,4] x) => (float[n,3] y) {
+    zero = Constant <value_float = 0.0> ()
+    total = ReduceSum <keepdims = 0> (x)
+    yes = Greater (total, zero)
+    w = If (yes) <
+        then_branch = t () => (float[4,3] a) { a = Identity (one_w) },
+        else_branch = e () => (float[4,3] c) { c = Neg (other_w) }>
+    y = MatMul (x, w)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("body", "weights", "kept", "opset"),
+    [
+        (COSINE, {"w": (5, 16)}, set(), 17),
+        (BY_HAND, {"w": (5, 16), "one": np.array([1])}, {"one", "two"}, 17),
+        (POOLED, {"table": (200, 32), "w": (32, 4)}, set(), 17),
+        (SHARED, {"w": (16, 16), "b": (16,), "one": np.array([1])}, {"one"}, 17),
+        (NORMED, {"v": (4, 8, 3), "g": (4, 1, 1), "b": (4,)}, set(), 17),
+        (MAPPED, {"a": (6, 4), "c": (6, 4), "half": np.float32(0.5), "r": (4,)}, {"half"}, 17),
+        (QUANTISED, {"w": (6, 4), "s": np.float32(0.02), "z": np.int8(0)}, {"s", "z"}, 17),
+        (CARRIED, {"w": (4, 4), "three": np.array(3)}, {"three"}, 17),
+        (CHOSEN, {"one_w": (4, 3), "other_w": (4, 3)}, {"zero"}, 17),
+    ],
+    ids=["cosine", "by hand", "pooled", "shared", "weight norm", "mapped", "quantised", "carried", "chosen"],
+)
+def test_what_is_only_computed_with_is_locked(body: str, weights: Any, kept: set[str], opset: int) -> None:
+    model = net(body, weights=weights, opset=opset)
+    found = {name: role for name, role in roles(model).items() if name not in kept}
+    assert set(found) == set(weights) - kept
+    assert None not in found.values()
+    differs(model, set(found))
+
+
+def test_a_square_under_a_root_lets_signs_turn_and_other_powers_do_not() -> None:
+    weights = {"w": (5, 16), "one": np.array([1])}
+    assert roles(net(BY_HAND, weights=weights, opset=17))["w"] == "signed"
+    assert roles(net(BY_HAND.replace("2.0", "2.5"), weights=weights, opset=17))["w"] == "ordered"
+    given = net(BY_HAND.replace("(float[n,16] x)", "(float[n,16] x, float two)").replace(
+        "    two = Constant <value_float = 2.0> ()\n", ""), weights=weights, opset=17)  # fmt: skip
+    assert roles(given)["w"] == "ordered"
+
+
+def test_what_decides_how_a_model_runs_is_left_wherever_it_comes_from() -> None:
+    """Floating numbers that become sizes or indices: with others, the model would not run at all."""
+    model = net(
+        """(float[n,4] x) => (float[n,2] y, float[k,m] z) {
+            f = Floor (places)
+            at = Cast <to = 7> (f)
+            y = Gather <axis = 1> (x, at)
+            r = Mul (x, x)
+            s = Round (sizes)
+            i = Cast <to = 7> (s)
+            z = Resize (r, , , i)
+        }""",
+        weights={"places": np.array([3.2, 1.1], np.float32), "sizes": np.array([6.0, 8.0], np.float32)},
+        opset=17,
+    )
+    assert roles(model) == {"places": None, "sizes": None}
+
+
+def test_weights_that_functions_use() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+        g (float[n,4] x) => (float[n,3] y) { y = own.layer (x, w) }
+        <domain: "own", opset_import: ["" : 17]>
+        layer (a, k) => (c) {
+            b = Constant <value: tensor = float[3] {1, 2, 3}> ()
+            l = ReduceL2 <axes = [0], keepdims = 1> (k)
+            d = Div (k, l)
+            m = MatMul (a, d)
+            c = Add (m, b)
+        }"""
+    )
+    weight = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    assert roles(model) == {"w": "signed", "b": "signed"}
+    differs(model, {"w", "b"})
+
+
+def test_quantised_weights_of_two_bytes() -> None:
+    draw = np.random.default_rng(0).integers(-999, 999, (6, 4)).astype(np.int16)
+    model = net(
+        "(float[n,6] x) => (float[n,4] y) { d = DequantizeLinear (w, s) y = MatMul (x, d) }",
+        weights={"w": draw, "s": np.float32(1e-3)},
+        opset=21,
+        ir=10,
+    )
+    assert lock_entry(lock(model, KEY))[0] == "p-"
+    differs(model, {"w"})
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13, 17, 18, 21, 23])
+def test_old_and_new_operators(opset: int) -> None:
+    """A norm and a mean by hand, at each form of their operators."""
+    axes = opset >= 18
+    nodes = [
+        helper.make_node("ReduceL2", ["w", "at"] if axes else ["w"], ["l"], **({} if axes else {"axes": [1]})),
+        helper.make_node("Div", ["w", "l"], ["u"]),
+        helper.make_node("Transpose", ["u"], ["t"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "t"], ["y"]),
+    ]
+    weight = np.random.default_rng(opset).standard_normal((5, 16)).astype(np.float32)
+    tensors = [numpy_helper.from_array(weight, "w"), *([numpy_helper.from_array(np.array([1]), "at")] if axes else [])]
+    values = [helper.make_tensor_value_info("x", 1, ["n", 16]), helper.make_tensor_value_info("y", 1, ["n", 5])]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], tensors)
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", opset)])
+    assert roles(model)["w"] == "signed"
+    differs(model, {"w"})
+
+
+def test_a_trained_cosine_classifier_is_at_chance_without_its_key() -> None:
+    """As torch exports it, nothing folded: 96 % right, and so it was for a locked file that had all of it in clear."""
+    torch = pytest.importorskip("torch")
+    draw = torch.Generator().manual_seed(0)
+    middle = torch.randn(5, 16, generator=draw)
+    labels = torch.randint(0, 5, (1000,), generator=draw)
+    inputs = middle[labels] + torch.randn(1000, 16, generator=draw)
+
+    class Cosine(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = torch.nn.Parameter(middle.clone())
+
+        def forward(self, x: Any) -> Any:
+            return x @ (self.w / self.w.norm(dim=1, keepdim=True)).T
+
+    import io
+
+    raw = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Cosine().eval(), (inputs[:1],), raw, input_names=["x"], output_names=["y"], opset_version=17,
+            dynamic_axes={"x": {0: "n"}}, dynamo=False, do_constant_folding=False,
+        )  # fmt: skip
+    model = onnx.load_from_string(raw.getvalue())
+
+    def right(each: onnx.ModelProto) -> float:
+        return float((answers(each, {"x": inputs.numpy()})[0].argmax(1) == labels.numpy()).mean())
+
+    locked = lock(model, KEY)
+    assert right(unlock(locked, KEY)) == right(model) > 0.9
+    wrong = [right(unlock(locked, number.to_bytes(32))) for number in range(20)]
+    assert abs(np.mean(wrong) - 0.2) < 0.15  # of 20 networks of 80 numbers each; open, it is 0.7 above
