@@ -1,12 +1,18 @@
 """Models that compute something useful only for the holder of a key: weights are put in order as the model is loaded.
 
-    locked = lock(model, key)        # a valid model, at chance
+    locked = lock(model, key)        # a valid model with other weights
     unlock("locked.onnx", key)       # what it was, bit for bit; nothing is left to pay when it runs
 
 All elements of every weight change places within their tensor, those of small weights among all small weights of
 their type, and half of them their sign, as streams derived from the key say. It is exact, and nothing in the file
-depends on the key but the weights themselves: there is no check value, so a wrong key gives a model that runs, at
-chance, and no error.
+depends on the key but the weights themselves: there is no check value, so a wrong key gives another model that runs,
+and no error.
+
+**What is locked.** Every tensor of two elements or more with which a model only computes. Not locked are single
+numbers, whole numbers that may be sizes or indices (64 bits, and 16 or 32 bits that are not dequantised), and what
+decides how an operator runs. A model is refused where more than that would stay in clear, such as weights that
+operators of other domains take, unless `leave_open` is set. What a model does without its key is not known before it
+is measured: `vambrace.assets.obfuscate.measure` does.
 
 **What it hides.** Which element is which. Not the graph, not the sizes, not the set of absolute values in each large
 tensor, which tells a known model by itself. A key is 32 bytes, so keys are not tried one by one; few elements have few
@@ -36,6 +42,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from vambrace.assets.obfuscate.keyed import Stream
+from vambrace.assets.obfuscate.openness import OpenTensor, as_tensors, open_tensors
 from vambrace.assets.obfuscate.roles import Held, held_tensors
 from vambrace.core import canonical
 from vambrace.errors import ArtifactRefused, ConfigError
@@ -54,6 +61,7 @@ _FLIPPED = frozenset("sp")
 _JOINED = frozenset("pv")
 _SMALL = 4096
 _ENOUGH_BITS = 128.0
+_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +89,7 @@ class Survey:
         whole: elements of all numbers in the model, so that `elements / whole` is the share that is locked.
         weak: locked tensors with so few arrangements that they could be tried one by one.
         left: why others are not locked, and how many.
+        left_open: those of them that may be weights, the largest first; `lock` refuses a model that has any.
     """
 
     locked: int
@@ -88,27 +97,33 @@ class Survey:
     whole: int
     weak: tuple[WeakTensor, ...]
     left: Mapping[str, int]
+    left_open: tuple[OpenTensor, ...]
 
 
-def lock(source: str | Path | bytes | Any, key: bytes) -> Any:  # noqa: ANN401  onnx.ModelProto
+def lock(source: str | Path | bytes | Any, key: bytes, *, leave_open: bool = False) -> Any:  # noqa: ANN401  onnx.ModelProto
     """A copy of a model whose weights only the key puts in order again.
 
     Args:
         source: path of an .onnx file, its bytes, or an onnx.ModelProto, which is left as it is.
         key: 32 secret bytes.
+        leave_open: whether weights that cannot be locked may stay in clear; `survey` names them.
 
     Returns:
         onnx.ModelProto, of the same size but for one entry of metadata.
 
     Raises:
-        ConfigError: E800 for a key of another length; E836 for a model that is locked already or has nothing to lock.
+        ConfigError: E800 for a key of another length; E836 for a model that is locked already or has nothing to lock;
+            E857 for one with weights that cannot be locked.
         ModelRefused: E230 to E235, for a file that is unsafe or cannot be read.
     """
     model = _model(source)
     if any(each.key == ENTRY for each in model.metadata_props):
         raise _not_lockable("a model that is locked already", "unlock it first, or lock the original")
+    as_tensors(model)
     held = held_tensors(model)
     roles = "".join(map(_letter, held))
+    if not leave_open:
+        _check_open(open_tensors(model))
     if not roles.strip("-"):
         raise _not_lockable("a model without weights of two elements or more", "seal it instead")
     salt = secrets.token_hex(32)
@@ -175,7 +190,9 @@ def survey(source: str | Path | bytes | Any) -> Survey:  # noqa: ANN401
         ModelRefused: E230 to E235, as `lock`.
     """
     onnx = onnx_package()
-    held = held_tensors(_model(source))
+    model = _model(source)
+    as_tensors(model)
+    held = held_tensors(model)
     left: dict[str, int] = {}
     for each in held:
         if each.role is None:
@@ -193,6 +210,7 @@ def survey(source: str | Path | bytes | Any) -> Survey:  # noqa: ANN401
         whole=sum(math.prod(each.tensor.dims) for each in held),
         weak=tuple(weak),
         left=left,
+        left_open=open_tensors(model),
     )
 
 
@@ -301,6 +319,19 @@ def _model(source: str | Path | bytes | Any) -> Any:  # noqa: ANN401
 
 def _not_lockable(seen: str, fix: str) -> ConfigError:
     return ConfigError("E836", seen=seen, expected="an ONNX model with weights that are not locked yet", fix=fix)
+
+
+def _check_open(found: tuple[OpenTensor, ...]) -> None:
+    if found:
+        named = [f"{each.name[:60] or 'a tensor'} of {each.elements} elements ({each.why})" for each in found[:_NAMED]]
+        more = [f"and {len(found) - _NAMED} more"] if len(found) > _NAMED else []
+        raise ConfigError(
+            "E857",
+            seen=f"weights that would stay in clear: {', '.join([*named, *more])}",
+            expected="a model whose weights can all be locked",
+            fix="export it with operators of ONNX's own and dense weights, or seal it; leave_open=True or --leave-open "
+            "locks the rest",
+        )
 
 
 def _not_unlockable(seen: str) -> ArtifactRefused:

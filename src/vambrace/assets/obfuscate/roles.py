@@ -275,9 +275,14 @@ def _role(name: str, tensor: Any, sight: _Sight, onnx: Any) -> tuple[Role | None
         settings = all(
             node.domain in _OWN and position >= _SETTINGS.get(node.op_type, 99) for node, position in blocked
         )
-        why = f"an input of {blocked[0][0].op_type} that decides how it runs"
-        return None, why, settings and math.prod(tensor.dims) <= _MOST_SETTINGS
+        return None, _why(blocked[0][0]), settings and math.prod(tensor.dims) <= _MOST_SETTINGS
     return ("ordered" if "ordered" in roles or _delicate(name, sight) else "signed"), "", False
+
+
+def _why(node: Any) -> str:  # noqa: ANN401
+    if node.domain in _OWN:
+        return f"an input of {node.op_type} that may decide how it runs"
+    return f"an input of {node.domain}.{node.op_type}, of which nothing is known"
 
 
 def _is(node: Any, position: int, table: dict[str, Container[int]]) -> bool:  # noqa: ANN401
