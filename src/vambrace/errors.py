@@ -2,6 +2,7 @@
 
     VambraceError                       code, seen, expected, fix
     |-- ConfigError      (ValueError)   exit 2   a plan, option or command line that cannot be used
+    |   `-- NotThere     (FileNotFoundError)      a path where nothing is
     |-- AccessError      (TypeError)    exit 2   a method needs more than the model gives
     |-- MissingExtra     (ImportError)  exit 2   an optional package is not installed
     |-- ModelRefused     (ValueError)   exit 3   a model file that is unsafe or cannot be read
@@ -17,6 +18,7 @@ page that `vambrace explain CODE` prints.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "MissingExtra",
     "ModelMisbehaved",
     "ModelRefused",
+    "NotThere",
     "ResourceError",
     "VambraceError",
 ]
@@ -71,6 +74,15 @@ class ConfigError(VambraceError, ValueError):
     """A plan, option or command line that cannot be used."""
 
     exit_code = 2
+
+
+class NotThere(ConfigError, FileNotFoundError):
+    """A path where nothing is."""
+
+    def __init__(self, code: str, *, seen: str, expected: str, fix: str) -> None:
+        super().__init__(code, seen=seen, expected=expected, fix=fix)
+        # As who catches an OSError looks at it. A file name here as well would replace the message.
+        self.errno = errno.ENOENT
 
 
 class AccessError(VambraceError, TypeError):

@@ -58,7 +58,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     assert main(["keygen", "me"]) == 0
     assert main(["keygen", "maker", "--kind", "ed25519"]) == 0
-    Path("plain").write_bytes(os.urandom(9 * MIB + 5))
+    Path("plain").write_bytes(b"plain" + os.urandom(9 * MIB))
     folder = Path("folder/below")
     folder.mkdir(parents=True)
     for name, size in (("a", 2 * MIB), ("b", 0), ("c", MIB + 1)):

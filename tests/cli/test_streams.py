@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import pytest
 
 from vambrace.cli.main import main
 
-CONTENT = os.urandom(200_000)
+CONTENT = b"content " + os.urandom(200_000)
 
 
 @pytest.fixture
@@ -190,3 +191,55 @@ def test_with_a_signer_nothing_goes_out_before_the_signature_holds(place: Path, 
     done = through(*command, data=Path("sealed").read_bytes())
     assert (done.code, done.out) == (0, CONTENT)
     assert b"intact, signed by" in done.err
+
+
+@pytest.mark.parametrize("way", ["stdin", "pipe"])
+def test_a_pickle_in_a_stream_is_refused_unless_asked_for(way: str, place: Path) -> None:
+    data = pickle.dumps({"w": [1.0]})
+    for options, code in (([], 3), (["--allow-pickle"], 0)):
+        if way == "pipe":
+            ended = fed(Path(f"fifo{code}"), data)
+            assert main(["seal", f"fifo{code}", "pickled", "-r", "me.pub", *options]) == code
+            ended()
+        else:
+            done = vambrace("seal", "-", "pickled", "-r", "me.pub", *options, input=data, stderr=subprocess.PIPE)
+            assert done.returncode == code
+            assert (b"E761 the stream begins as a pickle file" in done.stderr) == bool(code)
+        assert Path("pickled").exists() == (not code)
+    assert main(["open", "pickled", "again", "-i", "me"]) == 0
+    assert Path("again").read_bytes() == data
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+@pytest.mark.parametrize("command", [["open", "sealed"], ["open", "folded"], ["seal", "plain", "-r", "me.pub"]])
+def test_no_file_takes_the_place_of_a_pipe(
+    command: list[str], force: list[str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("folder").mkdir()
+    assert main(["seal", "folder", "folded", "-r", "me.pub"]) == 0
+    os.mkfifo("pipe")
+    Path("link").symlink_to("pipe")
+    before = set(place.iterdir())
+    for target in ("pipe", "link"):
+        identity = ["-i", "me"] if command[0] == "open" else []
+        assert main([*command[:2], target, *command[2:], *identity, *force]) == 6
+        assert f"E605 {target} is a device, pipe or socket" in capsys.readouterr().err
+    assert Path("pipe").is_fifo()
+    assert set(place.iterdir()) == before
+
+
+def test_other_commands_leave_pipes_alone(place: Path) -> None:
+    assert main(["keygen", "maker", "--kind", "ed25519"]) == 0
+    os.mkfifo("pipe")
+    os.mkfifo("other.pub")
+    os.mkfifo("plain.sig")
+    for command in (
+        ["sign", "plain", "--key", "maker"],
+        ["sign", "plain", "--key", "maker", "--to", "pipe"],
+        ["keygen", "pipe"],
+        ["keygen", "other"],
+        ["rewrap", "pipe", "-i", "me", "--add", "me.pub"],
+        ["rekey", "pipe", "-i", "me", "-r", "me.pub"],
+    ):
+        assert main(command) in {2, 3, 6}
+    assert all(Path(name).is_fifo() for name in ("pipe", "other.pub", "plain.sig"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import pickle
 
 import pytest
@@ -13,6 +14,7 @@ KINDS = [getattr(errors, name) for name in errors.__all__]
 EXITS = {
     "VambraceError": 70,
     "ConfigError": 2,
+    "NotThere": 2,
     "AccessError": 2,
     "MissingExtra": 2,
     "ModelRefused": 3,
@@ -24,6 +26,7 @@ EXITS = {
 }
 KIN = {
     "ConfigError": ValueError,
+    "NotThere": FileNotFoundError,
     "AccessError": TypeError,
     "MissingExtra": ImportError,
     "ModelRefused": ValueError,
@@ -70,3 +73,9 @@ def test_survives_the_way_between_processes(kind, travel):
     assert type(error) is kind
     assert error.as_json() == make(kind).as_json()
     assert str(error) == str(make(kind))
+
+
+def test_a_path_where_nothing_is_can_be_caught_as_either_sort():
+    error = pickle.loads(pickle.dumps(make(errors.NotThere)))
+    assert isinstance(error, errors.ConfigError)
+    assert error.errno == errno.ENOENT

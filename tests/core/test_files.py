@@ -436,6 +436,21 @@ def test_the_room_is_that_of_the_folder_itself(tmp_path: Path, monkeypatch: pyte
     assert "(3 MiB free)" in unwritable(tmp_path / "disk", OSError(errno.ENOSPC, "full")).seen
 
 
+def test_no_file_takes_the_place_of_a_pipe(tmp_path: Path) -> None:
+    """Its readers would wait for ever, and everybody's device would be a file."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for write in (lambda: files.write_file(pipe, b"data"), lambda: files.Draft(pipe)):
+        with pytest.raises(ResourceError, match="E605"):
+            write()
+    with pytest.raises(FileExistsError):
+        files.create_file(pipe, b"data")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileExistsError):
+        files.publish(tmp_path / "folder", pipe)
+    assert pipe.is_fifo()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_read_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"a")
     assert files.read_file(tmp_path / "a") == b"a"

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["keygen", "open_file", "seal_file", "standing", "there"]
 
 Force = Annotated[bool, typer.Option("--force", help="Replace what is at TARGET.")]
-Threads = Annotated[int, typer.Option(metavar="N", help="How many work at once (default: 1).", show_default=False)]
+Threads = Annotated[
+    int, typer.Option(metavar="N", help="How many work at once, 1 to 256 (default: 1).", show_default=False)
+]
 Signers = Annotated[
     list[str],
     typer.Option("--signer", metavar="KEY", help="Who must have signed: a public key or its file.", show_default=False),
@@ -112,10 +114,11 @@ def seal_file(
         "suite": suite,
         "chunk_size": chunk_size,
         "threads": threads,
+        "allow_pickle": allow_pickle,
     }
     sink = BytesOut() if target == STREAM else target
-    if isinstance(sink, Path) and not force and os.path.lexists(sink):
-        raise _taken(sink)
+    if isinstance(sink, Path):
+        _check_free(sink, force=force)
     if is_stream(source):
         if pad:
             raise ConfigError(
@@ -130,9 +133,7 @@ def seal_file(
             counted.finish()
     else:
         with listening() as progress:
-            foot = saving.save(
-                source, sink, pad=pad, allow_pickle=allow_pickle, progress=mebibytes(progress, "sealing"), **options
-            )
+            foot = saving.save(source, sink, pad=pad, progress=mebibytes(progress, "sealing"), **options)
     if isinstance(sink, BytesOut):
         sink.flush()
     signed = f", signed by {name or sign}" if sign else ""
@@ -165,9 +166,12 @@ def open_file(
     verified, readable by you alone. What goes to stdout was verified piece by piece: exit code 0 says that nothing is
     missing.
     """
+    from vambrace.assets.seal.chunks import check_threads
+
     there(source)
-    if target != STREAM and not force and os.path.lexists(target):
-        raise _taken(target)
+    check_threads(threads)  # also where a stream, which has one thread, uses none of them
+    if target != STREAM:
+        _check_free(target, force=force)
     if mindspore is not None:
         _open_mindspore(source, target, mindspore)
         return
@@ -308,6 +312,14 @@ def _sink(target: Path) -> Generator[BytesOut | Draft]:
 
 def _many(count: int, what: str) -> str:
     return f"{count} {what}{'s'[: count != 1]}"
+
+
+def _check_free(path: Path, *, force: bool) -> None:
+    from vambrace.core.disk import refuse_special
+
+    refuse_special(path)  # first, for no --force replaces such a thing
+    if not force and os.path.lexists(path):
+        raise _taken(path)
 
 
 def _taken(path: Path, fix: str = "choose another place, or --force") -> ConfigError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
+import stat
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -13,21 +14,44 @@ from vambrace.errors import ResourceError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["check_writable", "error_name", "unwritable"]
+__all__ = ["check_writable", "error_name", "refuse_special", "unwritable"]
 
 
 def check_writable(path: Path) -> None:
     """Make and remove a file beside `path`, so that long work need not be done to find that it cannot be written.
 
     Raises:
-        ResourceError: E601, where there is no such folder, or it cannot be written, or `path` is a folder itself.
+        ResourceError: E601, where there is no such folder, or it cannot be written, or `path` is a folder itself; E605,
+            as `refuse_special`.
     """
+    refuse_special(path)
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder", str(path))
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse a device, pipe or socket at `path`, or where a link there leads: a file would take its place.
+
+    Raises:
+        ResourceError: E605.
+    """
+    try:
+        mode = path.stat().st_mode
+        # Through such a link, /dev/stdout is the file that the output goes to; and yet the link would be replaced.
+        magic = path.is_symlink() and path.readlink().is_relative_to("/proc")
+    except (OSError, ValueError):
+        return  # nothing is there, or what is wrong is said by whoever writes
+    if magic or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ResourceError(
+            "E605",
+            seen=f"{path} is a device, pipe or socket",
+            expected="a file, which is replaced as a whole, or a new place",
+            fix="write to - (standard output) where the command takes it, and redirect that, or name a file",
+        )
 
 
 def unwritable(path: Path, error: OSError, *, named: str = "", otherwise: str = "") -> ResourceError:

@@ -4,7 +4,8 @@ A file appears under its name whole or not at all (temporary file, fsync, rename
 folder). Appends are fsynced before they count. System calls are reached through the module value
 `system`, so that tests can make the N-th of them fail or kill the process there.
 
-Failures of writing become `ResourceError` E601 with the path and the free space left, failures of reading E604.
+Failures of writing become `ResourceError` E601 with the path and the free space left, failures of reading E604. What is
+replaced is a file: devices, pipes and sockets are refused, E605.
 Not for secrets, except by `create_file` with a mode: files are readable by everybody whom the folder admits.
 """
 
@@ -18,7 +19,7 @@ import secrets
 import stat
 from typing import TYPE_CHECKING
 
-from vambrace.core.disk import error_name, unwritable
+from vambrace.core.disk import error_name, refuse_special, unwritable
 from vambrace.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -228,10 +229,14 @@ class Draft:
         path: where it will be, replacing what is there.
         mode: permissions, from its first moment on; the process's umask takes from them.
         like: descriptor of a file whose owner and permissions it gets instead, as far as the system lets us.
+
+    Raises:
+        ResourceError: E601, when it cannot be written; E605, for a device, pipe or socket, which is never replaced.
     """
 
     def __init__(self, path: Path, *, mode: int = 0o644, like: int | None = None) -> None:
         self.path = path
+        refuse_special(path)
         with _explained(path):
             self._fd, self._temporary = _beside(path, mode if like is None else 0o600)
         if like is not None:

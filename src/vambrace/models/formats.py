@@ -24,7 +24,7 @@ from typing import IO, Literal
 
 from vambrace.errors import ModelRefused
 
-__all__ = ["Format", "Kind", "identify"]
+__all__ = ["Format", "Kind", "identify", "kind_of_start"]
 
 Kind = Literal["safetensors", "onnx", "checkpoint", "legacy", "tar", "torchscript", "pt2", "package", "pickle"]
 
@@ -102,6 +102,11 @@ def identify(path: Path) -> Format:
             fix="rename the file to what it is if you made it; else do not open it",
         )
     return found
+
+
+def kind_of_start(head: bytes) -> Kind | None:
+    """What something that is no zip is by its first 64 bytes, its name and length not known; None: nothing of these."""
+    return _kind_of_head(head[:64], 0, "")
 
 
 def _identify(path: Path) -> Format:

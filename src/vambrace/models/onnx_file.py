@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     import mmap
     from pathlib import Path
 
-__all__ = ["Checked", "MOST_BYTES", "check_onnx", "onnx_package", "parse_onnx", "read_onnx", "refuse", "short"]
+__all__ = [
+    "Checked",
+    "MOST_BYTES",
+    "check_onnx",
+    "file_bytes",
+    "onnx_package",
+    "parse_onnx",
+    "read_onnx",
+    "refuse",
+    "short",
+]
 
 MOST_BYTES = 2**31 - 1
 """The most a protobuf message can hold; larger models keep their weights in other files."""
@@ -59,14 +69,31 @@ def read_onnx(path: Path, *, whole: bool = False) -> Checked:
 
     Raises:
         MissingExtra: E112, without the extra.
-        ModelRefused: E230 to E235, as `load_onnx`.
+        ModelRefused: E200, for a path where nothing can be read; E230 to E235, as `load_onnx`.
     """
-    if path.stat().st_size > MOST_BYTES:
-        refuse(
-            "E231", path.name, f"has {path.stat().st_size} bytes", "at most 2 GiB, with larger weights in other files"
-        )
     # A link to the model is the user's own choice; what counts is the folder he named.
-    return check_onnx(path.read_bytes(), path.name, folder=path.parent, whole=whole)
+    return check_onnx(file_bytes(path), path.name, folder=path.parent, whole=whole)
+
+
+def file_bytes(path: Path) -> bytes:
+    """What stands in a model file.
+
+    Raises:
+        ModelRefused: E200, for a path where nothing can be read; E231, for more than a message can hold.
+    """
+    try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            refuse("E231", path.name, f"has {size} bytes", "at most 2 GiB, with larger weights in other files")
+        return path.read_bytes()
+    except ModelRefused:  # a ValueError as well
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise ModelRefused(
+            "E200",
+            seen=f"{path.name} cannot be read ({getattr(error, 'strerror', None) or error})",
+            expected="a readable model file",
+            fix="check the path",
+        ) from error
 
 
 def check_onnx(data: bytes, name: str, *, folder: Path | None = None, whole: bool = False) -> Checked:

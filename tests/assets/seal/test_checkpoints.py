@@ -83,7 +83,7 @@ def test_the_one_just_made_stays(tmp_path: Path) -> None:
 def test_what_is_no_checkpoint_or_lacks_what_is_wanted(tmp_path: Path) -> None:
     keep = seal.Checkpoints(tmp_path / "kept", recipients=KEY)
     net, optimizer = training()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="E776"):
         keep.restore(identity=KEY, module=net)
     keep(1, module=net)
     before = {name: value.clone() for name, value in net.state_dict().items()}

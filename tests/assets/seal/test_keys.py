@@ -187,7 +187,7 @@ def test_what_is_no_key_file(tmp_path: Path) -> None:
         keys.read(tmp_path / "binary")
     with pytest.raises(ResourceError, match="E604"):
         keys.read(tmp_path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="E776"):
         keys.read(tmp_path / "absent")
     with pytest.raises(ConfigError, match="E724"):
         keys.public_key(tmp_path / "absent")

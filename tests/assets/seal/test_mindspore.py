@@ -305,7 +305,7 @@ def test_other_files_are_told_apart(tmp_path: Path, data: bytes) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="E776"):
         mindspore.read(tmp_path / "absent", bytes(16))
     with pytest.raises(ResourceError, match="E604"):
         mindspore.read(tmp_path, bytes(16))

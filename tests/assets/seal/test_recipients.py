@@ -328,6 +328,13 @@ def test_why_nothing_opens(
         assert secret not in str(error)
 
 
+def test_an_identity_is_described_whole(stanza_of: dict[str, dict[str, object]]) -> None:
+    identity = pair("x25519", "b")[1]
+    seen = refusal([identity], [stanza_of["x25519"]]).seen
+    assert f"<{seen.partition(', which')[0]}>" == repr(identity)
+    assert seen.count("<") == seen.count(">") == 1
+
+
 def test_what_a_header_calls_its_kinds_is_not_repeated() -> None:
     error = refusal([pair("key")[1]], [{"type": "\x1b[2Jhttp://evil"}])
     assert "1 of another kind" in error.seen

@@ -18,7 +18,7 @@ from vambrace.assets.seal.folders import gather
 from vambrace.assets.seal.opening import open_header
 from vambrace.assets.seal.recipients import as_identity
 from vambrace.core import files
-from vambrace.errors import ArtifactRefused, ConfigError
+from vambrace.errors import ArtifactRefused, ConfigError, NotThere, ResourceError
 
 KEY = bytes(range(32))
 
@@ -292,13 +292,44 @@ def test_signed_files_and_the_signer_that_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_a_file_that_failed(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="E776: nothing at .*none; expected a file or folder"):
         seal.save(tmp_path / "none", tmp_path / "y", recipients=[KEY])
     with pytest.raises(ConfigError, match="E724"):
         seal.save({"w": torch.ones(2)}, tmp_path / "y", recipients=[3])
     with pytest.raises(ConfigError, match="E712"):
         seal.save({"w": torch.ones(2)}, tmp_path / "y", recipients=[])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_to_open(tmp_path: Path) -> None:
+    """An error of ours, for those who print these, and of Python's, for those who wait for a file."""
+    place, missing = seal.Memory(), tmp_path / "no" / "such"
+    for attempt in (
+        lambda: seal.load(missing, identity=KEY),
+        lambda: seal.lazy(missing, identity=KEY),
+        lambda: seal.open_sealed(missing, identity=KEY),
+        lambda: seal.session(missing, identity=KEY),
+        lambda: seal.save(missing, place, recipients=[KEY]),
+        lambda: seal.save("nu\0ll", place, recipients=[KEY]),
+    ):
+        with pytest.raises(NotThere, match=r"E776: nothing at .*Fix: check the path") as caught:
+            attempt()
+        error: object = caught.value
+        assert isinstance(error, FileNotFoundError)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ResourceError, match="E604: ENOTDIR"):
+        seal.save(tmp_path / "file" / "below", place, recipients=[KEY])
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for attempt in (
+        lambda: seal.save({"w": torch.ones(2)}, pipe, recipients=[KEY]),
+        lambda: seal.save_stream(io.BytesIO(b"x"), pipe, recipients=[KEY]),
+    ):
+        with pytest.raises(ResourceError, match="E605"):
+            attempt()
+    assert pipe.is_fifo()
 
 
 def _identity() -> object:

@@ -172,8 +172,8 @@ def test_who_asked_for_the_signer_reads_what_was_signed(keep: bool, path: Path) 
             sealed.copy_to(Recorder())
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_less_than_one_thread(threads: int, path: Path) -> None:
+@pytest.mark.parametrize("threads", [0, -1, 257])
+def test_less_than_one_thread_or_too_many(threads: int, path: Path) -> None:
     """Nobody gets nothing for a result."""
     with pytest.raises(ConfigError, match="E712"):
         open_(path, threads=threads)

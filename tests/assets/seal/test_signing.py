@@ -125,6 +125,13 @@ def test_elsewhere(folder: Path, tmp_path: Path) -> None:
         signing.sign(place, KEY, to=place)
 
 
+def test_no_signature_takes_the_place_of_a_pipe(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with pytest.raises(ResourceError, match="E605"):
+        signing.sign(folder, KEY, to=pipe)
+    assert pipe.is_fifo()
+
+
 def test_a_folder_without_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     signing.sign(".", KEY)

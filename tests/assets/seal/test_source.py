@@ -51,8 +51,9 @@ def test_a_file_that_shrinks_is_refused(path: Path) -> None:
 
 
 def test_what_is_no_regular_file(path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        FileSource.open(path.with_name("none"))
+    for name in ("none", "nu\0ll"):
+        with pytest.raises(FileNotFoundError, match="E776: nothing at .*expected a sealed file"):
+            FileSource.open(path.with_name(name))
     os.mkfifo(pipe := path.with_name("pipe"))
     before = len(os.listdir("/proc/self/fd"))
     for other in (pipe, path.parent, Path("/dev/zero")):

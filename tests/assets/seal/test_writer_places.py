@@ -15,6 +15,7 @@ import pytest
 
 from assets.seal.harness import CHUNK, KEY, Recorder, content, sign, streamed
 from assets.seal.naive_sealed import open_naively
+from vambrace.assets.seal import writer
 from vambrace.assets.seal.memory import Memory
 from vambrace.assets.seal.recipients import as_recipient
 from vambrace.assets.seal.writer import Writer
@@ -224,3 +225,14 @@ def test_what_a_broken_writer_put_into_a_stream_is_refused() -> None:
     file.write(content(2 * CHUNK + 1))
     file.abort()
     assert streamed(bytes(sink.data)).code == "E706"
+
+
+def test_too_little_memory_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(writer, "Pipeline", none_left)
+    with pytest.raises(MemoryError):
+        Writer(tmp_path / "a.sealed", TO, threads=2)
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from vambrace.assets.seal.loading import open_sealed
 from vambrace.assets.seal.recipients import recipients_of
+from vambrace.assets.seal.source import nothing_at
 from vambrace.assets.seal.writer import Writer
 from vambrace.core import files, tree
 from vambrace.core.options import require
@@ -119,13 +120,13 @@ class Checkpoints:
             step: which; None: the newest.
 
         Raises:
-            FileNotFoundError: there is none.
+            NotThere: E776, a FileNotFoundError: there is none.
             ArtifactRefused: as `seal.load`; E764, for a file that is no checkpoint.
             RuntimeError: by torch, when the state does not fit.
         """
         paths = self.paths() if step is None else [self.folder / f"step-{step:012}.sealed"]
         if not paths:
-            raise FileNotFoundError(f"no checkpoint in {self.folder}")
+            raise nothing_at(self.folder / "step-*.sealed", "a checkpoint")
         with open_sealed(paths[-1], identity=identity, signer=signer) as sealed:
             state: Any = tree.decode(sealed.read(0, sealed.size))
         if not isinstance(state, dict) or sorted(map(str, cast("dict[Any, Any]", state))) != _KEYS:

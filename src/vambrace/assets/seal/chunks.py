@@ -22,6 +22,7 @@ from cryptography.exceptions import InvalidTag
 from vambrace.assets.seal.header import HEADER_BYTES
 from vambrace.assets.seal.refusals import damaged_chunk
 from vambrace.assets.seal.suites import TAG_BYTES, aead
+from vambrace.core.options import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,13 +30,17 @@ if TYPE_CHECKING:
     from vambrace.assets.seal.header import Fixed
     from vambrace.assets.seal.schedule import FileKeys
 
-__all__ = ["ChunkCipher", "FRAME_BYTES", "Layout", "MOST_CHUNKS", "OVERHEAD", "spread"]
+__all__ = ["ChunkCipher", "FRAME_BYTES", "Layout", "MOST_CHUNKS", "MOST_THREADS", "OVERHEAD", "check_threads", "spread"]
 
 FRAME_BYTES: Final = 4
 OVERHEAD: Final = FRAME_BYTES + TAG_BYTES
 """Bytes that a chunk has in the file beside its plain ones."""
 
 MOST_CHUNKS: Final = 2**32
+
+MOST_THREADS: Final = 256
+"""More than that only take memory: each has a few chunks, and the cipher is as fast as memory long before."""
+
 _LAST: Final = 2**31
 
 
@@ -129,6 +134,22 @@ class ChunkCipher:
 
     def _at(self, index: int, last: bool) -> bytes:
         return self._nonce + index.to_bytes(4, "big") + (b"\x01" if last else b"\x00")
+
+
+def check_threads(threads: int) -> int:
+    """The same number, where so many threads can be asked for.
+
+    Raises:
+        ConfigError: E712, for less than 1 or more than `MOST_THREADS`.
+    """
+    require(
+        1 <= threads <= MOST_THREADS,
+        code="E712",
+        seen=f"{threads} threads",
+        expected=f"1 to {MOST_THREADS}",
+        fix="say how many work at once; more than there are processors gain nothing",
+    )
+    return threads
 
 
 def spread(work: Callable[[int], None], indices: range, threads: int) -> None:

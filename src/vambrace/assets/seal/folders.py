@@ -150,7 +150,7 @@ def extract(
     Args:
         sealed: the open file.
         target: a folder that is not there yet, or is empty; its owner alone can enter it.
-        threads: how many decrypt.
+        threads: how many decrypt, 1 to 256.
         progress: called with the bytes of the content that were written, and those there are.
 
     Raises:

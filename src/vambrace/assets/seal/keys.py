@@ -43,6 +43,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from vambrace.assets.seal.source import nothing_at
 from vambrace.core import files
 from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
 
@@ -201,7 +202,7 @@ def read(path: str | os.PathLike[str], *, permissive: bool = False) -> Secret | 
         permissive: read a secret key that others can read too (as a container platform mounts secrets).
 
     Raises:
-        FileNotFoundError: there is none.
+        NotThere: E776, a FileNotFoundError: there is none.
         ArtifactRefused: E720, for anything but one key; E721, for a secret key in a file that others can read.
         ResourceError: E604, when it cannot be read.
     """
@@ -212,8 +213,8 @@ def read(path: str | os.PathLike[str], *, permissive: bool = False) -> Secret | 
             data = b""
             while len(data) <= _LONGEST and (more := file.read(_LONGEST)):
                 data += more
-    except FileNotFoundError:
-        raise
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a null byte in the path
+        raise nothing_at(source, "a key file") from error
     except OSError as error:
         raise ResourceError(
             "E604",

@@ -43,7 +43,7 @@ def load(
         path: the file.
         identity: who opens it, one or several: a raw key (32 bytes), a secret key or its file, `Passphrase`, `Kms`.
         signer: the Ed25519 public keys of which one must have signed, or their files; None: nobody has to.
-        threads: how many decrypt.
+        threads: how many decrypt, 1 to 256.
         ignore_expiry: open it after its `expires`, too.
 
     Returns:
@@ -51,7 +51,7 @@ def load(
         by path: whatever was sealed.
 
     Raises:
-        FileNotFoundError: there is none.
+        NotThere: E776, a FileNotFoundError: there is none.
         ArtifactRefused: it is damaged, forged, expired, or opened by nothing that was given (E700 to E743, E765).
         ModelRefused: E221 to E223, for tensors that cannot be.
         ConfigError: E723, E724 or E748, for keys that do not do this.

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from vambrace.assets.seal.keys import Secret
+from vambrace.assets.seal.source import nothing_at
 from vambrace.errors import ArtifactRefused, ConfigError, MissingExtra, ResourceError
 
 if TYPE_CHECKING:
@@ -109,8 +110,8 @@ def read(
         try:
             with path.open("rb") as file:
                 return _read(file, os.fstat(file.fileno()).st_size, secret, mode, unverified)
-        except FileNotFoundError:
-            raise
+        except FileNotFoundError as error:
+            raise nothing_at(path, "a file that MindSpore encrypted") from error
         except OSError as error:
             if isinstance(error, ResourceError):
                 raise

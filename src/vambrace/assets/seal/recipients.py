@@ -178,7 +178,10 @@ def refusal(identities: Sequence[Identity], stanzas: Sequence[Stanza]) -> Artifa
     E729: none of the recipients is of the kind of an identity. E727: only passphrases were tried. E737: a recipient has
     the hint of a key that does not open it. E728: any other.
     """
-    given = " and ".join(dict.fromkeys(repr(identity).strip("<>") for identity in identities)) or "no identity"
+    given = (
+        " and ".join(dict.fromkeys(repr(identity).removeprefix("<").removesuffix(">") for identity in identities))
+        or "no identity"
+    )
     # What a header calls a kind that is not known here is not repeated: it may be anything.
     kinds = [str(stanza["type"]) if stanza["type"] in KNOWN else "of another kind" for stanza in stanzas]
     listed = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
@@ -223,9 +226,11 @@ def _as_key(value: object) -> keys.Secret | keys.Public:
     if isinstance(value, str | os.PathLike):
         try:
             return keys.read(cast("str | os.PathLike[str]", value))
-        except FileNotFoundError as error:
+        except FileNotFoundError:
             # A text may be a passphrase given in the wrong place: it is not repeated.
-            raise _unusable("a text that is no path of a key file" if isinstance(value, str) else str(error)) from None
+            raise _unusable(
+                "a text that is no path of a key file" if isinstance(value, str) else f"nothing at {value}"
+            ) from None
     raise _unusable(f"a {type(value).__name__}")
 
 

@@ -89,7 +89,7 @@ def rekey(
         suite: the AEAD; None: as it was.
         chunk_size: bytes that are decrypted as one; None: as it was.
         pad: hide the exact length; None: as it was.
-        threads: how many decrypt, and how many encrypt.
+        threads: how many decrypt, and how many encrypt, 1 to 256.
         progress: called with the bytes that were sealed, and those there are.
 
     Raises:

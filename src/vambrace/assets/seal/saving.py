@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from vambrace.assets.seal import origin, statement
 from vambrace.assets.seal.folders import gather
-from vambrace.assets.seal.payload import kind_of, refuse_pickle
+from vambrace.assets.seal.payload import kind_of, refuse_pickle, start_without_pickle
 from vambrace.assets.seal.recipients import recipients_of
-from vambrace.assets.seal.source import unreadable
+from vambrace.assets.seal.source import nothing_at, unreadable
 from vambrace.assets.seal.suites import Suite
 from vambrace.assets.seal.writer import Writer
 from vambrace.core.options import require
@@ -75,7 +75,7 @@ def save(
         pad: hide the exact length, for up to 12 % more bytes.
         suite: the AEAD: "aes-256-gcm", "chacha20-poly1305", "aes-256-gcm-siv", "sm4-gcm".
         chunk_size: bytes that are decrypted as one: a power of two from 65,536 to 16,777,216.
-        threads: how many encrypt.
+        threads: how many encrypt, 1 to 256.
         allow_pickle: also seal files that run code when they are opened.
         progress: called with the bytes that were taken, and those there are.
 
@@ -86,7 +86,7 @@ def save(
         ConfigError: E712 to E715 for options, E723 or E724 for recipients, E748 for a signer, E760 for tensors, E762
             or E763 for a folder; E746 for words that a signature cannot carry.
         ArtifactRefused: E761, for a file that holds a pickle.
-        FileNotFoundError: there is nothing at `source`.
+        NotThere: E776, a FileNotFoundError: there is nothing at `source`.
         ResourceError: E601 or E604, when something cannot be written or read.
     """
     content, size, pieces = _plain(source, allow_pickle)
@@ -128,10 +128,13 @@ def save_stream(
     suite: Suite | str = Suite.AES_256_GCM,
     chunk_size: int = 2**20,
     threads: int = 1,
+    allow_pickle: bool = False,
 ) -> Foot:
     """Seal the bytes of a stream to its end, which need not be known beforehand.
 
-    Arguments, result and errors are those of `save`; what the bytes are is not looked at, so pickles pass.
+    Arguments, result and errors are those of `save`. Pickles are looked for in the first 65,536 bytes, as far as those
+    tell: by how pickles and compressed files begin, and by the members of a zip that begin there. A pickle further on,
+    inside of something else or behind another beginning, passes.
     """
     with _writer(
         path,
@@ -146,6 +149,8 @@ def save_stream(
         sign=_signer(sign, name, role),
         threads=threads,
     ) as writer:
+        if not allow_pickle:
+            writer.write(start_without_pickle(stream))
         writer.copy_from(stream)
     return cast("Foot", writer.foot)
 
@@ -166,7 +171,12 @@ def _plain(
                 inner = path / member.path
                 refuse_pickle(inner, kind_of(inner), shown=member.path)
         return "folder", gathered.size, gathered.pieces()
-    found = path.stat()
+    try:
+        found = path.stat()
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a null byte in the path
+        raise nothing_at(path, "a file or folder") from error
+    except OSError as error:
+        raise unreadable(str(path), error) from error
     require(
         stat.S_ISREG(found.st_mode),
         code="E762",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from vambrace.assets.seal import merkle
 from vambrace.assets.seal import statement as statements
-from vambrace.assets.seal.chunks import FRAME_BYTES, OVERHEAD, ChunkCipher, spread
+from vambrace.assets.seal.chunks import FRAME_BYTES, OVERHEAD, ChunkCipher, check_threads, spread
 from vambrace.assets.seal.header import HEADER_BYTES
 from vambrace.assets.seal.incoming import read_trailer
 from vambrace.assets.seal.opening import open_header, read_sidecar
@@ -63,7 +63,7 @@ class Sealed:
         signed: whether the file has a signature.
 
     Raises:
-        ConfigError: E712, for less than one thread, here and wherever `threads` is given.
+        ConfigError: E712, for less than one thread or more than 256, here and wherever `threads` is given.
         ArtifactRefused: E706 cut short, E707 bytes after the end, E708 a damaged trailer, E711 sizes that contradict
             each other, E740 to E743 a signature that is not what it has to be.
         ResourceError: E604, when the file cannot be read.
@@ -76,7 +76,7 @@ class Sealed:
         self.description = opened.description
         self._source = source
         self._opened = opened
-        self._threads = _checked(threads)
+        self._threads = check_threads(threads)
         self._cipher = ChunkCipher(opened.keys, opened.header.fixed)
         self._chunk_size = opened.header.fixed.chunk_size
         self._foot, self._leaves, self._said = self._trailer()
@@ -108,7 +108,7 @@ class Sealed:
         """Open the file at `path`, also where a change of its header was interrupted.
 
         Raises:
-            FileNotFoundError: there is none.
+            NotThere: E776, a FileNotFoundError: there is none.
             ArtifactRefused: as `open_header` and as this class.
             ResourceError: E604, when it cannot be read or is no regular file.
         """
@@ -158,7 +158,7 @@ class Sealed:
         if out.nbytes == self.size:
             self._check_from(self.size, 1)
         if out.nbytes:
-            self._fill(begin, out.cast("B"), self._threads if threads is None else _checked(threads))
+            self._fill(begin, out.cast("B"), self._threads if threads is None else check_threads(threads))
 
     def copy_to(
         self, sink: Sink, *, threads: int | None = None, progress: Callable[[int, int], None] | None = None
@@ -170,7 +170,7 @@ class Sealed:
             threads: how many decrypt.
             progress: called with the bytes that were written, and those there are.
         """
-        threads = self._threads if threads is None else _checked(threads)
+        threads = self._threads if threads is None else check_threads(threads)
         self._check_from(self.size, 1)
         block = memoryview(bytearray(min(self.size, threads * self._chunk_size)))
         for begin in range(0, self.size, len(block) or 1):
@@ -198,7 +198,7 @@ class Sealed:
             ResourceError: E604, when the file cannot be read.
         """
         said = self.statement
-        self._check_from(begin, self._threads if threads is None else _checked(threads), progress)
+        self._check_from(begin, self._threads if threads is None else check_threads(threads), progress)
         return said
 
     def close(self) -> None:
@@ -343,11 +343,6 @@ class _Buffers:
 
     def clear(self) -> None:
         self._free.clear()
-
-
-def _checked(threads: int) -> int:
-    require(threads >= 1, code="E712", seen=f"{threads} threads", expected="1 or more", fix="say how many decrypt")
-    return threads
 
 
 def _settled(place: Path, source: FileSource, identities: Sequence[Identity], ignore_expiry: bool) -> Opened:

@@ -33,7 +33,7 @@ def session(
         path: the sealed file.
         identity: who opens it; see `seal.load`.
         signer: who must have signed; see `seal.load`.
-        threads: how many decrypt.
+        threads: how many decrypt, 1 to 256.
         options: `onnxruntime.SessionOptions`; None: the usual ones.
         providers: of onnxruntime.
 

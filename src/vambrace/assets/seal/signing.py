@@ -19,6 +19,7 @@ from vambrace.assets.seal.header import MAGIC
 from vambrace.assets.seal.holding import alone, unreadable
 from vambrace.core import files
 from vambrace.core.clock import now
+from vambrace.core.disk import refuse_special
 from vambrace.errors import ArtifactRefused, ConfigError
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def sign(
             sealed file, where nothing is, and for signatures inside of the folder that they are for.
         ArtifactRefused: E741 or E744, when the signatures that are there do not hold; E745, when they are for other
             content; E747, for what cannot be signed.
-        ResourceError: E600, when somebody writes to the run directory or signs at the same time; E601, E603, E604.
+        ResourceError: E600, when somebody writes to the run directory or signs at the same time; E601, E603, E604;
+            E605, for a device, pipe or socket where the signatures would go.
     """
     place = located(path)
     if is_sealed(place):
@@ -75,6 +77,7 @@ def sign(
     moment = now() if date is None else date
     origin.described(name, role, moment)
     target = beside(place) if to is None else Path(to)
+    refuse_special(target)
     if target.resolve().is_relative_to(place.resolve()):
         raise ConfigError(
             "E749",

@@ -12,12 +12,12 @@ import stat
 from typing import TYPE_CHECKING, Protocol, Self
 
 from vambrace.assets.seal.refusals import cut_short
-from vambrace.errors import ResourceError
+from vambrace.errors import NotThere, ResourceError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FileSource", "FileStream", "Stream", "fill", "next_bytes", "unreadable"]
+__all__ = ["FileSource", "FileStream", "Stream", "fill", "next_bytes", "nothing_at", "unreadable"]
 
 
 class Stream(Protocol):
@@ -59,14 +59,14 @@ class FileSource:
         """Open the file at `path`.
 
         Raises:
-            FileNotFoundError: there is none.
+            NotThere: E776, a FileNotFoundError: there is none.
             ResourceError: E604, when it cannot be read or is no regular file.
         """
         try:
             # Without O_NONBLOCK, the open of a pipe that nobody writes to would never return.
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise
+        except (FileNotFoundError, ValueError) as error:  # ValueError: a null byte in the path
+            raise nothing_at(path) from error
         except OSError as error:
             raise unreadable(str(path), error) from error
         return cls(fd, str(path))
@@ -144,6 +144,13 @@ def next_bytes(stream: Stream, out: memoryview) -> int:
     if got is None:
         raise unreadable("the stream", BlockingIOError(errno.EAGAIN, "nothing there for now"))
     return got
+
+
+def nothing_at(path: Path, what: str = "a sealed file") -> NotThere:
+    """E776: nothing is at `path`, where `what` is needed."""
+    return NotThere(
+        "E776", seen=f"nothing at {path}", expected=what, fix="check the path and the permissions of its folders"
+    )
 
 
 def unreadable(name: str, error: OSError) -> ResourceError:

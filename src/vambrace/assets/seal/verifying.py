@@ -108,7 +108,7 @@ def verify(
         signer: the signers that are accepted, as `accepted_keys` takes them: one of them has to have signed.
         identity: who opens a sealed file: whatever `as_identity` takes, or a list of several.
         at: the file of signatures of what is not sealed; None: `NAME.sig` beside it.
-        threads: how many decrypt.
+        threads: how many decrypt, 1 to 256.
         progress: called with the bytes that were checked, and those there are; None, as long as that is not known.
 
     Raises:

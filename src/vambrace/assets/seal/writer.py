@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
 from vambrace.assets.seal import header as headers
 from vambrace.assets.seal import merkle
-from vambrace.assets.seal.chunks import MOST_CHUNKS, ChunkCipher, Layout
+from vambrace.assets.seal.chunks import MOST_CHUNKS, ChunkCipher, Layout, check_threads
 from vambrace.assets.seal.description import Description, fault, seal_private
 from vambrace.assets.seal.header import CHUNK_SIZES, Fixed, Header
 from vambrace.assets.seal.memory import Memory
@@ -76,7 +76,7 @@ class Writer:
         chunk_size: bytes that are decrypted as one; a power of two, 65,536 to 16,777,216.
         sign: makes the signer's statement of fixed part, number of chunks, bytes of the stream and Merkle root
             (`statement.make`); None: not signed.
-        threads: how many encrypt.
+        threads: how many encrypt, 1 to 256.
         like: descriptor of a file whose owner and permissions a file on disk gets; None: those of any new file.
 
     Attributes:
@@ -121,14 +121,15 @@ class Writer:
         self._index = 0
         self._sign = sign
         self._tree = merkle.Tree()
-        self._draft = Draft(target, like=like) if isinstance(target, Path) else None
-        self._sink: Sink = self._draft or cast("Sink", target)
         self._leaves = tempfile.SpooledTemporaryFile(_LEAVES_IN_MEMORY) if sign else None  # noqa: SIM115  closed by _close
         self._memory = target if isinstance(target, Memory) else None
-        if self._memory:
-            self._memory.claim(self._keys)
         room = self._memory.room if self._memory else None
         self._pipeline = Pipeline(cipher, chunk_size, self._emit, hashed=sign is not None, threads=threads, room=room)
+        # After what may fail for lack of memory: from here on, something may be left behind.
+        self._draft = Draft(target, like=like) if isinstance(target, Path) else None
+        self._sink: Sink = self._draft or cast("Sink", target)
+        if self._memory:
+            self._memory.claim(self._keys)
         self._open = True
         try:
             if self._memory and self._stream is not None:
@@ -359,7 +360,7 @@ def _check(suite: Suite, chunk_size: int, size: int | None, pad: bool, threads: 
 
     demand(suite in set(Suite), f"suite {suite!r}", f"one of {', '.join(each.name for each in Suite)}")
     demand(chunk_size in CHUNK_SIZES, f"chunks of {chunk_size!r} bytes", f"one of {CHUNK_SIZES}")
-    demand(threads >= 1, f"{threads} threads", "1 or more")
+    check_threads(threads)
     demand(size is not None or not pad, "padding of a content of unknown size", "a size, or no padding")
     if size is not None:
         stream = padded(size) if pad else size

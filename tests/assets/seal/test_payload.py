@@ -1,0 +1,136 @@
+"""What is in a stream is looked at where it begins, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save
+from torch import nn
+from torch.package.package_exporter import PackageExporter
+
+from vambrace.assets import seal
+from vambrace.assets.seal.payload import start_without_pickle
+from vambrace.errors import ArtifactRefused, ResourceError
+
+KEY = bytes(range(32))
+LARGE = nn.Linear(200, 200)  # its weights fill more than is looked at
+
+
+class Dribble(io.RawIOBase):
+    """Gives a few bytes at a time, as a pipe may."""
+
+    def __init__(self, data: bytes, most: int) -> None:
+        self._data, self._most = io.BytesIO(data), most
+
+    def readinto(self, buffer: Any, /) -> int:
+        return self._data.readinto(memoryview(buffer)[: self._most])
+
+
+def written(write: Callable[[io.BytesIO], object]) -> bytes:
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript and torch.package are on their way out
+        write(stream)
+    return stream.getvalue()
+
+
+def packaged(stream: io.BytesIO) -> None:
+    with PackageExporter(stream) as package:
+        package.extern("**")
+        package.save_pickle("model", "model.pkl", LARGE)
+
+
+def zipped(*members: str, content: bytes = b"x") -> bytes:
+    def write(stream: io.BytesIO) -> None:
+        with zipfile.ZipFile(stream, "w") as archive:
+            for member in members:
+                archive.writestr(member, content)
+
+    return written(write)
+
+
+PICKLES = {
+    **{f"pickle {protocol}": ("pickle", pickle.dumps({"w": [1.0, 2.0]}, protocol)) for protocol in range(6)},
+    "short": ("pickle", pickle.dumps(None)),
+    "joblib, compressed": ("pickle", gzip.compress(b"anything")),
+    "checkpoint": ("checkpoint", written(lambda out: torch.save(LARGE.state_dict(), out))),
+    "legacy": ("legacy", written(lambda out: torch.save({}, out, _use_new_zipfile_serialization=False))),
+    "tar": ("tar", b"sys_info" + bytes(600)),
+    "TorchScript": ("PyTorch", written(lambda out: torch.jit.save(torch.jit.script(LARGE), out))),
+    "small TorchScript": ("torchscript", written(lambda out: torch.jit.save(torch.jit.script(nn.ReLU()), out))),
+    "package": ("package", written(packaged)),
+    "pt2": ("pt2", zipped("net/data/weights/weight_0", "net/archive_format")),
+    "old pt2": ("pt2", zipped("serialized_exported_program.json")),
+}
+DATA = {
+    "nothing": b"",
+    "one byte": b"\x80",
+    "text": b"twenty characters ..",
+    "safetensors": save({"w": torch.ones(30_000)}),
+    "onnx": b"\x08\x0a\x12\x07pytorch",
+    "zip": zipped("notes.txt", "deep/data.txt", content=b"data.pkl"),
+    "broken zip": b"PK\x03\x04" * 20_000,
+    "a pickle further on": bytes(65_536) + pickle.dumps([1]),
+}
+
+
+def sealed(data: bytes, most: int, path: Path, **options: Any) -> None:
+    seal.save_stream(Dribble(data, most), path, recipients=[KEY], chunk_size=65_536, **options)
+
+
+@pytest.mark.parametrize("most", [1, 7, 2**20])
+@pytest.mark.parametrize("name", PICKLES)
+def test_a_stream_that_begins_as_a_pickle_is_refused_unless_asked_for(tmp_path: Path, name: str, most: int) -> None:
+    kind, data = PICKLES[name]
+    with pytest.raises(ArtifactRefused, match=f"E761: the stream begins as a {kind} file.*--allow-pickle"):
+        sealed(data, most, tmp_path / "y")
+    assert list(tmp_path.iterdir()) == []
+    sealed(data, most, tmp_path / "y", allow_pickle=True)
+    assert seal.load(tmp_path / "y", identity=KEY) == data
+
+
+@pytest.mark.parametrize("most", [1, 1000, 2**20])
+@pytest.mark.parametrize("name", DATA)
+def test_any_other_stream_comes_back_whole(tmp_path: Path, name: str, most: int) -> None:
+    sealed(DATA[name], most, tmp_path / "y")
+    assert seal.load(tmp_path / "y", identity=KEY) == DATA[name]
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 131_072, 200_001])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_was_looked_at_is_sealed_once(tmp_path: Path, size: int, threads: int) -> None:
+    data = b"data: " + os.urandom(size - 6)
+    sealed(data, 50_000, tmp_path / "y", threads=threads)
+    assert seal.load(tmp_path / "y", identity=KEY) == data
+
+
+def test_no_more_is_taken_than_is_looked_at() -> None:
+    stream = io.BytesIO(bytes(100_000))
+    assert len(start_without_pickle(stream)) == stream.tell() == 65_536
+
+
+def test_a_stream_that_does_not_wait_is_no_end(tmp_path: Path) -> None:
+    class Nothing(io.RawIOBase):
+        def readinto(self, buffer: Any, /) -> None:
+            return None
+
+    with pytest.raises(ResourceError, match="E604"):
+        seal.save_stream(Nothing(), tmp_path / "y", recipients=[KEY])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refused_in_memory_too() -> None:
+    place = seal.Memory()
+    with pytest.raises(ArtifactRefused, match="E761"):
+        seal.save_stream(io.BytesIO(pickle.dumps([1])), place, recipients=[KEY])
+    assert len(place.data) == 0
