@@ -88,10 +88,13 @@ def obfuscate(
     from vambrace.assets.obfuscate.locked import key_bytes
     from vambrace.assets.obfuscate.locking import lock
     from vambrace.assets.obfuscate.pipeline import onnx_model
+    from vambrace.assets.obfuscate.planning import check_budget
 
     _model(source)
     place = target.with_name(f"{target.name}.map.sealed") if place is None else place
     _check(data, report, budget, seed, owner, customer)
+    if budget is not None:
+        check_budget(budget)
     _free([target, *report, *([] if no_map else [place])], read=[source, *data], force=force)
     by = [] if no_map else read_by(recipients, ask=ask, environment=environment, number=number)
     secret = None if key is None else key_bytes(key)
@@ -144,7 +147,7 @@ def restore(
 ) -> None:
     """Lead an obfuscated model back by its map: to the original bit for bit, but for passes that have no way back.
 
-    SOURCE is what `vambrace obfuscate` wrote, TARGET the file to write.
+    SOURCE is what `vambrace obfuscate` wrote, TARGET the file to write. A locked model takes its --key-file.
     """
     from vambrace.assets.obfuscate.pipeline import undo
 
@@ -193,8 +196,10 @@ def trace(
 ) -> None:
     """Say whose copy a model is, by the maps of the copies that were given away.
 
-    SOURCE is the model that turned up. Exits 1 where no copy agrees better than chance allows one time in a million.
+    SOURCE is the model that turned up; a locked one takes its --key-file. Exits 1 where no copy agrees better than
+    chance allows one time in a million.
     """
+    from vambrace.assets.obfuscate.tracing import SURE
     from vambrace.assets.obfuscate.tracing import trace as compared
 
     _model(source)
@@ -211,13 +216,10 @@ def trace(
     ]
     _tell_table(("customer", "channels that agree", "arrangements found", "chance of another"), rows)
     best = matches[0]
-    if best.log10_chance > _SURE:
-        say("no copy agrees better than chance allows")
+    if best.log10_chance > SURE:
+        say("no copy agrees better than chance allows" + ("" if key is None else ", if that was its key"))
         raise typer.Exit(1)
     say(f"this is the copy of {best.customer or 'the first one in the table, which has no name'}, or was made from it")
-
-
-_SURE = -6.0
 
 
 def _check(

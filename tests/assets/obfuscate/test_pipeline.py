@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,8 @@ from onnx import numpy_helper
 
 from exact_nets import Builder, differences, images, random_net
 from vambrace.assets.obfuscate.keyinput import lock_by_input
-from vambrace.assets.obfuscate.locking import lock
+from vambrace.assets.obfuscate.locked import load_model
+from vambrace.assets.obfuscate.locking import lock, unlock
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes import pass_class, pass_names, profile_names
 from vambrace.assets.obfuscate.passes.order import Order
@@ -138,6 +140,37 @@ def test_the_map_of_another_copy_is_refused(net: onnx.ModelProto) -> None:
     for other in (onnx_model(random_net(4), seed=1), onnx_model(random_net(6), seed=2)):
         with pytest.raises(ArtifactRefused, match="E804"):
             undo(one.model, other.map)
+
+
+def test_a_locked_model_goes_with_its_map_once_it_is_unlocked(net: onnx.ModelProto) -> None:
+    """The map is its own, so nobody should be sent to look for another."""
+    done = onnx_model(net, seed=1, passes=[name for name in profile_names("exact") if name != "phantoms"])
+    locked = lock(done.model, KEY)
+    with pytest.raises(ModelRefused, match=r"E855: a locked model.*obfuscate\.unlock") as refused:
+        undo(locked, done.map)
+    assert "--key-file KEY to `vambrace restore`" in refused.value.fix
+    assert undo(unlock(locked, KEY), done.map).model == net
+    with pytest.raises(ModelRefused, match="E855: a model that takes a key as an input.*no way back"):
+        undo(lock_by_input(done.model, KEY), done.map)
+
+
+def test_files_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    done = onnx_model(random_net(3), passes=["names"], seed=1)
+    for place in (tmp_path / "none.onnx", str(tmp_path / "none.onnx"), tmp_path, "null\0byte"):
+        for use in (
+            onnx_model,
+            lambda place: undo(place, done.map),
+            lambda place: lock(place, KEY),
+            lambda place: load_model(place, key=KEY),
+        ):
+            with pytest.raises(ModelRefused, match="E200: .*; expected a readable model file. Fix: check the path"):
+                use(place)
+
+
+@pytest.mark.parametrize("budget", [0.0, -1.0, math.nan, math.inf])
+def test_a_budget_is_looked_at_before_anything_else(budget: float, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="E839"):
+        onnx_model(tmp_path / "none.onnx", budget=budget, inputs=np.zeros((3, 9)))
 
 
 def test_a_map_that_fits_but_for_the_numbers_is_refused(net: onnx.ModelProto) -> None:

@@ -13,13 +13,15 @@ from scipy.stats import binom
 
 from exact_nets import LEVELS, SIZE, Builder, random_net
 from vambrace.assets.obfuscate import tracing
+from vambrace.assets.obfuscate.keyinput import lock_by_input
+from vambrace.assets.obfuscate.locking import ENTRY, lock, unlock
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.permutation import Permutation
 from vambrace.assets.obfuscate.passes.predicates import Predicates
 from vambrace.assets.obfuscate.pipeline import Obfuscated, onnx_model
 from vambrace.assets.obfuscate.record import ObfuscationMap
 from vambrace.assets.obfuscate.tracing import trace
-from vambrace.errors import ConfigError
+from vambrace.errors import ConfigError, ModelRefused
 
 OWNER = bytes(range(32))
 CUSTOMERS = ("acme", "bolt", "corp", "dune")
@@ -153,3 +155,43 @@ def test_more_arrays_to_choose_from_make_a_match_weaker() -> None:
 def test_no_candidates_are_refused() -> None:
     with pytest.raises(ConfigError, match="E805"):
         trace(network(), [])
+
+
+@pytest.fixture(scope="module")
+def scaled() -> dict[str, Obfuscated]:
+    """Copies that only weights tell apart."""
+    passes = ("scaling", "signs", "order", "names")
+    return {name: onnx_model(network(), passes=passes, seed=OWNER, customer=name) for name in CUSTOMERS}
+
+
+def test_a_locked_copy_has_to_be_unlocked(scaled: dict[str, Obfuscated]) -> None:
+    """Else it would be taken for nobody's."""
+    maps = [copy.map for copy in scaled.values()]
+    locked = lock(scaled["bolt"].model, bytes(32))
+    with pytest.raises(ModelRefused, match="E855: a locked model.*no copy shows.*obfuscate.unlock") as refused:
+        trace(locked, maps)
+    assert "--key-file" in refused.value.fix
+    assert trace(unlock(locked, bytes(32)), maps)[0].customer == "bolt"
+    wrong = trace(unlock(locked, bytes([1]) * 32), maps)
+    assert wrong[0].log10_chance > tracing.SURE
+
+
+def test_a_copy_that_takes_a_key_hides_whose_it_is(scaled: dict[str, Obfuscated]) -> None:
+    taking = lock_by_input(scaled["acme"].model, bytes(32), share=1.0, slowdown=9.0)
+    with pytest.raises(ModelRefused, match="E855: a model that takes a key.*salt in its metadata entry"):
+        trace(taking, [copy.map for copy in scaled.values()])
+
+
+def test_an_entry_alone_hides_nothing(copies: dict[str, Obfuscated], maps: list[ObfuscationMap]) -> None:
+    """Whoever passes a copy on can write it; and arrangements show in a locked copy, too."""
+    model = onnx.ModelProto()
+    model.CopyFrom(copies["corp"].model)
+    model.metadata_props.add(key=ENTRY, value="{}")
+    assert trace(model, maps)[0].customer == "corp"
+    assert trace(lock(copies["dune"].model, bytes(32)), maps)[0].customer == "dune"
+
+
+def test_files_that_cannot_be_read_are_refused(maps: list[ObfuscationMap], tmp_path: Path) -> None:
+    for place in (tmp_path / "none.onnx", tmp_path, "null\0byte"):
+        with pytest.raises(ModelRefused, match="E200"):
+            trace(place, maps)

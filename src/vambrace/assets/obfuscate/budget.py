@@ -10,7 +10,7 @@ from vambrace.assets.obfuscate.measure.inputs import read_rows
 from vambrace.assets.obfuscate.measure.overhead import OverheadOptions, latency
 from vambrace.assets.obfuscate.measure.runtime import Network
 from vambrace.assets.obfuscate.pipeline import onnx_model
-from vambrace.assets.obfuscate.planning import badness, check_budget, plan
+from vambrace.assets.obfuscate.planning import badness, plan
 from vambrace.core.rng import Streams
 
 if TYPE_CHECKING:
@@ -88,11 +88,9 @@ def within(
         decide: what the model is used for, as for `measure`.
 
     Raises:
-        ConfigError: E820 for inputs, E839 for a budget that is none.
+        ConfigError: E820 for inputs; E839 for a budget that is none.
         ArtifactRefused: E821, E822, for a model that does not run.
     """
-    if budget is not None:
-        check_budget(budget)
     real = read_rows(inputs, Network(original), batch=1)
     making, answers = Remembering(make), Answers(original, real, decide)
     timed = _timed(original, real, making)

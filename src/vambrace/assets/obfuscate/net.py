@@ -105,7 +105,7 @@ class Net:
 
         Raises:
             MissingExtra: E112, without the extra.
-            ModelRefused: E230 to E235, as `vambrace.models.onnx.read_onnx`.
+            ModelRefused: E200, E230 to E235, as `vambrace.models.onnx_file.read_onnx`.
             ConfigError: E801, for anything else.
         """
         onnx = onnx_package()

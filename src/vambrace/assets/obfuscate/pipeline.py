@@ -14,10 +14,11 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from vambrace.assets.obfuscate import keyinput, locking
 from vambrace.assets.obfuscate.keyed import Stream, as_key, fingerprint
+from vambrace.assets.obfuscate.locks import lock_of, not_led_back
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes import pass_class, profile_names
+from vambrace.assets.obfuscate.planning import check_budget
 from vambrace.assets.obfuscate.record import Entry, ObfuscationMap, model_digest
 from vambrace.core import spec
 from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.planning import Fitted, Planned
 
 __all__ = ["Obfuscated", "Undone", "onnx_model", "undo"]
-
-_LOCKS = {keyinput.ENTRY, locking.ENTRY}
 
 SHARES = {"small": 0.1, "medium": 0.3, "large": 0.6}
 """Share of the eligible places that passes with a cost take, as in MindSpore's `obf_ratio`."""
@@ -114,12 +113,14 @@ def onnx_model(
     Raises:
         ConfigError: E800 seed or customer; E801 source; E802 profile, passes or ratio; E820 inputs, or a budget without
             any; E839 a budget that is none.
-        ModelRefused: E230 to E235, for a file that is unsafe or cannot be read; E855, for a locked model.
+        ModelRefused: E200, E230 to E235, for a file that is unsafe or cannot be read; E855, for a locked model.
         ArtifactRefused: E821, E822, for a model that does not run on the inputs.
     """
     if ratio not in SHARES:
         raise _wrong(f"the ratio {ratio!r}", "small, medium or large", "choose one of the three")
     key = as_key(seed) if customer is None else fingerprint(customer, seed if isinstance(seed, bytes) else b"")
+    if budget is not None:
+        check_budget(budget)
     if budget is not None and inputs is None:
         raise ConfigError(
             "E820", seen="a budget without inputs", expected="real samples to measure with", fix="give inputs as well"
@@ -127,7 +128,7 @@ def onnx_model(
     wanted = profile_names(profile) if passes is None else passes
     chosen = [_ready(one, SHARES[ratio], profile, bound=budget is None) for one in wanted]
     net = Net.load(source)
-    if any(each.key in _LOCKS for each in net.extra.metadata_props):
+    if lock_of(net.extra) is not None:
         raise ModelRefused(
             "E855",
             seen="a locked model, whose key would fit no longer",
@@ -176,9 +177,11 @@ def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  on
     Raises:
         ArtifactRefused: E804, for the map of another model, or a model that was changed since.
         ConfigError: E801, E802, for what is no model or a pass that this version does not have.
-        ModelRefused: E230 to E235, as `onnx_model`.
+        ModelRefused: E200, E230 to E235, as `onnx_model`; E855, for a model that was locked since.
     """
     net = Net.load(model)
+    if (lock := lock_of(net.extra)) is not None:
+        raise not_led_back(lock)
     kept: list[str] = []
     for entry in reversed(obfuscation.passes):
         if entry.record is None:

@@ -8,7 +8,7 @@ which arrays of the leaked model could be taken for those of the candidate, time
 
 What removes the marks: rescaling every channel to a normal form and folding gathers and branches away. Fine-tuning that
 moves the largest weight of a channel by less than a sixth leaves scaling readable; fusing a batch normalisation into
-its convolution does too.
+its convolution does too. A lock by a key hides scales until it is undone.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vambrace.assets.obfuscate.locks import lock_of, not_traced
 from vambrace.assets.obfuscate.net import Net
 from vambrace.errors import ConfigError
 from vambrace.models.external import external_tensors, inline, map_files
-from vambrace.models.onnx_file import parse_onnx
+from vambrace.models.onnx_file import file_bytes, parse_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 
     from vambrace.assets.obfuscate.record import ObfuscationMap
 
-__all__ = ["Match", "arrangement_mark", "scale_mark", "trace"]
+__all__ = ["Match", "SURE", "arrangement_mark", "scale_mark", "trace"]
+
+SURE = -6.0
+"""The most that `Match.log10_chance` may be where a copy is named: one in a million."""
 
 _STEPS = 16
 """Steps of an octave in which magnitudes are written down."""
@@ -96,7 +100,8 @@ def trace(model: str | Path | bytes | Any, candidates: Iterable[ObfuscationMap])
 
     Raises:
         ConfigError: E805, for no candidates.
-        ModelRefused: E230 to E234, for a file that is unsafe or cannot be read.
+        ModelRefused: E200, E230 to E234, for a file that is unsafe or cannot be read; E855, for a locked model in which
+            no copy shows: `obfuscate.unlock` it first.
     """
     maps = list(candidates)
     if not maps:
@@ -113,8 +118,13 @@ def trace(model: str | Path | bytes | Any, candidates: Iterable[ObfuscationMap])
     for array in arrays:
         if array.ndim > 1 and array.dtype.kind == "f":
             shapes.setdefault(array.shape, []).append(array)
-    found = [_match(one, shapes, digests, len(arrays), len(maps)) for one in maps]
-    return sorted(found, key=lambda match: match.log10_chance)
+    found = sorted(
+        (_match(one, shapes, digests, len(arrays), len(maps)) for one in maps), key=lambda match: match.log10_chance
+    )
+    # Arrangements may show in a locked model. Nor is an entry alone a lock: whoever leaks a copy can add one.
+    if found[0].log10_chance > SURE and (lock := lock_of(net.extra)) is not None:
+        raise not_traced(lock)
+    return found
 
 
 def _opened(model: str | Path | bytes | Any) -> Net:  # noqa: ANN401
@@ -122,7 +132,7 @@ def _opened(model: str | Path | bytes | Any) -> Net:  # noqa: ANN401
     if not isinstance(model, str | Path):
         return Net(parse_onnx(model, "the model") if isinstance(model, bytes) else model, foreign=True)
     path = Path(model)
-    read = parse_onnx(path.read_bytes(), path.name)
+    read = parse_onnx(file_bytes(path), path.name)
     tensors = external_tensors(read, path.name)
     inline(read, tensors, map_files(tensors, path.parent, path.name), whole=True)
     return Net(read, path.name, foreign=True)
