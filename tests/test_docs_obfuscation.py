@@ -65,11 +65,14 @@ def played(*, measured: bool) -> dict[str, int]:
             codes[code] = main(shlex.split(code)[1:])
     assert names["again"].kept is not None
     assert names["program"].difference.max_abs == 0
+    (known,) = onnx_nets.answers(onnx.load("net.onnx"), {"x": np.load("inputs.npy")})
+    assert np.array_equal(names["answers"][0], known)
+    assert names["in_order"] == onnx.load("net.onnx")
     return codes
 
 
 def test_code_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert [language for language, _ in BLOCKS].count("python") == 3
+    assert [language for language, _ in BLOCKS].count("python") == 4
     codes = played(measured=False)
     assert len(codes) == 10
     assert set(codes.values()) == {0}
@@ -86,6 +89,26 @@ def test_what_is_measured_runs_too(folder: Path, capsys: pytest.CaptureFixture[s
     assert codes[measured] in {0, 1}
     assert "equality" in capsys.readouterr().out
     assert "not encryption" in Path("report.html").read_text(encoding="utf-8")
+
+
+def test_what_is_fed_in_place_of_a_key_is_as_said(folder: Path) -> None:
+    taking = obfuscate.lock_by_input("net.onnx", bytes(32))
+    name, tensor = obfuscate.key_tensor(taking, bytes(32))
+    rows = np.load("inputs.npy")
+    (right,) = onnx_nets.answers(taking, {"x": rows, name: tensor})
+    for runs in (np.zeros_like(tensor), obfuscate.key_tensor(taking, bytes([1]) * 32)[1]):
+        (wrong,) = onnx_nets.answers(taking, {"x": rows, name: runs})
+        assert not np.allclose(wrong, right)
+    said = re.findall(r"onnxruntime refuses at the call \(`(.*?)`\)", TEXT)
+    for bad, why in ((tensor + 1000, said[0]), (tensor[:-1], "Got invalid dimensions")):
+        with pytest.raises(Exception, match=why):  # the runtime's errors share no base class
+            onnx_nets.answers(taking, {"x": rows, name: bad})
+
+
+def test_half_precision_cannot_hold_the_bound() -> None:
+    step = float(np.finfo(np.float16).eps)
+    assert "5e-4 to 1e-3 of their value" in TEXT
+    assert (round(step / 2, 4), round(step, 3)) == (5e-4, 1e-3)
 
 
 def test_every_pass_has_its_row() -> None:
