@@ -243,3 +243,22 @@ def test_other_commands_leave_pipes_alone(place: Path) -> None:
     ):
         assert main(command) in {2, 3, 6}
     assert all(Path(name).is_fifo() for name in ("pipe", "other.pub", "plain.sig"))
+
+
+def test_more_threads_than_can_be_are_refused_by_every_command(place: Path, through: Callable[..., Done]) -> None:
+    for command in (
+        ["seal", "-", "x", "-r", "me.pub"],
+        ["seal", "plain", "x", "-r", "me.pub"],
+        ["open", "-", "x", "-i", "me"],
+        ["open", "sealed", "x", "-i", "me"],
+        ["verify", "plain"],
+        ["rekey", "sealed", "-i", "me", "-r", "me.pub"],
+    ):
+        for threads in ("0", "257", "99999999"):
+            done = through(*command, "--threads", threads, data=Path("sealed").read_bytes())
+            assert (done.code, done.out) == (2, b"")
+            assert f"E712 {threads} threads".encode() in done.err
+        assert not Path("x").exists()
+    for command in (["seal", "plain", "x", "-r", "me.pub"], ["open", "x", "y", "-i", "me"]):
+        assert through(*command, "--threads", "256").code == 0
+    assert Path("y").read_bytes() == CONTENT

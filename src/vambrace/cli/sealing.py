@@ -23,9 +23,20 @@ if TYPE_CHECKING:
 
 __all__ = ["keygen", "open_file", "seal_file", "standing", "there"]
 
+
+def _so_many(threads: int) -> int:
+    """Refuse numbers of threads that cannot be, also where a command comes to use one only."""
+    from vambrace.assets.seal.chunks import check_threads
+
+    return check_threads(threads)
+
+
 Force = Annotated[bool, typer.Option("--force", help="Replace what is at TARGET.")]
 Threads = Annotated[
-    int, typer.Option(metavar="N", help="How many work at once, 1 to 256 (default: 1).", show_default=False)
+    int,
+    typer.Option(
+        metavar="N", help="How many work at once, 1 to 256 (default: 1).", show_default=False, callback=_so_many
+    ),
 ]
 Signers = Annotated[
     list[str],
@@ -166,10 +177,7 @@ def open_file(
     verified, readable by you alone. What goes to stdout was verified piece by piece: exit code 0 says that nothing is
     missing.
     """
-    from vambrace.assets.seal.chunks import check_threads
-
     there(source)
-    check_threads(threads)  # also where a stream, which has one thread, uses none of them
     if target != STREAM:
         _check_free(target, force=force)
     if mindspore is not None:
