@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Difference", "NOTHING", "compare", "joined"]
+__all__ = ["Difference", "NOTHING", "choices", "compare", "joined"]
 
 _NEAR = 1e-5
 _SMALLEST_DECISION = 2  # of the last axis: with one value there is nothing to decide
@@ -102,6 +102,14 @@ _COUNTS = (
 )
 
 
+def choices(answers: NDArray[Any]) -> NDArray[np.int64] | None:
+    """The decisions (n,) of an output, by `top1`; whole numbers of a vector are decisions as they are; else None."""
+    if answers.dtype.kind in "iu" and answers.ndim == 1:
+        return answers.astype(np.int64)
+    scores = _scores(answers) if answers.dtype.kind == "f" else None
+    return None if scores is None else scores.argmax(axis=1).astype(np.int64)
+
+
 def _one(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     rows = len(a) if a.ndim else 1
     if a.shape != b.shape or a.dtype != b.dtype:
@@ -163,11 +171,9 @@ def _of_whole_numbers(a: NDArray[Any], b: NDArray[Any], rows: int) -> Difference
 
 
 def _decided(a: NDArray[Any], b: NDArray[Any]) -> Difference:
-    if a.ndim == 4:  # maps: a class for each place
-        a, b = np.moveaxis(a, 1, -1), np.moveaxis(b, 1, -1)
-    if a.ndim not in {2, 3, 4} or a.shape[-1] < _SMALLEST_DECISION:
+    flat_a, flat_b = _scores(a), _scores(b)
+    if flat_a is None or flat_b is None:
         return NOTHING
-    flat_a, flat_b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
     one, two = flat_a.argmax(axis=1), flat_b.argmax(axis=1)
     other = one != two
     rows = flat_a[other].astype(np.float64)
@@ -175,6 +181,15 @@ def _decided(a: NDArray[Any], b: NDArray[Any]) -> Difference:
         margin = rows[np.arange(len(rows)), one[other]] - rows[np.arange(len(rows)), two[other]]
         close = margin <= _NEAR * np.abs(rows).max(axis=1, initial=0.0)
     return Difference(top1_same=int((~other).sum()), top1_of=len(one), near_ties=int(close.sum()))
+
+
+def _scores(array: NDArray[Any]) -> NDArray[Any] | None:
+    """Scores (decisions, k)."""
+    if array.ndim == 4:  # maps: a class for each place
+        array = np.moveaxis(array, 1, -1)
+    if array.ndim not in {2, 3, 4} or array.shape[-1] < _SMALLEST_DECISION:
+        return None
+    return array.reshape(-1, array.shape[-1])
 
 
 def _bits(array: NDArray[Any]) -> NDArray[Any]:

@@ -12,6 +12,8 @@
 | `names` | no name or word of the original, no word of the trade, no documentation | share that leaks |
 | `survival:TOOL` | a tool brings no more than `survival` of a similarity back | points of similarity |
 | `naive` | an attacker trained on clean graphs is right at most `naive` times as often as chance | share |
+| `keyless` | with wrong keys, a locked file is at most `keyless` nearer to the original than chance | likeness |
+| | and without a key at most `keyless_once`, since that is one draw | the same |
 | `locked` | of a key-locked file at rest, at most chance plus `locked` channels are re-identified | share |
 
 A gate passes, fails, does not apply (no tool can bring back what was never hidden), or was not measured.
@@ -62,6 +64,8 @@ class Gates(Options):
             second is what a runtime takes for as many operators as fit into the first.
         survival: most rise of a similarity beyond the one of unrelated networks, 0 to 1.
         naive: times chance, at least 1.
+        keyless: likeness above chance, 0 to 1, on average over wrong keys; it fails where that is sure at 95 %.
+        keyless_once: the same for the file as it lies there.
         locked: above chance, 0 to 1.
         interface: whether inputs and outputs must have lost their names as well.
         required: names of gates.
@@ -77,13 +81,15 @@ class Gates(Options):
     memory_spare: int = 25_165_824
     survival: Ratio = 0.05
     naive: Ratio = 2.0
+    keyless: Ratio = 0.1
+    keyless_once: Ratio = 0.5
     locked: Ratio = 0.05
     interface: bool = False
     required: tuple[str, ...] = _ALWAYS
 
     def __post_init__(self) -> None:
         ratios = (self.latency, self.size, self.memory, self.naive)
-        shares = (self.survival, self.locked)
+        shares = (self.survival, self.keyless, self.keyless_once, self.locked)
         hold(
             self.profile in {"exact", "tolerance"}
             and self.relative_to in {"sample", "output"}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vambrace.assets.obfuscate.measure.gates import Gates, Judged, inapplicable, judged_by, unmeasured
 from vambrace.core.intervals import wilson
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.measure.alignment import Alignment
     from vambrace.assets.obfuscate.measure.classifier import Classified
     from vambrace.assets.obfuscate.measure.equality import Equality
+    from vambrace.assets.obfuscate.measure.keyless import Keyless, KeylessOutput
     from vambrace.assets.obfuscate.measure.overhead import Overhead
     from vambrace.assets.obfuscate.measure.readability import Readability
     from vambrace.assets.obfuscate.measure.survival import Survived
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "judge_classifier",
     "judge_equality",
+    "judge_keyless",
     "judge_locked",
     "judge_names",
     "judge_overhead",
@@ -235,6 +239,52 @@ def judge_classifier(found: Classified | None, gates: Gates) -> list[Judged]:
             f"for {adaptive.right}.",
         )
     ]
+
+
+def judge_keyless(found: Keyless | None, gates: Gates) -> list[Judged]:
+    """`keyless`: by the output that is nearest to the original's."""
+    if found is None:
+        return [unmeasured("keyless", gates, "No key-locked file at rest was given.")]
+    if not found.outputs:
+        return [inapplicable("keyless", gates, "No output depends on weights.")]
+    # Each as a multiple of what is allowed, so that the file as it is and wrong keys can be held against each other.
+    ranked = [(_beyond(each, gates), each) for each in found.outputs]
+    over, worst = max(ranked, key=lambda pair: pair[0])
+    mean = float(np.mean(worst.wrong)) if worst.wrong else None
+    likeness = worst.without if mean is None else mean
+    assert likeness is not None
+    return [
+        judged_by(
+            "keyless",
+            gates,
+            holds=over <= 1,
+            value=likeness,
+            threshold=gates.keyless_once if mean is None else gates.keyless,
+            n=found.rows,
+            sentence=_without_key(found, worst),
+        )
+    ]
+
+
+def _beyond(output: KeylessOutput, gates: Gates) -> float:
+    """Likeness over what is allowed: above 1 where it is surely more."""
+    once = (output.without or 0.0) / max(gates.keyless_once, 1e-9)
+    if not output.wrong:
+        return once
+    error = float(np.std(output.wrong, ddof=1)) / len(output.wrong) ** 0.5
+    return max(once, (float(np.mean(output.wrong)) - 1.96 * error) / max(gates.keyless, 1e-9))
+
+
+def _without_key(found: Keyless, worst: KeylessOutput) -> str:
+    bare = None if worst.without is None else f"{worst.without:.2f} without its key"
+    keys = f"{np.mean(worst.wrong):.2f} with {found.keys} wrong keys on average" if worst.wrong else None
+    sentence = "Where 1 is the original's function and 0 is chance, the locked file is at "
+    sentence += " and at ".join(part for part in (bare, keys) if part) + f", on {found.rows} real rows"
+    if worst.same is not None and worst.chance is not None:
+        sentence += (
+            f": {100 * worst.same:.1f} % of the original's decisions, where chance gives {100 * worst.chance:.1f} %"
+        )
+    return sentence + "." + (f" With {found.failed} keys it does not run." if found.failed else "")
 
 
 def judge_locked(found: Alignment | None, gates: Gates) -> list[Judged]:

@@ -5,8 +5,8 @@
     Path("report.html").write_text(report.html())
 
 Nothing is known of how the model was obfuscated. What takes more than the two models is given: the locked file for the
-re-identification at rest, and the classifier's rows, which are a property of the obfuscator and not of one model
-(`vambrace.assets.obfuscate.measure.classifier.classify`).
+re-identification at rest and for what it does without its key, and the classifier's rows, which are a property of the
+obfuscator and not of one model (`vambrace.assets.obfuscate.measure.classifier.classify`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from vambrace.assets.obfuscate.measure.deobfuscator import TakenApart, take_apar
 from vambrace.assets.obfuscate.measure.equality import EqualityOptions, compare_answers
 from vambrace.assets.obfuscate.measure.gates import Gates
 from vambrace.assets.obfuscate.measure.inputs import random_rows, read_rows
+from vambrace.assets.obfuscate.measure.keyless import KeylessOptions, try_without_key
 from vambrace.assets.obfuscate.measure.overhead import OverheadOptions, measure_cost
 from vambrace.assets.obfuscate.measure.readability import read_structure
 from vambrace.assets.obfuscate.measure.report import Apart, Report
@@ -51,6 +52,7 @@ class MeasureOptions(Options):
     Attributes:
         equality: settings and rows.
         overhead: rounds and processes.
+        keyless: wrong keys that are tried on a locked file, and rows.
         tools: simplifiers to survive.
         apart: real rows that the de-obfuscator may run the model on, at least 2; 0 leaves it out.
         batch: rows of a call, where the model leaves that free.
@@ -58,6 +60,7 @@ class MeasureOptions(Options):
 
     equality: EqualityOptions = EqualityOptions()
     overhead: OverheadOptions = OverheadOptions()
+    keyless: KeylessOptions = KeylessOptions()
     tools: tuple[Tool, ...] = TOOLS
     apart: int = 4
     batch: int = 1
@@ -95,7 +98,7 @@ def measure(
         inputs: real samples (n, ...): an array, arrays in the order of the original's inputs, or arrays by name.
         gates: thresholds.
         options: how much is measured.
-        at_rest: the locked file as it lies on disk, for re-identification at rest.
+        at_rest: the locked file as it lies on disk, for re-identification at rest and for what it does without its key.
         keys: inputs that only the obfuscated model has, by name.
         classified: rows of the architecture classifier for this obfuscator and profile.
         decide: from the outputs of a call to whole numbers: what the model is used for, in place of top-1.
@@ -117,13 +120,20 @@ def measure(
     read = read_structure(first, second)
     survived = try_tools(first, second, read, tools=chosen.tools)
     aligned = align(first, second)
-    locked = align(first, load(at_rest), truth=aligned) if at_rest is not None else None
+    rest = load(at_rest) if at_rest is not None else None
+    locked = align(first, rest, truth=aligned) if rest is not None else None
+    keyless = (
+        try_without_key(first, rest, real, options=chosen.keyless, decide=decide, rng=streams.child("keyless"))
+        if rest is not None
+        else None
+    )
     judged = [
         *judging.judge_equality(same, thresholds),
         *judging.judge_overhead(cost, thresholds),
         *judging.judge_names(read, thresholds),
         *judging.judge_survival(survived, thresholds),
         *judging.judge_classifier(classified, thresholds),
+        *judging.judge_keyless(keyless, thresholds),
         *judging.judge_locked(locked, thresholds),
     ]
     return Report(
@@ -138,6 +148,7 @@ def measure(
         survival=survived,
         alignment=aligned,
         locked=locked,
+        keyless=keyless,
         apart=_apart(first, second, real, chosen, keys, streams),
         classified=classified,
         left_out=left_out or {},

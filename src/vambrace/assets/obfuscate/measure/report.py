@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.measure.deobfuscator import TakenApart
     from vambrace.assets.obfuscate.measure.equality import Equality
     from vambrace.assets.obfuscate.measure.gates import Gates, Judged
+    from vambrace.assets.obfuscate.measure.keyless import Keyless
     from vambrace.assets.obfuscate.measure.overhead import Overhead
     from vambrace.assets.obfuscate.measure.readability import Readability
     from vambrace.assets.obfuscate.measure.survival import Survived
@@ -80,6 +81,7 @@ class Report:
         judged: every gate.
         equality, overhead, readability, survival, alignment: measures of the two models.
         locked: the alignment attack on a key-locked file, or None.
+        keyless: what that file does without its key, or None.
         apart: the de-obfuscator, or None.
         classified: rows of the architecture classifier, or None.
         left_out: passes of obfuscation that were not done, and why, as far as that was told.
@@ -96,6 +98,7 @@ class Report:
     survival: tuple[Survived, ...]
     alignment: Alignment
     locked: Alignment | None
+    keyless: Keyless | None
     apart: Apart | None
     classified: Classified | None
     left_out: Mapping[str, str]
@@ -131,6 +134,7 @@ class Report:
             "survival": [each.as_json() for each in self.survival],
             "alignment": self.alignment.as_json(),
             "locked": self.locked.as_json() if self.locked else None,
+            "keyless": self.keyless.as_json() if self.keyless else None,
             "deobfuscator": self.apart.as_json() if self.apart else None,
             "classifier": self.classified.as_json() if self.classified else None,
             "left_out": dict(self.left_out),

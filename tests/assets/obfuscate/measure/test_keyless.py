@@ -1,0 +1,180 @@
+"""What locked files do without their key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from onnx_nets import net
+from vambrace.assets.obfuscate.keyinput import lock_by_input
+from vambrace.assets.obfuscate.locking import lock
+from vambrace.assets.obfuscate.measure.gates import Gates, Judged
+from vambrace.assets.obfuscate.measure.inputs import Rows, read_rows
+from vambrace.assets.obfuscate.measure.judging import judge_keyless
+from vambrace.assets.obfuscate.measure.keyless import Keyless, KeylessOptions, KeylessOutput, try_without_key
+from vambrace.assets.obfuscate.measure.runtime import Network
+from vambrace.core.rng import Streams
+from vambrace.errors import ConfigError
+
+KEY = bytes(range(32))
+LAYERS: dict[str, Any] = {"v": (16, 64), "w": (64, 5)}
+CLASSES = "(float[n,16] x) => (float[n,5] y) { a = MatMul (x, v) b = Relu (a) y = MatMul (b, w) }"
+NUMBERS = "(float[n,16] x) => (float[n,1] y) { a = MatMul (x, v) b = Tanh (a) y = MatMul (b, w) }"
+
+
+def classes() -> onnx.ModelProto:
+    return net(CLASSES, weights=LAYERS)
+
+
+def numbers() -> onnx.ModelProto:
+    return net(NUMBERS, weights={"v": (16, 64), "w": (64, 1)})
+
+
+def rows(model: onnx.ModelProto, count: int = 100) -> Rows:
+    return read_rows(np.random.default_rng(0).standard_normal((count, 16)).astype(np.float32), Network(model))
+
+
+def found(model: onnx.ModelProto, locked: onnx.ModelProto, **given: Any) -> Keyless:
+    return try_without_key(model, locked, rows(model), rng=Streams(0), **given)
+
+
+def judged(each: Keyless | None) -> Judged:
+    (one,) = judge_keyless(each, Gates())
+    return one
+
+
+def open_but_locked(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A file with a lock of ours and the original's function: only a weight that does nothing was locked."""
+    padded = onnx.ModelProto()
+    padded.CopyFrom(model)
+    padded.graph.initializer.append(numpy_helper.from_array(np.ones((16, 16), np.float32), "decoy"))
+    padded.graph.node.append(helper.make_node("MatMul", ["x", "decoy"], ["aside"]))
+    locked = lock(padded, KEY)
+    for tensor, plain in zip(locked.graph.initializer, padded.graph.initializer, strict=True):
+        if tensor.name != "decoy":
+            tensor.CopyFrom(plain)
+    entry = locked.metadata_props[-1]
+    entry.value = entry.value.replace('"roles":"pps"', '"roles":"--p"').replace('"roles":"ppp"', '"roles":"--p"')
+    assert '"--p"' in entry.value
+    return locked
+
+
+@pytest.mark.parametrize("make", [classes, numbers])
+def test_a_locked_model_is_at_chance_and_one_that_is_open_fails(make: Any) -> None:
+    model = make()
+    good = found(model, lock(model, KEY))
+    assert (good.rows, good.keys, good.failed) == (100, 20, 0)
+    assert judged(good).word == "pass"
+    assert abs(np.mean(good.outputs[0].wrong)) < 0.1
+    bad = found(model, open_but_locked(model))
+    assert bad.outputs[0].without == 1.0
+    assert bad.outputs[0].wrong == (1.0,) * 20
+    assert judged(bad).word == "fail"
+    assert "locked file is at 1.00 without its key and at 1.00 with 20 wrong keys on average" in judged(bad).sentence
+
+
+def test_decisions_are_told_as_shares() -> None:
+    model = classes()
+    (output,) = found(model, lock(model, KEY)).outputs
+    assert output.decided
+    assert output.same is not None
+    assert output.chance is not None
+    assert abs(output.same - output.chance) < 0.1
+    assert "% of the original's decisions, where chance gives" in judged(found(model, lock(model, KEY))).sentence
+    assert found(numbers(), lock(numbers(), KEY)).outputs[0].same is None
+
+
+def test_half_of_a_model_in_clear_fails() -> None:
+    """The first layer stands there, and what is locked only adds noise."""
+    model = net(
+        """(float[n,16] x) => (float[n,5] y) {
+            a = MatMul (x, v)
+            b = MatMul (x, w)
+            c = Mul (b, small)
+            y = Add (a, c)
+        }""",
+        weights={"v": (16, 5), "w": (16, 5), "small": np.float32(0.5)},
+    )
+    locked = lock(model, KEY)
+    plain = {each.name: each for each in model.graph.initializer}
+    for tensor in locked.graph.initializer:
+        if tensor.name == "v":
+            tensor.CopyFrom(plain["v"])
+    locked.metadata_props[-1].value = locked.metadata_props[-1].value.replace('"roles":"pp-"', '"roles":"-p-"')
+    part = found(model, locked)
+    assert 0.2 < np.mean(part.outputs[0].wrong) < 0.9
+    assert judged(part).word == "fail"
+
+
+def test_decisions_of_the_caller_count_in_place_of_outputs() -> None:
+    model = classes()
+
+    def decide(outputs: list[np.ndarray]) -> np.ndarray:
+        return (outputs[0][:, 0] > 0).astype(np.int64) - 1
+
+    (output,) = found(model, open_but_locked(model), decide=decide).outputs
+    assert (output.output, output.without, output.same) == ("decision", 1.0, 1.0)
+
+
+def test_outputs_without_weights_are_no_secret() -> None:
+    model = net(
+        "(float[n,16] x) => (float[n,5] y, float[n,16] same) { y = MatMul (x, w) same = Relu (x) }",
+        weights={"w": (16, 5)},
+    )
+    each = found(model, lock(model, KEY))
+    assert [output.output for output in each.outputs] == ["y"]
+    assert judged(each).word == "pass"
+    bare = net("(float[n,16] x) => (float[n,16] y) { y = Relu (x) }", weights={})
+    assert judged(found(bare, bare)).word == "does not apply"
+
+
+def test_a_constant_decision_is_compared_by_its_numbers() -> None:
+    """Where the original always says the same, so does any network that does: that proves nothing."""
+    model = net(
+        "(float[n,16] x) => (float[n,5] y) { a = MatMul (x, w) y = Add (a, b) }",
+        weights={"w": (16, 5), "b": np.array([99, 0, 0, 0, 0], np.float32)},
+    )
+    (output,) = found(model, lock(model, KEY)).outputs
+    assert not output.decided
+    assert found(model, open_but_locked(model)).outputs[0].without == 1.0
+
+
+def test_a_lock_by_an_input_and_one_of_strangers() -> None:
+    model = classes()
+    by_input = found(model, lock_by_input(model, KEY))
+    assert by_input.outputs[0].without is None
+    assert len(by_input.outputs[0].wrong) == 20
+    strange = found(model, net(CLASSES, weights={"v": -np.ones((16, 64), np.float32), "w": (64, 5)}))
+    assert (strange.keys, strange.outputs[0].wrong) == (0, ())
+    assert judged(strange).word == "pass"
+    assert judged(found(model, model)).word == "fail"
+
+
+def test_what_does_not_run_is_at_chance_and_counted() -> None:
+    model = classes()
+    broken = lock(model, KEY)
+    broken.graph.node[0].op_type = "NoSuchOperator"
+    each = found(model, broken)
+    assert (each.failed, each.outputs[0].without) == (20, 0.0)
+    assert "With 20 keys it does not run." in judged(each).sentence
+
+
+def test_judging() -> None:
+    def output(without: float, *wrong: float) -> Keyless:
+        each = KeylessOutput(output="y", decided=False, without=without, wrong=wrong, same=None, chance=None)
+        return Keyless(rows=9, keys=len(wrong), failed=0, outputs=(each,))
+
+    assert judged(output(0.0, 0.3, 0.3, 0.3)).word == "fail"
+    assert judged(output(0.0, 0.9, -0.5, 0.1)).word == "pass"  # that is chance
+    assert judged(output(0.6, 0.0, 0.0)).word == "fail"
+    assert judged(output(0.4, 0.0, 0.0)).word == "pass"
+    assert judged(output(0.6)).word == "fail"
+    assert judged(None).word == "not measured"
+    with pytest.raises(ConfigError, match="E820"):
+        KeylessOptions(keys=1)
+    with pytest.raises(ConfigError, match="E825"):
+        Gates(keyless=1.5)
