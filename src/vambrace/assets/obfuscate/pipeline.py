@@ -216,7 +216,7 @@ def _other(seen: str) -> ArtifactRefused:
         "E804",
         seen=f"a model with which this map does not go: {seen}",
         expected="the model that this map was made with, as it was written",
-        fix="give the map that was written with this file",
+        fix="give the map that was written with this file, and for a locked one the key that it was locked with",
     )
 
 
