@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vambrace.cli.obfuscated import said_of_lock, tell_gates, tell_left_out, tell_passes, tell_table
 from vambrace.cli.sealing import there
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
-from vambrace.cli.speaking import say, tell
+from vambrace.cli.speaking import say
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def obfuscate(
         ),
     ] = None,
     key: Key = None,
+    leave_open: Annotated[
+        bool, typer.Option("--leave-open", help="Lock even where some weights stay in clear; needs --key-file.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(metavar="N", help="To repeat the work: hides nothing by itself.")] = None,
     owner: Annotated[
         Path | None, typer.Option("--owner-key", metavar="KEY", help="The secret behind all copies: an aes256 key.")
@@ -81,8 +85,9 @@ def obfuscate(
     """Rewrite an ONNX model so that it computes the same and is harder to read; this is not encryption.
 
     SOURCE is an .onnx file. The map of what was done leads back to it, so it is sealed: --recipient says for whom.
-    With --key-file the model is at chance until `vambrace unlock` or obfuscate.load_model puts it in order. With --data
-    the tolerance profile leaves out what moves answers to it too far. Exits 1 when a gate fails.
+    With --key-file its weights are out of order until `vambrace unlock` or obfuscate.load_model puts them in order.
+    With --data the gates are measured, what the model does without its key among them, and the tolerance profile leaves
+    out what moves answers too far. Exits 1 when a gate fails.
     """
     from vambrace.assets.obfuscate.keyed import as_key
     from vambrace.assets.obfuscate.locked import key_bytes
@@ -93,6 +98,8 @@ def obfuscate(
     _model(source)
     place = target.with_name(f"{target.name}.map.sealed") if place is None else place
     _check(data, report, budget, seed, owner, customer)
+    if leave_open and key is None:
+        raise _apart("--leave-open without --key-file", "a key that locks the model", "--key-file KEY, or leave it out")
     if budget is not None:
         check_budget(budget)
     _free([target, *report, *([] if no_map else [place])], read=[source, *data], force=force)
@@ -113,21 +120,21 @@ def obfuscate(
         inputs=inputs or None,
         budget=budget,
     )
-    _tell_left_out(made)
-    written = made.model if secret is None else lock(made.model, secret)
+    tell_left_out(made)
+    written = made.model if secret is None else lock(made.model, secret, leave_open=leave_open)
     found = _measured(source, made, written if secret else None, inputs, profile, budget) if inputs else None
     if not no_map:
         _seal(made.map, place, by)
     digest = _write(target, written)
-    _tell_passes(made.map)
+    tell_passes(made.map)
     if customer is not None and not any(entry.marks for entry in made.map.passes):
         say("nothing in this copy can be traced: no pass found a place for a mark in this network")
     if found is not None:
         write_reports(found, report)
-        _tell_gates(found)
+        tell_gates(found)
     else:
         say("nothing was measured: --data gives real inputs for the gates")
-    say(f"{target}: SHA-256 {digest}" + ("; locked: at chance without its key" if secret else ""))
+    say(f"{target}: SHA-256 {digest}" + (said_of_lock(found) if secret else ""))
     say("this raises the cost of reading the model and is not encryption; to keep it secret at rest, seal it as well")
     if found is not None and found.verdict == "FAIL":
         raise typer.Exit(1)
@@ -176,12 +183,12 @@ def unlock(
     """Put the weights of a locked model in order, and write it in clear.
 
     SOURCE is a locked .onnx file, TARGET the file to write. Nothing tells whether the key is right: with a wrong one
-    the model runs and is at chance. obfuscate.load_model unlocks in memory, without a file.
+    the model runs and computes something else. obfuscate.load_model unlocks in memory, without a file.
     """
     _model(source)
     _free([target], read=[source, key], force=force)
     digest = _write(target, _unlocked(source, key))
-    say(f"{target}: SHA-256 {digest}; at chance if the key was wrong")
+    say(f"{target}: SHA-256 {digest}; not the model if the key was wrong, which nothing tells")
 
 
 def trace(
@@ -214,7 +221,7 @@ def trace(
         )
         for match in matches
     ]
-    _tell_table(("customer", "channels that agree", "arrangements found", "chance of another"), rows)
+    tell_table(("customer", "channels that agree", "arrangements found", "chance of another"), rows)
     best = matches[0]
     if best.log10_chance > SURE:
         say("no copy agrees better than chance allows" + ("" if key is None else ", if that was its key"))
@@ -297,14 +304,6 @@ def _inputs(data: Sequence[Path]) -> list[Any]:
     return found
 
 
-def _tell_left_out(made: Obfuscated) -> None:
-    if made.fitted is not None and made.fitted.left_out:
-        moved = ", ".join(f"{each.name} by {each.moved}" for each in made.fitted.left_out)
-        say(f"left out, since answers move too far: {moved}")
-    if made.planned is not None and made.planned.dropped:
-        say(f"left out for the budget: {', '.join(made.planned.dropped)}")
-
-
 def _measured(
     source: Path,
     made: Obfuscated,
@@ -367,33 +366,6 @@ def _write(path: Path, model: Any) -> str:  # noqa: ANN401  onnx.ModelProto
     raw = model.SerializeToString(deterministic=True)
     write_file(path, raw)
     return hashlib.sha256(raw).hexdigest()
-
-
-def _tell_passes(done: ObfuscationMap) -> None:
-    rows = [
-        (
-            entry.name,
-            f"{entry.done} of {entry.eligible}",
-            "; ".join(f"{count} {why}" for why, count in entry.left.items()),
-        )
-        for entry in done.passes
-    ]
-    _tell_table(("pass", "places", "left, and why"), rows)
-
-
-def _tell_gates(found: Report) -> None:
-    rows = [(each.gate, each.word, each.sentence) for each in found.judged]
-    tell("")
-    _tell_table(("gate", found.verdict.lower(), "what was found"), rows)
-
-
-def _tell_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from vambrace.report.text import visible
-
-    shown = [heads, *(tuple(visible(cell, 400) for cell in row) for row in rows)]
-    widths = [max(len(row[at]) for row in shown) for at in range(len(heads) - 1)]
-    for row in shown:
-        tell("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip())
 
 
 def _apart(seen: str, expected: str, fix: str) -> ConfigError:

@@ -1,0 +1,65 @@
+"""What `vambrace obfuscate` says about a model that was made: passes, gates, and what a lock is worth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vambrace.cli.speaking import say, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vambrace.assets.obfuscate.measure.report import Report
+    from vambrace.assets.obfuscate.pipeline import Obfuscated
+    from vambrace.assets.obfuscate.record import ObfuscationMap
+
+__all__ = ["said_of_lock", "tell_gates", "tell_left_out", "tell_passes", "tell_table"]
+
+
+def tell_left_out(made: Obfuscated) -> None:
+    """Name passes that were not done."""
+    if made.fitted is not None and made.fitted.left_out:
+        moved = ", ".join(f"{each.name} by {each.moved}" for each in made.fitted.left_out)
+        say(f"left out, since answers move too far: {moved}")
+    if made.planned is not None and made.planned.dropped:
+        say(f"left out for the budget: {', '.join(made.planned.dropped)}")
+
+
+def tell_passes(done: ObfuscationMap) -> None:
+    """A table of what each pass did, and why not more."""
+    rows = [
+        (
+            entry.name,
+            f"{entry.done} of {entry.eligible}",
+            "; ".join(f"{count} {why}" for why, count in entry.left.items()),
+        )
+        for entry in done.passes
+    ]
+    tell_table(("pass", "places", "left, and why"), rows)
+
+
+def said_of_lock(found: Report | None) -> str:
+    """What may be said of a locked model, by what was measured."""
+    word = next((each.word for each in found.judged if each.gate == "keyless"), None) if found is not None else None
+    if word == "pass":
+        return "; locked: at chance without its key, on these inputs"
+    if word == "fail":
+        return "; locked, yet it does without its key some of what the original does: see the gate keyless"
+    return "; locked: what it does without its key was not measured" + ("; give --data" if found is None else "")
+
+
+def tell_gates(found: Report) -> None:
+    """A table of the gates, under their verdict."""
+    rows = [(each.gate, each.word, each.sentence) for each in found.judged]
+    tell("")
+    tell_table(("gate", found.verdict.lower(), "what was found"), rows)
+
+
+def tell_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Rows under heads; the last column is as wide as it needs to be."""
+    from vambrace.report.text import visible
+
+    shown = [heads, *(tuple(visible(cell, 400) for cell in row) for row in rows)]
+    widths = [max(len(row[at]) for row in shown) for at in range(len(heads) - 1)]
+    for row in shown:
+        tell("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip())
