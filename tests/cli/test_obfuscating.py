@@ -13,8 +13,10 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from vambrace.assets.obfuscate.measure import measuring
+from vambrace.assets.obfuscate import locking
+from vambrace.assets.obfuscate.measure import EqualityOptions, Gates, OverheadOptions, Settings, measuring
 from vambrace.cli.main import main
+from vambrace.cli.obfuscated import said_of_lock
 from vambrace.cli.obfuscating import write_reports
 
 
@@ -118,3 +120,55 @@ def test_what_moves_answers_too_far_is_left_out_and_named(
     assert [list(each) for each in told] == [["baked_permutation"] * left_out] * 2
     same = (tmp_path / "plain.onnx").read_bytes() == (tmp_path / "kept.onnx").read_bytes()
     assert same is not left_out
+
+
+@pytest.mark.parametrize(
+    ("word", "without", "said"),
+    [
+        ("pass", 0.02, "; locked: at chance without its key, on these inputs"),
+        ("pass", 0.3, "; locked: without its key at 0.30 on these inputs, where 0 is chance and 1 the original"),
+        ("fail", 0.9, "; locked, yet it does without its key some of what the original does: see the gate keyless"),
+        ("does not apply", None, "; locked: what it does without its key was not measured"),
+        (None, None, "; locked: what it does without its key was not measured; give --data"),
+    ],
+)
+def test_chance_is_said_only_where_it_was_measured(word: str | None, without: float | None, said: str) -> None:
+    gates = SimpleNamespace(keyless=0.1)
+    outputs = () if without is None else (SimpleNamespace(without=without), SimpleNamespace(without=-0.1))
+    judged = (SimpleNamespace(gate="equality", word="pass"), SimpleNamespace(gate="keyless", word=word))
+    found: Any = SimpleNamespace(judged=judged, gates=gates, keyless=SimpleNamespace(outputs=outputs))
+    assert said_of_lock(found if word else None) == said
+
+
+@pytest.mark.parametrize("open_", [False, True])
+def test_a_locked_file_that_does_what_the_original_does_fails(
+    open_: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The gate is measured on the very file that is written, and decides about the exit code."""
+    net, data, key = (tmp_path / name for name in ("net.onnx", "rows.npy", "key"))
+    onnx.save(cancelling(0.0), net)
+    np.save(data, np.random.default_rng(1).standard_normal((40, 8)).astype(np.float32))
+    assert main(["keygen", str(key), "--kind", "aes256"]) == 0
+    real = measuring.measure
+    quick = measuring.MeasureOptions(
+        equality=EqualityOptions(fewer=5, settings=(Settings(),)),
+        overhead=OverheadOptions(rounds=5, processes=0),
+        tools=("ort-basic",),
+        apart=0,
+    )
+
+    def measured(*args: Any, **given: Any) -> Any:
+        loose = Gates(latency=1000, size=1000, memory=1000, survival=1.0)
+        return real(*args, **{**given, "gates": loose, "options": quick})
+
+    monkeypatch.setattr(measuring, "measure", measured)
+    if open_:
+        monkeypatch.setattr(locking, "lock", lambda model, _, **__: model)
+    capsys.readouterr()
+    call = ["obfuscate", str(net), "-o", str(tmp_path / "out.onnx"), "--no-map", "--seed", "1"]
+    code = main([*call, "--data", str(data), "--key-file", str(key)])
+    said = capsys.readouterr()
+    assert ("see the gate keyless" in said.err) is open_
+    assert "keyless" in said.out
+    assert "; locked" in said.err
+    assert code == (1 if open_ else 0)

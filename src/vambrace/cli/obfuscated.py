@@ -41,11 +41,14 @@ def tell_passes(done: ObfuscationMap) -> None:
 def said_of_lock(found: Report | None) -> str:
     """What may be said of a locked model, by what was measured."""
     word = next((each.word for each in found.judged if each.gate == "keyless"), None) if found is not None else None
-    if word == "pass":
-        return "; locked: at chance without its key, on these inputs"
+    if found is None or word is None or found.keyless is None or word == "does not apply":
+        return "; locked: what it does without its key was not measured" + ("; give --data" if found is None else "")
     if word == "fail":
         return "; locked, yet it does without its key some of what the original does: see the gate keyless"
-    return "; locked: what it does without its key was not measured" + ("; give --data" if found is None else "")
+    most = max(each.without or 0.0 for each in found.keyless.outputs)
+    if most <= found.gates.keyless:
+        return "; locked: at chance without its key, on these inputs"
+    return f"; locked: without its key at {most:.2f} on these inputs, where 0 is chance and 1 the original"
 
 
 def tell_gates(found: Report) -> None:

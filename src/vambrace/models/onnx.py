@@ -76,7 +76,7 @@ def load_onnx(
     if any(each.key == _LOCKED for each in checked.model.metadata_props):
         raise ModelRefused(
             "E855",
-            seen=f"{name} is locked: without its key it is at chance",
+            seen=f"{name} is locked: without its key it is another model",
             expected="a model in order",
             fix="vambrace.assets.obfuscate.load_model(path, key=...), or `vambrace unlock` first",
         )

@@ -7,8 +7,8 @@
 Behind each layer that is locked a Gather puts channels in order and a product with powers of two takes their scale
 back, both with numbers cut out of the key tensor, so that no optimiser can fold them into weights. Answers are those of
 the original bit for bit: an output channel is computed by itself, and powers of two round nothing while no value comes
-within a factor of eight of the ends of its type's range. Any other key gives other orders and scales, valid ones, and a
-model at chance; there is no check value.
+within a factor of eight of the ends of its type's range. Any other key gives other orders and scales, valid ones, and
+another model; there is no check value.
 
 **What it costs and hides.** Copies of activations at every run, so layers are chosen by what that costs: first a set
 that no path from input to output gets around, then the cheapest. As it is left, on seven networks that were tried: 0 to

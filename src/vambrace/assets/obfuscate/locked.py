@@ -66,7 +66,7 @@ def load_model(
 ) -> Model:
     """A locked ONNX model, ready to be assessed, as `vambrace.load` gives plain ones; nothing is written anywhere.
 
-    Nothing tells whether the key is right: with a wrong one the model is at chance.
+    Nothing tells whether the key is right: a wrong one gives another model.
 
     Args:
         path: an .onnx file as it was locked, or a sealed file that holds one.

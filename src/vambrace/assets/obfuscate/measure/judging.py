@@ -289,8 +289,10 @@ def _without_key(found: Keyless, worst: KeylessOutput) -> str:
 
 def judge_locked(found: Alignment | None, gates: Gates) -> list[Judged]:
     """`locked`."""
-    if found is None or found.share is None or not found.told:
+    if found is None:
         return [unmeasured("locked", gates, "No key-locked file at rest was given.")]
+    if found.share is None or not found.told:
+        return [unmeasured("locked", gates, "No layers of the locked file and the original could be told to match.")]
     threshold = found.chance + gates.locked
     return [
         judged_by(
