@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from onnx import numpy_helper
 
 from vambrace.assets.obfuscate import locking
 from vambrace.assets.obfuscate.measure import EqualityOptions, Gates, OverheadOptions, Settings, measuring
+from vambrace.assets.seal import keys
 from vambrace.cli.main import main
 from vambrace.cli.obfuscated import said_of_lock
 from vambrace.cli.obfuscating import write_reports
@@ -148,7 +150,8 @@ def test_a_locked_file_that_does_what_the_original_does_fails(
     net, data, key = (tmp_path / name for name in ("net.onnx", "rows.npy", "key"))
     onnx.save(cancelling(0.0), net)
     np.save(data, np.random.default_rng(1).standard_normal((40, 8)).astype(np.float32))
-    assert main(["keygen", str(key), "--kind", "aes256"]) == 0
+    keys.write(key, keys.Secret("aes256", bytes(range(32))))
+    monkeypatch.setattr(secrets, "token_hex", lambda count: "5a" * count)
     real = measuring.measure
     quick = measuring.MeasureOptions(
         equality=EqualityOptions(fewer=5, settings=(Settings(),)),
@@ -158,7 +161,7 @@ def test_a_locked_file_that_does_what_the_original_does_fails(
     )
 
     def measured(*args: Any, **given: Any) -> Any:
-        loose = Gates(latency=1000, size=1000, memory=1000, survival=1.0)
+        loose = Gates(latency=1000, size=1000, memory=1000, survival=1.0, locked=1.0)
         return real(*args, **{**given, "gates": loose, "options": quick})
 
     monkeypatch.setattr(measuring, "measure", measured)
