@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import optimize
 from torch import Tensor
@@ -164,6 +164,7 @@ def test_l2_projection_in_every_dtype(dtype: torch.dtype, looks: bool) -> None:
 
 
 @given(st.integers(0, 2**31), RADII, st.sampled_from(DTYPES), st.sampled_from(["linf", "l2"]), st.booleans())
+@example(0, 0.0078125, torch.float32, "l2", False)
 def test_tightened_points_are_inside_as_saved(
     seed: int, eps: float, dtype: torch.dtype, norm: str, bounded: bool
 ) -> None:
@@ -185,4 +186,6 @@ def test_tightened_points_are_inside_as_saved(
     if eps > 1e-3 and dtype == torch.float32 and norm == "l2" and not bounded:
         outside = distances(points.nan_to_num(), inputs, norm) > eps
         outside[1] = False
-        assert (distance[outside] > eps * (1 - 1e-5)).all(), "moved no further than needed"
+        # Every coordinate is rounded toward the centre, by less than its last place.
+        rounding = inputs[0].numel() ** 0.5 * 2.0**-23
+        assert (distance[outside] > eps * (1 - 1e-5) - rounding).all(), "moved no further than needed"
