@@ -239,3 +239,57 @@ def test_a_trained_cosine_classifier_is_at_chance_without_its_key() -> None:
     assert right(unlock(locked, KEY)) == right(model) > 0.9
     wrong = [right(unlock(locked, number.to_bytes(32))) for number in range(20)]
     assert abs(np.mean(wrong) - 0.2) < 0.15  # of 20 networks of 80 numbers each; open, it is 0.7 above
+
+
+def test_an_attribute_that_refers_to_a_parameter_has_no_value() -> None:
+    constant = helper.make_node("Constant", [], ["c"])
+    constant.attribute.append(onnx.AttributeProto(name="value", ref_attr_name="val", type=onnx.AttributeProto.TENSOR))
+    body = [constant, helper.make_node("Add", ["a", "c"], ["o"])]
+    function = helper.make_function("my", "F", ["a"], ["o"], body, [helper.make_opsetid("", 17)], attributes=["val"])
+    one = numpy_helper.from_array(np.array(1.0, np.float32))
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("F", ["m"], ["y"], domain="my", val=one)]
+    weights = [numpy_helper.from_array(np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32), "w")]
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", size]) for name, size in (("x", 6), ("y", 5))
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", ends[:1], ends[1:], weights),
+        functions=[function],
+        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("my", 1)],
+        ir_version=9,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    assert unlock(lock(model, bytes(32)), bytes(32)).SerializeToString(deterministic=True) == model.SerializeToString(
+        deterministic=True
+    )
+
+
+@pytest.mark.parametrize("kind", [np.uint32, np.int32, np.int64])
+def test_a_table_of_whole_numbers_is_a_weight_unless_something_is_indexed_by_it(kind: type) -> None:
+    """Packed weights would stay in clear; positions in a window, as some transformers have them, are no secret."""
+    table = np.random.default_rng(0).integers(0, 40, (40, 50)).astype(kind)
+    packed = [
+        helper.make_node("Cast", ["table"], ["t"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "t"], ["y"]),
+    ]
+    places = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Gather", ["m", "table"], ["y"], axis=1)]
+    weights = [numpy_helper.from_array(np.ones((40, 40), np.float32), "w"), numpy_helper.from_array(table, "table")]
+    given = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 40])]
+    answer = [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)]
+    for nodes, harmless in ((packed, False), (places, True)):
+        found = held_tensors(helper.make_model(helper.make_graph(nodes, "g", given, answer, weights)))
+        (held,) = (each for each in found if each.name == "table")
+        assert (held.role, held.harmless) == (None, harmless)
+
+
+def test_zero_points_of_whole_number_layers_are_put_in_order() -> None:
+    kinds = {"x": onnx.TensorProto.UINT8, "y": onnx.TensorProto.INT32}
+    ends = [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()]
+    weights = [
+        numpy_helper.from_array(np.random.default_rng(0).integers(-9, 9, (6, 5)).astype(np.int8), "w"),
+        numpy_helper.from_array(np.array(0, np.uint8), "zero"),
+        numpy_helper.from_array(np.zeros(5, np.int8), "zeros"),
+    ]
+    nodes = [helper.make_node("MatMulInteger", ["x", "w", "zero", "zeros"], ["y"])]
+    found = roles(helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)))
+    assert found["zeros"] == "ordered"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Passes = Callable[[str, Any, int], Sequence[int]]
 
-__all__ = ["Flows", "bodies_of"]
+__all__ = ["Flows", "bodies_of", "graphs_of"]
 
 _LOOP_OWN = 2
 """Inputs of a `Loop` in front of what it carries: how often it runs, and whether it starts."""
@@ -118,8 +118,9 @@ class Flows:
 
 def bodies_of(node: Any, onnx: Any) -> list[Any]:  # noqa: ANN401  onnx.NodeProto, the package, onnx.GraphProto
     """The graphs in a node's attributes."""
-    return [
-        body
-        for attribute in node.attribute
-        for body in [*([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else []), *attribute.graphs]
-    ]
+    return [body for attribute in node.attribute for body in graphs_of(attribute, onnx)]
+
+
+def graphs_of(attribute: Any, onnx: Any) -> list[Any]:  # noqa: ANN401  onnx.AttributeProto, the package
+    """The graphs in one attribute."""
+    return [*([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else []), *attribute.graphs]

@@ -12,7 +12,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from vambrace.assets.obfuscate.flows import Flows, bodies_of
+from vambrace.assets.obfuscate.flows import Flows, bodies_of, graphs_of
 from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
@@ -110,7 +110,9 @@ _ORDERED: dict[str, Container[int]] = {
     **_VARIANCE,
     "Attention": frozenset({3}),
     "Bernoulli": frozenset({0}),
+    "ConvInteger": frozenset({2, 3}),
     "DequantizeLinear": frozenset({1, 2}),
+    "MatMulInteger": frozenset({2, 3}),
     "Mod": frozenset({1}),
     "Multinomial": frozenset({0}),
     "Pow": frozenset({1}),
@@ -198,6 +200,8 @@ def held_tensors(model: Any) -> list[Held]:  # noqa: ANN401  onnx.ModelProto
         if not why and inside:
             why = f"an attribute of {inside}"
         role, why, harmless = (None, why, harmless) if why else _role(prefix + name, tensor, sight, onnx)
+        if why == _WHOLE and math.prod(tensor.dims) > _FEW:
+            harmless = any(_counts(*use) for use in _uses(prefix + name, sight, sight.passed))
         held.append(Held(name, tensor, role, why, harmless))
     return held
 
@@ -213,8 +217,17 @@ def _tensors(graph: Any, onnx: Any) -> Iterator[tuple[str, Any, str]]:  # noqa: 
                 yield (node.output[0], attribute.t, "") if is_value else ("", attribute.t, node.op_type)
             for tensor in attribute.tensors:
                 yield "", tensor, node.op_type
-        for body in bodies_of(node, onnx):
-            yield from _tensors(body, onnx)
+            for body in graphs_of(attribute, onnx):
+                yield from _tensors(body, onnx)
+
+
+def _counts(node: Any, position: int) -> bool:  # noqa: ANN401
+    """Whether an input is sizes or indices."""
+    if node is None or node.domain not in _OWN:
+        return False
+    if node.op_type in _SETTINGS:
+        return position >= _SETTINGS[node.op_type]
+    return _INDEXED.get(node.op_type) == position
 
 
 def _stated(graph: Any, onnx: Any) -> Iterator[tuple[str, float]]:  # noqa: ANN401
@@ -228,7 +241,9 @@ def _stated(graph: Any, onnx: Any) -> Iterator[tuple[str, float]]:  # noqa: ANN4
 
 
 def _number(tensor: Any, onnx: Any) -> float:  # noqa: ANN401
-    plain = tensor.data_location != onnx.TensorProto.EXTERNAL and tensor.data_type != onnx.TensorProto.STRING
+    # What an attribute of a model's function refers to by the name of a parameter has no type here.
+    untold = {onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED}
+    plain = tensor.data_location != onnx.TensorProto.EXTERNAL and tensor.data_type not in untold
     value = onnx.numpy_helper.to_array(tensor).reshape(-1)[0] if plain else None
     return math.nan if value is None or isinstance(value, complex) else float(value)
 
@@ -248,6 +263,10 @@ def _untouchable(tensor: Any, onnx: Any) -> tuple[str, bool]:  # noqa: ANN401
 
 
 _WHOLE = "whole numbers that may be sizes or indices"
+_FEW = 1024
+"""Whole numbers that are taken for sizes or indices unseen; more of them may be a table of packed weights."""
+_INDEXED = {"Gather": 1, "GatherElements": 1, "GatherND": 1, "ScatterElements": 1, "ScatterND": 1, "TensorScatter": 2}
+"""Positions of indices, by operator."""
 
 
 def _role(name: str, tensor: Any, sight: _Sight, onnx: Any) -> tuple[Role | None, str, bool]:  # noqa: ANN401

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from onnx_nets import net
 from vambrace.assets.obfuscate.keyinput import lock_by_input
 from vambrace.assets.obfuscate.locking import lock
+from vambrace.assets.obfuscate.measure import keyless
 from vambrace.assets.obfuscate.measure.gates import Gates, Judged
 from vambrace.assets.obfuscate.measure.inputs import Rows, read_rows
 from vambrace.assets.obfuscate.measure.judging import judge_keyless
@@ -178,3 +179,13 @@ def test_judging() -> None:
         KeylessOptions(keys=1)
     with pytest.raises(ConfigError, match="E825"):
         Gates(keyless=1.5)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_an_original_that_is_no_number_somewhere_tells_the_rest(value: float) -> None:
+    wanted = np.random.default_rng(0).normal(size=(50, 4))
+    wanted[:, 2] = value
+    other = np.random.default_rng(1).normal(size=(50, 4))
+    assert keyless._likeness(wanted, wanted.copy(), None).value == 1.0
+    assert keyless._likeness(wanted, other, None).value < 0.1
+    assert keyless._likeness(other, wanted, None).value == 0.0, "nothing that is a number where one is wanted"

@@ -182,6 +182,9 @@ def _likeness(wanted: NDArray[Any], other: NDArray[Any] | None, decided: NDArray
         same, chance = float((decided == theirs).mean()), float(one @ two) / decided.size**2
         return _Likeness((same - chance) / (1 - chance), (same, chance))
     first, second = wanted.astype(np.float64), other.astype(np.float64)
+    # What is no number in the original tells nothing; where only the other gives none, it is another answer.
+    told = np.isfinite(first)
+    first, second = np.where(told, first, 0.0), np.where(told, second, 0.0)
     if not np.isfinite(second).all():
         return _Likeness(0.0)
     spread = float(np.abs(first - first.mean(axis=0)).sum() or np.abs(first).sum())
