@@ -3,6 +3,7 @@ import io
 import os
 import pickle
 import sys
+import warnings
 import zipfile
 from collections import OrderedDict
 
@@ -140,3 +141,9 @@ def test_one_pickle_of_several_is_read() -> None:
     stream = io.BytesIO(pickle.dumps(1) + pickle.dumps(Calls(eval, "x")))
     assert scan_pickle(stream).names == ()
     assert scan_pickle(stream).dangerous == ("builtins.eval",)
+
+
+def test_escapes_that_are_none_warn_nobody() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert scan_pickle(io.BytesIO(b"c\\oa\nb\n.")).names

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import pickletools
 import re
+import warnings
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
@@ -106,11 +107,14 @@ def scan_pickle(stream: IO[bytes]) -> Scan:
     """
     names: dict[str, None] = {}
     try:
-        for step, name in enumerate(_names(stream)):
-            if name:
-                names[name] = None
-            if step >= MOST_OPCODES:
-                raise UnreadablePickle(f"more than {MOST_OPCODES} opcodes", Scan(names=tuple(names)))
+        # Of damaged text Python warns whoever wrote it: here that is the file, and warnings may be made errors.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for step, name in enumerate(_names(stream)):
+                if name:
+                    names[name] = None
+                if step >= MOST_OPCODES:
+                    raise UnreadablePickle(f"more than {MOST_OPCODES} opcodes", Scan(names=tuple(names)))
     except (ValueError, IndexError, KeyError, OverflowError, MemoryError, EOFError) as error:
         if isinstance(error, UnreadablePickle):
             raise
