@@ -293,3 +293,35 @@ def test_zero_points_of_whole_number_layers_are_put_in_order() -> None:
     nodes = [helper.make_node("MatMulInteger", ["x", "w", "zero", "zeros"], ["y"])]
     found = roles(helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)))
     assert found["zeros"] == "ordered"
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "s = Mul (k, two) y = Resize (c, none, s)",
+        "d = Shape (c) f = Cast<to=1> (d) g = Mul (f, k) h = Cast<to=7> (g) y = Resize (c, none, none2, h)",
+    ],
+)
+def test_factors_of_sizes_are_left_so_that_any_key_runs(chain: str) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 17]> g (float[n,3,8,8] x) => (float[a,b,d,e] y) { c = Conv (x, w) '
+        + chain.replace("none2", "").replace("none", "")
+        + " }"
+    )
+    values = {
+        "w": np.random.default_rng(0).normal(size=(4, 3, 3, 3)),
+        "k": np.array([1, 1, 2, 2]),
+        "two": np.array([1, 1, 1.5, 1.5]),
+    }
+    model.graph.initializer.extend(
+        numpy_helper.from_array(value.astype(np.float32), name)
+        for name, value in values.items()
+        if f"{name}" in chain + "w"
+    )
+    found = roles(model)
+    assert found["w"] == "signed"
+    assert found["k"] is None
+    feed = {"x": np.random.default_rng(1).normal(size=(2, 3, 8, 8)).astype(np.float32)}
+    locked = lock(model, bytes(32))
+    shapes = {each.shape for key in (0, 1, 2, 3) for each in answers(unlock(locked, bytes([key]) * 32), feed)}
+    assert len(shapes) == 1

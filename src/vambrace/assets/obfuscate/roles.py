@@ -177,6 +177,10 @@ class _Sight:
         even = node.op_type == "Pow" and self.exponent(prefix, node) % 2 == 0
         return self.passed(prefix, node, position) if not even else ()
 
+    def summed(self, prefix: str, node: Any, position: int) -> tuple[int, ...]:  # noqa: ANN401
+        """Outputs that are computed from what enters there, also together with others."""
+        return (0,) if node.domain in _OWN and node.op_type in _SUMS else self.passed(prefix, node, position)
+
     def exponent(self, prefix: str, node: Any) -> float:  # noqa: ANN401
         """Of a `Pow`; not a number where it is not known."""
         return self.numbers.get(prefix + node.input[1], math.nan)
@@ -265,6 +269,8 @@ def _untouchable(tensor: Any, onnx: Any) -> tuple[str, bool]:  # noqa: ANN401
 _WHOLE = "whole numbers that may be sizes or indices"
 _FEW = 1024
 """Whole numbers that are taken for sizes or indices unseen; more of them may be a table of packed weights."""
+_AXES = 16
+"""Numbers that may be factors of sizes, one for each axis: with them out of order a model would not run."""
 _INDEXED = {"Gather": 1, "GatherElements": 1, "GatherND": 1, "ScatterElements": 1, "ScatterND": 1, "TensorScatter": 2}
 """Positions of indices, by operator."""
 
@@ -275,6 +281,8 @@ def _role(name: str, tensor: Any, sight: _Sight, onnx: Any) -> tuple[Role | None
         for node, position in sight.flows.readers.get(name, ())
     ):
         return None, _WHOLE, True
+    if math.prod(tensor.dims) <= _AXES and any(_counts(*use[1:]) for use in sight.flows.ahead(name, sight.summed)):
+        return None, "a few numbers from which sizes are computed", True
     uses = _uses(name, sight, sight.passed)
     if not uses:
         return None, "no operator uses it", True
