@@ -76,10 +76,11 @@ def block_of_mindspore(plain: bytes, mode: str = "AES-GCM") -> bytes:
 
 
 def test_names_shapes_and_dtypes_are_not_in_the_file(tmp_path: Path) -> None:
-    plain, data = save_safetensors(tensors()), sealed(tmp_path / "net.sealed")
+    plain, data = save_safetensors(tensors()), [sealed(tmp_path / f"{at}.sealed") for at in range(3)]
     for word in (*NAMES, "secret_backbone", "attention", "F32", "dtype", "shape", "[192,256]", "data_offsets"):
         assert word.encode() in plain
-        assert word.encode() not in data
+        # Three letters stand in random bytes of this length now and then; a word that leaked stands in all files.
+        assert not all(word.encode() in each for each in data)
 
 
 def test_no_hash_lets_anybody_confirm_a_guess_at_the_weights(tmp_path: Path) -> None:
