@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from vambrace.assets.obfuscate.graph import bodies_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     Passes = Callable[[str, Any, int], Sequence[int]]
 
-__all__ = ["Flows", "bodies_of", "graphs_of"]
+__all__ = ["Flows"]
 
 _LOOP_OWN = 2
 """Inputs of a `Loop` in front of what it carries: how often it runs, and whether it starts."""
@@ -79,7 +81,7 @@ class Flows:
 
     def _read(self, graph: Any, prefix: str, functions: dict[tuple[str, str], Any], onnx: Any) -> None:  # noqa: ANN401
         for node in graph.node:
-            bodies = bodies_of(node, onnx)
+            bodies = bodies_of(node)
             function = functions.get((node.domain, node.op_type))
             if function is not None:
                 inside = Flows.prefix(function)
@@ -114,13 +116,3 @@ class Flows:
         for name, other in zip(names, others, strict=False):  # the last ones may be left out
             if name and other:
                 self.links.setdefault(before + name, []).append(behind + other)
-
-
-def bodies_of(node: Any, onnx: Any) -> list[Any]:  # noqa: ANN401  onnx.NodeProto, the package, onnx.GraphProto
-    """The graphs in a node's attributes."""
-    return [body for attribute in node.attribute for body in graphs_of(attribute, onnx)]
-
-
-def graphs_of(attribute: Any, onnx: Any) -> list[Any]:  # noqa: ANN401  onnx.AttributeProto, the package
-    """The graphs in one attribute."""
-    return [*([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else []), *attribute.graphs]

@@ -22,6 +22,7 @@ __all__ = [
     "copies",
     "graph_from",
     "graph_proto",
+    "graphs_of",
     "node_from",
     "node_proto",
     "nodes_within",
@@ -205,10 +206,12 @@ def reads_of(node: Node) -> set[str]:
 
 def bodies_of(node: Any) -> list[Any]:  # noqa: ANN401
     """The onnx.GraphProto messages in the attributes of an onnx.NodeProto."""
-    found: list[Any] = []
-    for attribute in node.attribute:
-        found += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-    return found
+    return [body for attribute in node.attribute for body in graphs_of(attribute)]
+
+
+def graphs_of(attribute: Any) -> list[Any]:  # noqa: ANN401
+    """Those in one onnx.AttributeProto."""
+    return [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
 
 
 def nodes_within(nodes: Any) -> Iterator[Any]:  # noqa: ANN401

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from vambrace.assets.obfuscate.flows import bodies_of
+from vambrace.assets.obfuscate.graph import bodies_of
 from vambrace.assets.obfuscate.roles import held_tensors
 from vambrace.models.onnx_file import onnx_package
 
@@ -66,7 +66,7 @@ def _rewrite(graph: Any, onnx: Any) -> None:  # noqa: ANN401
                 numbers = list(attribute.floats)
                 tensor = onnx.helper.make_tensor("", onnx.TensorProto.FLOAT, [len(numbers)], numbers)
                 attribute.CopyFrom(onnx.helper.make_attribute("value", tensor))
-        for body in bodies_of(node, onnx):
+        for body in bodies_of(node):
             _rewrite(body, onnx)
 
 
@@ -82,5 +82,5 @@ def _others(graph: Any, onnx: Any) -> Iterator[OpenTensor]:  # noqa: ANN401
                 yield OpenTensor(name=name, elements=math.prod(each.values.dims), why="sparse")
             if len(attribute.floats) > _MOST_SETTINGS:
                 yield OpenTensor(name=name, elements=len(attribute.floats), why=f"an attribute of {node.op_type}")
-        for body in bodies_of(node, onnx):
+        for body in bodies_of(node):
             yield from _others(body, onnx)

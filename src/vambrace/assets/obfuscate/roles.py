@@ -12,7 +12,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from vambrace.assets.obfuscate.flows import Flows, bodies_of, graphs_of
+from vambrace.assets.obfuscate.flows import Flows
+from vambrace.assets.obfuscate.graph import bodies_of, graphs_of
 from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def _tensors(graph: Any, onnx: Any) -> Iterator[tuple[str, Any, str]]:  # noqa: 
                 yield (node.output[0], attribute.t, "") if is_value else ("", attribute.t, node.op_type)
             for tensor in attribute.tensors:
                 yield "", tensor, node.op_type
-            for body in graphs_of(attribute, onnx):
+            for body in graphs_of(attribute):
                 yield from _tensors(body, onnx)
 
 
@@ -240,7 +241,7 @@ def _stated(graph: Any, onnx: Any) -> Iterator[tuple[str, float]]:  # noqa: ANN4
         for attribute in node.attribute if node.op_type == "Constant" else ():
             if attribute.name in {"value_float", "value_int"}:
                 yield node.output[0], attribute.f if attribute.name == "value_float" else float(attribute.i)
-        for body in bodies_of(node, onnx):
+        for body in bodies_of(node):
             yield from _stated(body, onnx)
 
 

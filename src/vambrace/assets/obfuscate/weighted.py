@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vambrace.assets.obfuscate.flows import bodies_of
+from vambrace.assets.obfuscate.graph import bodies_of
 from vambrace.assets.obfuscate.openness import open_tensors
 from vambrace.assets.obfuscate.roles import held_tensors
 from vambrace.models.onnx_file import onnx_package
@@ -33,7 +33,7 @@ def _touched(node: Any, onnx: Any) -> Iterator[str]:  # noqa: ANN401
     yield from node.input
     if node.op_type == "Constant":
         yield from node.output
-    for body in bodies_of(node, onnx):
+    for body in bodies_of(node):
         yield from (each.name for each in body.initializer)
         yield from (each.name for each in body.output)
         for inner in body.node:
