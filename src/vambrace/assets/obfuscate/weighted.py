@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from vambrace.assets.obfuscate.graph import bodies_of
 from vambrace.assets.obfuscate.openness import open_tensors
 from vambrace.assets.obfuscate.roles import held_tensors
-from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,18 +16,17 @@ __all__ = ["weighted_outputs"]
 
 def weighted_outputs(model: Any) -> list[str]:  # noqa: ANN401  onnx.ModelProto
     """Their names in the model's order; what operators of other domains or functions compute counts as well."""
-    onnx = onnx_package()
     names = {each.name for each in held_tensors(model) if each.role or not each.harmless}
     names |= {each.name for each in open_tensors(model)}
     known = {each.name for each in model.graph.initializer if each.name in names}
     known |= {each.values.name for each in model.graph.sparse_initializer}
     for node in model.graph.node:
-        if node.domain not in {"", "ai.onnx"} or any(name in names or name in known for name in _touched(node, onnx)):
+        if node.domain not in {"", "ai.onnx"} or any(name in names or name in known for name in _touched(node)):
             known.update(node.output)
     return [each.name for each in model.graph.output if each.name in known]
 
 
-def _touched(node: Any, onnx: Any) -> Iterator[str]:  # noqa: ANN401
+def _touched(node: Any) -> Iterator[str]:  # noqa: ANN401
     """Names that a node takes or holds, those in its bodies included."""
     yield from node.input
     if node.op_type == "Constant":
@@ -37,4 +35,4 @@ def _touched(node: Any, onnx: Any) -> Iterator[str]:  # noqa: ANN401
         yield from (each.name for each in body.initializer)
         yield from (each.name for each in body.output)
         for inner in body.node:
-            yield from _touched(inner, onnx)
+            yield from _touched(inner)
