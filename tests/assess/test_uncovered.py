@@ -10,7 +10,7 @@ from vambrace.assess.checks.membership import MembershipCheck
 from vambrace.assess.checks.natural import NaturalCheck
 from vambrace.assess.plan import PlannedCheck
 from vambrace.assess.uncovered import uncovered
-from vambrace.attacks import FGSM, PGD
+from vambrace.attacks import FGSM, PGD, Adaptive
 from vambrace.core.access import Access
 from vambrace.perturb import Rotate
 
@@ -34,7 +34,7 @@ class Spending(FGSM):
     budget = 350
 
 
-def attacks(*made: FGSM | PGD) -> list[PlannedCheck]:
+def attacks(*made: FGSM | PGD | Adaptive) -> list[PlannedCheck]:
     return [PlannedCheck(id=f"a{at}", check=AdversarialCheck(attack=each, eps=(0.1,))) for at, each in enumerate(made)]
 
 
@@ -63,6 +63,7 @@ def names(checks: list[PlannedCheck], *, access: Access = FULL, named: bool = Tr
         ([*OTHERS, *attacks(PGD(eps=0.1, restarts=2), Asking(eps=0.1))], ["attacks in l2, l1, l0"]),
         ([*OTHERS, *attacks(Ensemble(eps=0.1))], ["attacks in l2, l1, l0"]),
         ([*OTHERS, *attacks(Spending(eps=0.1))], ["black-box attacks", "attacks in l2, l1, l0"]),
+        ([*OTHERS, *attacks(Adaptive(eps=0.1))], ["attacks in l2, l1, l0"]),
     ],
 )
 def test_what_a_plan_of_its_own_leaves_open(checks: list[PlannedCheck], expected: list[str]) -> None:

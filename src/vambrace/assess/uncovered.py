@@ -56,8 +56,8 @@ def uncovered(checks: Sequence[PlannedCheck], *, access: Access, named: bool) ->
 
 
 def _asks_only(attack: object) -> bool:
-    """Whether the attack, or a stage of an ensemble, does without gradients."""
-    if getattr(attack, "needs", Access.GRADIENTS) < Access.GRADIENTS:
+    """Whether the attack, or a part of it such as a stage of an ensemble, does without gradients."""
+    if getattr(attack, "needs", Access.GRADIENTS) < Access.GRADIENTS or getattr(attack, "black_box", False):
         return True
     stages = getattr(attack, "stages", None)
     if not callable(stages):

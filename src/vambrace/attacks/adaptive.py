@@ -91,6 +91,7 @@ class Adaptive(FixedRadius):
     norms: ClassVar[tuple[Norm, ...]] = ("l1", "l2", "linf")
     joint: ClassVar[bool] = True
     reuses: ClassVar[bool] = True
+    black_box: ClassVar[bool] = True
     budget: int = 340
     patience: int = 50
 

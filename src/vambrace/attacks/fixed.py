@@ -52,6 +52,8 @@ class FixedRadius(Options):
     """Whether the outcome of a sample depends on the others."""
     reuses: ClassVar[bool] = False
     """Whether a curve starts at each radius from what the smaller one left."""
+    black_box: ClassVar[bool] = False
+    """Whether a part of the search follows no gradients, although the whole needs them."""
 
     norms: ClassVar[tuple[Norm, ...]] = ("l2", "linf")
     """What `norm` may be."""
