@@ -191,6 +191,8 @@ def test_a_loop_of_bases_ends(plugin):
     assert registry.describe(registry.ATTACKS, "patch") == "One. (from acme 1.2)"
 
 
-def test_needs_that_depend_on_options_are_not_described_by_the_base() -> None:
-    assert registry.describe(registry.ATTACKS, "nes") == "Steps along the sign of an estimated gradient."
+def test_needs_that_depend_on_options_are_described_by_themselves_and_not_by_the_base() -> None:
+    said = 'Steps along the sign of an estimated gradient. (needs labels for scene "label", else scores)'
+    assert registry.describe(registry.ATTACKS, "nes") == said
+    assert registry.describe(registry.CHECKS, "adversarial").count("needs") == 0
     assert registry.describe(registry.ATTACKS, "rays").endswith("(needs labels)")

@@ -27,6 +27,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vambrace.core.access import Access
 from vambrace.core.options import Options
 from vambrace.errors import ConfigError, VambraceError
 
@@ -230,12 +231,16 @@ def _class_in(source: ast.Module, name: str) -> ast.ClassDef | None:
 
 
 def _needs(source: ast.Module, node: ast.ClassDef, depth: int = 4) -> str:
-    """The value of `needs: ClassVar[Access] = Access.X` in a class or its bases, or "" where it is not a constant."""
+    """The value of `needs: ClassVar[Access] = Access.X` in a class or its bases.
+
+    Where it is no constant, what the property says, if that names what a model gives; else "".
+    """
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == "needs" and statement.value:
             return ast.unparse(statement.value).rpartition(".")[2]
         if isinstance(statement, ast.FunctionDef) and statement.name == "needs":
-            return ""
+            said = (ast.get_docstring(statement) or "").split("\n", 1)[0].removesuffix(".")
+            return said if any(access.name in said for access in Access) else ""
     for base in map(ast.unparse, node.bases if depth else ()):
         home = next(
             (each.module for each in source.body if isinstance(each, ast.ImportFrom) and base in _imports(each)), None
