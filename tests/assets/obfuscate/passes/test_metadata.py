@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from exact_nets import Builder, differences, images, random_net
+from vambrace.assets.obfuscate.measure.runtime import optimised
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 
@@ -78,6 +79,57 @@ def test_shapes_that_nobody_could_infer_stay() -> None:
     assert shaped in kept
     assert done.map.passes[0].left == {"shapes that inference cannot find again": len(kept)}
     assert undo(done.model, done.map).model == model
+
+
+def head(asked: str) -> onnx.ModelProto:
+    """Behind a Resize, of which ONNX's inference says no batch but makes up a name, as exporters do that call it."""
+    text = f"""<ir_version: 8, opset_import: ["" : 13]> g (float[n, 3, h, w] image) => (float[m, k, 2] y)
+        <float[2, 3, 1, 1] f = {{0.5, -1, 2, 1, 0.25, -0.5}}, float[4] double = {{1, 1, 2, 2}}, int64[1] ends = {{-1}},
+         int64[1] last = {{2}}, int64 first = {{0}}, int64[1] zero = {{0}}> {{
+            r = Resize <mode = "nearest"> (image, , double)
+            c = Conv (r, f) p = Relu (c) t = Transpose <perm = [0, 2, 3, 1]> (p)
+            s = Shape (p) {asked} k = Concat <axis = 0> (u, ends, last) y = Reshape (t, k)
+        }}"""
+    return onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text))
+
+
+def operators(model: onnx.ModelProto) -> list[str]:
+    return sorted(node.op_type for node in optimised(model, "all").graph.node)
+
+
+def test_names_of_sizes_stay_where_runtimes_leave_operators_out_for_them() -> None:
+    """By such a name onnxruntime sees that the size asked for is that of what is shaped, and asks no more."""
+    model = head("b = Gather (s, first) u = Unsqueeze (b, zero)")
+    bare = onnx.ModelProto.FromString(model.SerializeToString())
+    bare.graph.ClearField("value_info")
+    assert "Shape" not in operators(model)
+    assert "Shape" in operators(bare)
+    done = onnx_model(model, passes=["metadata", "order", "names"], seed=1)
+    assert operators(done.model) == operators(model)
+    (kept,) = done.model.graph.value_info
+    # The size alone: channels, and what inference made up for others, are not said.
+    batch, *others = kept.type.tensor_type.shape.dim
+    assert batch.dim_param
+    assert [each.WhichOneof("value") for each in others] == [None] * 3
+    assert done.map.passes[0].left == {"names of sizes that operators ask for": 1}
+    assert differences(model, done.model, images(0)) == []
+    assert undo(done.model, done.map).model == Net(model).model()
+
+
+def test_names_of_sizes_go_where_nothing_asks_or_nothing_stated_them() -> None:
+    bare = head("b = Gather (s, first) u = Unsqueeze (b, zero)")
+    bare.graph.ClearField("value_info")
+    for model in (head("u = Add (zero, zero)"), bare):
+        done = onnx_model(model, passes=["metadata"], seed=1)
+        assert len(done.model.graph.value_info) == 0
+        assert undo(done.model, done.map).model == Net(model).model()
+    # Asked for as a whole, every size counts: the batch, made by Resize, and two that Conv makes.
+    every = head("u = Slice (s, zero, last, zero)")
+    kept = onnx_model(every, passes=["metadata"], seed=1).model.graph.value_info
+    (shape,) = (each.type.tensor_type.shape for each in every.graph.value_info if each.name == "p")
+    assert {size.dim_param for each in kept for size in each.type.tensor_type.shape.dim} - {""} == {
+        size.dim_param for size in shape.dim if size.dim_param
+    }
 
 
 def test_functions_and_bodies_are_stripped_too() -> None:
