@@ -164,6 +164,7 @@ def _obfuscate(data: Json) -> Iterator[tuple[str, str]]:
                 "with a budget of 1.05; size over the original's",
                 f"{largest:.2g} on {rows:.0f} real inputs{decided}; {time}; {within or 'not measured'}; {size:.2f}",
             )
+        yield from _left_out(net)
     for profile in ("exact", "tolerance"):
         for how, found in sorted((data.get("classifier") or {}).get(profile, {}).items()):
             rows = {row["attacker"]: _share(row) for row in found["rows"]}
@@ -174,6 +175,20 @@ def _obfuscate(data: Json) -> Iterator[tuple[str, str]]:
                     f"{rows['clean']}; {rows['adaptive']}, {rows['naive']}, {rows['branches']}; {found['chance']:.4f}; "
                     f"95 % intervals, {found['rows'][0]['n']} networks",
                 )
+
+
+def _left_out(net: Json) -> Iterator[tuple[str, str]]:
+    """Passes that moved answers too far; what moved them to no number at all says so itself."""
+    found: object = net
+    for key in ("profiles", "tolerance", "fitted", "left_out"):
+        found = found.get(key) if isinstance(found, dict) else None
+    for name, each in sorted(found.items()) if isinstance(found, dict) else []:
+        moved = each["relative"]
+        yield (
+            f"obfuscation, tolerance, {net.get('title', '?')}: how far `{name}`, which was left out, moves answers by "
+            "itself, over a sample's largest value",
+            moved if isinstance(moved, str) else f"{moved:.2g}",
+        )
 
 
 SECTIONS: dict[str, Callable[[Json], Iterator[tuple[str, str]]]] = {

@@ -123,7 +123,11 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
     real = {"max_row": 2.34e-6, "top1_same": 490, "top1_of": 500}
     time = {"median": 1.044, "low_quarter": 1.012, "high_quarter": 1.067, "rounds": 101}
     within = {"cpu": {**time, "median": 1.021}}
-    profile = {"equality": {"real": real}, "overhead": {"cpu": time, "size_ratio": 1.156}, "budgeted": within}
+    profile: dict[str, Any] = {
+        "equality": {"real": real},
+        "overhead": {"cpu": time, "size_ratio": 1.156},
+        "budgeted": within,
+    }
     apart = {"equality": {"real": {**real, "max_row": "inf"}}, "overhead": profile["overhead"]}
     unsure = {**profile, "overhead": {"cpu": {"median": 1.044}, "size_ratio": 1.156}}
     shares = {"clean": 0.99, "naive": 0.106, "branches": 0.92, "adaptive": 0.31}
@@ -154,11 +158,17 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
         assert words not in said, "no spread, no figure"
     assert "de-obfuscator" not in said
     assert "some rows" not in said
+    assert "left out" not in said
+    profile["fitted"] = {"left_out": {"rebasis": {"relative": 0.00123}, "disguises": {"relative": "inf"}}}
     again = {**profile, "surroundings": {"commit": "0123456789abcdef"}, "budgeted": {}}
     measured["nets"]["one"]["profiles"]["tolerance"] = again
     (tmp_path / "obfuscate.json").write_text(json.dumps(measured))
     assert "commit ?, some rows at 0123456789ab;" in figures.block(tmp_path)
-    assert "101 rounds); not measured; 1.16 |" in figures.block(tmp_path)
+    said = figures.block(tmp_path)
+    assert "101 rounds); not measured; 1.16 |" in said
+    moves = "which was left out, moves answers by itself, over a sample's largest value"
+    assert f"| obfuscation, tolerance, A net: how far `rebasis`, {moves} | 0.0012 |" in said
+    assert f"`disguises`, {moves} | inf |" in said
 
 
 def test_only_the_block_changes_and_markers_are_needed(figures: ModuleType) -> None:
