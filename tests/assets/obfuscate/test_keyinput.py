@@ -302,3 +302,18 @@ def test_refusals() -> None:
         locked.metadata_props[-1].value = json.dumps(entry | change, sort_keys=True, separators=(",", ":"))
         with pytest.raises(ArtifactRefused, match="E841"):
             key_tensor(locked, KEY)
+
+
+@pytest.mark.parametrize("step", ["Add (a, s)", "Sub (s, a)", "Sub (a, s)"])
+@pytest.mark.parametrize("size", [(), (1,)])
+def test_one_number_added_to_all_channels_takes_no_factor_of_each(step: str, size: tuple[int, ...]) -> None:
+    """The channels were scaled and the number was not, so the right key gave another model."""
+    model = net(
+        f"(float[n,6] x) => (float[n,4] y) {{ a = MatMul (x, w) b = {step} r = Relu (b) y = MatMul (r, v) }}",
+        weights={"w": (6, 8), "s": np.full(size, 0.7, np.float32), "v": (8, 4)},
+    )
+    locked = lock_by_input(model, KEY, share=1.0)
+    assert places(locked) == [[8, 8, 0], [4, 4, 1]]
+    given = feeds(model)
+    name, tensor = key_tensor(locked, KEY)
+    assert np.array_equal(answers(locked, given | {name: tensor})[0], answers(model, given)[0])

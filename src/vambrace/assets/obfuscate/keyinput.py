@@ -205,6 +205,12 @@ def _slot(net: Net, place: Place, *, scales: bool) -> _Slot:
     groups = int(place.nodes[0].value("group", 1))
     scaled = scales and all(node is place.nodes[0] or node.is_a(*_HOMOGENEOUS) for node in place.nodes)
     constants = net.graph.constants()
+    changed = {part.name for part in place.parts}
+    if any(
+        node.is_a("Add", "Sub") and any(name in constants and name not in changed for name in node.inputs)
+        for node in place.nodes
+    ):  # one number for all channels, which cannot take the factor of each
+        scaled = False
     for part in place.parts:
         array = constants[part.name]
         magnitudes = np.abs(array[array != 0].astype(np.float64)) if array.dtype in FLOATS else np.zeros(0)
