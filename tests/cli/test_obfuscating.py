@@ -175,3 +175,31 @@ def test_a_locked_file_that_does_what_the_original_does_fails(
     assert "keyless" in said.out
     assert "; locked" in said.err
     assert code == (1 if open_ else 0)
+
+
+@pytest.mark.parametrize("option", ["--key-file", "--owner-key", "--recipient", "--identity"])
+def test_a_key_is_not_overwritten_by_what_is_made_with_it(
+    option: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --force it was, and the model that it had locked was lost with it."""
+    monkeypatch.chdir(tmp_path)
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[n, 8] x) => (float[n, 4] y) { y = MatMul (x, w) }'
+    )
+    weight = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    onnx.save(model, "net.onnx")
+    key = Path("own")
+    assert main(["keygen", "own", "--kind", "x25519" if option in {"--recipient", "--identity"} else "aes256"]) == 0
+    before = key.read_bytes()
+    if option == "--identity":
+        assert main(["obfuscate", "net.onnx", "-o", "out.onnx", "-r", "own.pub"]) == 0
+        call = ["restore", "out.onnx", "own", "--map", "out.onnx.map.sealed", option, "own", "--force"]
+    else:
+        target = "own.pub" if option == "--recipient" else "own"
+        call = ["obfuscate", "net.onnx", "-o", target, option, target, "--force"]
+        call += [] if option == "--recipient" else ["--no-map"]
+    capsys.readouterr()
+    assert main(call) == 2
+    assert "E854" in capsys.readouterr().err
+    assert key.read_bytes() == before

@@ -102,7 +102,9 @@ def obfuscate(
         raise _apart("--leave-open without --key-file", "a key that locks the model", "--key-file KEY, or leave it out")
     if budget is not None:
         check_budget(budget)
-    _free([target, *report, *([] if no_map else [place])], read=[source, *data], force=force)
+    keys = [each for each in (key, owner) if each is not None]
+    taken = [target, *report, *([] if no_map else [place])]
+    _free(taken, read=[source, *data, *keys, *_files(recipients)], force=force)
     by = [] if no_map else read_by(recipients, ask=ask, environment=environment, number=number)
     secret = None if key is None else key_bytes(key)
     shared = None if owner is None else key_bytes(owner)
@@ -159,7 +161,7 @@ def restore(
     from vambrace.assets.obfuscate.pipeline import undo
 
     _model(source)
-    _free([target], read=[source, place], force=force)
+    _free([target], read=[source, place, *([] if key is None else [key]), *_files(identities)], force=force)
     by = opened_by(identities, ask=ask, environment=environment, number=number)
     (known,) = _opened([place], by)
     undone = undo(_unlocked(source, key), known)
@@ -260,6 +262,11 @@ def _model(path: Path) -> None:
         raise ConfigError(
             "E801", seen=f"the folder {path}", expected="an .onnx file", fix="give the path of the file in it"
         )
+
+
+def _files(keys: Sequence[str]) -> list[Path]:
+    """Those keys of a command line that are names of files: a model in the place of one would be the end of it."""
+    return [Path(each) for each in keys if os.path.lexists(each)]
 
 
 def _free(places: Sequence[Path], *, read: Sequence[Path], force: bool) -> None:
