@@ -153,7 +153,8 @@ def test_weights_in_typed_fields() -> None:
     assert tensor.float_data
     locked = lock(model, KEY)
     assert not np.array_equal(arrays(locked)["w3"], values)
-    assert not next(each for each in locked.graph.initializer if each.name == "w3").float_data
+    assert list(next(each for each in locked.graph.initializer if each.name == "w3").float_data) != list(values.flat)
+    assert unlock(locked, KEY).SerializeToString() == model.SerializeToString()
     assert np.array_equal(arrays(unlock(locked, KEY))["w3"], values)
 
 

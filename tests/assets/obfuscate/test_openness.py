@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from onnx_nets import answers, feeds, net, residual
 from vambrace.assets.obfuscate.locking import lock, lock_entry, survey, unlock
 from vambrace.assets.obfuscate.openness import OpenTensor, open_tensors
-from vambrace.assets.obfuscate.pipeline import onnx_model
+from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 from vambrace.errors import ConfigError
 
 KEY = bytes(range(32))
@@ -144,3 +144,67 @@ def test_the_largest_are_named_and_the_others_counted() -> None:
     assert open_tensors(model)[0] == OpenTensor(
         name="w", elements=128, why="an input of com.microsoft.FusedMatMul, of which nothing is known"
     )
+
+
+def test_defaults_of_functions_and_graphs_for_training_are_seen() -> None:
+    model = net("(float[n,4] x) => (float[n,3] y) { y = MatMul (x, w) }", weights={"w": (4, 3)})
+    function = helper.make_function("own", "F", ["a"], ["b"], [helper.make_node("Neg", ["a"], ["b"])], [])
+    function.attribute_proto.append(helper.make_attribute("start", numpy_helper.from_array(normal(20))))
+    model.functions.append(function)
+    training = model.training_info.add()
+    training.algorithm.name = "steps"
+    training.algorithm.initializer.append(numpy_helper.from_array(normal(30), "moments"))
+    found = [(each.name, each.elements) for each in open_tensors(model)]
+    assert found == [("steps", 30), ("F.start", 20)]
+
+
+def test_few_numbers_in_attributes_of_other_domains_are_weights() -> None:
+    """A linear model of four features and three kinds was taken for settings."""
+    node = helper.make_node(
+        "LinearRegressor", ["x"], ["y"], domain="ai.onnx.ml", coefficients=normal(12).tolist(), targets=3
+    )
+    model = net("(float[n,4] x) => (float[n,4] z) { z = MatMul (x, w) }", weights={"w": (4, 4)})
+    model.graph.node.append(node)
+    assert [(each.name, each.elements) for each in open_tensors(model)] == [("LinearRegressor.coefficients", 12)]
+
+
+def test_lists_are_lists_again_in_order() -> None:
+    """What is unlocked has the bytes that it had, since a map goes with those."""
+    model = net(
+        """(float[n,6] x) => (float[n,2] y) {
+            w = Constant <value_floats = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0]> ()
+            sizes = Constant <value_ints = [6, 2]> ()
+            r = Reshape (w, sizes)
+            m = MatMul (x, r)
+            whole = Constant <value_ints = [3, 1, 2, 5]> ()
+            f = Cast <to = 1> (whole)
+            two = Constant <value_ints = [2, 2]> ()
+            g = Reshape (f, two)
+            y = MatMul (m, g)
+        }""",
+        weights={},
+    )
+    locked = lock(model, KEY)
+    assert lock_entry(locked)[0] == "p-o-"
+    assert unlock(locked, KEY).SerializeToString() == model.SerializeToString()
+    assert not np.allclose(answers(locked, feeds(model))[0], answers(model, feeds(model))[0])
+
+
+def test_a_map_leads_a_locked_model_back_whatever_field_its_constants_are_in() -> None:
+    weight = helper.make_tensor("", onnx.TensorProto.FLOAT, [4, 3], normal(12).tolist())
+    halves = helper.make_tensor("", onnx.TensorProto.FLOAT16, [3], normal(3).tolist())
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=weight),
+        helper.make_node("Constant", [], ["h"], value=halves),
+        helper.make_node("Constant", [], ["c"], value_floats=[1.0, 2.0, 3.0]),
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Cast", ["h"], ["b"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Add", ["a", "b"], ["d"]),
+        helper.make_node("Add", ["d", "c"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info("x", 1, ["n", 4]), helper.make_tensor_value_info("y", 1, ["n", 3])]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    made = onnx_model(model, passes=["names", "metadata"], seed=1)
+    again = undo(unlock(lock(made.model, KEY), KEY), made.map)
+    assert [each.op_type for each in again.model.graph.node] == [each.op_type for each in nodes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -269,11 +270,13 @@ def test_a_table_of_whole_numbers_is_a_weight_unless_something_is_indexed_by_it(
     """Packed weights would stay in clear; positions in a window, as some transformers have them, are no secret."""
     table = np.random.default_rng(0).integers(0, 40, (40, 50)).astype(kind)
     packed = [
-        helper.make_node("Cast", ["table"], ["t"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("BitwiseAnd", ["table", "mask"], ["low"]),
+        helper.make_node("Cast", ["low"], ["t"], to=onnx.TensorProto.FLOAT),
         helper.make_node("MatMul", ["x", "t"], ["y"]),
     ]
     places = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Gather", ["m", "table"], ["y"], axis=1)]
     weights = [numpy_helper.from_array(np.ones((40, 40), np.float32), "w"), numpy_helper.from_array(table, "table")]
+    weights.append(numpy_helper.from_array(np.array(15, kind), "mask"))
     given = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 40])]
     answer = [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)]
     for nodes, harmless in ((packed, False), (places, True)):
@@ -325,3 +328,82 @@ def test_factors_of_sizes_are_left_so_that_any_key_runs(chain: str) -> None:
     locked = lock(model, bytes(32))
     shapes = {each.shape for key in (0, 1, 2, 3) for each in answers(unlock(locked, bytes([key]) * 32), feed)}
     assert len(shapes) == 1
+
+
+NUMBERS = """(float[n,8] x) => (float[n,4] y) {
+    a = Cast <to = 1> (w)
+    b = MatMul (x, a)
+    r = Relu (b)
+    c = Cast <to = 1> (v)
+    y = MatMul (r, c)
+}"""
+
+
+@pytest.mark.parametrize("kind", [np.bool_, np.int32, np.int64, np.uint32])
+def test_whole_numbers_and_truth_values_that_become_floating_are_weights(kind: type) -> None:
+    """Layers of two values were left in clear, and nobody was told: a locked file did what the original does."""
+    draw = np.random.default_rng(0).integers(0, 2, 192).astype(kind)
+    model = net(NUMBERS, weights={"w": draw[:128].reshape(8, 16), "v": draw[128:].reshape(16, 4)})
+    assert roles(model) == {"w": "ordered", "v": "ordered"}
+    differs(model, {"w", "v"})
+
+
+def test_whole_numbers_that_come_back_as_indices_stay() -> None:
+    """With others, the model would not run."""
+    model = net(
+        """(float[n,8] x) => (float[n,40] y) {
+            f = Cast <to = 1> (places)
+            h = Mul (f, half)
+            i = Cast <to = 7> (h)
+            m = MatMul (x, w)
+            y = Gather <axis = 1> (m, i)
+        }""",
+        weights={"places": np.arange(0, 80, 2), "half": np.float32(0.5), "w": (8, 40)},
+    )
+    assert roles(model) == {"places": None, "half": None, "w": "signed"}
+    answers(unlock(lock(model, KEY), bytes(32)), feeds(model))
+
+
+def test_what_no_operator_uses_is_locked_as_well() -> None:
+    """A quantised model may still hold what it was made from, and the indices of a sort are all that some need."""
+    model = net(
+        """(float[n,8] x) => (float[n,4] y) {
+            best, at = TopK (order, four)
+            m = MatMul (x, w)
+            y = Gather <axis = 1> (m, at)
+        }""",
+        weights={"w": (8, 16), "w_before": (16, 32), "order": (16,), "four": np.array([4]), "codes": np.arange(2000)},
+    )
+    kinds = {"w": "signed", "w_before": "signed", "order": "signed", "four": None, "codes": "ordered"}
+    assert roles(model) == kinds
+    differs(model, set(kinds) - {"four"})
+
+
+def test_weights_inside_of_a_map_over_a_sequence() -> None:
+    """What a body gives is used behind the node."""
+    body = onnx.parser.parse_graph("b (float[4] s) => (float[4,3] o) { o = Identity (w) }")
+    draw = np.random.default_rng(0).random((4, 3)).astype(np.float32)
+    body.initializer.append(numpy_helper.from_array(draw, "w"))
+    nodes = [
+        helper.make_node("SplitToSequence", ["x"], ["s"], axis=0, keepdims=0),
+        helper.make_node("SequenceMap", ["s"], ["t"], body=body),
+        helper.make_node("Constant", [], ["first"], value_int=0),
+        helper.make_node("SequenceAt", ["t", "first"], ["v"]),
+        helper.make_node("Sqrt", ["v"], ["r"]),
+        helper.make_node("MatMul", ["x", "r"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info("x", 1, ["n", 4]), helper.make_tensor_value_info("y", 1, ["n", 3])]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    assert roles(model) == {"w": "ordered"}
+    differs(model, {"w"})
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fnuz", "float8_e5m2fnuz"])
+def test_zeros_of_types_that_have_one_keep_their_sign(kind: str) -> None:
+    """The other zero is no number there, and one of them in a layer makes all answers none."""
+    draw = np.random.default_rng(0).standard_normal((8, 16)) * (np.arange(16) % 3 > 0)
+    weights = {"w": draw.astype(getattr(ml_dtypes, kind)), "v": draw.reshape(16, 8).astype(getattr(ml_dtypes, kind))}
+    model = net(NUMBERS.replace("float[n,4] y", "float[n,8] y"), weights=weights, opset=21, ir=10)
+    assert roles(model) == {"w": "ordered", "v": "ordered"}
+    differs(model, {"w", "v"})

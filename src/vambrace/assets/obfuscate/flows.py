@@ -1,8 +1,8 @@
 """Where a value of an ONNX graph goes: through operators that pass it on, into bodies and functions, and out of them.
 
-A value that enters a `Loop`, a `Scan` or a function of the model's own is followed to the parameter it becomes, and
-what a body gives to what the node gives. A name that stands in two bodies is taken for one value: that only makes for
-more uses than there are.
+A value that enters a `Loop`, a `Scan`, a `SequenceMap` or a function of the model's own is followed to the parameter it
+becomes, and what a body gives to what the node gives. A name that stands in two bodies is taken for one value: that
+only makes for more uses than there are.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ __all__ = ["Flows"]
 
 _LOOP_OWN = 2
 """Inputs of a `Loop` in front of what it carries: how often it runs, and whether it starts."""
+
+_ENTERED = frozenset({"Loop", "Scan", "SequenceMap"})
+"""Operators that give their inputs to a body."""
 
 _END = "\0"
 
@@ -88,19 +91,25 @@ class Flows:
                 self._join(prefix, node.input, inside, function.input)
                 self._join(inside, function.output, prefix, node.output)
                 continue
-            entered = self._enter(node, bodies[0], prefix) if bodies and node.op_type in {"Loop", "Scan"} else 0
+            entered = self._enter(node, bodies[0], prefix) if bodies and node.op_type in _ENTERED else 0
             for position, name in enumerate(node.input):
                 if name and (not bodies or position < len(node.input) - entered):
                     self.readers.setdefault(prefix + name, []).append((node, position))
             for body in bodies:
+                given = [each.name for each in body.output]
                 if node.op_type == "If":
-                    self._join(prefix, [each.name for each in body.output], prefix, node.output)
+                    self._join(prefix, given, prefix, node.output)
+                elif node.op_type not in _ENTERED:  # what becomes of it is not known
+                    for name in given:
+                        self.readers.setdefault(prefix + name, []).append((node, len(node.input)))
                 self._read(body, prefix, functions, onnx)
 
     def _enter(self, node: Any, body: Any, prefix: str) -> int:  # noqa: ANN401
-        """Link what a `Loop` or `Scan` takes, carries and gives; of its inputs, the last so many are linked."""
+        """Link what a node with a body takes, carries and gives; of its inputs, the last so many are linked."""
         parameters, given = [each.name for each in body.input], [each.name for each in body.output]
-        if node.op_type == "Loop":
+        if node.op_type == "SequenceMap":
+            states = 0
+        elif node.op_type == "Loop":
             self.readers.setdefault(prefix + given[0], []).append((node, 1))  # whether it goes on
             parameters, given = parameters[_LOOP_OWN:], given[1:]
             states = len(parameters)

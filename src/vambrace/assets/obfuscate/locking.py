@@ -8,9 +8,9 @@ their type, and half of them their sign, as streams derived from the key say. It
 depends on the key but the weights themselves: there is no check value, so a wrong key gives another model that runs,
 and no error.
 
-**What is locked.** Every tensor of two elements or more with which a model only computes. Not locked are single
-numbers, whole numbers that may be sizes or indices (64 bits, and 16 or 32 bits that are not dequantised), and what
-decides how an operator runs. A model is refused where more than that would stay in clear, such as weights that
+**What is locked.** Every tensor of two elements or more with which a model only computes, or which nothing uses. Not
+locked are single numbers, truth values that select, whole numbers that may be sizes or indices (64 bits, and 16 or 32
+bits that are not dequantised) unless they become floating numbers, and what decides how an operator runs. A model is refused where more than that would stay in clear, such as weights that
 operators of other domains take, unless `leave_open` is set. What a model does without its key is not known before it
 is measured: `vambrace.assets.obfuscate.measure` does.
 
@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from vambrace.assets.obfuscate.keyed import Stream
-from vambrace.assets.obfuscate.openness import OpenTensor, as_tensors, open_tensors
+from vambrace.assets.obfuscate.openness import OpenTensor, as_lists, as_tensors, open_tensors
 from vambrace.assets.obfuscate.roles import Held, held_tensors
 from vambrace.core import canonical
 from vambrace.errors import ArtifactRefused, ConfigError
@@ -154,6 +154,7 @@ def unlock(source: str | Path | bytes | Any, key: bytes) -> Any:  # noqa: ANN401
         raise _not_unlockable(f"{len(held)} tensors where {len(roles)} were locked")
     for number, tensors, letter in _groups(held, roles):
         _rewrite(tensors, letter, Stream(key, "lock/1", salt, number), back=True)
+    as_lists(model)
     kept = [each for each in model.metadata_props if each.key != ENTRY]
     model.ClearField("metadata_props")
     model.metadata_props.extend(kept)
@@ -259,7 +260,7 @@ def _rewrite(tensors: list[Any], letter: str, stream: Stream, *, back: bool) -> 
         new = (elements if flips is None else elements ^ flips)[order]
     at = 0
     for tensor, part in zip(tensors, parts, strict=True):
-        tensor.raw_data = new[at : at + len(part) // width].tobytes()
+        _store(tensor, new[at : at + len(part) // width].tobytes())
         at += len(part) // width
 
 
@@ -280,14 +281,27 @@ def _flips(stream: Stream, count: int, dtype: np.dtype[Any], mask: int) -> NDArr
 
 
 def _bytes_of(tensor: Any) -> bytes:  # noqa: ANN401  onnx.TensorProto
-    """The elements' bytes, little-endian, moved into `raw_data` where they lie in a typed field."""
-    if not tensor.HasField("raw_data"):
-        helper = onnx_package().numpy_helper
-        plain = helper.from_array(helper.to_array(tensor), tensor.name)
-        for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
-            tensor.ClearField(field)
-        tensor.raw_data = plain.raw_data
-    return tensor.raw_data
+    """The elements' bytes, little-endian."""
+    if tensor.HasField("raw_data"):
+        return tensor.raw_data
+    helper = onnx_package().numpy_helper
+    return helper.from_array(helper.to_array(tensor)).raw_data
+
+
+def _store(tensor: Any, raw: bytes) -> None:  # noqa: ANN401  onnx.TensorProto
+    """Other elements, in the field in which the old ones are: a map tells the model by its bytes."""
+    helper, kinds = onnx_package().helper, onnx_package().TensorProto
+    field: str = helper.tensor_dtype_to_field(tensor.data_type)
+    if tensor.HasField("raw_data") or not len(getattr(tensor, field)):
+        tensor.raw_data = raw
+        return
+    width = len(raw) // math.prod(tensor.dims)
+    kind = {"float_data": "<f4", "double_data": "<f8"}.get(field)
+    if kind is None:
+        whole = tensor.data_type in {kinds.INT8, kinds.INT16, kinds.INT32, kinds.INT64}
+        kind = f"<{'i' if whole else 'u'}{max(1, width)}"
+    tensor.ClearField(field)
+    getattr(tensor, field).extend(np.frombuffer(raw, dtype=kind).tolist())
 
 
 def _element(tensor: Any, raw: bytes) -> tuple[int, int]:  # noqa: ANN401  onnx.TensorProto

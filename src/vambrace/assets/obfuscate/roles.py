@@ -131,6 +131,9 @@ _SETTINGS = {
     **{"Clip": 1, "Expand": 1, "NonMaxSuppression": 2, "OneHot": 1, "Pad": 1, "Range": 0, "Reshape": 1, "Resize": 1},
     **{"Slice": 1, "Tile": 1, "TopK": 1, "Upsample": 1},
 }
+_NO_SIGNED_ZERO = frozenset({"FLOAT8E4M3FNUZ", "FLOAT8E5M2FNUZ", "FLOAT8E8M0"})
+"""Types in which a zero with its sign turned is no number, or which have no signs."""
+
 _MOST_SETTINGS = 16
 """Elements of the region of a `Resize` of eight axes, the most there is."""
 
@@ -144,7 +147,7 @@ class Held:
         tensor: onnx.TensorProto, the model's own.
         role: what may be done, or None.
         why: if nothing, the reason.
-        harmless: if nothing, whether it is no weight: unused, a single number, or a few that say how operators run.
+        harmless: if nothing, whether it is no weight: a single number, or a few that say how operators run.
     """
 
     name: str
@@ -199,16 +202,23 @@ def held_tensors(model: Any) -> list[Held]:  # noqa: ANN401  onnx.ModelProto
     numbers = {prefix + name: _number(tensor, onnx) for prefix, name, tensor, _ in found if math.prod(tensor.dims) == 1}
     numbers |= {prefix + name: number for prefix, graph in graphs for name, number in _stated(graph, onnx)}
     sight = _Sight(Flows.of(model, onnx), numbers)
-    held: list[Held] = []
-    for prefix, name, tensor, inside in found:
-        why, harmless = _untouchable(tensor, onnx)
-        if not why and inside:
-            why = f"an attribute of {inside}"
-        role, why, harmless = (None, why, harmless) if why else _role(prefix + name, tensor, sight, onnx)
-        if why == _WHOLE and math.prod(tensor.dims) > _FEW:
-            harmless = any(_counts(*use) for use in _uses(prefix + name, sight, sight.passed))
-        held.append(Held(name, tensor, role, why, harmless))
-    return held
+    return [_held(*each, sight, onnx) for each in found]
+
+
+def _held(prefix: str, name: str, tensor: Any, inside: str, sight: _Sight, onnx: Any) -> Held:  # noqa: ANN401
+    value = prefix + name
+    why, harmless = _untouchable(tensor, onnx)
+    if why:
+        return Held(name, tensor, None, why, harmless)
+    role, why, harmless = (None, f"an attribute of {inside}", False) if inside else _role(value, tensor, sight, onnx)
+    counted = _counted(value, tensor, sight, onnx)
+    if counted and role and _computed(value, sight, onnx):
+        role = "ordered"
+    elif counted:
+        many = counted == _WHOLE and math.prod(tensor.dims) > _FEW
+        role, why = None, counted
+        harmless = not many or any(_counts(*use) for use in _uses(value, sight, sight.passed))
+    return Held(name, tensor, role, why, harmless)
 
 
 def _tensors(graph: Any, onnx: Any) -> Iterator[tuple[str, Any, str]]:  # noqa: ANN401
@@ -258,15 +268,42 @@ def _untouchable(tensor: Any, onnx: Any) -> tuple[str, bool]:  # noqa: ANN401
     if math.prod(tensor.dims) < 2:
         return "a single number", True
     kinds = onnx.TensorProto
-    if tensor.data_type in {kinds.STRING, kinds.BOOL}:
-        return "truth values or text", True
+    if tensor.data_type == kinds.STRING:
+        return "text", True
     if tensor.data_type in {kinds.COMPLEX64, kinds.COMPLEX128}:
         return "complex numbers", False
-    if tensor.data_type in {kinds.INT64, kinds.UINT64, kinds.UINT32}:
-        return _WHOLE, True
     return "", False
 
 
+def _counted(value: str, tensor: Any, sight: _Sight, onnx: Any) -> str:  # noqa: ANN401
+    """What a tensor is by its type, where that is none of weights; empty for all others."""
+    kinds = onnx.TensorProto
+    if tensor.data_type == kinds.BOOL:
+        return _TRUTH
+    if tensor.data_type in {kinds.INT64, kinds.UINT64, kinds.UINT32}:
+        return _WHOLE
+    narrow = tensor.data_type in {kinds.INT32, kinds.INT16, kinds.UINT16}
+    dequantised = all(
+        (node.op_type, position) == ("QLinearConv", 8) or node.op_type == "DequantizeLinear"
+        for node, position in sight.flows.readers.get(value, ())
+    )
+    return _WHOLE if narrow and not dequantised else ""
+
+
+def _computed(value: str, sight: _Sight, onnx: Any) -> bool:  # noqa: ANN401
+    """Whether whole numbers or truth values become floating ones or nothing, and none of them sizes or indices."""
+    if not _uses(value, sight, sight.passed):
+        return True
+    kinds = onnx.TensorProto
+    floating = {kinds.FLOAT, kinds.DOUBLE, kinds.FLOAT16, kinds.BFLOAT16}
+    cast = any(
+        node is not None and any(each.name == "to" and each.i in floating for each in node.attribute)
+        for _, node, _ in sight.flows.ahead(value, sight.passed)
+    )
+    return cast and not any(_counts(*use[1:]) for use in sight.flows.ahead(value, sight.summed))
+
+
+_TRUTH = "truth values that select"
 _WHOLE = "whole numbers that may be sizes or indices"
 _FEW = 1024
 """Whole numbers that are taken for sizes or indices unseen; more of them may be a table of packed weights."""
@@ -277,18 +314,11 @@ _INDEXED = {"Gather": 1, "GatherElements": 1, "GatherND": 1, "ScatterElements": 
 
 
 def _role(name: str, tensor: Any, sight: _Sight, onnx: Any) -> tuple[Role | None, str, bool]:  # noqa: ANN401
-    if tensor.data_type in {onnx.TensorProto.INT32, onnx.TensorProto.INT16, onnx.TensorProto.UINT16} and not all(
-        (node.op_type, position) == ("QLinearConv", 8) or node.op_type == "DequantizeLinear"
-        for node, position in sight.flows.readers.get(name, ())
-    ):
-        return None, _WHOLE, True
     if math.prod(tensor.dims) <= _AXES and any(_counts(*use[1:]) for use in sight.flows.ahead(name, sight.summed)):
         return None, "a few numbers from which sizes are computed", True
     uses = _uses(name, sight, sight.passed)
-    if not uses:
-        return None, "no operator uses it", True
     moved = _uses(name, sight, sight.moved)
-    if all(_is(node, position, _VARIANCE) for node, position in moved):
+    if moved and all(_is(node, position, _VARIANCE) for node, position in moved):
         return "variance", "", False
     roles: set[Role] = set()
     blocked: list[tuple[Any, int]] = []
@@ -304,7 +334,8 @@ def _role(name: str, tensor: Any, sight: _Sight, onnx: Any) -> tuple[Role | None
             node.domain in _OWN and position >= _SETTINGS.get(node.op_type, 99) for node, position in blocked
         )
         return None, _why(blocked[0][0]), settings and math.prod(tensor.dims) <= _MOST_SETTINGS
-    return ("ordered" if "ordered" in roles or _delicate(name, sight) else "signed"), "", False
+    unsigned = onnx.TensorProto.DataType.Name(tensor.data_type) in _NO_SIGNED_ZERO
+    return ("ordered" if unsigned or "ordered" in roles or _delicate(name, sight) else "signed"), "", False
 
 
 def _why(node: Any) -> str:  # noqa: ANN401
