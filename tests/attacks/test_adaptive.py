@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from vambrace.attacks import PGD
+from vambrace.attacks import PGD, Square
 from vambrace.attacks.adaptive import Adaptive
 from vambrace.attacks.flags import flags
 from vambrace.attacks.ledger import ledger
+from vambrace.core.access import Bounds
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.errors import ConfigError
 from vambrace.ops.norms import distances
@@ -155,10 +156,10 @@ def test_a_model_without_gradients_to_go_by_is_searched_with_windows() -> None:
     def stairs(points: Tensor) -> Tensor:
         return function((points * 400).round() / 400 + 0 * points)
 
-    out = Adaptive(eps=0.15)(model_of(stairs, bounds), inputs, labels)
-    free = Adaptive(eps=0.15)(model_of(function, bounds), inputs, labels)
+    out = Adaptive(eps=0.12)(model_of(stairs, bounds), inputs, labels)
+    free = Adaptive(eps=0.12)(model_of(function, bounds), inputs, labels)
     assert int(out.success.sum()) >= 0.8 * int(free.success.sum()) > 0
-    assert {part.name for part in out.parts if part.black_box} == {"windows", "tail"}
+    assert {part.name for part in out.parts if part.black_box} == {"unguided", "windows", "tail"}
     again = {part.name: part for part in out.parts}["again"]
     assert again.cost.backwards > 0
     assert out.beyond >= 0.5 * sum(part.broken for part in out.parts if part.black_box) > 0
@@ -166,6 +167,29 @@ def test_a_model_without_gradients_to_go_by_is_searched_with_windows() -> None:
     smooth = {part.name: part for part in free.parts}
     assert free.beyond <= 0.1 * smooth["windows"].broken + 1 if "windows" in smooth else free.beyond == 0
     assert "E467" not in {flag.code for flag in flags(free)}
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_where_no_gradient_is_it_finds_about_what_random_search_finds(hidden: bool) -> None:
+    """Small windows from a drawn point alone broke half as many."""
+    draw = torch.Generator().manual_seed(0)
+    coarse = torch.randn(10, 1, 4, 4, generator=draw, dtype=torch.float64)
+    weights = coarse.repeat_interleave(4, 2).repeat_interleave(4, 3).flatten(1) / 16
+    inputs = torch.rand(40, 1, 16, 16, generator=draw, dtype=torch.float64)
+
+    def function(points: Tensor) -> Tensor:
+        return ((points * 8).round() / 8 + 0 * points if hidden else points).flatten(1) @ weights.T
+
+    labels, bounds = function(inputs).argmax(1), Bounds(0.0, 1.0)
+    random = Square(eps=0.15, queries=340)(model_of(function, bounds), inputs, labels)
+    model = model_of(function, bounds)
+    out = Adaptive(eps=0.15)(model, inputs, labels)
+    assert ("unguided" in {part.name for part in out.parts}) == hidden
+    assert int(out.success.sum()) >= 0.9 * int(random.success.sum()) > 30
+    assert out.unspent is not None
+    assert out.unspent >= 0
+    cost = out.cost
+    assert model.forward_rows == cost.forwards + cost.verifications + cost.idle_forwards + cost.padding_forwards
 
 
 def test_survivors_are_left_with_the_nearest_to_breaking_that_was_met() -> None:

@@ -6,7 +6,10 @@
 
 A fixed ensemble spends most of its calls on samples that nobody breaks. This one starts with a short burst on every
 sample, and then moves its budget to where samples break: rounds of short moves on the few of the highest margin, with
-moves chosen by what they broke for what they cost (`vambrace.attacks.shares`). It stops by rule:
+moves chosen by what they broke for what they cost (`vambrace.attacks.shares`).
+
+Where the burst met hardly any gradient (zero at half of its steps, on most survivors), nearly all of the budget goes to
+random search from scratch at once (`vambrace.attacks.square`); then all goes on as elsewhere. It stops by rule:
 
 1. Rounds end when the last `patience` rows a survivor broke nothing: with half a success as the estimate of what such
    a stretch breaks, as many again are expected to break less than one sample. Or when the budget, less what is set
@@ -42,6 +45,7 @@ from vambrace.attacks.board import Board
 from vambrace.attacks.fixed import FixedRadius, require_option
 from vambrace.attacks.operators import Burst, Toward, Windows
 from vambrace.attacks.shares import Shares
+from vambrace.attacks.square import Square
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.core.options import Norm
 from vambrace.core.progress import silent
@@ -72,6 +76,8 @@ _FEW = 10
 _MOVE = 2 * (max(_STEPS + _SPREADING, _WINDOW_STEPS) + 2)
 """Rows that a move costs a sample at most, where no claim is refused."""
 _TAIL_SHARE, _TAIL_LEAST, _TAIL_STEPS = 0.15, 4, 200
+_MOST_QUERIES = 5000
+"""Of random search from scratch: what the standard ensemble spends."""
 _YIELD = 0.125
 """The share of the samples that windows look at which they may break without the budget running out for the rest."""
 
@@ -146,6 +152,7 @@ class _Run:
             self._go("start", alive, Burst(ball=self._ball, loss="margin", steps=0), start=self._start[alive])
         if len(self._board.alive) and self._options.eps:
             self._first()
+            self._unguided()
             shares = Shares((*self._bursts(), "windows"))
             while True:
                 self._short = False
@@ -171,6 +178,22 @@ class _Run:
         afforded = ranked[: max(0, self._allowance - self._board.spent) // cost]
         if len(afforded):
             self._go("burst", afforded.sort().values, self._burst("margin", _FIRST_STEPS))
+
+    def _unguided(self) -> None:
+        """Where the burst met hardly any gradient, what the budget allows for random search from scratch.
+
+        Small windows do well from a point that gradients have brought near the decision, and else little.
+        """
+        board = self._board
+        alive = board.alive
+        blind = alive[board.blind[alive]]
+        if 2 * len(blind) <= len(alive) or not len(blind):
+            return
+        left = self._allowance - board.spent - self._reserve() - self._owed(len(blind))
+        queries = min(left // len(blind) - 1, _MOST_QUERIES)
+        if queries > _TAIL_STEPS:
+            rule = Square(norm=self._options.norm, eps=self._options.eps, queries=queries).rule()
+            self._searched("unguided", blind, self._part(blind), rule, black_box=True)
 
     def _bursts(self) -> tuple[Steep, ...]:
         """The moves that follow gradients."""

@@ -61,6 +61,12 @@ class Board:
         return (~self.success & self.finite).nonzero().squeeze(1)
 
     @property
+    def blind(self) -> Tensor:
+        """Bool (n,): whether the input gradient was zero at half of a sample's steps so far or more, and it had any."""
+        backwards = self._spent["backwards"]
+        return (backwards > 0) & (2 * self._spent["zero_gradients"] >= backwards)
+
+    @property
     def parts(self) -> tuple[Part, ...]:
         """What each search did, in the order of their first turns."""
         return tuple(self._parts.values())
