@@ -329,3 +329,35 @@ def test_wrong_keys_are_at_chance_on_real_digits(shared: Path) -> None:
     assert accuracy(right, inputs, labels[balanced]) == accuracy(model, inputs, labels[balanced]) > 0.95
     wrong = [accuracy(unlock(locked, Stream(WRONG, n).bytes(32)), inputs, labels[balanced]) for n in range(20)]
     assert abs(np.mean(wrong) - 0.1) < 0.03
+
+
+@pytest.mark.parametrize("low", [-np.inf, float(np.finfo(np.float32).min), -1e4])
+@pytest.mark.parametrize("size", [12, 80])
+def test_masks_do_not_make_answers_of_wrong_keys_none(low: float, size: int) -> None:
+    """As torch exports causal attention: with infinities among the weights, NaN told of each key that it is wrong."""
+    model = net(
+        """(float[n,t,16] x) => (float[n,t,16] y) {
+            q = MatMul (x, wq)
+            k = MatMul (x, wk)
+            k_t = Transpose <perm = [0, 2, 1]> (k)
+            s = MatMul (q, k_t)
+            m = Add (s, mask)
+            p = Softmax (m)
+            v = MatMul (x, wv)
+            y = MatMul (p, v)
+        }""",
+        weights={
+            "wq": (16, 16),
+            "wk": (16, 16),
+            "wv": (16, 16),
+            "mask": np.triu(np.full((size, size), low, np.float32), 1),
+        },
+    )
+    locked = lock(model, KEY)
+    assert lock_entry(locked)[0] == "pppo"
+    given = feeds(model, free=size)
+    assert np.array_equal(answers(unlock(locked, KEY), given)[0], answers(model, given)[0])
+    for key in range(10):
+        (found,) = answers(unlock(locked, key.to_bytes(32)), given)
+        assert np.isfinite(found).all()
+        assert np.abs(found).max() < 100

@@ -10,9 +10,11 @@ and no error.
 
 **What is locked.** Every tensor of two elements or more with which a model only computes, or which nothing uses. Not
 locked are single numbers, truth values that select, whole numbers that may be sizes or indices (64 bits, and 16 or 32
-bits that are not dequantised) unless they become floating numbers, and what decides how an operator runs. A model is refused where more than that would stay in clear, such as weights that
-operators of other domains take, unless `leave_open` is set. What a model does without its key is not known before it
-is measured: `vambrace.assets.obfuscate.measure` does.
+bits that are not dequantised) unless they become floating numbers, and what decides how an operator runs. A model is
+refused where more than that would stay in clear, such as weights that operators of other domains take, unless
+`leave_open` is set. Numbers as large as those of masks keep their signs and stay in their tensor: among others they
+would make all answers NaN, which would tell that a key is wrong. What a model does without its key is not known before
+it is measured: `vambrace.assets.obfuscate.measure` does.
 
 **What it hides.** Which element is which. Not the graph, not the sizes, not the set of absolute values in each large
 tensor, which tells a known model by itself. A key is 32 bytes, so keys are not tried one by one; few elements have few
@@ -61,6 +63,9 @@ _FLIPPED = frozenset("sp")
 _JOINED = frozenset("pv")
 _SMALL = 4096
 _ENOUGH_BITS = 128.0
+_LARGE = 1e4
+"""What masks add to a score, at least, so that its share is zero."""
+
 _NAMED = 5
 
 
@@ -217,8 +222,18 @@ def survey(source: str | Path | bytes | Any) -> Survey:  # noqa: ANN401
 
 def _letter(held: Held) -> str:
     if held.role == "signed":
+        if _masking(held.tensor):
+            return "o"
         return "p" if math.prod(held.tensor.dims) < _SMALL else "s"
     return {"ordered": "o", "variance": "v"}.get(held.role or "", "-")
+
+
+def _masking(tensor: Any) -> bool:  # noqa: ANN401  onnx.TensorProto
+    """Whether floating numbers are infinite, none, or as large as those that masks add."""
+    array = onnx_package().numpy_helper.to_array(tensor)
+    if array.dtype.kind in "iu":
+        return False
+    return not bool(np.all(np.abs(array.astype(np.float32)) < _LARGE))
 
 
 def _groups(held: list[Held], roles: str) -> list[tuple[int, list[Any], str]]:
