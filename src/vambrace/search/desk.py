@@ -207,7 +207,9 @@ class Desk:
     def _ask(self, points: Tensor, owner: Tensor) -> tuple[Tensor, Tensor | None]:
         """Which points reach their goals, and the logits where there are any; all is charged and the closest kept."""
         counts = torch.bincount(owner, minlength=len(self.left))
-        if bool((counts > self.left).any()):
+        beyond = counts > self.left
+        # A sample that met NaN has nothing left, but may be in the middle of questions that it could pay for.
+        if bool(beyond.any()) and bool((beyond & self.finite).any()):
             raise RuntimeError("a sample was asked about beyond its budget")
         self._clip(points)
         points = points.to(self.inputs.dtype)  # what is judged is what is kept

@@ -33,6 +33,7 @@ __all__ = [
     "check_company",
     "check_empty",
     "check_form",
+    "check_holes",
     "check_ledger",
     "check_not_finite",
     "check_surroundings",
@@ -176,6 +177,26 @@ def check_not_finite(attack: Caller, trial: Trial, *, reach: float) -> None:
     out = attack(counting(broken, trial.bounds), trial.inputs, trial.labels)
     holds(not bool(out.finite[4]) and not bool(out.success[4]), "NaN logits count as measured")
     holds(bool(out.adversarial.isfinite().all()), "a point that is not finite")
+
+
+def check_holes(attack: Caller, trial: Trial) -> None:
+    """A model that gives NaN here and there stops no search: who met it is unmeasured, and every row is in the ledger.
+
+    With small batches too, so that the questions of a sample come in several requests.
+    """
+
+    def holed(points: Tensor) -> Tensor:
+        place = (points.flatten(1).sum(dim=1, keepdim=True) * 1e4).frac().abs()
+        return torch.where(place < 0.02, float("nan"), trial.network(points))
+
+    for batch in (None, 3):
+        model = counting(holed, trial.bounds)
+        out = attack(model, trial.inputs, trial.labels, batch_size=batch)
+        cost, asked = out.cost, model.forward_rows
+        told = cost.forwards + cost.verifications + cost.idle_forwards + cost.padding_forwards
+        holds(told == asked, f"where some logits are NaN, {asked} rows went forward, {told} are accounted for")
+        holds(not bool((out.success & ~out.finite).any()), "a sample that met NaN logits counts as broken")
+        holds(bool(out.adversarial.isfinite().all()), "where some logits are NaN, a point is not finite")
 
 
 def check_empty(attack: Caller, trial: Trial) -> None:

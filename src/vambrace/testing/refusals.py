@@ -6,8 +6,8 @@
 
 Refused with a code and before the model is asked: integer images, inputs outside the bounds, labels that are not
 classes, goals and ids of another size, a batch of nothing, a model that gives too little. Taken: one sample, strided
-and channels-last inputs, half precision (`testing.halves`), a goal that is reached already. A model that breaks its
-contract is named.
+and channels-last inputs, half precision (`testing.halves`), a goal that is reached already, logits that are NaN at some
+points. A model that breaks its contract is named.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vambrace.errors import AccessError, ConfigError, ModelMisbehaved, VambraceE
 from vambrace.testing.attacks import curved_problem
 from vambrace.testing.counting import CountingModel
 from vambrace.testing.halves import check_halves
-from vambrace.testing.promises import holds
+from vambrace.testing.promises import Trial, check_holes, holds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,6 +79,8 @@ def check_refusals(attack: Any, *, eps: float, flat: bool = True) -> None:  # no
         found = attack(_model_of(_rows(weights), bounds, needs), rows, (rows @ weights).argmax(dim=1))
         holds(found.adversarial.shape == rows.shape, "features come back in another shape")
     _check_broken_model(attack, model, inputs, labels)
+    # On a model that gives more than labels, what needs no more sees logits.
+    check_holes(attack, Trial(function, bounds, inputs, labels))
 
 
 def _model_of(function: Function, bounds: Bounds | None, access: Access) -> CountingModel:
