@@ -50,6 +50,77 @@ def test_order(threads: int) -> None:
     assert all(set(record[20:]) == {index % 256} for index, record in enumerate(found))
 
 
+@pytest.mark.parametrize(("size", "together"), [(2**20, 4), (2**21, 2), (2**24, 1)])
+def test_where_records_stay_neighbours_are_for_one_thread(size: int, together: int) -> None:
+    """Two threads that begin in the same fresh huge page would both have it made."""
+    by: dict[int, int] = {}
+
+    class Noting(Slow):
+        def seal(self, index: int, last: bool, parts: Sequence[memoryview], record: memoryview) -> None:
+            super().seal(index, last, parts, record)
+            by[index] = threading.get_ident()
+            time.sleep(0.0005)
+
+    found: list[bytes] = []
+    pipeline = Pipeline(
+        Noting(),
+        size,
+        lambda record, leaf: found.append(bytes(record)),
+        hashed=False,
+        threads=3,
+        room=lambda size: memoryview(bytearray(size)),
+    )
+    for index in range(102):
+        pipeline.put(index, False, [memoryview(b"x")])
+    pipeline.settle()
+    pipeline.close()
+    assert [record[0] for record in found] == list(range(102))
+    runs = [{by[index] for index in range(begin, begin + together)} for begin in range(0, 100, together)]
+    assert all(len(threads) == 1 for threads in runs)
+    assert 2 <= len(set(by.values())) <= 3
+
+
+def test_where_records_stay_the_last_ones_are_shared_out() -> None:
+    """Pieces of a file come by four chunks, each with a wait behind it: one run would leave the other thread idle."""
+    both = threading.Barrier(2)
+
+    class Meeting(Slow):
+        def seal(self, index: int, last: bool, parts: Sequence[memoryview], record: memoryview) -> None:
+            super().seal(index, last, parts, record)
+            both.wait(10)
+
+    pipeline = Pipeline(
+        Meeting(),
+        2**20,
+        lambda record, leaf: None,
+        hashed=False,
+        threads=2,
+        room=lambda size: memoryview(bytearray(size)),
+    )
+    for index in range(2):
+        pipeline.put(index, False, [memoryview(b"x")])
+    pipeline.settle()
+    pipeline.close()
+
+
+def test_who_gives_more_than_may_wait_seals_one_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of all at once, and the other threads would wait for the interpreter until that many had been given."""
+    monkeypatch.setattr(threading.Thread, "start", lambda _: None)
+    done: list[str] = []
+
+    class Noting(Slow):
+        def seal(self, index: int, last: bool, parts: Sequence[memoryview], record: memoryview) -> None:
+            super().seal(index, last, parts, record)
+            done.append("sealed")
+
+    pipeline = Pipeline(Noting(), 2**20, lambda record, leaf: None, hashed=False, threads=2)
+    for index in range(100):
+        pipeline.put(index, False, [memoryview(b"x")])
+        done.append("given")
+    pipeline.settle()
+    assert done == ["given"] * 32 + ["sealed", "given"] * 68 + ["sealed"] * 32
+
+
 def test_one_thread_is_the_callers_own() -> None:
     cipher = Slow()
     run(1, cipher, 5)

@@ -1,9 +1,10 @@
 """Chunks sealed on several threads and written in their order, each by whichever thread is free when its turn comes.
 
 Nobody hands chunks back: who has sealed one writes it if it is its turn, and those that are ready behind it, while the
-others go on sealing. The caller's thread is one of them, whenever it would have to wait. Memory is for `threads` + 2
-records and as many plain chunks, whatever passes through, with one thread for a single one of each; and for what was
-given and is not sealed yet, at most 32 MiB or `threads` + 2 chunks.
+others go on sealing. The caller's thread is one of them, whenever it would have to wait. Where records stay, a thread
+gets several neighbours at once, a run; else each chunk is one. Memory is for `threads` + 2 records and as many plain
+chunks, whatever passes through, with one thread for a single one of each; and for what was given and is not sealed yet,
+at most 32 MiB or `threads` + 2 runs.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from vambrace.assets.seal.chunks import ChunkCipher
 
     _Job = Callable[[memoryview], None]
+    _Plain = tuple[int, bool, Sequence[memoryview], int, memoryview | None]
     _Sealed = tuple[memoryview, bytes | None]
 
 __all__ = ["Pipeline"]
 
 _AHEAD = 2**25  # bytes that wait for a thread, or for their turn
+_RUN = 2**22  # bytes of a run: two huge pages
 
 
 class Pipeline:
@@ -62,14 +65,17 @@ class Pipeline:
         self._plain = _buffer(chunk_size)
         self._record = _buffer(chunk_size + OVERHEAD)
         self._crew = _Crew(threads, chunk_size) if threads > 1 else None
-        self._ahead = max(threads + 2, min(64, _AHEAD // chunk_size))
+        # Two threads that begin in the same fresh page would both have it made, so neighbours are for one of them.
+        self._neighbours = 1 if room is None else max(1, _RUN // chunk_size)
+        self._ahead = max(threads + 2, min(64, _AHEAD // chunk_size // self._neighbours))
+        self._run: list[_Plain] = []
         self._given = 0
         self._lock = threading.Lock()
         self._come = threading.Condition(self._lock)  # the turn that the caller waits for
         # What follows changes under the lock only.
-        self._turn = 0  # of the chunk that is emitted next; they are counted as they are given
+        self._turn = 0  # of the run that is emitted next; they are counted as they are given
         self._awaited = 0
-        self._ready: dict[int, tuple[_Sealed | None, memoryview]] = {}
+        self._ready: dict[int, tuple[list[_Sealed], memoryview]] = {}
         self._emitting = False
         self._failed: BaseException | None = None
 
@@ -91,16 +97,14 @@ class Pipeline:
         if self._crew is None:
             self._emit(*self._sealed(index, last, parts, self._record[:size] if record is None else record))
             return
-        if self._given - self._turn >= self._ahead:
-            # Half of it at once, so that a caller who waits is seldom woken.
-            self._wait(self._given - self._ahead // 2)
+        self._run.append((index, last, parts, size, record))
         filled = None
         if parts[0].obj is self._plain.obj:
             filled, self._plain = self._plain, self._crew.take_plain()
+        if filled is not None or len(self._run) == self._neighbours:
+            run, self._run = self._run, []
+            self._hand_over(self._crew, run, filled)
         self._raise()
-        seal = functools.partial(self._sealed, index, last, parts)
-        self._crew.submit(functools.partial(self._work, self._crew, self._given, seal, size, record, filled))
-        self._given += 1
 
     def settle(self) -> None:
         """Return when everything has been emitted, and no thread reads anything that was given to `put`.
@@ -108,6 +112,11 @@ class Pipeline:
         Raises:
             BaseException: as `put`.
         """
+        if self._crew is not None:
+            run, self._run = self._run, []
+            # One by one, so that all threads have something to do to the end.
+            for each in run:
+                self._hand_over(self._crew, [each])
         self._wait(self._given)
         self._raise()
 
@@ -120,6 +129,16 @@ class Pipeline:
         if self._crew is not None:
             self._fail(RuntimeError("a pipeline that was closed"))
             self._crew.end(patience)
+            self._run = []
+
+    def _hand_over(self, crew: _Crew, run: list[_Plain], filled: memoryview | None = None) -> None:
+        while self._given - self._turn >= self._ahead:
+            # One for one, where there are some: who gives many at once keeps the others from the interpreter. Where the
+            # caller has to wait, half of them, so that it is seldom woken.
+            if not crew.help():
+                self._wait(self._given - self._ahead // 2)
+        crew.submit(functools.partial(self._work, crew, self._given, run, filled))
+        self._given += 1
 
     def _wait(self, turn: int) -> None:
         while self._crew is not None and self._turn < turn and self._crew.help():
@@ -141,20 +160,14 @@ class Pipeline:
         self._cipher.seal(index, last, parts, record)
         return record, merkle.leaf(record) if self._hashed else None
 
-    def _work(
-        self,
-        crew: _Crew,
-        turn: int,
-        seal: Callable[[memoryview], _Sealed],
-        size: int,
-        record: memoryview | None,
-        filled: memoryview | None,
-        room: memoryview,
-    ) -> None:
-        sealed = None
+    def _work(self, crew: _Crew, turn: int, run: list[_Plain], filled: memoryview | None, room: memoryview) -> None:
+        sealed: list[_Sealed] = []
         try:
             if self._failed is None:
-                sealed = seal(room[:size] if record is None else record)
+                sealed = [
+                    self._sealed(index, last, parts, room[:size] if record is None else record)
+                    for index, last, parts, size, record in run
+                ]
         except BaseException as error:  # noqa: BLE001  raised by `put` or `settle`, in the thread that asked
             self._fail(error)
         if filled is not None:
@@ -165,15 +178,16 @@ class Pipeline:
         while following is not None:
             sealed, room = following
             try:
-                if self._failed is None and sealed is not None:
-                    self._emit(*sealed)
+                if self._failed is None:
+                    for record, leaf in sealed:
+                        self._emit(record, leaf)
             except BaseException as error:  # noqa: BLE001  as above
                 self._fail(error)
             crew.records.put(room)
             with self._lock:
                 following = self._following(1)
 
-    def _following(self, done: int) -> tuple[_Sealed | None, memoryview] | None:
+    def _following(self, done: int) -> tuple[list[_Sealed], memoryview] | None:
         """What to emit after `done` more have been; None: it is not ready."""
         self._turn += done
         if self._turn == self._awaited:
