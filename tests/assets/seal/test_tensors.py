@@ -53,6 +53,10 @@ def test_every_dtype_comes_back_bit_for_bit(tmp_path: Path) -> None:
         "empty": torch.empty(0, 4),
         "turned": torch.arange(12.0).view(3, 4).t(),
         "conjugated": torch.tensor([1 + 2j, 3 - 4j]).conj(),
+        "negated": torch.tensor([1 + 2j, 3 - 4j]).conj().imag,
+        "turned bfloat16": torch.arange(12.0).bfloat16().view(3, 4).t(),
+        "scalar bfloat16": nn.Parameter(torch.tensor(-1.5, dtype=torch.bfloat16)),
+        "repeated": torch.tensor([[1.5], [2.5]]).expand(2, 3),
         "requires grad": nn.Parameter(torch.ones(2)),
         "ünïcode/名": torch.ones(1),
     }
@@ -60,7 +64,7 @@ def test_every_dtype_comes_back_bit_for_bit(tmp_path: Path) -> None:
     loaded = seal.load(path, identity=KEY)
     assert set(loaded) == set(tensors)
     for name, tensor in tensors.items():
-        assert same(loaded[name], tensor.detach().resolve_conj()), name
+        assert same(loaded[name], tensor.detach().resolve_conj().resolve_neg()), name
         assert not loaded[name].requires_grad
     with seal.lazy(path, identity=KEY) as lazy:
         assert set(lazy) == set(lazy.keys()) == set(tensors)
@@ -69,7 +73,7 @@ def test_every_dtype_comes_back_bit_for_bit(tmp_path: Path) -> None:
             assert name in lazy
             assert lazy.shape(name) == tuple(tensor.shape)
             assert lazy.dtype(name) == tensor.dtype
-            assert same(lazy[name], tensor.detach().resolve_conj()), name
+            assert same(lazy[name], tensor.detach().resolve_conj().resolve_neg()), name
 
 
 def test_what_is_packed_is_a_safetensors_file_for_the_library_too() -> None:

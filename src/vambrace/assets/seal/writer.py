@@ -115,10 +115,9 @@ class Writer:
         self._size = size
         self._stream = size if size is None or not pad else padded(size)
         self._chunk_size = chunk_size
-        self._written = 0
+        self._index = self._written = 0
         self._filled = 0  # bytes of the chunk that comes next: at the start of `_pipeline.plain`, or `_parts`
         self._parts: list[memoryview] = []
-        self._index = 0
         self._sign = sign
         self._tree = merkle.Tree()
         self._leaves = tempfile.SpooledTemporaryFile(_LEAVES_IN_MEMORY) if sign else None  # noqa: SIM115  closed by _close
@@ -154,8 +153,11 @@ class Writer:
         view = memoryview(data)
         self._check_room(view.nbytes)
         if view.nbytes:
-            with self._or_none():
+            try:
                 self._keep(view.cast("B")) if kept else self._feed(view.cast("B"))
+            except BaseException:
+                self.abort()
+                raise
             self._written += view.nbytes
         return view.nbytes
 
@@ -165,8 +167,7 @@ class Writer:
         Raises:
             ConfigError, ResourceError: as `write`; E604, when it cannot be read, or has nothing yet and does not wait.
         """
-        before = self._written
-        ahead = memoryview(bytearray(_AHEAD))
+        before, ahead = self._written, memoryview(bytearray(_AHEAD))
         self._gather()
         while True:
             self._check_room(0)
@@ -239,14 +240,16 @@ class Writer:
             self.abort()
 
     def _close(self) -> None:
-        self._open = False
-        self._parts = []
+        self._open, self._parts = False, []
         # Nobody waits for ever for a stream that takes nothing; a file must not be closed while a thread writes to it.
         self._pipeline.close(patience=None if self._draft or self._memory else _PATIENCE)
         if self._leaves:
             self._leaves.close()
 
     def _check_room(self, more: int) -> None:
+        most = MOST_CHUNKS * self._chunk_size if self._size is None else self._size
+        if self._open and self._written + more <= most:
+            return  # before words are made, and apart from `_or_none` above: tensors come by the thousand
         require(
             self._open,
             code="E715",
@@ -254,7 +257,6 @@ class Writer:
             expected="one file for each writer",
             fix="make a new writer",
         )
-        most = MOST_CHUNKS * self._chunk_size if self._size is None else self._size
         with self._or_none():
             require(
                 self._written + more <= most,
@@ -265,8 +267,7 @@ class Writer:
             )
 
     def _feed(self, view: memoryview) -> None:
-        whole = self._chunk_size
-        borrowed = False
+        whole, borrowed = self._chunk_size, False
         self._gather()
         while view:
             # A full chunk waits for what follows: only then it is known not to be the last.
@@ -316,8 +317,7 @@ class Writer:
 
     def _end(self, stream: int) -> None:
         fixed, count = self.header.fixed, self._index
-        mac = TrailerMac(self._keys, fixed.binding)
-        statement = b""
+        mac, statement = TrailerMac(self._keys, fixed.binding), b""
         if self._sign and self._leaves:
             statement = self._sign(fixed, count, stream, self._tree.root())
             require(
