@@ -83,14 +83,28 @@ def test_equals_a_naive_loop() -> None:
 
 def test_a_proposal_is_on_the_sphere_and_then_inward() -> None:
     generator = torch.Generator().manual_seed(2)
-    inputs, points, noise = torch.randn(3, 6, 1, 4, 4, generator=generator, dtype=torch.float64)
+    inputs, points, *noise = torch.randn(4, 6, 1, 4, 4, generator=generator, dtype=torch.float64)
     spherical, source = torch.full((6,), 0.3).double(), torch.tensor([0.0, 0.1] * 3).double()
-    found = propose(inputs, points, noise.clone(), spherical, source) - inputs
+    proposed = propose(inputs, points, torch.stack(noise, dim=1), spherical, source)
     change = (points - inputs).flatten(1)
-    assert torch.allclose(found.flatten(1).norm(dim=1), change.norm(dim=1) * (1 - source))
-    cosine = torch.cosine_similarity(found.flatten(1), change)
-    assert torch.allclose(cosine, (1 / (1 + spherical**2)).sqrt())
-    assert torch.linalg.matrix_rank(torch.stack((found[0].flatten(), change[0], noise[0].flatten()))) == 2
+    for found, way in zip((proposed - inputs.unsqueeze(1)).unbind(1), noise, strict=True):
+        assert torch.allclose(found.flatten(1).norm(dim=1), change.norm(dim=1) * (1 - source))
+        cosine = torch.cosine_similarity(found.flatten(1), change)
+        assert torch.allclose(cosine, (1 / (1 + spherical**2)).sqrt())
+        assert torch.linalg.matrix_rank(torch.stack((found[0].flatten(), change[0], way[0].flatten()))) == 2
+
+
+@pytest.mark.parametrize("length", [2, 5, 33, 784])
+def test_a_proposal_does_not_depend_on_its_company(length: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    inputs, points = torch.randn(2, 9, length, generator=generator)
+    noise, (spherical, source) = torch.randn(9, 4, length, generator=generator), torch.rand(2, 9, generator=generator)
+    found = propose(inputs, points, noise, spherical, source)
+    for row in range(9):
+        one = slice(row, row + 1)
+        for number in range(4):
+            alone = propose(inputs[one], points[one], noise[one, number, None], spherical[one], source[one])
+            assert torch.equal(alone[0, 0], found[row, number])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -142,13 +156,13 @@ def test_mutants_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AssertionError):
             test_comes_close_to_the_nearest_decision()
     with monkeypatch.context() as patch:
-        patch.setattr(boundary, "propose", lambda inputs, points, noise, spherical, source: points + noise * 0.001)
+        patch.setattr(boundary, "propose", lambda inputs, points, noise, *_: points.unsqueeze(1) + noise * 0.001)
         with pytest.raises(AssertionError):
             test_comes_close_to_the_nearest_decision()
     with monkeypatch.context() as patch:
         true = boundary._round
         patch.setattr(
-            boundary, "_round", lambda desk, owner, points, *a, **k: (points, true(desk, owner, points, *a, **k)[1])
+            boundary, "_round", lambda desk, owner, points, *a, **k: true(desk, owner, points.clone(), *a, **k)
         )
         with pytest.raises(AssertionError):
             test_comes_close_to_the_nearest_decision()

@@ -264,6 +264,16 @@ def test_an_empty_batch_asks_nothing() -> None:
     ).shape == (0,)
 
 
+def test_points_that_reach_their_goals_are_measured() -> None:
+    points, owner = torch.tensor([[0.5, 0.9], [0.5, 0.5], [0.1, 0.2]]), torch.tensor([0, 0, 1])
+    desk, other = (Desk(posed(CountingModel(ring, access=Access.LABELS), 2), norm="l2", budget=2) for _ in range(2))
+    reached, found = other.reached(points.clone(), owner), desk.measured(points.clone(), owner)
+    expected = (points.double() - desk.inputs[owner].double()).norm(dim=1)
+    assert found.tolist() == torch.where(reached, expected, math.inf).tolist()
+    assert 0 < int(reached.sum()) < 3
+    assert torch.equal(desk.closest, other.closest)
+
+
 def test_a_model_that_writes_into_its_input_changes_nothing_of_ours() -> None:
     def spoiling(points: Tensor) -> Tensor:
         logits = ring(points)
@@ -279,7 +289,7 @@ def test_a_model_that_writes_into_its_input_changes_nothing_of_ours() -> None:
 @pytest.mark.parametrize("mutant", ["closest lost", "budget ignored", "verification skipped"])
 def test_mutants_are_told(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if mutant == "closest lost":
-        monkeypatch.setattr(Desk, "_closer", lambda self, points, owner, won: torch.zeros(0, dtype=torch.int64))
+        monkeypatch.setattr(Desk, "_keep", lambda *_: None)
         check = test_the_closest_point_is_kept_as_measured_in_float64
         arguments: tuple[object, ...] = (Access.LABELS,)
     elif mutant == "budget ignored":

@@ -21,8 +21,9 @@ Knoll 2019, "Guessing Smart: Biased Sampling for Efficient Black-Box Adversarial
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 
@@ -34,7 +35,6 @@ from vambrace.attacks.steps import areas, stepped
 from vambrace.core.access import Access
 from vambrace.core.options import Norm, Ratio
 from vambrace.ops.norms import lengths
-from vambrace.ops.rows import spread
 from vambrace.search.desk import Desk, serve
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _TOLERANCE = 2.0**-10
 _PERIOD = 5  # rounds, the last of which asks about spherical steps alone
 _WINDOW = 16  # answers after which a length is looked at
 _FACTOR = 1.5
-_GRAIN, _NO_KEY = 1 << 12, 1 << 62
+_GRAIN = 1 << 12
 _SPHERICAL = (0.2, 0.5)  # a share of successes outside of this changes the length
 _SOURCE = (0.1, 0.25)
 
@@ -115,7 +115,7 @@ def _walk(desk: Desk, *, options: Boundary) -> None:
         turn += 1
         probing = turn % _PERIOD == 0
         count = left.clamp(max=options.proposals)
-        points, won = _round(desk, owner, points, sizes, count, turn, probing=probing)
+        won = _round(desk, owner, points, sizes, count, turn, probing=probing)
         kind = 0 if probing else 1
         tries[kind] += count
         hits[kind] += won
@@ -128,67 +128,67 @@ def _walk(desk: Desk, *, options: Boundary) -> None:
 
 def _round(
     desk: Desk, owner: Tensor, points: Tensor, sizes: Tensor, count: Tensor, turn: int, *, probing: bool
-) -> tuple[Tensor, Tensor]:
-    """Ask about `count` proposals of each sample: the points to go on from, and how many proposals reached the goal."""
-    best, won = points.clone(), torch.zeros_like(count)
-    # Half precision squares such whole numbers, and the lengths of large images, to infinity.
-    wide = torch.promote_types(points.dtype, torch.float32)
-    change = points.to(wide) - desk.inputs[owner]
-    wanted, where = lengths(change, "l2") * (1.0 - sizes[1]).to(wide), areas(change)
-    best_key = torch.full_like(count, _NO_KEY)
-    place = torch.arange(len(owner), device=owner.device).repeat_interleave(count)
-    number = torch.arange(len(place), device=owner.device) - (count.cumsum(0) - count)[place]
-    stream = desk.problem.rng.child("boundary", "steps", turn)
-    for first in range(0, len(place), desk.rows):
-        rows, step = place[first : first + desk.rows], number[first : first + desk.rows]
-        who = owner[rows]
-        noise = stepped(stream, desk.problem.ids[who], step=step, shape=tuple(points.shape[1:]), coarse=True).to(wide)
-        noise.mul_(where.index_select(0, rows))
-        inputs = desk.inputs.index_select(0, who)
-        source = torch.zeros_like(sizes[1]) if probing else sizes[1]
-        asked = propose(inputs, points.index_select(0, rows).to(wide), noise, sizes[0][rows], source[rows])
-        asked = asked.to(points.dtype)
-        reached = desk.reached(asked, who)
-        won.index_add_(0, rows, reached.long())
-        if probing:
-            continue
-        # All proposals that the box leaves alone are equally far: in sizes so coarse that rounding does not choose
-        # between them, the first one of the smallest wins.
-        share = lengths(asked.to(wide) - inputs, "l2") / wanted[rows]
-        key = ((share * _GRAIN).round().long() * len(place) + step).masked_fill_(~reached, _NO_KEY)
-        least = best_key.scatter_reduce(0, rows, key, "amin")
-        better = ((key == least[rows]) & (key < best_key[rows])).nonzero().squeeze(1)
-        best[rows[better]] = asked[better]
-        best_key = least
-    return best, won
+) -> Tensor:
+    """Ask about `count` proposals of each sample: how many reached the goal; unless `probing`, move to the nearest."""
+    won, stream = torch.zeros_like(count), desk.problem.rng.child("boundary", "steps", turn)
+    # All ask equally often, but for those whose budget ends.
+    for each in sorted(set(cast("list[int]", count.tolist()))):
+        asking = (count == each).nonzero().squeeze(1)
+        for rows in cast("tuple[Tensor, ...]", asking.split(max(1, desk.rows // each))):
+            who, here, source = owner[rows], points.index_select(0, rows).to(_wide(points)), sizes[1, rows]
+            number = torch.arange(each, device=owner.device)
+            whose, step = who.repeat_interleave(each), number.repeat(len(who))
+            shape, inputs = tuple(points.shape[1:]), desk.inputs.index_select(0, who)
+            change = here - inputs
+            noise = stepped(stream, desk.problem.ids[whose], step=step, shape=shape, coarse=True)
+            noise = noise.to(here.dtype).view(len(who), each, *shape).mul_(areas(change).unsqueeze(1))
+            inward = torch.zeros_like(source) if probing else source
+            asked = propose(inputs, here, noise, sizes[0, rows], inward).to(points.dtype).flatten(0, 1)
+            size = desk.measured(asked, whose).view(len(who), each)
+            won[rows] = (size < math.inf).sum(dim=1)
+            if probing:
+                continue
+            # All proposals that the box leaves alone are equally far: in sizes so coarse that rounding does not choose
+            # between them, the first one of the smallest wins.
+            wanted = lengths(change, "l2") * (1.0 - source)
+            least, place = ((size / wanted.unsqueeze(1) * _GRAIN).round() * each + number).min(dim=1)
+            moved = (least < math.inf).nonzero().squeeze(1)
+            points.index_copy_(0, rows[moved], asked.index_select(0, moved * each + place[moved]))
+    return won
+
+
+def _wide(points: Tensor) -> torch.dtype:
+    """Half precision squares whole numbers of noise, and the lengths of large images, to infinity."""
+    return torch.promote_types(points.dtype, torch.float32)
 
 
 def propose(inputs: Tensor, points: Tensor, noise: Tensor, spherical: Tensor, source: Tensor) -> Tensor:
-    """A step on the sphere around the input through the point, then one inward.
+    """Steps on the sphere around the input through the point, then inward.
 
     Args:
         inputs: (m, ...).
         points: (m, ...), elsewhere, in float32 or wider.
-        noise: (m, ...), directions of any length, in the dtype of the points; overwritten.
+        noise: (m, k, ...), directions of any length, in the dtype of the points.
         spherical: (m,), length of the first step as a share of the distance.
         source: (m,), by what share the second one shortens the distance.
 
     Returns:
-        (m, ...), at (1 - source) times the distance of the point from its input, up to rounding.
+        (m, k, ...), at (1 - source) times the distance of the point from its input, up to rounding.
     """
-    change = points - inputs
-    flat, way = noise.flatten(1), change.flatten(1)
+    centre = inputs.flatten(1).unsqueeze(1)
+    way, flat = points.flatten(1).unsqueeze(1) - centre, noise.flatten(2)
     tiny = torch.finfo(way.dtype).tiny
-    squared = lengths(way, "l2").square_().clamp_(min=tiny)
+    squared = lengths(way, "l2").unsqueeze(1).square_().clamp_(min=tiny)
     # What of the noise goes along the way is taken off by a little less of the way itself.
-    along = (flat * way).sum(dim=1)
-    across = (lengths(flat, "l2").square_() - along.square() / squared).clamp_(min=tiny)
-    spherical = spherical.to(way.dtype)
-    shrink = (1.0 - source).to(way.dtype) / (1.0 + spherical.square()).sqrt()
+    product = flat * way
+    along = product.sum(dim=2)
+    noisy = lengths(flat.flatten(0, 1), "l2").view(along.shape)
+    across = (noisy.square_() - along.square() / squared).clamp_(min=tiny)
+    spherical = spherical.to(way.dtype).unsqueeze(1)
+    shrink = (1.0 - source).to(way.dtype).unsqueeze(1) / (1.0 + spherical.square()).sqrt()
     share = spherical * (squared / across).sqrt() * shrink
-    flat *= share.unsqueeze(1)
-    change *= spread(shrink - share * along / squared, change)
-    return change.add_(noise).add_(inputs)
+    found = torch.addcmul(centre, way, (shrink - share * along / squared).unsqueeze(2), out=product)
+    return found.addcmul_(flat, share.unsqueeze(2)).view_as(noise)
 
 
 def adapted(sizes: Tensor, tries: Tensor, hits: Tensor, share: tuple[float, float]) -> Tensor:

@@ -30,7 +30,7 @@ from vambrace.core.access import Access
 from vambrace.core.findings import Cost
 from vambrace.core.progress import silent
 from vambrace.ops.grid import fitted
-from vambrace.ops.norms import distances, lengths
+from vambrace.ops.norms import distances
 from vambrace.ops.projections import inner_box
 from vambrace.search.judge import Oracle, judge, pushes
 from vambrace.search.outcome import Attacked
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["Desk", "serve"]
 
 _BATCHES, _ELEMENTS = 4, 1 << 20  # of one request at most
-_SLACK = 1e-5  # relative, of sizes in single precision
 
 
 def serve(
@@ -174,6 +173,10 @@ class Desk:
         """
         return self._ask(points, owner)[0]
 
+    def measured(self, points: Tensor, owner: Tensor) -> Tensor:
+        """How far from its input each point lies that reaches its goal, inf for others: float64 (q,); as `reached`."""
+        return self._ask(points, owner)[2]
+
     def logits(self, points: Tensor, owner: Tensor) -> Tensor:
         """The model's logits (q, k) at each point; arguments as `reached`. Needs SCORES."""
         logits = self._ask(points, owner)[1]
@@ -204,8 +207,11 @@ class Desk:
         """Samples with a success no further away than `within` that is not verified: int64 (m,)."""
         return ((self.distance <= within) & ~self._done & self.finite).nonzero().squeeze(1)
 
-    def _ask(self, points: Tensor, owner: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Which points reach their goals, and the logits where there are any; all is charged and the closest kept."""
+    def _ask(self, points: Tensor, owner: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Which points reach their goals, the logits where there are any, and how far those that do lie (else inf).
+
+        All is charged and the closest kept.
+        """
         counts = torch.bincount(owner, minlength=len(self.left))
         beyond = counts > self.left
         # A sample that met NaN has nothing left, but may be in the middle of questions that it could pay for.
@@ -215,8 +221,9 @@ class Desk:
         points = points.to(self.inputs.dtype)  # what is judged is what is kept
         goal, logits = self.problem.goal.take(owner), None
         parts = _split(points, self.problem.batch_size)
+        size = torch.full((len(points),), math.inf, dtype=torch.float64, device=owner.device)
         if not parts:
-            return torch.zeros(0, dtype=torch.bool, device=owner.device), None
+            return size < math.inf, None, size
         if self._scored:
             logits = _whole([self._oracle.logits(part) for part in parts])
             _, won, finite = judge(logits, goal.margin(logits))
@@ -224,28 +231,19 @@ class Desk:
                 self.finite[owner[~finite]] = False
         else:
             won = goal.reached(_whole([self._predict(part) for part in parts]))
-        if self._unopened:
-            self._open(points, owner, won.nonzero().squeeze(1))
-        near = self._closer(points, owner, won)
-        if len(near):
-            self._keep(points, owner, near)
+        rows = won.nonzero().squeeze(1)
+        if len(rows):
+            if self._unopened:
+                self._open(points, owner, rows)
+            self._keep(points, owner, rows, size)
         self._tally.forwards += counts
         self.left -= counts
         self.left.masked_fill_(~self.finite, 0)
-        return won, logits
+        return won, logits, size
 
     def _clip(self, points: Tensor) -> None:
         low, high = self._ends
         points.clamp_(low, high)  # type: ignore[arg-type]
-
-    def _closer(self, points: Tensor, owner: Tensor, won: Tensor) -> Tensor:
-        """The rows that may hold a closer point than so far, int64 (k,), by a measure that is cheap and a bit wide."""
-        change = points - self.inputs.index_select(0, owner)
-        if change.dtype.itemsize < 4:
-            change = change.float()
-        size = lengths(change, self.norm).double().masked_fill_(~won, math.inf)
-        least = self.distance.scatter_reduce(0, owner, size, "amin").mul_(1.0 + _SLACK)
-        return (won & (size <= least.index_select(0, owner))).nonzero().squeeze(1)
 
     def _predict(self, points: Tensor) -> Tensor:
         self._asked += len(points)
@@ -260,17 +258,18 @@ class Desk:
             self._seen[0, who] = self._number(owner, new)
             self._unopened = bool((self._seen[0] < 0).any())
 
-    def _keep(self, points: Tensor, owner: Tensor, near: Tensor) -> None:
-        """Take over the closest of the points at rows `near`, all of which reached the goal, where it is closer."""
-        who = owner[near]
-        size = distances(points[near], self.inputs[who], self.norm)
-        least = self.distance.scatter_reduce(0, who, size, "amin")
-        best = ((size == least[who]) & (size < self.distance[who])).nonzero().squeeze(1)
+    def _keep(self, points: Tensor, owner: Tensor, rows: Tensor, size: Tensor) -> None:
+        """Put how far the points at `rows`, all of which reached the goal, lie into `size`; take over closer ones."""
+        who = owner.index_select(0, rows)
+        found = distances(points.index_select(0, rows), self.inputs.index_select(0, who), self.norm)
+        size.index_copy_(0, rows, found)
+        before = self.distance.index_select(0, who)
+        self.distance.scatter_reduce_(0, who, found, "amin")
+        best = ((found == self.distance.index_select(0, who)) & (found < before)).nonzero().squeeze(1)
         best = best[_firsts(who[best])]
-        who = who[best]
-        self.closest[who] = points[near[best]]
-        self.distance[who] = size[best]
-        self._seen[1, who] = self._number(owner, near[best])
+        who, rows = who.index_select(0, best), rows.index_select(0, best)
+        self.closest.index_copy_(0, who, points.index_select(0, rows))
+        self._seen[1, who] = self._number(owner, rows)
 
     def _number(self, owner: Tensor, rows: Tensor) -> Tensor:
         """How many-eth query of its sample a row is: those of earlier requests, and its place in this one."""
