@@ -2,6 +2,7 @@ import gzip
 import json
 import secrets
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from exact_nets import SIZE, Builder, images
 from onnx_nets import answers, feeds, net, operators, optimised_operators, residual, session
 from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.keyinput import key_tensor, lock_by_input
+from vambrace.assets.obfuscate.locking import lock
 from vambrace.errors import ArtifactRefused, ConfigError
 
 KEY = bytes(range(32))
@@ -317,3 +319,23 @@ def test_one_number_added_to_all_channels_takes_no_factor_of_each(step: str, siz
     given = feeds(model)
     name, tensor = key_tensor(locked, KEY)
     assert np.array_equal(answers(locked, given | {name: tensor})[0], answers(model, given)[0])
+
+
+def test_what_could_not_be_unlocked_any_more_is_not_locked() -> None:
+    with pytest.raises(ConfigError, match=r"E840.*locked"):
+        lock_by_input(lock(grouped(), KEY), KEY)
+
+
+@pytest.mark.parametrize(
+    "layout", [[[3, 8, 1]], [[2.5, 8, 1]], [[1, 1, 1]] * 3, [[1, 2**40, 1]], ["abc"], [[1, -8, 1], [1, 8, 1]]]
+)
+def test_an_entry_that_was_changed_is_refused_before_anything_is_drawn(layout: list[Any]) -> None:
+    """Sizes in a file are what its author says: of 2**40 channels the memory was gone."""
+    locked = lock_by_input(grouped(), KEY)
+    entry = locked.metadata_props[-1]
+    entry.value = json.dumps(json.loads(entry.value) | {"places": layout}, separators=(",", ":"), sort_keys=True)
+    locked.graph.input[-1].type.tensor_type.shape.dim[0].dim_value = sum(
+        place[1] for place in layout if isinstance(place, list) and len(layout) == 1
+    )
+    with pytest.raises(ArtifactRefused, match="E841"):
+        key_tensor(locked, KEY)

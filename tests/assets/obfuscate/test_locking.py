@@ -3,6 +3,7 @@ import json
 import math
 import secrets
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from onnx_nets import answers, attention, feeds, net, residual, session
 from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.locking import lock, lock_entry, survey, unlock
-from vambrace.errors import ArtifactRefused, ConfigError
+from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
 
 KEY = bytes(range(32))
 WRONG = bytes(32)
@@ -361,3 +362,22 @@ def test_masks_do_not_make_answers_of_wrong_keys_none(low: float, size: int) -> 
         (found,) = answers(unlock(locked, key.to_bytes(32)), given)
         assert np.isfinite(found).all()
         assert np.abs(found).max() < 100
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensor: setattr(tensor, "raw_data", tensor.raw_data[:-3]),
+        lambda tensor: tensor.dims.append(2**60),
+        lambda tensor: tensor.dims.append(-1),
+        lambda tensor: setattr(tensor, "data_type", 77),
+    ],
+)
+def test_tensors_that_do_not_hold_what_their_sizes_say(change: Any) -> None:
+    model = residual()
+    locked = lock(model, KEY)
+    for each, call in ((model, lock), (locked, unlock)):
+        change(each.graph.initializer[0])
+        for source in (each, each.SerializeToString()):
+            with pytest.raises(ModelRefused, match="E234"):
+                call(source, KEY)

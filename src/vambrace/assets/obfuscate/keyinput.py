@@ -40,6 +40,7 @@ from vambrace.assets.obfuscate.edits import modernise
 from vambrace.assets.obfuscate.graph import Node
 from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.layered import FLOATS
+from vambrace.assets.obfuscate.locks import lock_of
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.choosing import check_share, check_slowdown
 from vambrace.assets.obfuscate.places import find_places
@@ -137,6 +138,8 @@ def lock_by_input(
     net = Net.load(source)
     if any(each.key == ENTRY for each in net.extra.metadata_props):
         raise _not_lockable("a model that takes a key already", "lock the original")
+    if lock_of(net.extra) is not None:
+        raise _not_lockable("a model whose weights are locked, which could not be unlocked any more", "unlock it first")
     if name in net.taken():
         raise _not_lockable(f"a model with a value called {name!r}", "choose another name for the input")
     infos = likely_sizes(net)
@@ -311,17 +314,25 @@ def _cast(net: Net, nodes: list[Node], value: str, dtype: np.dtype[Any]) -> str:
 
 
 def _entry(model: Any) -> tuple[str, list[_Slot], str]:  # noqa: ANN401
-    entries = [each.value for each in model.metadata_props if each.key == ENTRY]
     try:
+        entries = [each.value for each in model.metadata_props if each.key == ENTRY]
         loaded: object = canonical.loads(entries[0].encode()) if len(entries) == 1 else None
         entry = cast("dict[str, Any]", loaded if isinstance(loaded, dict) else {})
         if set(entry) != {"format", "input", "places", "salt"} or entry["format"] != 1:
             raise ValueError("no such entry of format 1")
-        slots = [_Slot(int(block), int(channels), bool(scaled)) for block, channels, scaled in entry["places"]]
-        if not slots or any(not 1 <= slot.block <= slot.channels <= _most(model) for slot in slots):
+        places = [(block, channels, scaled) for block, channels, scaled in entry["places"]]
+        if not places or any(type(number) is not int for place in places for number in place):
+            raise ValueError("places that are none")
+        # A channel has at least a byte of weights, so nothing is drawn that the file could not hold.
+        if sum(abs(channels) for _, channels, _ in places) > model.ByteSize():
             raise ValueError("places that no layer has")
+        slots = [_Slot(block, channels, bool(scaled)) for block, channels, scaled in places]
+        if any(not 1 <= slot.block <= slot.channels or slot.channels % slot.block for slot in slots):
+            raise ValueError("places that no layer has")
+        if sum(slot.length for slot in slots) != _length(model, entry["input"]):
+            raise ValueError("places that are not as many as the input is long")
         return str(entry["input"]), slots, str(entry["salt"])
-    except (ValueError, TypeError, RecursionError) as error:
+    except (AttributeError, ValueError, TypeError, RecursionError) as error:
         raise ArtifactRefused(
             "E841",
             seen=f"a model whose key input cannot be read ({' '.join(str(error).split())[:120]})",
@@ -330,10 +341,10 @@ def _entry(model: Any) -> tuple[str, list[_Slot], str]:  # noqa: ANN401
         ) from error
 
 
-def _most(model: Any) -> int:  # noqa: ANN401
-    """The length of the longest input of one axis: no place can have more channels."""
-    shapes = [value.type.tensor_type.shape.dim for value in model.graph.input]
-    return max((int(shape[0].dim_value) for shape in shapes if len(shape) == 1), default=0)
+def _length(model: Any, name: object) -> int:  # noqa: ANN401
+    """Of an input of one axis; 0 where there is none of that name."""
+    shapes = [value.type.tensor_type.shape.dim for value in model.graph.input if value.name == name]
+    return int(shapes[0][0].dim_value) if shapes and len(shapes[0]) == 1 else 0
 
 
 def _not_lockable(seen: str, fix: str) -> ConfigError:

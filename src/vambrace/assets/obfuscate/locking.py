@@ -46,6 +46,7 @@ import numpy as np
 from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.openness import OpenTensor, as_lists, as_tensors, open_tensors
 from vambrace.assets.obfuscate.roles import Held, held_tensors
+from vambrace.assets.obfuscate.stored import bytes_of, element, store
 from vambrace.core import canonical
 from vambrace.errors import ArtifactRefused, ConfigError
 from vambrace.models.onnx_file import onnx_package, parse_onnx, read_onnx
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
 __all__ = ["Survey", "WeakTensor", "lock", "lock_entry", "survey", "unlock"]
 
 ENTRY = "vambrace.lock"
+
+_TEXT = 8
+"""onnx.TensorProto.STRING."""
 
 _FLIPPED = frozenset("sp")
 _JOINED = frozenset("pv")
@@ -155,7 +159,8 @@ def unlock(source: str | Path | bytes | Any, key: bytes) -> Any:  # noqa: ANN401
     roles, salt = lock_entry(model)
     held = held_tensors(model)
     sizes = [math.prod(each.tensor.dims) for each in held]
-    if len(sizes) != len(roles) or any(size < 2 and letter != "-" for letter, size in zip(roles, sizes, strict=True)):
+    none = [size < 2 or each.tensor.data_type == _TEXT for each, size in zip(held, sizes, strict=True)]
+    if len(sizes) != len(roles) or any(empty and letter != "-" for letter, empty in zip(roles, none, strict=True)):
         raise _not_unlockable(f"{len(held)} tensors where {len(roles)} were locked")
     for number, tensors, letter in _groups(held, roles):
         _rewrite(tensors, letter, Stream(key, "lock/1", salt, number), back=True)
@@ -261,8 +266,8 @@ def _arrangements(array: NDArray[np.float64], *, signs: bool) -> float:
 
 def _rewrite(tensors: list[Any], letter: str, stream: Stream, *, back: bool) -> None:
     """Put the elements of tensors of one type into the order of a stream, or back."""
-    parts = [_bytes_of(tensor) for tensor in tensors]
-    width, mask = _element(tensors[0], parts[0])
+    parts = [bytes_of(tensor) for tensor in tensors]
+    width, mask = element(tensors[0], parts[0])
     elements = np.frombuffer(b"".join(parts) if len(parts) > 1 else parts[0], dtype=f"<u{width}")
     order = _order(stream, elements.size)
     flips = _flips(stream, elements.size, elements.dtype, mask) if letter in _FLIPPED else None
@@ -275,7 +280,7 @@ def _rewrite(tensors: list[Any], letter: str, stream: Stream, *, back: bool) -> 
         new = (elements if flips is None else elements ^ flips)[order]
     at = 0
     for tensor, part in zip(tensors, parts, strict=True):
-        _store(tensor, new[at : at + len(part) // width].tobytes())
+        store(tensor, new[at : at + len(part) // width].tobytes())
         at += len(part) // width
 
 
@@ -293,39 +298,6 @@ def _order(stream: Stream, count: int) -> NDArray[np.int64]:
 def _flips(stream: Stream, count: int, dtype: np.dtype[Any], mask: int) -> NDArray[Any]:
     drawn = np.frombuffer(stream.bytes((count + 7) // 8), dtype=np.uint8)
     return np.unpackbits(drawn, count=count, bitorder="little").astype(dtype) * dtype.type(mask)
-
-
-def _bytes_of(tensor: Any) -> bytes:  # noqa: ANN401  onnx.TensorProto
-    """The elements' bytes, little-endian."""
-    if tensor.HasField("raw_data"):
-        return tensor.raw_data
-    helper = onnx_package().numpy_helper
-    return helper.from_array(helper.to_array(tensor)).raw_data
-
-
-def _store(tensor: Any, raw: bytes) -> None:  # noqa: ANN401  onnx.TensorProto
-    """Other elements, in the field in which the old ones are: a map tells the model by its bytes."""
-    helper, kinds = onnx_package().helper, onnx_package().TensorProto
-    field: str = helper.tensor_dtype_to_field(tensor.data_type)
-    if tensor.HasField("raw_data") or not len(getattr(tensor, field)):
-        tensor.raw_data = raw
-        return
-    width = len(raw) // math.prod(tensor.dims)
-    kind = {"float_data": "<f4", "double_data": "<f8"}.get(field)
-    if kind is None:
-        whole = tensor.data_type in {kinds.INT8, kinds.INT16, kinds.INT32, kinds.INT64}
-        kind = f"<{'i' if whole else 'u'}{max(1, width)}"
-    tensor.ClearField(field)
-    getattr(tensor, field).extend(np.frombuffer(raw, dtype=kind).tolist())
-
-
-def _element(tensor: Any, raw: bytes) -> tuple[int, int]:  # noqa: ANN401  onnx.TensorProto
-    """Bytes of what moves as one, and the bits in it that a flip turns."""
-    width = len(raw) // math.prod(tensor.dims)
-    name: str = onnx_package().TensorProto.DataType.Name(tensor.data_type)
-    floating = width > 0 and ("FLOAT" in name or name == "DOUBLE")
-    width = max(width, 1)
-    return width, 1 << (8 * width - 1) if floating else (1 << 8 * width) - 1
 
 
 def _model(source: str | Path | bytes | Any) -> Any:  # noqa: ANN401

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vambrace.assets.obfuscate.flows import Flows
 from vambrace.assets.obfuscate.graph import bodies_of, graphs_of
+from vambrace.assets.obfuscate.stored import check_stored
 from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
@@ -195,10 +196,15 @@ def held_tensors(model: Any) -> list[Held]:  # noqa: ANN401  onnx.ModelProto
 
     Of each graph its initialisers, then tensors and graphs in the attributes of its nodes, node by node; functions of
     the model's own come last.
+
+    Raises:
+        ModelRefused: E234, for a tensor that does not hold what its sizes say.
     """
     onnx = onnx_package()
     graphs = [("", model.graph), *((Flows.prefix(each), each) for each in model.functions)]
     found = [(prefix, *each) for prefix, graph in graphs for each in _tensors(graph, onnx)]
+    for _, _, tensor, _ in found:
+        check_stored(tensor)
     numbers = {prefix + name: _number(tensor, onnx) for prefix, name, tensor, _ in found if math.prod(tensor.dims) == 1}
     numbers |= {prefix + name: number for prefix, graph in graphs for name, number in _stated(graph, onnx)}
     sight = _Sight(Flows.of(model, onnx), numbers)
