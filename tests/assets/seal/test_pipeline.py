@@ -52,7 +52,7 @@ def test_order(threads: int) -> None:
 
 @pytest.mark.parametrize(("size", "together"), [(2**20, 4), (2**21, 2), (2**24, 1)])
 def test_where_records_stay_neighbours_are_for_one_thread(size: int, together: int) -> None:
-    """Two threads that begin in the same fresh huge page would both have it made."""
+    """Each step of the queues costs a few per cent of a chunk."""
     by: dict[int, int] = {}
 
     class Noting(Slow):

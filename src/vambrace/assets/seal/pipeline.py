@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline"]
 
 _AHEAD = 2**25  # bytes that wait for a thread, or for their turn
-_RUN = 2**22  # bytes of a run: two huge pages
+_RUN = 2**22  # bytes of a run
 
 
 class Pipeline:
@@ -65,7 +65,7 @@ class Pipeline:
         self._plain = _buffer(chunk_size)
         self._record = _buffer(chunk_size + OVERHEAD)
         self._crew = _Crew(threads, chunk_size) if threads > 1 else None
-        # Two threads that begin in the same fresh page would both have it made, so neighbours are for one of them.
+        # One step of the queues for several chunks; and seldom do two threads begin in the same fresh page.
         self._neighbours = 1 if room is None else max(1, _RUN // chunk_size)
         self._ahead = max(threads + 2, min(64, _AHEAD // chunk_size // self._neighbours))
         self._run: list[_Plain] = []
