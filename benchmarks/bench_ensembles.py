@@ -81,7 +81,9 @@ def ours(attack: Standard | Adaptive, net: nn.Module, inputs: Tensor, labels: Te
             for part in out.parts
         ],
         **spent,
+        "stopped": out.stopped,
         "survivors": (~out.success).nonzero().flatten().tolist(),
+        "by": [out.parts[part].name if part >= 0 else "" for part in out.by.tolist()],
     }
 
 
@@ -162,7 +164,13 @@ def _compared(runs: dict[str, list[dict]], count: int) -> dict[str, object]:
         "means": means,
         "standard_rows_over_adaptive": standard["rows_an_input"] / adaptive["rows_an_input"],
         "standard_wall_over_adaptive": standard["wall"] / adaptive["wall"],
-        "broken_by_standard_always_and_adaptive_never": sorted(always & never),
+        "broken_by_standard_always_and_adaptive_never": {
+            sample: {
+                "standard_by": [run["by"][sample] for run in runs["standard"]],
+                "adaptive_tenth_by": [run["by"][sample] for run in runs.get("adaptive_tenth", ())],
+            }
+            for sample in sorted(always & never)
+        },
         "runs": {which: [_without(run) for run in each] for which, each in runs.items()},
     }
 
@@ -219,7 +227,7 @@ def _short(run: dict) -> str:
 
 
 def _without(run: dict) -> dict:
-    return {name: value for name, value in run.items() if name != "survivors"}
+    return {name: value for name, value in run.items() if name not in ("survivors", "by")}
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ def block(results: Path = HERE / "results") -> str:
     for name, rows in SECTIONS.items():
         file = results / f"{name}.json"
         if not file.is_file():
-            missing.append(f"`benchmarks/bench_{name}.py`")
+            missing.append(f"`benchmarks/bench_{name.split('-')[0]}.py`")
             continue
         data = json.loads(file.read_text())
         found = list(rows(data))
@@ -41,7 +41,7 @@ def block(results: Path = HERE / "results") -> str:
             )
             parts.append(_where(data, name))
     if missing:
-        parts.append(f"Not measured yet: {', '.join(missing)}.")
+        parts.append(f"Not measured yet: {', '.join(dict.fromkeys(missing))}.")
     return "\n\n".join(parts)
 
 
@@ -191,9 +191,92 @@ def _left_out(net: Json) -> Iterator[tuple[str, str]]:
         )
 
 
+def _ensembles(data: Json) -> Iterator[tuple[str, str]]:
+    titles = {"standard": "`Standard`", "adaptive": "`Adaptive`", "adaptive_tenth": "`Adaptive`, a tenth of the calls"}
+    for name in sorted(data.keys() - {"surroundings"}):
+        net, published = data[name], _at(data, name, "published", "left")
+        if not isinstance(net, dict) or published is None:
+            continue
+        for key, title in titles.items():
+            runs = (net.get("runs") or {}).get(key) or ()
+            at = (name, "means", key)
+            mean, least, most = (_at(data, *at, each) for each in ("accuracy", "accuracy_least", "accuracy_most"))
+            rows, images = _at(data, *at, "rows_an_input"), _at(data, name, "images")
+            if None not in (mean, least, most, rows, images):
+                yield (
+                    f"{title} on {name}, linf 0.3: left standing (AutoAttack published: "
+                    f"{100 * published / images:.1f} %); forwards, backwards and verifications an image",
+                    f"{mean:.2f} %, mean of {len(runs)} seeds ({least:.1f} to {most:.1f} %) over {images:.0f} images; "
+                    f"{rows:.0f}",
+                )
+
+
+def _ensembles_speed(data: Json) -> Iterator[tuple[str, str]]:
+    if said := _ratio(data, "torchattacks_over_ours", "cpu", digits=1):
+        yield (
+            f"`Standard` on {data.get('model')}, which falls early: CPU time of torchattacks' AutoAttack over ours",
+            said,
+        )
+
+
+def _nearest(data: Json) -> Iterator[tuple[str, str]]:
+    rows = data.get("against_foolbox")
+    if isinstance(rows, list) and rows:
+        ratios = [row["ratio"] for row in rows if row["ratio"] is not None]
+        yield (
+            f"least changes (FMN, DDN, DeepFool, C&W), {_at(data, 'images'):.0f} images, "
+            f"{len({row['network'] for row in rows})} networks: cases whose median is at most 1 % above foolbox's",
+            f"{sum(bool(row['passes']) for row in rows)} of {len(rows)}; over foolbox's median {min(ratios):.2f} to "
+            f"{max(ratios):.2f}; foolbox broke under half of the images in {len(rows) - len(ratios)}",
+        )
+
+
+def _square(data: Json) -> Iterator[tuple[str, str]]:
+    for case in data.get("cases") or ():
+        title = f"Square, {case['norm']} {case['eps']:g}, {case['model']}"
+        count, queries = _at(data, "images"), _at(data, "queries")
+        theirs = _at(case, "torchattacks", "mean_left")
+        beside = "" if theirs is None else f" (torchattacks: {theirs:.1f})"
+        share = _at(case, "ours", "share_of_forward", "wall", "median")
+        yield (
+            f"{title}, {queries:.0f} queries: left of {count:.0f}; share of time in the network's own forward",
+            f"{_at(case, 'ours', 'mean_left'):.1f}{beside}, mean of {len(case['ours']['left'])} seeds; {share:.2f}",
+        )
+        if said := _ratio(case, "torchattacks_over_ours", "cpu", digits=2):
+            bound = _ratio(case, "bound", "cpu", digits=2)
+            yield f"{title}: CPU time of torchattacks over ours; over that of our forwards alone", f"{said}; {bound}"
+
+
+def _black_box(data: Json) -> Iterator[tuple[str, str]]:
+    for title, case in (data.get("overhead") or {}).items():
+        yield (
+            f"{title}, {case['queries_an_image']:.0f} queries: share of time in the network's own forward",
+            f"{case['share_in_forward']:.2f} ({case['microseconds_a_row_in_forward']:.0f} microseconds a row)",
+        )
+
+
+def _art(data: Json) -> Iterator[tuple[str, str]]:
+    for title in sorted(data.keys() - {"surroundings"}):
+        case = data[title]
+        if not isinstance(case, dict) or not (said := _ratio(case, "as_near", "art_over_ours", "cpu", digits=1)):
+            continue
+        ours = max(each["ours"] for each in case["as_near"]["seeds"])
+        yield (
+            f"{title}, {_at(case, 'images'):.0f} images: CPU time of ART over ours where ours is as near",
+            f"{said}; medians {ours:.3g} after {_at(case, 'as_near', 'queries'):.0f} queries and "
+            f"{min(case['art']['medians']):.3g} after {_at(case, 'art', 'queries'):.0f}",
+        )
+
+
 SECTIONS: dict[str, Callable[[Json], Iterator[tuple[str, str]]]] = {
     "start": _start,
     "pgd": _pgd,
+    "ensembles": _ensembles,
+    "ensembles-speed": _ensembles_speed,
+    "nearest": _nearest,
+    "square": _square,
+    "black_box": _black_box,
+    "art": _art,
     "dp": _dp,
     "dp_utility": _dp_utility,
     "seal": _seal,

@@ -23,6 +23,8 @@ def figures() -> ModuleType:
     return module
 
 
+ATTACKS = ("ensembles", "nearest", "square", "black_box", "art")
+LATER = ("dp", "dp_utility", "seal", "obfuscate")
 START = {
     "surroundings": {"cpu": "Some CPU", "cores": 2, "threads": 1, "python": "3.11.7", "commit": "abc" * 14},
     "help": {"n": 20, "wall": {"median": 0.1234}},
@@ -43,7 +45,7 @@ def test_the_readme_is_up_to_date(figures: ModuleType) -> None:
 
 def test_every_figure_comes_from_a_file(figures: ModuleType, tmp_path: Path) -> None:
     said = figures.block(tmp_path)
-    names = ("start", "pgd", "dp", "dp_utility", "seal", "obfuscate")
+    names = ("start", "pgd", *ATTACKS, *LATER)
     assert said == f"Not measured yet: {', '.join(f'`benchmarks/bench_{name}.py`' for name in names)}."
     (tmp_path / "start.json").write_text(json.dumps(START))
     said = figures.block(tmp_path)
@@ -74,8 +76,45 @@ def test_what_a_file_does_not_hold_is_left_out(figures: ModuleType, tmp_path: Pa
     assert "hand-written loop | 1.05, median (middle half 1.02 to 1.08, 20 rounds) |" in said
     assert "batch 128" not in said
     assert "9.9" not in said, "the ratio of the fastest rounds is nobody's time"
-    missing = ", ".join(f"`benchmarks/bench_{name}.py`" for name in ("dp", "dp_utility", "seal", "obfuscate"))
+    missing = ", ".join(f"`benchmarks/bench_{name}.py`" for name in (*ATTACKS, *LATER))
     assert said.endswith(f"Not measured yet: {missing}.")
+
+
+def test_attacks_are_told_beside_their_peers(figures: ModuleType, tmp_path: Path) -> None:
+    ratio = {"median": 1.432, "quarter": 1.39, "three_quarters": 1.5, "least": 1.31, "most": 2.04, "rounds": 3}
+    mean = {"accuracy": 79.3667, "accuracy_least": 79.3, "accuracy_most": 79.4, "rows_an_input": 7191.2}
+    net = {"images": 1000, "published": {"left": 801}, "means": {"standard": mean}, "runs": {"standard": [{}, {}]}}
+    rows = [{"network": "a", "ratio": each, "passes": passes} for each, passes in ((0.5, 1), (1.2, 0), (None, 1))]
+    share = {"share_of_forward": {"wall": {"median": 0.824}}, "mean_left": 81.4, "left": [81, 82]}
+    square = {"norm": "linf", "eps": 0.3, "model": "a net", "ours": share}
+    beside = {**square, "torchattacks": {"mean_left": 82.8}, "torchattacks_over_ours": {"cpu": ratio}, "bound": {}}
+    near = {"queries": 900, "seeds": [{"ours": 1.8}, {"ours": 1.84}], "art_over_ours": {"cpu": ratio}}
+    art = {"images": 100, "art": {"queries": 4663, "medians": [1.9, 1.85]}}
+    alone = {"share_in_forward": 0.614, "microseconds_a_row_in_forward": 12.4, "queries_an_image": 5000.0}
+    for name, measured in {
+        "ensembles": {"a net": net, "surroundings": {}},
+        "ensembles-speed": {"model": "early", "torchattacks_over_ours": {"cpu": ratio}},
+        "nearest": {"images": 200, "against_foolbox": rows},
+        "square": {"images": 100, "queries": 5000, "cases": [beside, {**square, "norm": "l1"}]},
+        "black_box": {"overhead": {"Boundary on a net": alone}},
+        "art": {"HSJ": {**art, "as_near": near}, "never as near": art},
+    }.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(measured))
+    said = figures.block(tmp_path)
+    for words in (
+        "left standing (AutoAttack published: 80.1 %)",
+        "| 79.37 %, mean of 2 seeds (79.3 to 79.4 %) over 1000 images; 7191 |",
+        "| `Standard` on early, which falls early: CPU time of torchattacks' AutoAttack over ours | 1.4, median",
+        "| 2 of 3; over foolbox's median 0.50 to 1.20; foolbox broke under half of the images in 1 |",
+        "left of 100; share of time in the network's own forward | 81.4 (torchattacks: 82.8), mean of 2 seeds; 0.82 |",
+        "| Square, linf 0.3, a net: CPU time of torchattacks over ours",
+        "| 81.4, mean of 2 seeds; 0.82 |",
+        "| Boundary on a net, 5000 queries: share of time in the network's own forward | 0.61 (12 microseconds",
+        "medians 1.84 after 900 queries and 1.85 after 4663 |",
+    ):
+        assert words in said, words
+    assert "never as near" not in said
+    assert "`Adaptive`" not in said, "what is not there is not told"
 
 
 def test_private_training_is_told_by_net_and_by_task(figures: ModuleType, tmp_path: Path) -> None:
