@@ -94,6 +94,15 @@ def test_a_proposal_is_on_the_sphere_and_then_inward() -> None:
         assert torch.linalg.matrix_rank(torch.stack((found[0].flatten(), change[0], way[0].flatten()))) == 2
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_noise_along_the_way_gives_no_step_aside(kind: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(4)
+    inputs, points = torch.randn(2, 200, 2, generator=generator, dtype=kind)
+    along = (points - inputs).unsqueeze(1) * torch.tensor([5.0, -0.7, 0.0]).view(1, 3, 1)
+    found = propose(inputs, points, along, torch.full((200,), 0.3), torch.full((200,), 0.1))
+    assert torch.allclose(found, (inputs + 0.9 * (points - inputs)).unsqueeze(1).expand_as(found), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("length", [2, 5, 33, 784])
 def test_a_proposal_does_not_depend_on_its_company(length: int) -> None:
     generator = torch.Generator().manual_seed(3)

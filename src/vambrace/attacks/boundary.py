@@ -53,6 +53,7 @@ _FACTOR = 1.5
 _GRAIN = 1 << 12
 _SPHERICAL = (0.2, 0.5)  # a share of successes outside of this changes the length
 _SOURCE = (0.1, 0.25)
+_ASIDE = 64.0  # roundings: noise that leaves the way by no more than these is taken to lie on it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,20 +174,23 @@ def propose(inputs: Tensor, points: Tensor, noise: Tensor, spherical: Tensor, so
         source: (m,), by what share the second one shortens the distance.
 
     Returns:
-        (m, k, ...), at (1 - source) times the distance of the point from its input, up to rounding.
+        (m, k, ...), at (1 - source) times the distance of the point from its input, up to rounding; noise that lies on
+        the way gives a step inward alone.
     """
     centre = inputs.flatten(1).unsqueeze(1)
     way, flat = points.flatten(1).unsqueeze(1) - centre, noise.flatten(2)
-    tiny = torch.finfo(way.dtype).tiny
-    squared = lengths(way, "l2").unsqueeze(1).square_().clamp_(min=tiny)
+    kind = torch.finfo(way.dtype)
+    squared = lengths(way, "l2").unsqueeze(1).square_().clamp_(min=kind.tiny)
     # What of the noise goes along the way is taken off by a little less of the way itself.
     product = flat * way
     along = product.sum(dim=2)
-    noisy = lengths(flat.flatten(0, 1), "l2").view(along.shape)
-    across = (noisy.square_() - along.square() / squared).clamp_(min=tiny)
-    spherical = spherical.to(way.dtype).unsqueeze(1)
+    noisy = lengths(flat.flatten(0, 1), "l2").view(along.shape).square_()
+    across = noisy - along.square() / squared
+    # Noise that goes along the way alone, as it often does between few features, leaves no direction to step in.
+    aside = across > _ASIDE * kind.eps * noisy
+    spherical = torch.where(aside, spherical.to(way.dtype).unsqueeze(1), 0.0)
     shrink = (1.0 - source).to(way.dtype).unsqueeze(1) / (1.0 + spherical.square()).sqrt()
-    share = spherical * (squared / across).sqrt() * shrink
+    share = spherical * (squared / torch.where(aside, across, 1.0)).sqrt() * shrink
     found = torch.addcmul(centre, way, (shrink - share * along / squared).unsqueeze(2), out=product)
     return found.addcmul_(flat, share.unsqueeze(2)).view_as(noise)
 
