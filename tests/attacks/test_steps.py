@@ -27,14 +27,17 @@ def test_white_steps_are_the_cheap_numbers() -> None:
 def test_coarse_steps_equal_a_sum_pixel_by_pixel(shape: tuple[int, int, int]) -> None:
     ids, step = torch.tensor([3, 9]), torch.tensor([0, 5])
     found = stepped(STREAM, ids, step=step, shape=shape, coarse=True)
-    white = draws.bell(STREAM, ids, step=step, shape=shape)
-    expected = 2 * white
-    for cells in (14, 7):
-        part = STREAM.child("coarse", cells)
-        high, wide = math.ceil(shape[1] / cells), math.ceil(shape[2] / cells)
-        grid = (shape[0], math.ceil(shape[1] / high) + 1, math.ceil(shape[2] / wide) + 1)
-        values = draws.bell(part, ids, step=step, shape=grid)
-        top, left = int(part.integers(high, shape=(2,))[0]), int(part.integers(wide, shape=(2,))[1])
+    sizes = [tuple(math.ceil(side / cells) for side in shape[1:]) for cells in (14, 7)]
+    grids = [
+        (shape[0], *(math.ceil(side / cell) + 1 for side, cell in zip(shape[1:], each, strict=True))) for each in sizes
+    ]
+    counts = [math.prod(each) for each in (shape, *grids)]
+    white, *parts = draws.bell(STREAM, ids, step=step, shape=(sum(counts),)).split(counts, dim=1)
+    expected = 2 * white.reshape(2, *shape)
+    for part, grid, (high, wide) in zip(parts, grids, sizes, strict=True):
+        values = part.reshape(2, *grid)
+        upper, lower = divmod(STREAM.child("first", high, wide).key, 1 << 32)
+        top, left = upper * high >> 32, lower * wide >> 32
         for row in range(shape[1]):
             for column in range(shape[2]):
                 expected[:, :, row, column] += 3 * values[:, :, (row + top) // high, (column + left) // wide]

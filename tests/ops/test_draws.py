@@ -306,14 +306,3 @@ def test_the_battery_of_bell_rejects_bad_hashes(
 ) -> None:
     monkeypatch.setattr(draws, "_mix", hash_)
     assert len([name for name, p in bell_battery().items() if not p > 1e-8]) >= 2
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int16])
-def test_bells_of_several_streams_are_those_of_each(dtype: torch.dtype) -> None:
-    streams, shapes = (STREAM, STREAM.child("a"), STREAM.child("b")), ((3, 5), (7,), (1, 4))
-    ids, step = torch.tensor([4, 9]), torch.tensor([0, 3])
-    for when in (step, 2):
-        found = draws.bells(streams, ids, shapes=shapes, step=when, dtype=dtype)
-        for each, stream, shape in zip(found, streams, shapes, strict=True):
-            assert torch.equal(each, draws.bell(stream, ids, shape=shape, step=when, dtype=dtype))
-            assert each.dtype == dtype

@@ -61,18 +61,19 @@ def stepped(stream: Streams, ids: Tensor, *, step: Tensor, shape: tuple[int, ...
     channels, *sides = shape
     size = [[-(-side // cells) for side in sides] for cells in _CELLS]
     grids = [(channels, *(-(-side // cell) + 1 for side, cell in zip(sides, each, strict=True))) for each in size]
-    # All at once and in 16 bits, which hold the sums, and are moved and added in half the time.
-    parts = tuple(stream.child("coarse", cells) for cells in _CELLS)
-    white, *others = draws.bells((stream, *parts), ids, shapes=(shape, *grids), step=step, dtype=torch.int16)
-    noise = white * _WHITE
-    for values, part, cells in zip(others, parts, size, strict=True):
-        words = cast("list[int]", part.integers(1 << 32, shape=(2,)).tolist())
+    # All from one draw and in 16 bits, which hold the sums, and are moved and added in half the time.
+    counts = [math.prod(each) for each in (shape, *grids)]
+    drawn = draws.bell(stream, ids, step=step, shape=(sum(counts),), dtype=torch.int16)
+    white, *others = cast("tuple[Tensor, ...]", drawn.split(counts, dim=1))
+    noise = (white * _WHITE).view(len(ids), *shape)
+    for values, grid, cells in zip(others, grids, size, strict=True):
+        first = stream.child("first", *cells).key  # 64 random bits, half of them for each side
         row, column = (
-            _cells(side, cell, word * cell >> 32, noise.device)
-            for side, cell, word in zip(sides, cells, words, strict=True)
+            _cells(side, cell, (word & 0xFFFFFFFF) * cell >> 32, noise.device)
+            for side, cell, word in zip(sides, cells, (first >> 32, first), strict=True)
         )
         # In two copies, of which the second moves whole rows: one alone would move pieces of a cell's width.
-        wide = values.contiguous().index_select(3, column).index_select(2, row)
+        wide = values.reshape(len(ids), *grid).index_select(3, column).index_select(2, row)
         noise.add_(wide, alpha=_COARSE)
     return noise.float()
 

@@ -20,7 +20,7 @@ Reference: Steele, Lea, Flood, OOPSLA 2014, section 5 (Stafford's variant 13), s
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from vambrace.core.rng import Streams
 
-__all__ = ["BELL_SIZE", "bell", "bells", "integers", "normal", "signs", "uniform"]
+__all__ = ["BELL_SIZE", "bell", "integers", "normal", "signs", "uniform"]
 
 BELL_SIZE = math.sqrt(2 * (256**2 - 1) / 12)
 """Standard deviation of `bell`."""
@@ -102,28 +102,11 @@ def bell(
     to 65,793 of them, with signs or not, add up exactly in float32, whatever the order of summation: so a mean over
     draws does not depend on how they were split into batches.
     """
-    return bells((stream,), ids, shapes=(shape,), step=step, dtype=dtype, device=device)[0]
-
-
-def bells(
-    streams: tuple[Streams, ...],
-    ids: Tensor,
-    *,
-    shapes: tuple[tuple[int, ...], ...],
-    step: int | Tensor = 0,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | None = None,
-) -> list[Tensor]:
-    """`bell` of each stream in its shape (n, *shape), all drawn at once; in int16 they are views of one tensor."""
-    counts = [-(-math.prod(shape) // 4) for shape in shapes]
-    words = _counted(streams, ids, step, counts, device)
+    size = math.prod(shape)
+    words = _words(stream, ids, step, (-(-size // 4),), device)
     odd = (words >> 8).bitwise_and_(_EVEN_BYTES)
     lanes = words.bitwise_and_(_EVEN_BYTES).view(torch.int16).sub_(odd.view(torch.int16))
-    parts = cast("tuple[Tensor, ...]", lanes.split([4 * count for count in counts], dim=1))
-    return [
-        part[:, : math.prod(shape)].to(dtype).reshape(ids.shape[0], *shape)
-        for part, shape in zip(parts, shapes, strict=True)
-    ]
+    return lanes[:, :size].to(dtype).reshape(ids.shape[0], *shape)
 
 
 def integers(
@@ -158,26 +141,14 @@ def _words(
     stream: Streams, ids: Tensor, step: int | Tensor, shape: tuple[int, ...], device: torch.device | None
 ) -> Tensor:
     """64 random bits per element, int64 (n, *shape)."""
-    return _counted((stream,), ids, step, [math.prod(shape)], device).reshape(ids.shape[0], *shape)
-
-
-def _counted(
-    streams: tuple[Streams, ...], ids: Tensor, step: int | Tensor, counts: list[int], device: torch.device | None
-) -> Tensor:
-    """That many words of 64 random bits from each stream, side by side: int64 (n, sum of counts)."""
     ids = ids.to(device=device, dtype=torch.int64)
-    own = ids * _signed(GOLDEN_GAMMA)
-    keys = _mix(torch.stack([own + _signed(stream.key) for stream in streams], dim=1))
+    keys = _mix(ids * _signed(GOLDEN_GAMMA) + _signed(stream.key))
     if isinstance(step, torch.Tensor):
-        keys = _mix(keys + (step.to(ids) * _signed(GOLDEN_GAMMA)).unsqueeze(1))
+        keys = _mix(keys + step.to(ids) * _signed(GOLDEN_GAMMA))
     else:
         keys = _mix(keys + _signed(step * GOLDEN_GAMMA))
-    words = keys.new_empty((ids.shape[0], sum(counts)))
-    counters = torch.arange(max(counts), device=ids.device) * _signed(GOLDEN_GAMMA)
-    parts = cast("tuple[Tensor, ...]", words.split(counts, dim=1))
-    for place, part in enumerate(parts):
-        torch.add(keys[:, place, None], counters[: part.shape[1]], out=part)
-    return _mix(words)
+    counters = torch.arange(math.prod(shape), device=ids.device) * _signed(GOLDEN_GAMMA)
+    return _mix(keys.unsqueeze(1) + counters).reshape(ids.shape[0], *shape)
 
 
 def _mix(words: Tensor) -> Tensor:
