@@ -3,6 +3,7 @@
     python benchmarks/bench_obfuscate.py
     python benchmarks/bench_obfuscate.py --nets mnist_fc,resnet2b --rows 50 --keys 0        # a quick look
     python benchmarks/bench_obfuscate.py --nets yunet,yolox --profiles tolerance --again    # these rows only
+    python benchmarks/bench_obfuscate.py --nets "" --again                                  # the classifier only
 
 For each network and profile, one obfuscation with a fixed seed, measured by `vambrace.assets.obfuscate.measure`; the
 tolerance profile is given the same real inputs, so that what breaks the bound on them is left out:
@@ -238,6 +239,10 @@ def merged(result: dict) -> dict:
             profile: rows | {"surroundings": result["surroundings"]} for profile, rows in found["profiles"].items()
         }
         known["nets"][name] = found | {"profiles": known["nets"].get(name, {}).get("profiles", {}) | profiles}
+    known["classifier"] |= {
+        profile: {how: rows | {"surroundings": result["surroundings"]} for how, rows in found.items()}
+        for profile, found in result["classifier"].items()
+    }
     return known
 
 
@@ -258,7 +263,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=101)
     parser.add_argument("--keys", type=int, default=2, help="keys that the adaptive attacker saw; 0: no classifier")
-    parser.add_argument("--again", action="store_true", help="put these into results/obfuscate.json; no classifier")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="put these into results/obfuscate.json; the classifier where no network is named",
+    )
     parser.add_argument("--pages", type=Path, help="folder for the HTML report of every network and profile")
     given = parser.parse_args()
     if not nets.there():
@@ -274,7 +283,7 @@ def main() -> None:
     packages = ("onnx", "onnxruntime", "onnxsim", "onnxslim", "scikit-learn")
     result["surroundings"]["versions"] |= {name: version(name) for name in packages}
     profiles = given.profiles.split(",")
-    for name in given.nets.split(","):
+    for name in filter(None, given.nets.split(",")):
         case = obfuscate_nets.CASES[name]
         model, inputs = case.model(), case.inputs(given.rows)
         found = {"title": case.title, "inputs": case.inputs_title, "rows": len(inputs), "profiles": {}}
@@ -282,7 +291,7 @@ def main() -> None:
             found["profiles"][profile] = one(name, profile, model, inputs, given)
             interleave.say(said(name, profile, found["profiles"][profile]))
         result["nets"][name] = found
-    for profile in profiles if given.keys and not given.again else []:
+    for profile in profiles if given.keys and not (given.again and given.nets) else []:
         result["classifier"][profile] = {}
         for how in PREPARED:
             rows_found = result["classifier"][profile][how or "as given"] = classified(profile, how, given)

@@ -321,7 +321,9 @@ def _where(data: Json, name: str) -> str:
     known = there if isinstance(there, dict) else {}
     versions = known.get("versions")
     torch = versions.get("torch") if isinstance(versions, dict) else None
-    places = [rows.get("surroundings") for net in _parts(data, "nets") for rows in _parts(net, "profiles")]
+    measured = [rows for net in _parts(data, "nets") for rows in _parts(net, "profiles")]
+    measured += [rows for profile in data.get("classifier", {}) for rows in _parts(data["classifier"], profile)]
+    places = [rows.get("surroundings") for rows in measured]
     again = sorted({str(place.get("commit", "?"))[:12] for place in places if isinstance(place, dict)})
     facts = [
         str(known.get("cpu", "unknown processor")),
