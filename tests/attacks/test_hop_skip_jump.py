@@ -77,7 +77,7 @@ class Naive:
             turn += 1
             total, plain, crossed, count = torch.zeros_like(point), torch.zeros_like(point), 0, 0
             wanted = min(int(first * math.sqrt(turn)), self.budget - self.queries)
-            unit = draws.BELL_SIZE * (math.sqrt(2**2 + 3**2 + 3**2) if turn <= 8 else 1)
+            unit = draws.ODD_SIZE * math.sqrt(2**2 + 3**2 + 3**2) if turn <= 8 else draws.BELL_SIZE
             for number in range(wanted):
                 noise = stepped(
                     stream.child("steps", turn),

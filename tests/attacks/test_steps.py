@@ -32,7 +32,7 @@ def test_coarse_steps_equal_a_sum_pixel_by_pixel(shape: tuple[int, int, int]) ->
         (shape[0], *(math.ceil(side / cell) + 1 for side, cell in zip(shape[1:], each, strict=True))) for each in sizes
     ]
     counts = [math.prod(each) for each in (shape, *grids)]
-    white, *parts = draws.bell(STREAM, ids, step=step, shape=(sum(counts),)).split(counts, dim=1)
+    white, *parts = draws.odd(STREAM, ids, step=step, shape=(sum(counts),)).split(counts, dim=1)
     expected = 2 * white.reshape(2, *shape)
     for part, grid, (high, wide) in zip(parts, grids, sizes, strict=True):
         values = part.reshape(2, *grid)
@@ -68,7 +68,7 @@ def test_cells_begin_elsewhere_in_another_stream() -> None:
     for turn in range(12):
         stream = Streams(4).child("steps", turn)
         found = stepped(stream, torch.tensor([1]), step=torch.tensor([0]), shape=(1, 28, 28), coarse=True)
-        coarse = found - 2 * draws.bell(stream, torch.tensor([1]), step=torch.tensor([0]), shape=(1, 28, 28))
+        coarse = found - 2 * draws.odd(stream, torch.tensor([1]), step=torch.tensor([0]), shape=(1, 28, 28))
         jumps = (coarse[0, 0, :, 1:] != coarse[0, 0, :, :-1]).any(0)
         edges.add(tuple(jumps.nonzero().flatten().tolist()))
     assert len(edges) > 1

@@ -37,10 +37,10 @@ def deviation(shape: tuple[int, ...], *, coarse: bool) -> float:
     """Standard deviation of an element of `stepped`; arguments as there.
 
     >>> round(deviation((1, 28, 28), coarse=True) / deviation((784,), coarse=True), 2)
-    4.69
+    6.63
     """
     mixed = coarse and len(shape) == 3
-    return draws.BELL_SIZE * (math.sqrt(_WHITE**2 + len(_CELLS) * _COARSE**2) if mixed else 1.0)
+    return draws.ODD_SIZE * math.sqrt(_WHITE**2 + len(_CELLS) * _COARSE**2) if mixed else draws.BELL_SIZE
 
 
 def stepped(stream: Streams, ids: Tensor, *, step: Tensor, shape: tuple[int, ...], coarse: bool) -> Tensor:
@@ -61,9 +61,10 @@ def stepped(stream: Streams, ids: Tensor, *, step: Tensor, shape: tuple[int, ...
     channels, *sides = shape
     size = [[-(-side // cells) for side in sides] for cells in _CELLS]
     grids = [(channels, *(-(-side // cell) + 1 for side, cell in zip(sides, each, strict=True))) for each in size]
-    # All from one draw and in 16 bits, which hold the sums, and are moved and added in half the time.
+    # All from one draw, of numbers whose sums only have to be near normal; and in 16 bits, which hold the sums, and are
+    # moved and added in half the time.
     counts = [math.prod(each) for each in (shape, *grids)]
-    drawn = draws.bell(stream, ids, step=step, shape=(sum(counts),), dtype=torch.int16)
+    drawn = draws.odd(stream, ids, step=step, shape=(sum(counts),), dtype=torch.int16)
     white, *others = cast("tuple[Tensor, ...]", drawn.split(counts, dim=1))
     noise = (white * _WHITE).view(len(ids), *shape)
     for values, grid, cells in zip(others, grids, size, strict=True):

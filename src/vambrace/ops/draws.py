@@ -31,10 +31,13 @@ if TYPE_CHECKING:
 
     from vambrace.core.rng import Streams
 
-__all__ = ["BELL_SIZE", "bell", "integers", "normal", "signs", "uniform"]
+__all__ = ["BELL_SIZE", "ODD_SIZE", "bell", "integers", "normal", "odd", "signs", "uniform"]
 
 BELL_SIZE = math.sqrt(2 * (256**2 - 1) / 12)
 """Standard deviation of `bell`."""
+
+ODD_SIZE = math.sqrt((256**2 - 1) / 3)
+"""Standard deviation of `odd`."""
 
 _EVEN_BYTES = 0x00FF00FF00FF00FF
 
@@ -109,6 +112,26 @@ def bell(
     return lanes[:, :size].to(dtype).reshape(ids.shape[0], *shape)
 
 
+def odd(
+    stream: Streams,
+    ids: Tensor,
+    *,
+    shape: tuple[int, ...],
+    step: int | Tensor = 0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Odd whole numbers (n, *shape) from -255 to 255, each as likely; arguments as `uniform`.
+
+    Half the price of `bell`, eight to a hashed word, for what is added up anyway: the sum of three is near normal.
+    Mean 0, standard deviation `ODD_SIZE`.
+    """
+    size = math.prod(shape)
+    words = _words(stream, ids, step, (-(-size // 8),), device)
+    numbers = words.view(torch.int8)[:, :size].to(torch.int16).mul_(2).add_(1)
+    return numbers.to(dtype).reshape(ids.shape[0], *shape)
+
+
 def integers(
     stream: Streams,
     ids: Tensor,
@@ -148,6 +171,8 @@ def _words(
     else:
         keys = _mix(keys + _signed(step * GOLDEN_GAMMA))
     counters = torch.arange(math.prod(shape), device=ids.device) * _signed(GOLDEN_GAMMA)
+    if not len(keys):
+        return keys.new_empty((0, *shape))  # broadcasting would give strides that cannot be seen as smaller numbers
     return _mix(keys.unsqueeze(1) + counters).reshape(ids.shape[0], *shape)
 
 

@@ -46,7 +46,7 @@ class Flows:
     def of(cls, model: Any, onnx: Any) -> Flows:  # noqa: ANN401  onnx.ModelProto, and the package
         """Those of an onnx.ModelProto."""
         found = cls({}, {}, frozenset(each.name for each in model.graph.output))
-        functions = {(each.domain, each.name): each for each in model.functions}
+        functions = {(each.domain, each.name, each.overload): each for each in model.functions}
         found._read(model.graph, "", functions, onnx)
         for each in model.functions:
             found._read(each, cls.prefix(each), functions, onnx)
@@ -55,7 +55,7 @@ class Flows:
     @staticmethod
     def prefix(function: Any) -> str:  # noqa: ANN401  onnx.FunctionProto
         """What the names of its values begin with."""
-        return f"{function.domain}{_END}{function.name}{_END}"
+        return f"{function.domain}{_END}{function.name}{_END}{function.overload}{_END}"
 
     def ahead(self, name: str, passes: Passes) -> Iterator[tuple[str, Any, int]]:
         """All that takes a value, found through nodes that pass it on: the prefix there, the node, the position.
@@ -82,10 +82,10 @@ class Flows:
             if value in self.leaves:
                 yield prefix, None, 0
 
-    def _read(self, graph: Any, prefix: str, functions: dict[tuple[str, str], Any], onnx: Any) -> None:  # noqa: ANN401
+    def _read(self, graph: Any, prefix: str, functions: dict[tuple[str, str, str], Any], onnx: Any) -> None:  # noqa: ANN401
         for node in graph.node:
             bodies = bodies_of(node)
-            function = functions.get((node.domain, node.op_type))
+            function = functions.get((node.domain, node.op_type, node.overload))
             if function is not None:
                 inside = Flows.prefix(function)
                 self._join(prefix, node.input, inside, function.input)

@@ -67,6 +67,9 @@ _SHARE = 0.5
 _STRONG = 64
 """Bits of an order from which on nobody tries them all."""
 
+_MOST_CHANNELS = 2**24
+"""More than any model has, and no more than can be drawn."""
+
 _FIRST = 4
 """Operators that cut up a key."""
 
@@ -323,8 +326,8 @@ def _entry(model: Any) -> tuple[str, list[_Slot], str]:  # noqa: ANN401
         places = [(block, channels, scaled) for block, channels, scaled in entry["places"]]
         if not places or any(type(number) is not int for place in places for number in place):
             raise ValueError("places that are none")
-        # A channel has at least a byte of weights, so nothing is drawn that the file could not hold.
-        if sum(abs(channels) for _, channels, _ in places) > model.ByteSize():
+        # Not told by the weights, which may lie in other files.
+        if sum(abs(channels) for _, channels, _ in places) > _MOST_CHANNELS:
             raise ValueError("places that no layer has")
         slots = [_Slot(block, channels, bool(scaled)) for block, channels, scaled in places]
         if any(not 1 <= slot.block <= slot.channels or slot.channels % slot.block for slot in slots):

@@ -26,6 +26,11 @@ _MOST_SETTINGS = 16
 _LISTS = {"value_floats": ("floats", "FLOAT"), "value_ints": ("ints", "INT64")}
 """Of attributes of `Constant` that are lists: the field that they are in, and the type of the tensor that they make."""
 
+_MARK = "vambrace."
+"""What the name of such a tensor begins with: exporters name tensors too."""
+
+_OWN = frozenset({"", "ai.onnx"})
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class OpenTensor:
@@ -59,14 +64,14 @@ def open_tensors(model: Any) -> tuple[OpenTensor, ...]:  # noqa: ANN401  onnx.Mo
 def as_tensors(model: Any) -> None:  # noqa: ANN401  onnx.ModelProto
     """Rewrite constants that state a list of numbers as ones that state a tensor, which can be locked.
 
-    The tensor is named after the attribute, so that `as_lists` finds it.
+    The tensor's name tells the attribute, so that `as_lists` finds it.
     """
     onnx = onnx_package()
     for attribute in _stating(model):
         name = attribute.name
         if name in _LISTS and len(numbers := getattr(attribute, _LISTS[name][0])) > 1:
             kind = getattr(onnx.TensorProto, _LISTS[name][1])
-            tensor = onnx.helper.make_tensor(name, kind, [len(numbers)], list(numbers))
+            tensor = onnx.helper.make_tensor(_MARK + name, kind, [len(numbers)], list(numbers))
             attribute.ClearField(_LISTS[name][0])
             attribute.name, attribute.type = "value", onnx.AttributeProto.TENSOR
             attribute.t.CopyFrom(tensor)
@@ -76,12 +81,13 @@ def as_lists(model: Any) -> None:  # noqa: ANN401  onnx.ModelProto
     """What `as_tensors` rewrote, as it was."""
     onnx = onnx_package()
     for attribute in _stating(model):
-        name = attribute.t.name
-        if attribute.name == "value" and name in _LISTS:
-            numbers = onnx.numpy_helper.to_array(attribute.t).tolist()
-            attribute.ClearField("t")
-            attribute.name, attribute.type = name, getattr(onnx.AttributeProto, _LISTS[name][0].upper())
-            getattr(attribute, _LISTS[name][0]).extend(numbers)
+        for name, (field, kind) in _LISTS.items():
+            made = attribute.name == "value" and attribute.t.name == _MARK + name and len(attribute.t.dims) == 1
+            if made and attribute.t.data_type == getattr(onnx.TensorProto, kind):
+                numbers = onnx.numpy_helper.to_array(attribute.t).tolist()
+                attribute.ClearField("t")
+                attribute.name, attribute.type = name, getattr(onnx.AttributeProto, field.upper())
+                getattr(attribute, field).extend(numbers)
 
 
 def _stating(model: Any) -> Iterator[Any]:  # noqa: ANN401
@@ -90,7 +96,7 @@ def _stating(model: Any) -> Iterator[Any]:  # noqa: ANN401
     while waiting:
         for node in waiting.pop().node:
             waiting.extend(bodies_of(node))
-            if node.op_type == "Constant":
+            if node.op_type == "Constant" and node.domain in _OWN:
                 yield from node.attribute
 
 
@@ -120,7 +126,7 @@ def _others(graph: Any, onnx: Any) -> Iterator[OpenTensor]:  # noqa: ANN401
             sparse = [attribute.sparse_tensor] if attribute.type == onnx.AttributeProto.SPARSE_TENSOR else []
             for each in [*sparse, *attribute.sparse_tensors]:
                 yield OpenTensor(name=name, elements=math.prod(each.values.dims), why="sparse")
-            if len(attribute.floats) > (_MOST_SETTINGS if node.domain in {"", "ai.onnx"} else 1):
+            if len(attribute.floats) > (_MOST_SETTINGS if node.domain in _OWN else 1):
                 yield OpenTensor(name=name, elements=len(attribute.floats), why=f"an attribute of {node.op_type}")
         for body in bodies_of(node):
             yield from _others(body, onnx)

@@ -127,6 +127,8 @@ _DELICATE: dict[str, Container[int]] = {
     **_VARIANCE,
     **dict.fromkeys(("Acosh", "Bernoulli", "Log", "ReduceLogSum", "Sqrt"), frozenset({0})),
 }
+# What must not be zero: other tensors may have a zero to give, and all answers would be NaN.
+_DIVIDING: dict[str, Container[int]] = {"Div": frozenset({1}), "Reciprocal": frozenset({0})}
 # Inputs that are numbers of how an operator runs, such as sizes and bounds, by the first of them.
 _SETTINGS = {
     **{"Clip": 1, "Expand": 1, "NonMaxSuppression": 2, "OneHot": 1, "Pad": 1, "Range": 0, "Reshape": 1, "Resize": 1},
@@ -278,6 +280,8 @@ def _untouchable(tensor: Any, onnx: Any) -> tuple[str, bool]:  # noqa: ANN401
         return "text", True
     if tensor.data_type in {kinds.COMPLEX64, kinds.COMPLEX128}:
         return "complex numbers", False
+    if kinds.DataType.Name(tensor.data_type).startswith("FLOAT6"):
+        return "numbers of six bits", False
     return "", False
 
 
@@ -315,8 +319,11 @@ _FEW = 1024
 """Whole numbers that are taken for sizes or indices unseen; more of them may be a table of packed weights."""
 _AXES = 16
 """Numbers that may be factors of sizes, one for each axis: with them out of order a model would not run."""
-_INDEXED = {"Gather": 1, "GatherElements": 1, "GatherND": 1, "ScatterElements": 1, "ScatterND": 1, "TensorScatter": 2}
-"""Positions of indices, by operator."""
+_INDEXED = {
+    **{"Gather": 1, "GatherElements": 1, "GatherND": 1, "ScatterElements": 1, "ScatterND": 1, "TensorScatter": 2},
+    **{"AffineGrid": 1, "CenterCropPad": 1, "ConstantOfShape": 0, "Loop": 0, "Split": 1, "SplitToSequence": 1},
+}
+"""Positions of indices and of sizes, by operator."""
 
 
 def _role(name: str, tensor: Any, sight: _Sight, onnx: Any) -> tuple[Role | None, str, bool]:  # noqa: ANN401
@@ -341,7 +348,9 @@ def _role(name: str, tensor: Any, sight: _Sight, onnx: Any) -> tuple[Role | None
         )
         return None, _why(blocked[0][0]), settings and math.prod(tensor.dims) <= _MOST_SETTINGS
     unsigned = onnx.TensorProto.DataType.Name(tensor.data_type) in _NO_SIGNED_ZERO
-    return ("ordered" if unsigned or "ordered" in roles or _delicate(name, sight) else "signed"), "", False
+    dividing = any(_is(node, position, _DIVIDING) for node, position in moved)
+    ordered = unsigned or dividing or "ordered" in roles or _delicate(name, sight)
+    return ("ordered" if ordered else "signed"), "", False
 
 
 def _why(node: Any) -> str:  # noqa: ANN401

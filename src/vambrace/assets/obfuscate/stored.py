@@ -11,8 +11,8 @@ from vambrace.models.onnx_file import onnx_package, refuse
 
 __all__ = ["bytes_of", "check_stored", "element", "store"]
 
-_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
-"""Of types that share bytes; in typed fields too, one entry is a byte."""
+_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
+"""Of types that share bytes; in typed fields too, one entry is a byte, but for those of six bits."""
 
 
 def check_stored(tensor: Any) -> None:  # noqa: ANN401  onnx.TensorProto
@@ -37,7 +37,7 @@ def check_stored(tensor: Any) -> None:  # noqa: ANN401  onnx.TensorProto
         found, expected, what = len(tensor.raw_data), -(-count * bits // 8), "bytes"
     else:
         found = len(getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type)))
-        expected, what = (-(-count * bits // 8) if bits < 8 else count * (2 if dtype.kind == "c" else 1)), "numbers"
+        expected, what = (-(-count * bits // 8) if bits < 6 else count * (2 if dtype.kind == "c" else 1)), "numbers"
     if found != expected:
         refuse("E234", name, f"holds {found} {what}", f"{expected}, as its sizes say")
 

@@ -92,6 +92,7 @@ class Pipeline:
         Raises:
             BaseException: what sealing or emitting this chunk, or one before, has raised.
         """
+        self._raise()
         size = sum(map(len, parts)) + OVERHEAD
         record = None if self._room is None else self._room(size)
         if self._crew is None:

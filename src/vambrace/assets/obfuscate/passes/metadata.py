@@ -135,6 +135,7 @@ def _asked(net: Net, infos: Mapping[str, Info]) -> set[str]:
     found: set[str] = set()
     for node in net.graph.nodes:
         shape = infos[node.inputs[0]].shape if node.is_a("Shape") and node.inputs[0] in infos else None
+        shape = shape[node.value("start", 0) : node.value("end", len(shape))] if shape else None
         picks = [
             constants.get(reader.inputs[1]) if reader.is_a("Gather") and place == 0 else None
             for reader, place in (readers.get(node.outputs[0], []) if shape else [])
