@@ -105,11 +105,12 @@ def bell(
     to 65,793 of them, with signs or not, add up exactly in float32, whatever the order of summation: so a mean over
     draws does not depend on how they were split into batches.
     """
-    size = math.prod(shape)
-    words = _words(stream, ids, step, (-(-size // 4),), device)
-    odd = (words >> 8).bitwise_and_(_EVEN_BYTES)
-    lanes = words.bitwise_and_(_EVEN_BYTES).view(torch.int16).sub_(odd.view(torch.int16))
-    return lanes[:, :size].to(dtype).reshape(ids.shape[0], *shape)
+    size, count = math.prod(shape), -(-math.prod(shape) // 4)
+    # Flat, for of no samples rows have strides that cannot be seen as smaller numbers.
+    words = _words(stream, ids, step, (count,), device).flatten()
+    odd_bytes = (words >> 8).bitwise_and_(_EVEN_BYTES)
+    lanes = words.bitwise_and_(_EVEN_BYTES).view(torch.int16).sub_(odd_bytes.view(torch.int16))
+    return lanes.view(len(ids), 4 * count)[:, :size].to(dtype).reshape(len(ids), *shape)
 
 
 def odd(
@@ -126,10 +127,9 @@ def odd(
     Half the price of `bell`, eight to a hashed word, for what is added up anyway: the sum of three is near normal.
     Mean 0, standard deviation `ODD_SIZE`.
     """
-    size = math.prod(shape)
-    words = _words(stream, ids, step, (-(-size // 8),), device)
-    numbers = words.view(torch.int8)[:, :size].to(torch.int16).mul_(2).add_(1)
-    return numbers.to(dtype).reshape(ids.shape[0], *shape)
+    size, count = math.prod(shape), -(-math.prod(shape) // 8)
+    lanes = _words(stream, ids, step, (count,), device).flatten().view(torch.int8).view(len(ids), 8 * count)
+    return lanes[:, :size].to(torch.int16).mul_(2).add_(1).to(dtype).reshape(len(ids), *shape)
 
 
 def integers(
@@ -171,8 +171,6 @@ def _words(
     else:
         keys = _mix(keys + _signed(step * GOLDEN_GAMMA))
     counters = torch.arange(math.prod(shape), device=ids.device) * _signed(GOLDEN_GAMMA)
-    if not len(keys):
-        return keys.new_empty((0, *shape))  # broadcasting would give strides that cannot be seen as smaller numbers
     return _mix(keys.unsqueeze(1) + counters).reshape(ids.shape[0], *shape)
 
 

@@ -303,6 +303,8 @@ def test_zero_points_of_whole_number_layers_are_put_in_order() -> None:
     [
         "s = Mul (k, two) y = Resize (c, none, s)",
         "d = Shape (c) f = Cast<to=1> (d) g = Mul (f, k) h = Cast<to=7> (g) y = Resize (c, none, none2, h)",
+        "d = Shape (c) f = Cast<to=1> (d) g = Mul (f, k) h = Cast<to=7> (g) y = ConstantOfShape (h)",
+        "z = Sub (k, k) g = Add (z, k) h = Cast<to=7> (g) i = Mul (h, pad) y = CenterCropPad (c, i)",
     ],
 )
 def test_factors_of_sizes_are_left_so_that_any_key_runs(chain: str) -> None:
@@ -407,3 +409,59 @@ def test_zeros_of_types_that_have_one_keep_their_sign(kind: str) -> None:
     model = net(NUMBERS.replace("float[n,4] y", "float[n,8] y"), weights=weights, opset=21, ir=10)
     assert roles(model) == {"w": "ordered", "v": "ordered"}
     differs(model, {"w", "v"})
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_functions_of_one_name_are_told_apart(first: int) -> None:
+    """A weight was followed into the last of them, where it had the size's place."""
+    opsets = [helper.make_opsetid("", 17)]
+    functions = [
+        helper.make_function(
+            "own", "F", ["a", "b"], ["r"], [helper.make_node("MatMul", ["a", "b"], ["r"])], opsets, overload="product"
+        ),
+        helper.make_function(
+            "own", "F", ["p", "q"], ["r"], [helper.make_node("Expand", ["p", "q"], ["r"])], opsets, overload="size"
+        ),
+    ]
+    nodes = [
+        helper.make_node("F", ["x", "w"], ["a"], domain="own", overload="product"),
+        helper.make_node("F", ["a", "sizes"], ["y"], domain="own", overload="size"),
+    ]
+    values = [helper.make_tensor_value_info("x", 1, [1, 8]), helper.make_tensor_value_info("y", 1, [3, 4])]
+    weight = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
+    tensors = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.array([3, 4]), "sizes")]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], tensors)
+    model = helper.make_model(
+        graph,
+        ir_version=10,
+        opset_imports=[*opsets, helper.make_opsetid("own", 1)],
+        functions=[functions[first], functions[1 - first]],
+    )
+    assert roles(model) == {"w": "signed", "sizes": None}
+    differs(model, {"w"})
+
+
+@pytest.mark.parametrize("step", ["n = Div (c, s)", "e = Identity (s) i = Reciprocal (e) n = Mul (c, i)"])
+def test_a_divisor_gets_no_zero_from_other_tensors(step: str) -> None:
+    """As models hold the mean and the deviation of their inputs: with zeros of a bias, NaN told of a wrong key."""
+    model = net(
+        f"""(float[n,3] x) => (float[n,4] y) {{
+            c = Sub (x, m)
+            {step}
+            h = MatMul (n, w)
+            b = Add (h, zeros)
+            r = Relu (b)
+            y = MatMul (r, v)
+        }}""",
+        weights={
+            "m": np.array([0.4, 0.5, 0.6], np.float32),
+            "s": np.array([0.20, 0.22, 0.23], np.float32),
+            "w": (3, 16),
+            "zeros": np.zeros(16, np.float32),
+            "v": (16, 4),
+        },
+    )
+    assert roles(model) == {"m": "signed", "s": "ordered", "w": "signed", "zeros": "signed", "v": "signed"}
+    locked = lock(model, KEY)
+    for key in range(30):
+        assert np.isfinite(answers(unlock(locked, key.to_bytes(32)), feeds(model))[0]).all()
