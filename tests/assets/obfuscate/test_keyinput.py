@@ -51,7 +51,9 @@ def matrices() -> onnx.ModelProto:
 
 @pytest.mark.parametrize("make", [residual, grouped, matrices])
 @pytest.mark.parametrize("scales", [True, False])
-def test_the_right_key_is_exact_and_a_wrong_one_runs(make, scales: bool) -> None:
+def test_the_right_key_is_exact_and_a_wrong_one_runs(make, scales: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Else one order of five channels in 120 is that in which they were.
+    monkeypatch.setattr("vambrace.assets.obfuscate.keyinput.secrets.token_hex", lambda size: "5a" * size)
     model = make()
     locked = lock_by_input(model, KEY, share=1.0, scales=scales)
     onnx.checker.check_model(locked, full_check=True)
@@ -339,3 +341,16 @@ def test_an_entry_that_was_changed_is_refused_before_anything_is_drawn(layout: l
     )
     with pytest.raises(ArtifactRefused, match="E841"):
         key_tensor(locked, KEY)
+
+
+def test_the_key_of_a_model_whose_weights_lie_in_another_file(tmp_path: Path) -> None:
+    """What is read of it is small, so its channels were taken for more than there can be."""
+    model = net(
+        "(float[n,2] x) => (float[n,2] y) { a = MatMul (x, w) r = Relu (a) y = MatMul (r, v) }",
+        weights={"w": (2, 3000), "v": (3000, 2)},
+    )
+    locked = lock_by_input(model, KEY, share=1.0)
+    onnx.save(locked, tmp_path / "net.onnx", save_as_external_data=True, location="net.bin")
+    read = onnx.load(tmp_path / "net.onnx", load_external_data=False)
+    expected = key_tensor(onnx.load(tmp_path / "net.onnx"), KEY)
+    assert np.array_equal(key_tensor(read, KEY)[1], expected[1])

@@ -210,12 +210,10 @@ def test_a_map_leads_a_locked_model_back_whatever_field_its_constants_are_in() -
     assert [each.op_type for each in again.model.graph.node] == [each.op_type for each in nodes]
 
 
-@pytest.mark.parametrize("name", ["value_floats", "value_ints", "vambrace.value_floats"])
-@pytest.mark.parametrize("array", [normal(3), normal(3, 2), normal(3).astype(np.float64), np.arange(3)])
+@pytest.mark.parametrize("name", ["value_floats", "value_ints", "vambrace.value_ints"])
+@pytest.mark.parametrize("array", [normal(3), normal(3, 2), normal(3).astype(np.float64), np.arange(3, dtype=np.int32)])
 def test_a_tensor_that_its_exporter_named_like_a_list_stays_one(name: str, array: np.ndarray) -> None:
     """It became a list, so that no map led it back, or the right key ended in a TypeError."""
-    if name.startswith("vambrace.") and array.shape == (3,) and array.dtype == np.float32:
-        return  # what locking itself makes of a list
     model = net("(float[n,4] x) => (float[n,3] y) { y = MatMul (x, w) }", weights={"w": (4, 3)})
     model.graph.node.insert(0, helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(array, name)))
     assert unlock(lock(model, KEY), KEY).SerializeToString() == model.SerializeToString()

@@ -304,7 +304,6 @@ def test_zero_points_of_whole_number_layers_are_put_in_order() -> None:
         "s = Mul (k, two) y = Resize (c, none, s)",
         "d = Shape (c) f = Cast<to=1> (d) g = Mul (f, k) h = Cast<to=7> (g) y = Resize (c, none, none2, h)",
         "d = Shape (c) f = Cast<to=1> (d) g = Mul (f, k) h = Cast<to=7> (g) y = ConstantOfShape (h)",
-        "z = Sub (k, k) g = Add (z, k) h = Cast<to=7> (g) i = Mul (h, pad) y = CenterCropPad (c, i)",
     ],
 )
 def test_factors_of_sizes_are_left_so_that_any_key_runs(chain: str) -> None:

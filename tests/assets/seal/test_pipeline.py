@@ -295,3 +295,14 @@ def test_an_interrupt_while_the_caller_seals_comes_out_of_that_put() -> None:
     with pytest.raises(KeyboardInterrupt):
         give()
     pipeline.close()
+
+
+def test_a_pipeline_that_was_closed_begins_no_thread() -> None:
+    """Nobody would end it."""
+    before = threading.active_count()
+    pipeline = Pipeline(Slow(), SIZE, lambda record, leaf: None, hashed=False, threads=3)
+    pipeline.close()
+    for index in range(3):
+        with pytest.raises(RuntimeError, match="closed"):
+            pipeline.put(index, False, [memoryview(b"x")])
+    assert threading.active_count() == before

@@ -13,8 +13,9 @@ locked are single numbers, truth values that select, whole numbers that may be s
 bits that are not dequantised) unless they become floating numbers, and what decides how an operator runs. A model is
 refused where more than that would stay in clear, such as weights that operators of other domains take, unless
 `leave_open` is set. Numbers as large as those of masks keep their signs and stay in their tensor: among others they
-would make all answers NaN, which would tell that a key is wrong. What a model does without its key is not known before
-it is measured: `vambrace.assets.obfuscate.measure` does.
+would make all answers NaN, which would tell that a key is wrong. So do divisors, which would get zeros of others. Where
+a row of a small mask gets nothing but infinities, answers are NaN all the same. What a model does without its key is
+not known before it is measured: `vambrace.assets.obfuscate.measure` does.
 
 **What it hides.** Which element is which. Not the graph, not the sizes, not the set of absolute values in each large
 tensor, which tells a known model by itself. A key is 32 bytes, so keys are not tried one by one; few elements have few

@@ -2,7 +2,7 @@
 
 Followed from the weight through operators that move, convert, map, sum up or compare elements to those that use it.
 Elements of filters, matrices, biases and tables, and whatever else is only computed with, may change places and signs;
-those under a root or a logarithm, variances and scales of quantisation keep their signs; shapes, indices, bounds and
+those under a root or a logarithm, divisors, variances and scales of quantisation keep their signs; shapes, indices, bounds and
 whatever else decides how a model runs is not touched.
 """
 

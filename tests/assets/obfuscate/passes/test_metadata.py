@@ -123,6 +123,12 @@ def test_names_of_sizes_go_where_nothing_asks_or_nothing_stated_them() -> None:
         done = onnx_model(model, passes=["metadata"], seed=1)
         assert len(done.model.graph.value_info) == 0
         assert undo(done.model, done.map).model == Net(model).model()
+    # A shape may be asked for in part: the first of these sizes is the second of that shape, which is stated.
+    bare.opset_import[0].version = 15
+    (asks,) = (node for node in bare.graph.node if node.op_type == "Shape")
+    asks.attribute.append(onnx.helper.make_attribute("start", 1))
+    part = onnx.shape_inference.infer_shapes(bare)
+    assert len(onnx_model(part, passes=["metadata"], seed=1).model.graph.value_info) == 0
     # Asked for as a whole, every size counts: the batch, made by Resize, and two that Conv makes.
     every = head("u = Slice (s, zero, last, zero)")
     kept = onnx_model(every, passes=["metadata"], seed=1).model.graph.value_info
