@@ -2,8 +2,8 @@
 
 Followed from the weight through operators that move, convert, map, sum up or compare elements to those that use it.
 Elements of filters, matrices, biases and tables, and whatever else is only computed with, may change places and signs;
-those under a root or a logarithm, divisors, variances and scales of quantisation keep their signs; shapes, indices, bounds and
-whatever else decides how a model runs is not touched.
+those under a root or a logarithm, divisors, variances and scales of quantisation keep their signs; shapes, indices,
+bounds and whatever else decides how a model runs is not touched.
 """
 
 from __future__ import annotations
