@@ -306,3 +306,63 @@ def test_a_pipeline_that_was_closed_begins_no_thread() -> None:
         with pytest.raises(RuntimeError, match="closed"):
             pipeline.put(index, False, [memoryview(b"x")])
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("started", [True, False])
+def test_an_interrupt_while_a_thread_starts_leaves_none_behind(
+    at: int, started: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was started and unknown, took the sign to end that was another's, and `close` waited for that one for ever."""
+    before, count, start = set(threading.enumerate()), 0, threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        nonlocal count
+        count += 1
+        if started or count != at:
+            start(thread)
+        if count == at:
+            raise KeyboardInterrupt
+
+    pipeline = Pipeline(Slow(), SIZE, lambda record, leaf: None, hashed=False, threads=3)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    for index in range(at - 1):
+        pipeline.put(index, False, [memoryview(b"x")])
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.put(at - 1, False, [memoryview(b"x")])
+    pipeline.close(patience=5)
+    assert count == at
+    assert set(threading.enumerate()) == before
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_who_waits_is_told_of_a_close(own: bool) -> None:
+    """It waited for what was forgotten, and `close` for a thread whose sign to end it had taken."""
+    before, gate, entered = set(threading.enumerate()), threading.Event(), threading.Event()
+
+    def emit(record: memoryview, leaf: bytes | None) -> None:
+        entered.set()
+        assert gate.wait(10)
+
+    pipeline = Pipeline(Slow(), SIZE, emit, hashed=False, threads=3)
+    errors: list[BaseException] = []
+
+    def give() -> None:
+        try:
+            for index in range(500):
+                pipeline.put(index, False, [pipeline.plain if own else memoryview(b"x")])
+                assert entered.wait(10)  # by another thread, which keeps all records that are ready
+        except RuntimeError as error:
+            errors.append(error)
+
+    giver = threading.Thread(target=give, daemon=True)
+    giver.start()
+    time.sleep(0.1)
+    closer = threading.Thread(target=pipeline.close, daemon=True)
+    closer.start()
+    time.sleep(0.1)
+    gate.set()
+    for each in (closer, giver):
+        each.join(5)
+    assert [str(error) for error in errors] == ["a pipeline that was closed"]
+    assert set(threading.enumerate()) == before

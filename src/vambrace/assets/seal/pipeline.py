@@ -76,7 +76,7 @@ class Pipeline:
         self._turn = 0  # of the run that is emitted next; they are counted as they are given
         self._awaited = 0
         self._ready: dict[int, tuple[list[_Sealed], memoryview]] = {}
-        self._emitting = False
+        self._emitting = self._closed = False
         self._failed: BaseException | None = None
 
     @property
@@ -124,11 +124,16 @@ class Pipeline:
     def close(self, *, patience: float | None = None) -> None:
         """End the threads; what has not been emitted is forgotten. Twice is fine.
 
+        A `put` or `settle` that waits meanwhile in another thread raises.
+
         Args:
             patience: seconds to wait for each thread that is still at something; None: until it is done.
         """
         if self._crew is not None:
             self._fail(RuntimeError("a pipeline that was closed"))
+            with self._lock:
+                self._closed = True
+                self._come.notify()
             self._crew.end(patience)
             self._run = []
 
@@ -146,8 +151,10 @@ class Pipeline:
             pass
         with self._lock:
             self._awaited = turn
-            while self._turn < turn:
+            while self._turn < turn and not self._closed:
                 self._come.wait()
+        if self._closed:
+            self._raise()
 
     def _raise(self) -> None:
         if self._failed is not None:
@@ -220,8 +227,8 @@ class _Crew:
         self._jobs.put(job)
         if len(self._threads) < self._most:
             thread = threading.Thread(target=_serve, args=(self._jobs, self.records), daemon=True)
+            self._threads.append(thread)  # before it starts: an interrupt may come while it does
             thread.start()
-            self._threads.append(thread)
 
     def help(self) -> bool:
         """Do what would be done next, in the thread that asks; whether there was anything."""
@@ -232,8 +239,10 @@ class _Crew:
         try:
             job = self._jobs.get_nowait()
         except Empty:
-            job = None
+            self.records.put(room)
+            return False
         if job is None:
+            self._jobs.put(None)  # the sign to end, which is one of the threads'
             self.records.put(room)
             return False
         job(room)
@@ -247,6 +256,7 @@ class _Crew:
 
     def end(self, patience: float | None) -> None:
         """Return when all threads have ended, each with what it is at; what has not been begun is forgotten."""
+        self._most = 0
         with contextlib.suppress(Empty):
             while True:
                 self._jobs.get_nowait()
@@ -254,10 +264,12 @@ class _Crew:
             self._jobs.put(None)
             self.records.put(memoryview(b""))  # where an interrupt kept what came before from giving theirs back
         for thread in self._threads:
-            # The last who knows of a pipeline that is forgotten may be one of its threads.
-            if thread is not threading.current_thread():
+            # One that has not started finds nothing to do, and the last who knows of a pipeline that is forgotten may
+            # be one of its threads.
+            with contextlib.suppress(RuntimeError):
                 thread.join(patience)
         self._threads.clear()
+        self.plain.put(memoryview(b""))  # for who waits for one that was forgotten
 
 
 def _serve(jobs: SimpleQueue[_Job | None], records: SimpleQueue[memoryview]) -> None:
