@@ -118,6 +118,28 @@ def test_signing_tells_what_was_read(source: str, steps: int, place: Path, heard
     assert max(heard.steps) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["seal", "plain", "lock", "-r", "lock"], "lock"),
+        (["seal", "plain", "./me.pub", "-r", "me.pub"], "me.pub"),
+        (["seal", "plain", "maker", "-r", "me.pub", "--sign", "maker"], "maker"),
+        (["open", "sealed", "me", "-i", "me"], "me"),
+        (["open", "sealed", "maker.pub", "-i", "me", "--signer", "maker.pub"], "maker.pub"),
+        (["open", "sealed", "lock", "--mindspore", "lock"], "lock"),
+    ],
+)
+def test_a_key_is_never_replaced_by_what_it_is_for(
+    words: list[str], key: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["keygen", "lock", "--kind", "aes256"]) == 0
+    assert main(["seal", "plain", "sealed", "-r", "me.pub", "--sign", "maker"]) == 0
+    before = Path(key).read_bytes()
+    assert main([*words, "--force"]) == 2
+    assert "E766" in capsys.readouterr().err
+    assert Path(key).read_bytes() == before
+
+
 def test_an_empty_file_and_an_empty_folder_end_too(place: Path, heard: Heard) -> None:
     Path("empty").write_bytes(b"")
     Path("hollow").mkdir()

@@ -16,7 +16,7 @@ from vambrace.cli.streams import STREAM, BytesOut, CountedIn, bytes_in, is_strea
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from vambrace.assets.seal.statement import Statement
     from vambrace.core.files import Draft
@@ -129,7 +129,7 @@ def seal_file(
     }
     sink = BytesOut() if target == STREAM else target
     if isinstance(sink, Path):
-        _check_free(sink, force=force)
+        _check_free(sink, keys=[*recipients, sign], force=force)
     if is_stream(source):
         if pad:
             raise ConfigError(
@@ -179,7 +179,7 @@ def open_file(
     """
     there(source)
     if target != STREAM:
-        _check_free(target, force=force)
+        _check_free(target, keys=[*identities, *signers, mindspore], force=force)
     if mindspore is not None:
         _open_mindspore(source, target, mindspore)
         return
@@ -322,16 +322,26 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}{'s'[: count != 1]}"
 
 
-def _check_free(path: Path, *, force: bool) -> None:
+def _check_free(path: Path, *, keys: Sequence[str | Path | None], force: bool) -> None:
     from vambrace.core.disk import refuse_special
 
     refuse_special(path)  # first, for no --force replaces such a thing
     if not force and os.path.lexists(path):
         raise _taken(path)
+    # What was sealed would stand in the place of what opens it.
+    if any(key is not None and _are_one(path, key) for key in keys):
+        raise _taken(path, "choose another place: this is a key that the command reads", "a place of its own")
 
 
-def _taken(path: Path, fix: str = "choose another place, or --force") -> ConfigError:
-    return ConfigError("E766", seen=f"{path} is there already", expected="a new place", fix=fix)
+def _are_one(path: Path, key: str | Path) -> bool:
+    try:
+        return os.path.samefile(path, key)
+    except (OSError, ValueError):
+        return False  # no file at one of them: a key may be words, too
+
+
+def _taken(path: Path, fix: str = "choose another place, or --force", expected: str = "a new place") -> ConfigError:
+    return ConfigError("E766", seen=f"{path} is there already", expected=expected, fix=fix)
 
 
 def _folder(seen: str, expected: str) -> ConfigError:
