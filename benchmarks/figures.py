@@ -237,10 +237,14 @@ def _square(data: Json) -> Iterator[tuple[str, str]]:
         count, queries = _at(data, "images"), _at(data, "queries")
         theirs = _at(case, "torchattacks", "mean_left")
         beside = "" if theirs is None else f" (torchattacks: {theirs:.1f})"
-        share = _at(case, "ours", "share_of_forward", "wall", "median")
+        left = case["ours"]["left"]
+        share, least, most = (
+            _at(case, "ours", "share_of_forward", "wall", each) for each in ("median", "least", "most")
+        )
         yield (
             f"{title}, {queries:.0f} queries: left of {count:.0f}; share of time in the network's own forward",
-            f"{_at(case, 'ours', 'mean_left'):.1f}{beside}, mean of {len(case['ours']['left'])} seeds; {share:.2f}",
+            f"{_at(case, 'ours', 'mean_left'):.1f}{beside}, mean of {len(left)} seeds "
+            f"(ours {min(left)} to {max(left)}); {share:.2f}, median ({least:.2f} to {most:.2f})",
         )
         if said := _ratio(case, "torchattacks_over_ours", "cpu", digits=2):
             bound = _ratio(case, "bound", "cpu", digits=2)
@@ -251,7 +255,7 @@ def _black_box(data: Json) -> Iterator[tuple[str, str]]:
     for title, case in (data.get("overhead") or {}).items():
         yield (
             f"{title}, {case['queries_an_image']:.0f} queries: share of time in the network's own forward",
-            f"{case['share_in_forward']:.2f} ({case['microseconds_a_row_in_forward']:.0f} microseconds a row)",
+            f"{case['share_in_forward']:.2f}, one run ({case['microseconds_a_row_in_forward']:.0f} microseconds a row)",
         )
 
 
@@ -299,6 +303,8 @@ def _ratio(data: Json, *path: str, digits: int, quarters: tuple[str, str] = ("qu
     low, high = (_at(data, *path, end) for end in ends)
     if rounds is None or median is None or low is None or high is None:
         return ""
+    if rounds == 1:
+        return f"{median:.{digits}f}, one round"
     return f"{median:.{digits}f}, median ({called} {low:.{digits}f} to {high:.{digits}f}, {rounds:.0f} rounds)"
 
 
