@@ -30,6 +30,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Before anything imports torch or matplotlib; workers and programs started by tests inherit it."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # torch.get_num_threads() == 1: tests share the cores by processes
+    if (device := config.getoption("--device")) != "cpu":
+        from placing import Placed
+
+        mode = Placed(device)
+        mode.__enter__()
+        config.add_cleanup(lambda: mode.__exit__(None, None, None))
     if _HOME in os.environ:
         return
     home = tempfile.mkdtemp(prefix="vambrace-tests-")

@@ -46,14 +46,14 @@ class CountingModel:
         bounds: Bounds | None = Bounds(0.0, 1.0),  # noqa: B008  an immutable value
         num_classes: int | None = None,
         dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
     ) -> None:
         self._function = function
         self._access = access
         self._bounds = bounds
         self._classes = num_classes
         self._dtype = dtype
-        self._device = torch.device(device)
+        self._device = torch.empty(0, device=device).device  # None: where torch puts new tensors
         self.forward_rows = 0
         self.backward_rows = 0
         self.calls: list[int] = []
