@@ -12,6 +12,8 @@ tolerance profile is given the same real inputs, so that what breaks the bound o
 - `gates`: every gate with its value, threshold, n and interval;
 - `equality`: the largest difference on real, random, edge and extreme inputs, over all runtime settings;
 - `budgeted`: the time of a call where 5 % more are the budget, measured anew on what the plan has kept;
+- `bare_if`: the time of a call with nothing but one If around part of the network, its predicate and an all but empty
+  other branch: the least that hiding anything in a branch costs there;
 - `readability`: similarities to the original before and after each simplifier and our de-obfuscator; of the two
   readings after (beside the original, and beside what the same tool left of the original) the larger one;
 - `brought`: how much of a similarity each simplifier brings back, beyond what it does for unrelated networks;
@@ -44,6 +46,7 @@ from vambrace.assets.obfuscate.locking import lock, unlock
 from vambrace.assets.obfuscate.measure.inputs import random_rows, read_rows
 from vambrace.assets.obfuscate.measure.readability import SIMILARITIES, Readability
 from vambrace.assets.obfuscate.measure.runtime import Network, optimised, simplifier
+from vambrace.assets.obfuscate.passes.phantoms import Phantoms
 from vambrace.assets.obfuscate.pipeline import onnx_model
 from vambrace.core.rng import Streams
 
@@ -52,6 +55,7 @@ PROFILES = ("exact", "tolerance")
 COST = ("wall", "cpu", "null_wall", "null_cpu", "clock", "milliseconds", "size", "size_ratio", "memory",
         "memory_ratio_above_idle")  # fmt: skip
 BUDGET = 1.05
+BARE = Phantoms(ifs=1, times=0, fewest=0, growth=0, spare=0)
 PREPARED = ("", "onnxruntime all", "onnxsim", "our de-obfuscator")
 
 
@@ -163,7 +167,19 @@ def one(name: str, profile: str, model: onnx.ModelProto, inputs: np.ndarray, giv
         **fitted,
         **summary(report),
         "budgeted": budgeted(name, profile, model, inputs, given),
+        "bare_if": cost(model, onnx_model(model, passes=[BARE], seed=SEED).model, inputs, given),
     }
+
+
+def cost(model: onnx.ModelProto, made: onnx.ModelProto, inputs: np.ndarray, given: argparse.Namespace) -> dict:
+    """Times of calls beside the original's, and its size."""
+    found = measures.measure_cost(
+        model,
+        made,
+        read_rows(inputs, Network(model)),
+        options=measures.OverheadOptions(rounds=given.rounds, processes=0),
+    ).as_json()
+    return {key: found[key] for key in ("cpu", "null_cpu", "size_ratio")}
 
 
 def budgeted(name: str, profile: str, model: onnx.ModelProto, inputs: np.ndarray, given: argparse.Namespace) -> dict:
@@ -179,14 +195,8 @@ def budgeted(name: str, profile: str, model: onnx.ModelProto, inputs: np.ndarray
         decide=obfuscate_nets.CASES[name].decide,
     )
     seconds = time.perf_counter() - begin
-    cost = measures.measure_cost(
-        model,
-        made.model,
-        read_rows(inputs, Network(model)),
-        options=measures.OverheadOptions(rounds=given.rounds, processes=0),
-    ).as_json()
-    kept = {key: cost[key] for key in ("cpu", "null_cpu", "size_ratio")}
-    return {"budget": BUDGET, "seconds": seconds, "left_out": sorted(made.left_out), **kept}
+    found = cost(model, made.model, inputs, given)
+    return {"budget": BUDGET, "seconds": seconds, "left_out": sorted(made.left_out), **found}
 
 
 def prepared(how: str, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -225,6 +235,7 @@ def said(name: str, profile: str, found: dict) -> str:
         f"{name}, {profile}: {found['verdict']}, fails {bad}; differing {real['differing']} of {real['elements']}, "
         f"max abs {real['max_abs']}, of sample {real['max_row']}; top-1 {real['top1_same']}/{real['top1_of']}; "
         f"latency {cpu:.3f}, in a budget {found['budgeted']['cpu']['median']:.3f}, "
+        f"a bare If {found['bare_if']['cpu']['median']:.3f}, "
         f"size {found['overhead']['size_ratio']:.3f}; operators {found['operators']}; "
         f"kernel {kernel}; alignment {aligned}"
     )
