@@ -23,7 +23,7 @@ def figures() -> ModuleType:
     return module
 
 
-ATTACKS = ("ensembles", "nearest", "square", "black_box", "art")
+ATTACKS = ("ensembles", "nearest", "square", "black_box", "art", "throughput")
 LATER = ("dp", "dp_utility", "seal", "obfuscate")
 START = {
     "surroundings": {"cpu": "Some CPU", "cores": 2, "threads": 1, "python": "3.11.7", "commit": "abc" * 14},
@@ -168,6 +168,7 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
         "equality": {"real": real},
         "overhead": {"cpu": time, "size_ratio": 1.156},
         "budgeted": within,
+        "bare_if": {"cpu": {**time, "median": 1.033}},
     }
     apart = {"equality": {"real": {**real, "max_row": "inf"}}, "overhead": profile["overhead"]}
     unsure = {**profile, "overhead": {"cpu": {"median": 1.044}, "size_ratio": 1.156}}
@@ -187,7 +188,8 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
     assert "| obfuscation, tolerance, A net: " in said
     assert (
         "| 2.3e-06 on 50 real inputs, 98 % of decisions the same; 1.04, median (middle half 1.01 to 1.07, "
-        "101 rounds); 1.02, median (middle half 1.01 to 1.07, 101 rounds); 1.16 |"
+        "101 rounds); 1.02, median (middle half 1.01 to 1.07, 101 rounds); 1.03, median (middle half 1.01 to 1.07, "
+        "101 rounds); 1.16 |"
     ) in said
     assert "obfuscation, exact" not in said, "what is no number is no figure"
     assert "exact, onnxsim: clean; on our output: adaptive, naive, branch by branch; chance |" in said
@@ -201,15 +203,26 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
     assert "some rows" not in said
     assert "left out" not in said
     profile["fitted"] = {"left_out": {"rebasis": {"relative": 0.00123}, "disguises": {"relative": "inf"}}}
-    again = {**profile, "surroundings": {"commit": "0123456789abcdef"}, "budgeted": {}}
+    again = {**profile, "surroundings": {"commit": "0123456789abcdef"}, "budgeted": {}, "bare_if": {}}
     measured["nets"]["one"]["profiles"]["tolerance"] = again
     (tmp_path / "obfuscate.json").write_text(json.dumps(measured))
     assert "commit ?, some rows at 0123456789ab;" in figures.block(tmp_path)
     said = figures.block(tmp_path)
-    assert "101 rounds); not measured; 1.16 |" in said
+    assert "101 rounds); not measured; not measured; 1.16 |" in said
     moves = "which was left out, moves answers by itself, over a sample's largest value"
     assert f"| obfuscation, tolerance, A net: how far `rebasis`, {moves} | 0.0012 |" in said
     assert f"`disguises`, {moves} | inf |" in said
+
+
+def test_throughput_is_told_by_contender_beside_the_loop(figures: ModuleType, tmp_path: Path) -> None:
+    def taken(rate: float, over: float) -> dict[str, Any]:
+        ends = {"least": over - 0.011, "most": over + 0.011}
+        return {"rows_a_second": rate, "rate_over_loop": {"median": over, **ends, "rounds": 5}}
+
+    measured = {"device": "A card", "resnet-18": {"loop": taken(70_000, 1), "pgd bfloat16": taken(103_637.2, 1.348)}}
+    (tmp_path / "throughput.json").write_text(json.dumps(measured))
+    title = "resnet-18 on A card, pgd bfloat16: rows a second; over those of PGD by hand in float32"
+    assert f"| {title} | 103,637; 1.35, median (all 1.34 to 1.36, 5 rounds) |" in figures.block(tmp_path)
 
 
 def test_only_the_block_changes_and_markers_are_needed(figures: ModuleType) -> None:
