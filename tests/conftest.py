@@ -31,8 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # torch.get_num_threads() == 1: tests share the cores by processes
     if (device := config.getoption("--device")) != "cpu":
-        from placing import Placed
+        from placing import Placed, start
 
+        start(device)
         mode = Placed(device)
         mode.__enter__()
         config.add_cleanup(lambda: mode.__exit__(None, None, None))
@@ -43,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ |= {_HOME: home, "HOME": home, "USERPROFILE": home}
     for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         os.environ[name] = str(Path(home, name.lower()))
+    # For CUDA kernels: torch warns where the cache is not there yet, or where two workers make its folders at once.
+    Path(os.environ["XDG_CACHE_HOME"], "torch", "kernels").mkdir(parents=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,21 @@ _KIT = _TESTS.parent / "src" / "vambrace" / "testing"
 _TORCH = Path(torch.__file__).resolve().parent
 _PLAIN = {
     torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.empty, torch.zeros, torch.ones, torch.full, torch.eye,
-    torch.arange, torch.linspace, torch.logspace, torch.from_numpy,
+    torch.arange, torch.linspace, torch.logspace,
 }  # fmt: skip
 _RANDOM = {torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal}
 _IN_PLACE = {Tensor.uniform_, Tensor.normal_, Tensor.random_, Tensor.bernoulli_, Tensor.exponential_}
 _OUT = {Tensor.numpy, Tensor.__array__}
+
+
+def start(device: str) -> None:
+    """Have CUDA ready in this thread and in that of its gradients, where the first use warns of a missing context."""
+    if torch.device(device).type != "cuda" or not torch.cuda.is_available():
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        square = torch.ones((2, 2), device=device, requires_grad=True)
+        (square @ square).sum().backward()
 
 
 class Placed(TorchFunctionMode):
@@ -55,7 +66,7 @@ class Placed(TorchFunctionMode):
         made = func in _PLAIN or func in _RANDOM
         if not made or options.get("device") is not None or not _asked_by_a_test():
             return func(*args, **options)
-        if func in _RANDOM or func in {torch.from_numpy, torch.as_tensor}:
+        if func in _RANDOM or func is torch.as_tensor:
             return func(*args, **options).to(self._device)
         return func(*args, **options | {"device": self._device})
 
@@ -71,11 +82,11 @@ def _drawn_elsewhere(func: Callable[..., Any], args: tuple[Any, ...], options: d
 
 
 def _asked_by_a_test() -> bool:
-    """Whether the code that calls torch, past torch's own, is a test or the conformance kit."""
+    """Whether the code that calls torch, past torch's own and modes that pass calls on, is a test or the kit."""
     frame = sys._getframe(2)
     while frame is not None:
         whose = _owner(frame.f_code.co_filename)
-        if whose != "torch":
+        if whose != "torch" and frame.f_code.co_name != "__torch_function__":
             return whose == "test"
         frame = frame.f_back
     return False
