@@ -221,7 +221,7 @@ def test_integers_are_uniform() -> None:
 
 
 def test_cuda_gives_the_same_integers(device: torch.device) -> None:
-    ids = torch.arange(5)
+    ids = torch.arange(5, device="cpu")
     here = draws._words(STREAM, ids, 3, (6,), None)
     assert torch.equal(here, draws._words(STREAM, ids, 3, (6,), device).cpu())
 

@@ -27,7 +27,7 @@ def test_saved_as_bytes_and_read_again_it_is_the_same_and_inside(norm: str, eps:
     points, _ = tighten(away, inputs, eps, norm, Bounds(0.0, 1.0))
     found = on_grid(points, inputs, eps, norm, Bounds(0.0, 1.0))
     saved = (found.numpy() * 255).round().astype(np.uint8)
-    again = torch.from_numpy(saved.astype(np.float32) / np.float32(255))
+    again = torch.from_numpy(saved.astype(np.float32) / np.float32(255)).to(found.device)
     assert torch.allclose(again, found, rtol=0, atol=6e-8)
     assert (distances(found, inputs, norm) <= eps).all()
     assert ((found >= 0) & (found <= 1)).all()

@@ -50,18 +50,18 @@ def picture(kind: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
 )
 def test_equals_pillow(kind: str, channels: int, height: int, width: int, quality: int, seed: int) -> None:
     pixels = picture(kind, (2, channels, height, width), seed)
-    assert torch.equal(round_trip(pixels, quality=quality), by_pillow(pixels, quality))
+    assert torch.equal(round_trip(pixels, quality=quality).cpu(), by_pillow(pixels, quality))
 
 
 @turbo
 @pytest.mark.parametrize("quality", [7, 25, 50, 95])
 def test_equals_pillow_on_a_large_image(quality: int) -> None:
     pixels = picture("smooth", (1, 3, 219, 227), 1) // 2 + picture("noise", (1, 3, 219, 227), 2) // 2
-    assert torch.equal(round_trip(pixels, quality=quality), by_pillow(pixels, quality))
+    assert torch.equal(round_trip(pixels, quality=quality).cpu(), by_pillow(pixels, quality))
 
 
 def test_quantisation_at_known_qualities() -> None:
-    assert torch.equal(quantisation(50, LUMA_TABLE), torch.tensor(LUMA_TABLE, dtype=torch.int32))
+    assert quantisation(50, LUMA_TABLE).tolist() == [list(row) for row in LUMA_TABLE]
     assert quantisation(100, CHROMA_TABLE).unique().tolist() == [1]
     assert quantisation(1, CHROMA_TABLE).unique().tolist() == [255]
 

@@ -142,5 +142,5 @@ def test_a_look_would_be_told(look: Callable[[Tensor], object]) -> None:
 
 
 def test_only_cpu_may_be_looked_at() -> None:
-    assert may_look(torch.ones(1))
+    assert may_look(torch.ones(1, device="cpu"))
     assert not may_look(torch.ones(1, device="meta"))
