@@ -22,12 +22,12 @@ def test_ours(kind: type, shape: tuple[int, ...], device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("border", ["low", "edge", "mirror"])
-def test_rotate_at_every_border(border: str) -> None:
-    check_perturbation(Rotate(border=border))  # type: ignore[arg-type]
+def test_rotate_at_every_border(border: str, device: torch.device) -> None:
+    check_perturbation(Rotate(border=border), device=device)  # type: ignore[arg-type]
 
 
-def test_noise_on_features() -> None:
-    check_perturbation(GaussianNoise(), shape=(40,))
+def test_noise_on_features(device: torch.device) -> None:
+    check_perturbation(GaussianNoise(), shape=(40,), device=device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +75,8 @@ class Broken(Options):
         return frame.leave(frame.unit + change)
 
 
-def test_the_stand_in_passes_when_nothing_is_broken() -> None:
-    check_perturbation(Broken(how="nothing"))
+def test_the_stand_in_passes_when_nothing_is_broken(device: torch.device) -> None:
+    check_perturbation(Broken(how="nothing"), device=device)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,24 @@ def test_the_stand_in_passes_when_nothing_is_broken() -> None:
         "no bounds check",
     ],
 )
-def test_broken_ones_are_caught(how: str) -> None:
+def test_broken_ones_are_caught(how: str, device: torch.device) -> None:
     with pytest.raises(AssertionError):
-        check_perturbation(Broken(how=how))
+        check_perturbation(Broken(how=how), device=device)
+
+
+def test_scales_are_compared_on_inputs_that_round_the_same_way_on_every_device() -> None:
+    """The last bit of a division decides about what lies half-way between two levels, and with it a block of a JPEG."""
+    places = []
+
+    class Watched(Broken):
+        def __call__(self, inputs, *, bounds=UNIT, **others):
+            if bounds != UNIT:
+                places.append((inputs.double() - bounds.low) / bounds.span * 255 % 1)
+            return Broken.__call__(self, inputs, bounds=bounds, **others)
+
+    check_perturbation(Watched(how="nothing"))
+    assert len(places) == 3
+    assert all(float(each.min()) > 0.2 and float(each.max()) < 0.3 for each in places)
 
 
 def test_sample_images_are_all_different() -> None:
