@@ -234,7 +234,7 @@ def mnist(shared: Path, n: int) -> tuple[Tensor, Tensor]:
             return np.frombuffer(file.read(), np.uint8, offset=skip)
 
     images = raw("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)[:n]
-    return torch.from_numpy(images / np.float32(255)), torch.from_numpy(
+    return torch.tensor(images / np.float32(255)), torch.tensor(
         raw("t10k-labels-idx1-ubyte.gz", 8)[:n].astype(np.int64)
     )
 

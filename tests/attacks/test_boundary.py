@@ -113,7 +113,9 @@ def test_a_proposal_does_not_depend_on_its_company(length: int) -> None:
         one = slice(row, row + 1)
         for number in range(4):
             alone = propose(inputs[one], points[one], noise[one, number, None], spherical[one], source[one])
-            assert torch.equal(alone[0, 0], found[row, number])
+            # Off CPU the order in which a long row is added up depends on how many rows there are.
+            off = 0.0 if inputs.device.type == "cpu" else 4e-6
+            torch.testing.assert_close(alone[0, 0], found[row, number], rtol=0, atol=off)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

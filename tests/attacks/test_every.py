@@ -118,7 +118,7 @@ def test_a_saved_success_is_one_when_it_is_read_again(attack, tmp_path: Path) ->
     out = attack(model, bounds.clip(inputs.float()), labels)
     assert out.success.any()
     save_file({"points": out.adversarial.contiguous()}, tmp_path / "points.safetensors")
-    points = load_file(tmp_path / "points.safetensors")["points"]
+    points = load_file(tmp_path / "points.safetensors")["points"].to(inputs.device)
     assert points.dtype == torch.float32
     won = out.success
     assert (function(points.double()).argmax(1) != labels)[won].all()

@@ -60,7 +60,7 @@ def test_saved_and_read_again_it_is_still_a_success(attack) -> None:
     out = attack(CountingModel(function, access=needs, bounds=Bounds(0.0, 1.0)), inputs, labels)
     assert out.success.sum() > 2
     saved = (out.adversarial.numpy() * 255).round().astype(np.uint8)
-    again = torch.from_numpy(saved.astype(np.float32) / np.float32(255))
+    again = torch.from_numpy(saved.astype(np.float32) / np.float32(255)).to(inputs.device)
     assert torch.equal(again[out.success], out.adversarial[out.success])
     assert (function(again).argmax(1) != labels)[out.success].all()
     size = distances(again, inputs, attack.norm)

@@ -80,7 +80,7 @@ def test_autocast_around_the_call_reaches_no_call_of_the_model(attack) -> None:
     inputs = torch.rand(8, 6, generator=torch.Generator().manual_seed(1))
     labels = function(inputs).argmax(1)
     expected = attack(CountingModel(function), inputs, labels)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
         out = attack(CountingModel(function), inputs, labels)
     assert torch.equal(out.adversarial, expected.adversarial)
     assert torch.equal(out.success, expected.success)

@@ -200,16 +200,17 @@ def test_a_model_of_low_precision_judges_in_full(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("attack", [MIFGSM(eps=0.1, steps=2), DDN(steps=3), DeepFool(), Adaptive(eps=0.1, budget=20)])
 def test_autocast_around_the_call_reaches_no_model(attack) -> None:
     inputs, labels = samples()
+    kind = inputs.device.type
 
     def calm(seed: int):
         def function(points: Tensor) -> Tensor:
-            assert not torch.is_autocast_enabled("cpu")
+            assert not torch.is_autocast_enabled(kind)
             return net(seed)(points)
 
         return CountingModel(function, bounds=BOX, dtype=torch.float64)
 
     expected = attack(calm(0), inputs, labels, surrogates=[calm(1)])
-    with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+    with torch.autocast(kind, dtype=torch.bfloat16), torch.inference_mode():
         out = attack(calm(0), inputs, labels, surrogates=[calm(1)])
     assert torch.equal(out.adversarial, expected.adversarial)
     assert torch.equal(out.success, expected.success)

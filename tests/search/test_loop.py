@@ -103,7 +103,9 @@ def test_a_weak_model_is_not_run_to_the_end() -> None:
     model = model_of(function, bounds)
     out = PGD(eps=1.0, steps=40)(model, inputs, labels, batch_size=32)
     assert out.success.double().mean() > 0.95
-    assert model.forward_rows < 0.25 * 200 * 41
+    # Off CPU a sample that has won goes along until the host looks, which is seven steps later at most.
+    late = 0 if inputs.device.type == "cpu" else 7 * 200
+    assert model.forward_rows < 0.25 * 200 * 41 + late
     rows_add_up(out, model)
 
 
@@ -356,8 +358,11 @@ def test_memory_formats_change_nothing_but_time(
     model = model_of(watched, Bounds(0.0, 1.0))
     out = attack(model, inputs, labels, batch_size=16)
     rows_add_up(out, model)
-    assert seen[0], "the format is tried"
-    assert all(seen[1:]) == (isinstance(last, nn.Flatten) and depth >= 3)
+    if inputs.device.type == "cpu":
+        assert seen[0], "the format is tried"
+        assert all(seen[1:]) == (isinstance(last, nn.Flatten) and depth >= 3)
+    else:
+        assert not any(seen), "the format is for convolutions on CPU"
     given = inputs.contiguous(memory_format=torch.channels_last)
     same(out, attack(model_of(net, Bounds(0.0, 1.0)), given, labels, batch_size=16))
     monkeypatch.setattr(loop, "choose_format", lambda *_: None)
@@ -374,7 +379,7 @@ def test_surroundings_of_the_caller_do_not_reach_the_search() -> None:
         inside = attack(model_of(function, bounds), inputs.clone(), labels.clone(), ids=torch.arange(20))
         same(expected, inside)
     assert not inside.adversarial.is_inference()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
         same(expected, attack(model_of(function, bounds), inputs, labels))
     same(expected, attack(model_of(function, bounds), inputs.clone().requires_grad_(), labels))
 
