@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -98,6 +99,15 @@ def test_labels_of_another_form_are_refused(labels, fix, make):
     with pytest.raises(ConfigError, match="E108") as caught:
         make(labels)
     assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize("labels", [[0, 1], None, 1, np.array([0, 1])])
+@pytest.mark.parametrize("make", [as_goal, Targeted])
+def test_labels_that_are_no_tensor_are_told_how(make, labels):
+    with pytest.raises(ConfigError, match="E108") as caught:
+        make(labels)
+    assert type(labels).__name__ in caught.value.seen
+    assert "torch.as_tensor" in caught.value.fix
 
 
 def test_goals_for_other_samples_do_not_combine():

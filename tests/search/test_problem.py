@@ -102,9 +102,18 @@ def test_start_points() -> None:
     refused("E137", "finite", start=inputs() / 0)
 
 
+def test_what_is_no_dense_tensor() -> None:
+    refused("E131", "list", "torch.as_tensor(inputs)", inputs=inputs().tolist())
+    refused("E131", "ndarray", inputs=inputs().numpy())
+    refused("E131", "sparse", "to_dense", inputs=inputs().to_sparse())
+    refused("E136", "list", "torch.as_tensor(ids)", ids=list(range(6)))
+    refused("E137", "list", "torch.as_tensor(start)", start=inputs().tolist())
+
+
 def test_batch_size() -> None:
     refused("E138", batch_size=0)
     refused("E138", batch_size=-3)
+    refused("E138", "whole number", batch_size=2.5)
     assert batch_rows(None, torch.device("cpu")) == 128
     assert batch_rows(7, torch.device("cpu")) == 7
 

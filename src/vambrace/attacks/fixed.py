@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vambrace.attacks.curve import Curve, radii, trace
+from vambrace.attacks.kinds import require_kinds
 from vambrace.attacks.transfer import transferred
 from vambrace.core.access import Access, require_access
 from vambrace.core.options import Norm, Options, Ratio, require
@@ -63,6 +64,7 @@ class FixedRadius(Options):
     quantised: bool = False
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         require_option(self.norm in self.norms, "norm", self.norm, " or ".join(f'"{each}"' for each in self.norms))
         require_option(math.isfinite(self.eps) and self.eps >= 0, "eps", self.eps, "a finite radius, 0 or more")
 

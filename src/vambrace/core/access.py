@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from vambrace.errors import AccessError, ConfigError
 
@@ -46,7 +46,14 @@ def require_access(model: object, needed: Access, *, method: str, instead: Seque
         method: the method's registered name, for the message.
         instead: names of methods that would work on this model.
     """
-    given = Access(getattr(model, "access", Access.LABELS))
+    if not hasattr(model, "access"):
+        raise AccessError(
+            "E110",
+            seen=f"{method} on a {type(model).__name__} that does not say what it gives",
+            expected=f"a model that gives {needed.name}",
+            fix="wrap the network first, such as vambrace.models.from_torch(network, bounds=(0, 1))",
+        )
+    given = Access(cast("Any", model).access)
     if given < needed:
         fix = f"use one of: {', '.join(instead)}" if instead else f"load the model in a form that gives {needed.name}"
         raise AccessError(
@@ -83,9 +90,9 @@ class Bounds:
         if not (ordered if isinstance(ordered, bool) else bool(ordered.all())):
             raise ConfigError(
                 "E101",
-                seen=f"bounds ({self.low}, {self.high})",
+                seen=_shown(self.low, self.high),
                 expected="low < high everywhere, both finite",
-                fix="write the smallest value first, such as (0, 1)",
+                fix=_fix(self.low, self.high),
             )
 
     @property
@@ -115,3 +122,23 @@ class Bounds:
         if isinstance(self.low, int | float) or isinstance(self.high, int | float):
             return [float(self.low), float(self.high)]
         return cast("list[object]", [self.low.tolist(), self.high.tolist()])
+
+
+def _shown(low: float | Tensor, high: float | Tensor) -> str:
+    """Bounds that are no range, in few words."""
+    if isinstance(low, int | float) or isinstance(high, int | float):
+        return f"bounds ({low}, {high})"
+    wrong = ~(low < high)
+    count = int(wrong.sum()) or int((~((low >= -_LARGEST) & (high <= _LARGEST))).sum())
+    return f"bounds of which {count} of {wrong.numel()} are no range"
+
+
+def _fix(low: float | Tensor, high: float | Tensor) -> str:
+    """What is to be done about bounds that are no range."""
+    finite = (low >= -_LARGEST) & (low <= _LARGEST) & (high >= -_LARGEST) & (high <= _LARGEST)
+    if not (finite if isinstance(finite, bool) else bool(finite.all())):
+        return "give the least and the largest value that an input may have, or None for a model without bounds"
+    above = low > high
+    if above if isinstance(above, bool) else bool(above.any()):
+        return "write the smallest value first, such as (0, 1)"
+    return "give the range that inputs may have, such as (0, 1), and not that of data in which a value never changes"

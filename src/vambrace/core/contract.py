@@ -58,7 +58,7 @@ class InputContract(Options):
             self.bounds is None or -math.inf < self.bounds[0] < self.bounds[1] < math.inf,
             seen=f"bounds {self.bounds}",
             expected="two finite numbers, low < high",
-            fix="write the smallest value first, such as --bounds 0,1",
+            fix="give the range that inputs may have, smallest value first, such as --bounds 0,1",
             code="E101",
         )
         require(

@@ -159,6 +159,13 @@ def as_goal(goal: Goal | Tensor) -> Goal:
 
 
 def _check_classes(classes: Tensor, name: str) -> None:
+    if not str(getattr(classes, "dtype", "")).startswith("torch."):
+        raise ConfigError(
+            "E108",
+            seen=f"{name} that are a {type(classes).__name__}",
+            expected=f"{name} (n,), a torch.int64 tensor",
+            fix=f"give torch.as_tensor({name}), one class a sample",
+        )
     if classes.ndim == 1 and str(classes.dtype) == "torch.int64":
         return
     one_hot = classes.ndim == 2

@@ -86,6 +86,8 @@ def pose(
     Raises:
         ConfigError: E108, E131 to E134, E136 to E138, E142; their pages say what each means.
     """
+    for name, given, code in (("inputs", inputs, "E131"), ("ids", ids, "E136"), ("start", start, "E137")):
+        _require_tensor(name, given, code)
     inputs = inputs.detach()
     _require_inputs(model, inputs)
     require(
@@ -112,9 +114,9 @@ def batch_rows(batch_size: int | None, device: torch.device) -> int:
     if batch_size is None:
         return 128 if device.type == "cpu" else 512
     require(
-        batch_size >= 1,
+        isinstance(batch_size, int) and batch_size >= 1,  # pyright: ignore[reportUnnecessaryIsInstance]
         seen=f"batch_size {batch_size}",
-        expected="at least 1",
+        expected="a whole number, at least 1",
         fix="leave batch_size out, or give a positive number",
         code="E138",
     )
@@ -145,6 +147,17 @@ def require_classes(*, least: int, most: int, classes: int | None) -> None:
         expected="0 or more" if classes is None else f"0 to {classes - 1}, the model's classes",
         fix="check that labels start at 0 and belong to this model",
         code="E133",
+    )
+
+
+def _require_tensor(name: str, given: object, code: str) -> None:
+    dense = isinstance(given, torch.Tensor) and given.layout == torch.strided
+    require(
+        dense or (given is None and name != "inputs"),
+        seen=f"{name} that are a {'sparse ' if isinstance(given, torch.Tensor) else ''}{type(given).__name__}",
+        expected="a dense tensor",
+        fix=f"give {name}.to_dense()" if isinstance(given, torch.Tensor) else f"give torch.as_tensor({name})",
+        code=code,
     )
 
 

@@ -4,14 +4,17 @@
     def test_mine():
         check_refusals(Mine(eps=0.1), eps=0.1)
 
-Refused with a code and before the model is asked: integer images, inputs outside the bounds, labels that are not
-classes, goals and ids of another size, a batch of nothing, a model that gives too little. Taken: one sample, strided
-and channels-last inputs, half precision (`testing.halves`), a goal that is reached already, logits that are NaN at some
-points. A model that breaks its contract is named.
+Refused with a code and before the model is asked: integer images, arrays, inputs outside the bounds or not finite,
+labels that are not classes or no whole numbers, goals and ids of another size, a batch of nothing, a radius that is
+none, is wider than the box or is one a sample, a network that nobody wrapped, a model that gives too little. Taken: one
+sample, strided and channels-last inputs, half precision (`testing.halves`), a goal that is reached already, logits that
+are NaN at some points. A model that breaks its contract is named.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -51,7 +54,7 @@ def check_refusals(attack: Any, *, eps: float, flat: bool = True) -> None:  # no
         return CountingModel(function, **(given | how))
 
     def refused(
-        code: str, kind: type[VambraceError], *arguments: Any, asked: CountingModel | None = None, **how: Any
+        code: str, kind: type[VambraceError], *arguments: Any, asked: CountingModel | _Bare | None = None, **how: Any
     ) -> None:
         subject = model() if asked is None else asked
         try:
@@ -63,12 +66,21 @@ def check_refusals(attack: Any, *, eps: float, flat: bool = True) -> None:  # no
             raise AssertionError(f"nothing is said where {code} is due")
 
     refused("E131", ConfigError, (inputs * 10).to(torch.uint8), labels)
+    refused("E131", ConfigError, inputs.tolist(), labels)
     refused("E132", ConfigError, inputs + 100 * eps, labels)
+    refused("E132", ConfigError, inputs.index_fill(0, torch.tensor([2]), math.nan), labels)
+    for wrong in (labels.float(), labels.int(), labels.numpy()):
+        refused("E108", ConfigError, inputs, wrong)
     refused("E133", ConfigError, inputs, labels + 3)
     refused("E133", ConfigError, inputs, labels - 3)
     refused("E134", ConfigError, inputs, labels[:4])
     refused("E136", ConfigError, inputs, labels, ids=torch.zeros(6, dtype=torch.int64))
     refused("E138", ConfigError, inputs, labels, batch_size=0)
+    refused("E138", ConfigError, inputs, labels, batch_size=2.5)
+    refused("E110", AccessError, inputs, labels, asked=_Bare(function))
+    for radius in (math.nan, -eps, str(eps), torch.full((6,), eps)):
+        _check_radius(attack, radius, "E130", model(), inputs, labels)
+    _check_radius(attack, 1e6 * eps, "E139", model(), inputs, labels)
     if needs > Access.LABELS:
         refused("E110", AccessError, inputs, labels, asked=model(access=Access(needs - 1)))
     _check_forms(attack, model, inputs, labels)
@@ -81,6 +93,30 @@ def check_refusals(attack: Any, *, eps: float, flat: bool = True) -> None:  # no
     _check_broken_model(attack, model, inputs, labels)
     # On a model that gives more than labels, what needs no more sees logits.
     check_holes(attack, Trial(function, bounds, inputs, labels))
+
+
+class _Bare:
+    """A network that nobody made a model of: it says neither what it gives nor what it takes."""
+
+    forward_rows = 0
+
+    def __init__(self, function: Function) -> None:
+        self._function = function
+
+    def __call__(self, points: Tensor) -> Tensor:
+        self.forward_rows += len(points)
+        return self._function(points)
+
+
+def _check_radius(attack: Any, radius: object, code: str, model: CountingModel, *arguments: Tensor) -> None:  # noqa: ANN401
+    """Refused when the options are made, or when the attack is called; and before the model is asked."""
+    try:
+        dataclasses.replace(attack, eps=radius)(model, *arguments)
+    except ConfigError as error:
+        holds(error.code == code, f"with eps {radius!r} {error.code} in place of {code}: {error}")
+        holds(model.forward_rows == 0, f"with eps {radius!r} {code} is said after the model was asked")
+    else:
+        raise AssertionError(f"nothing is said about eps {radius!r}")
 
 
 def _model_of(function: Function, bounds: Bounds | None, access: Access) -> CountingModel:
