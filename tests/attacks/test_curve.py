@@ -106,6 +106,9 @@ def test_radii_are_read_and_checked() -> None:
             radii(wrong)
     with pytest.raises(ConfigError, match="E102"):
         radii(("many",))
+    for alone in (0.1, "8/255", None):
+        with pytest.raises(ConfigError, match="E140"):
+            radii(alone)
     function, bounds, inputs, labels = curved_problem(0.1, 4)
     with pytest.raises(ConfigError, match="E139"):
         FGSM(eps=0.1).curve(model_of(function, bounds), inputs, labels, eps=(0.1, 8))

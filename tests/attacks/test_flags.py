@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from vambrace.attacks import FMN, PGD, SIFGSM, VMIFGSM
+from vambrace.attacks import DDN, FAB, FMN, PGD, SIFGSM, VMIFGSM, DeepFool
 from vambrace.attacks.flags import blind_flag, flags, not_finite_flag
+from vambrace.core.findings import Cost
 from vambrace.core.intervals import wilson
 from vambrace.explain import page
 from vambrace.testing.attacks import curved_problem
@@ -36,11 +37,12 @@ def test_nothing_to_say_about_no_one() -> None:
 @pytest.mark.parametrize(("dead_steps", "raised"), [(4, False), (5, True), (10, True)])
 def test_half_of_the_steps_make_a_sample_blind(dead_steps: int, raised: bool) -> None:
     function, bounds, inputs, labels = curved_problem(0.1, 40)
+    choosing = 1 if inputs.device.type == "cpu" else 0  # the first call asks for the memory format
     calls = []
 
     def fading(points: Tensor) -> Tensor:
         calls.append(len(points))
-        dead = len(calls) > 11 - dead_steps  # the first call asks for the memory format
+        dead = len(calls) > choosing + 10 - dead_steps
         seen = points.detach() + 0.0 * points if dead else points
         return function(seen)
 
@@ -49,6 +51,27 @@ def test_half_of_the_steps_make_a_sample_blind(dead_steps: int, raised: bool) ->
     assert not out.success.any()
     assert out.zero_gradients.tolist() == [dead_steps] * 40
     assert [flag.code for flag in flags(out)] == (["E464"] if raised else [])
+
+
+@pytest.mark.parametrize("attack", [DDN(steps=6), FMN(norm="linf", steps=6), DeepFool(steps=4), FAB(steps=4)])
+def test_a_curve_off_one_search_is_blind_at_every_radius(attack) -> None:
+    """And what a sample cost is counted where it was spent: nothing beyond the smallest radius, in any column."""
+    function, bounds, inputs, labels = curved_problem(0.1, 40)
+    inputs = (inputs * 50).round() / 50
+
+    def stairs(points: Tensor) -> Tensor:
+        return function((points * 50).round() / 50 + 0 * points)
+
+    wanted = (1e-4, 2e-4, 3e-4)
+    for seen, code in ((stairs, "E464"), (function, None)):
+        labels = seen(inputs).argmax(1)
+        model = CountingModel(seen, bounds=bounds, dtype=torch.float64)
+        curve = attack.curve(model, inputs, labels, eps=wanted)
+        for outcome in curve.outcomes:
+            assert ([flag.code for flag in flags(outcome)] == [code]) == bool(code)
+        assert all(outcome.cost == Cost() for outcome in curve.outcomes[1:])
+        cost = curve.cost
+        assert model.forward_rows == cost.forwards + cost.verifications + cost.idle_forwards + cost.padding_forwards
 
 
 def test_logits_without_numbers_are_flagged() -> None:

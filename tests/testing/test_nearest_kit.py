@@ -142,6 +142,20 @@ def test_curves_that_count_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         check_nearest(Mutant(change=lambda out, inputs: out))
 
 
+def test_curves_that_give_a_success_forwards_of_another_radius(monkeypatch: pytest.MonkeyPatch) -> None:
+    curve = Nearest.curve
+
+    def late(self, *arguments, **how):
+        found = curve(self, *arguments, **how)
+        first, *others = found.outcomes
+        taken = [dataclasses.replace(each, first_success=first.first_success) for each in others]
+        return dataclasses.replace(found, outcomes=(first, *taken))
+
+    monkeypatch.setattr(Nearest, "curve", late)
+    with pytest.raises(AssertionError, match="its radius does not have"):
+        check_nearest(Mutant(change=lambda out, inputs: out))
+
+
 @pytest.mark.parametrize("norm", ["l0", "l1", "l2", "linf"])
 def test_the_known_distances_are_true(norm: str) -> None:
     """No random change that is smaller reaches the other class; one that is hardly larger does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from vambrace.search.outcome import Attacked
     from vambrace.search.problem import Problem
 
-__all__ = ["Curve", "radii", "trace"]
+__all__ = ["SPENT", "Curve", "radii", "trace"]
+
+SPENT = ("forwards", "backwards", "verifications", "queries", "zero_gradients")
+"""Columns of an outcome that say what was spent on a sample."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -67,10 +71,11 @@ class Curve:
 
 def radii(eps: Sequence[float | str]) -> tuple[float, ...]:
     """Radii as ascending, distinct numbers; text such as "8/255" is read. Raises `ConfigError` E140."""
-    values = sorted(parse_ratio(value) for value in eps)
+    several = isinstance(eps, Iterable) and not isinstance(eps, str)  # pyright: ignore[reportUnnecessaryIsInstance]
+    values = sorted(parse_ratio(value) for value in eps) if several else []
     require(
         len(values) > 0 and values[0] >= 0 and len(set(values)) == len(values),
-        seen=f"radii {tuple(eps)!r}",
+        seen=f"radii {tuple(eps) if several else eps!r}",
         expected="at least one radius, none negative, none twice",
         fix="give eps as a sequence such as (2/255, 4/255, 8/255)",
         code="E140",
@@ -110,12 +115,11 @@ def trace(
 
 
 _KEPT = ("adversarial", "success", "distance", "margin", "finite")
-_SPENT = ("forwards", "backwards", "verifications", "queries", "zero_gradients")
 
 
 def _merged(before: Attacked, left: Tensor, part: Attacked) -> Attacked:
     columns = {name: getattr(before, name).clone() for name in _KEPT}
-    columns |= {name: torch.zeros_like(getattr(before, name)) for name in _SPENT}
+    columns |= {name: torch.zeros_like(getattr(before, name)) for name in SPENT}
     columns["first_success"] = torch.where(before.success, 0, -1)
     for name, column in columns.items():
         column[left] = getattr(part, name)

@@ -38,9 +38,8 @@ _FAMILY = ("adversarial",)
 def flags(outcome: Attacked) -> tuple[Flag, ...]:
     """The flags of an outcome; none is good news about the measurement, not about the model."""
     survivors = ~outcome.success & outcome.finite
-    blind = survivors & (outcome.backwards > 0) & (2 * outcome.zero_gradients >= outcome.backwards)
     raised = (
-        blind_flag(int(blind.sum()), int(survivors.sum())),
+        blind_flag(int((survivors & outcome.blind).sum()), int(survivors.sum())),
         not_finite_flag(int((~outcome.finite).sum()), len(outcome.finite)),
         black_box_flag(outcome.beyond, outcome.beyond + outcome.left),
     )

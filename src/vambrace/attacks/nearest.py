@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from vambrace.attacks.curve import Curve, radii
+from vambrace.attacks.curve import SPENT, Curve, radii
 from vambrace.attacks.fixed import require_option
+from vambrace.attacks.kinds import require_kinds
 from vambrace.attacks.transfer import transferred
 from vambrace.core.access import Access, require_access
 from vambrace.core.findings import Cost
@@ -60,6 +61,7 @@ class Nearest(Options):
     quantised: bool = False
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         require_option(self.norm in self.norms, "norm", self.norm, " or ".join(f'"{each}"' for each in self.norms))
         holds = self.eps is None or (math.isfinite(self.eps) and self.eps >= 0)
         require_option(holds, "eps", self.eps, "a finite radius, 0 or more, or nothing")
@@ -132,6 +134,10 @@ class Nearest(Options):
     ) -> Curve:
         """How many samples break within each of several radii, read off one run that stops at the smallest.
 
+        No other radius costs anything: what was looked for all the time is a success within the smallest one, and it
+        is there that the work is counted, as it would be without the others. What the run says of itself (`blind`,
+        `finite`) holds at every radius.
+
         Args:
             model: see `__call__`, as for all arguments but `eps`.
             inputs: see there.
@@ -150,14 +156,8 @@ class Nearest(Options):
         )
         require_radius(wanted[-1], self.norm, model, problem.inputs)
         whole = dataclasses.replace(self, eps=wanted[0])._ran(problem, surrogates, progress)
-        outcomes = [censored(whole, wanted[0])]
-        # Everything was spent in one run: it is counted once, at the smallest radius.
-        nothing = {
-            name: torch.zeros_like(whole.forwards)
-            for name in ("forwards", "backwards", "verifications", "queries", "zero_gradients")
-        }
-        outcomes += [dataclasses.replace(censored(whole, each), **nothing, cost=Cost()) for each in wanted[1:]]
-        return Curve(norm=self.norm, eps=wanted, outcomes=tuple(outcomes))
+        free = (_unpaid(censored(whole, each), whole.blind) for each in wanted[1:])
+        return Curve(norm=self.norm, eps=wanted, outcomes=(censored(whole, wanted[0]), *free))
 
     def _ran(self, problem: Problem, surrogates: Sequence[Model] | None, progress: Progress) -> Attacked:
         if surrogates is None:
@@ -185,3 +185,10 @@ def censored(outcome: Attacked, eps: float) -> Attacked:
     within = outcome.success & (outcome.distance <= eps)
     first = torch.where(within, outcome.first_success, -1)
     return dataclasses.replace(outcome, success=within, first_success=first)
+
+
+def _unpaid(outcome: Attacked, blind: Tensor) -> Attacked:
+    """The outcome without what its search cost, which is counted elsewhere."""
+    nothing = {name: torch.zeros_like(outcome.forwards) for name in SPENT}
+    first = torch.where(outcome.success, 0, -1)
+    return dataclasses.replace(outcome, **nothing, first_success=first, sightless=blind, cost=Cost())

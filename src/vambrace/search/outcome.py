@@ -66,6 +66,8 @@ class Attacked:
         by: of an ensemble, int64 (n,), which of `parts` broke a sample, -1 where none did; else None.
         allowance: forwards, backwards and verifications that the call was allowed in all; None: no such limit.
         stopped: of a search that decides when to stop, why it did; else empty.
+        sightless: of an outcome that was read off another one's search and so has no steps of its own, `blind` as that
+            search had it; else None.
     """
 
     adversarial: Tensor
@@ -85,6 +87,14 @@ class Attacked:
     by: Tensor | None = None
     allowance: int | None = None
     stopped: str = ""
+    sightless: Tensor | None = None
+
+    @property
+    def blind(self) -> Tensor:
+        """Bool (n,): whether the input gradient was zero, or no number, at half of a sample's steps or more."""
+        if self.sightless is not None:
+            return self.sightless
+        return (self.backwards > 0) & (2 * self.zero_gradients >= self.backwards)
 
     @property
     def left(self) -> int:

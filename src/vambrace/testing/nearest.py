@@ -159,3 +159,5 @@ def _check_radius(attack: Nearest, trial: Trial) -> None:
     lost = free.success & (free.distance <= wanted[-1]) & ~curve.outcomes[-1].success
     holds(not bool(lost.any()), "on the curve, samples are lost that one run finds")
     holds(all(outcome.cost == Cost() for outcome in curve.outcomes[1:]), "on the curve, work is counted twice")
+    late = any(bool((outcome.first_success > 0).any()) for outcome in curve.outcomes[1:])
+    holds(not late, "on the curve, a success after forwards that its radius does not have")

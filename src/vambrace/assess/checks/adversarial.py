@@ -181,10 +181,7 @@ class AdversarialCheck(Options):
             proved, spent = self._proved(context, chunk, right, claimed, outcome, eps)
             lost = [right[row] for row in _where(~outcome.finite & ~outcome.success) if right[row] not in found]
             found |= proved | {place: {"finite": False} for place in lost}
-            sightless |= {
-                right[row]
-                for row in _where((outcome.zero_gradients * 2 >= outcome.backwards) & (outcome.backwards > 0))
-            }
+            sightless |= {right[row] for row in _where(outcome.blind)}
             cost = cost + outcome.cost + spent
             turns += turns_of(outcome, eps)
         records: list[Record] = []
