@@ -8,17 +8,19 @@ only makes for more uses than there are.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vambrace.assets.obfuscate.graph import bodies_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     Passes = Callable[[str, Any, int], Sequence[int]]
+    Step = Callable[[str, Any, int, "_State"], Iterable[tuple[int, "_State"]]]
 
 __all__ = ["Flows"]
 
+_State = TypeVar("_State")
 _LOOP_OWN = 2
 """Inputs of a `Loop` in front of what it carries: how often it runs, and whether it starts."""
 
@@ -81,6 +83,42 @@ class Flows:
                 waiting.extend(prefix + output for output in outputs if output)
             if value in self.leaves:
                 yield prefix, None, 0
+
+    def reached(self, names: Iterable[str], passes: Passes) -> frozenset[str]:
+        """These values and all that they come to, through nodes that pass them on; see `ahead`."""
+        found: set[str] = set()
+
+        def step(prefix: str, node: Any, position: int, _: None) -> Iterator[tuple[int, None]]:  # noqa: ANN401
+            yield from ((at, None) for at in passes(prefix, node, position))
+
+        for name in names:
+            self.walk(name, None, step, found)
+        return frozenset(found)
+
+    def walk(self, name: str, state: _State, step: Step[_State], names: set[str] | None = None) -> None:
+        """Follow a value together with what is known of it on its way.
+
+        Args:
+            name: of the value.
+            state: what is known of it.
+            step: of a prefix, a node, a position and a state, the outputs to go on with and what is known of each.
+            names: gets those of all values that are met; what is in it is not followed again.
+        """
+        seen: set[tuple[str, _State]] = set()
+        waiting = [(name, state)]
+        while waiting:
+            value, state = waiting.pop()
+            if (value, state) in seen or (names is not None and value in names):
+                continue
+            seen.add((value, state))
+            if names is not None:
+                names.add(value)
+            waiting.extend((link, state) for link in self.links.get(value, ()))
+            prefix = value[: value.rfind(_END) + 1]
+            for node, position in self.readers.get(value, ()):
+                for at, new in step(prefix, node, position, state):
+                    if at < len(node.output) and node.output[at]:
+                        waiting.append((prefix + node.output[at], new))
 
     def _read(self, graph: Any, prefix: str, functions: dict[tuple[str, str, str], Any], onnx: Any) -> None:  # noqa: ANN401
         for node in graph.node:

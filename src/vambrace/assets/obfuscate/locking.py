@@ -9,13 +9,19 @@ depends on the key but the weights themselves: there is no check value, so a wro
 and no error.
 
 **What is locked.** Every tensor of two elements or more with which a model only computes, or which nothing uses. Not
-locked are single numbers, truth values that select, whole numbers that may be sizes or indices (64 bits, and 16 or 32
-bits that are not dequantised) unless they become floating numbers, and what decides how an operator runs. A model is
-refused where more than that would stay in clear, such as weights that operators of other domains take, unless
-`leave_open` is set. Numbers as large as those of masks keep their signs and stay in their tensor: among others they
-would make all answers NaN, which would tell that a key is wrong. So do divisors, which would get zeros of others. Where
-a row of a small mask gets nothing but infinities, answers are NaN all the same. What a model does without its key is
-not known before it is measured: `vambrace.assets.obfuscate.measure` does.
+locked are single numbers, truth values that select, masks (floating numbers of which all that is neither zero nor as
+large as what masks add is the same, and those that choose where such numbers stand), whole numbers that may be sizes or
+indices (64 bits, and 16 or 32 bits that are not dequantised) unless they become floating numbers, and what decides how
+an operator runs: whatever is computed from it and becomes sizes, indices or regions. A model is refused where more than
+that would stay in clear, such as weights that operators of other domains take, unless `leave_open` is set.
+
+A wrong key must not end in an error or in NaN, which would tell that it is wrong. So infinite numbers and those of
+masks stay where they are within their tensor; so do zeros and signs of what is under a root or a logarithm, divides, is
+an exponent or is compared, and none of it gets elements of other tensors. Tensors of which such operators allow no
+other order, as where the root is of a difference, stay in clear; a model with more than a few such numbers is refused.
+What a wrong key makes of the sizes of activations is not foreseen: a model that computes close to the largest number of
+its type may leave its range. What a model does without its key is not known before it is measured:
+`vambrace.assets.obfuscate.measure` does.
 
 **What it hides.** Which element is which. Not the graph, not the sizes, not the set of absolute values in each large
 tensor, which tells a known model by itself. A key is 32 bytes, so keys are not tried one by one; few elements have few
@@ -25,13 +31,15 @@ it.
 
 **Format 1.** The entry `vambrace.lock` of the model's metadata is canonical JSON {"format": 1, "roles": R, "salt": S}.
 S is 64 hexadecimal digits, random for each lock, so that two versions of a model locked by one key do not share
-arrangements. R has one letter for each tensor in the order of `roles.held_tensors`: "s" places and signs; "p" the same,
-together with all others marked "p" of its type, joined in order; "o" places alone; "v" the same, joined likewise; "-"
-untouched. For tensor i, or the first tensor i of those joined, the stream is `keyed.Stream(key, "lock/1", S, i)`. For n
-elements it gives n little-endian 64-bit words, of which the b lowest bits (2**b >= n, smallest b, at least 1) are
-replaced by 0 to n - 1; sorted, these bits say from where each element is taken. For "s" and "p", ceil(n / 8) more bytes
-follow, bit k % 8 of byte k // 8 for element k (before it moves): where it is set, the sign bit of a floating number is
-flipped, or all bits of a whole number. Types of less than a byte move and flip by bytes.
+arrangements. R has one letter for each tensor in the order of `roles.stated_tensors`: "s" places and signs; "p" the
+same, together with all others marked "p" of its type, joined in order; "o" places alone; "v" the same, joined likewise;
+"-" untouched; "k" places alone, of those elements that are not zero, not infinite and not of a mask (`roles.staying`):
+all others stay, and n counts those that move. For tensor i, or the first tensor i of those joined, the stream is
+`keyed.Stream(key, "lock/1", S, i)`. For n elements it gives n little-endian 64-bit words, of which the b lowest bits
+(2**b >= n, smallest b, at least 1) are replaced by 0 to n - 1; sorted, these bits say from where each element is taken.
+For "s" and "p", ceil(n / 8) more bytes follow, bit k % 8 of byte k // 8 for element k (before it moves): where it is
+set, the sign bit of a floating number is flipped, or all bits of a whole number. Types of less than a byte move and
+flip by bytes.
 """
 
 from __future__ import annotations
@@ -46,7 +54,7 @@ import numpy as np
 
 from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.openness import OpenTensor, as_lists, as_tensors, open_tensors
-from vambrace.assets.obfuscate.roles import Held, held_tensors
+from vambrace.assets.obfuscate.roles import Held, held_tensors, stated_tensors, staying
 from vambrace.assets.obfuscate.stored import bytes_of, element, store
 from vambrace.core import canonical
 from vambrace.errors import ArtifactRefused, ConfigError
@@ -66,11 +74,11 @@ _TEXT = 8
 
 _FLIPPED = frozenset("sp")
 _JOINED = frozenset("pv")
+_KEPT = "k"
 _SMALL = 4096
 _ENOUGH_BITS = 128.0
-_LARGE = 1e4
-"""What masks add to a score, at least, so that its share is zero."""
-
+_LETTERS = {"apart": "s", "kept": "k", "ordered": "o", "variance": "v"}
+_IN_PLACE = "zeros and numbers of masks in tensors of which the rest is locked"
 _NAMED = 5
 
 
@@ -137,7 +145,7 @@ def lock(source: str | Path | bytes | Any, key: bytes, *, leave_open: bool = Fal
     if not roles.strip("-"):
         raise _not_lockable("a model without weights of two elements or more", "seal it instead")
     salt = secrets.token_hex(32)
-    for number, tensors, letter in _groups(held, roles):
+    for number, tensors, letter in _groups([each.tensor for each in held], roles):
         _rewrite(tensors, letter, Stream(key, "lock/1", salt, number), back=False)
     entry = {"format": 1, "roles": roles, "salt": salt}
     model.metadata_props.add(key=ENTRY, value=canonical.dumps(entry).decode())
@@ -158,9 +166,9 @@ def unlock(source: str | Path | bytes | Any, key: bytes) -> Any:  # noqa: ANN401
     """
     model = _model(source)
     roles, salt = lock_entry(model)
-    held = held_tensors(model)
-    sizes = [math.prod(each.tensor.dims) for each in held]
-    none = [size < 2 or each.tensor.data_type == _TEXT for each, size in zip(held, sizes, strict=True)]
+    held = [tensor for _, _, tensor, _ in stated_tensors(model)]
+    sizes = [math.prod(each.dims) for each in held]
+    none = [size < 2 or each.data_type == _TEXT for each, size in zip(held, sizes, strict=True)]
     if len(sizes) != len(roles) or any(empty and letter != "-" for letter, empty in zip(roles, none, strict=True)):
         raise _not_unlockable(f"{len(held)} tensors where {len(roles)} were locked")
     for number, tensors, letter in _groups(held, roles):
@@ -189,7 +197,7 @@ def lock_entry(model: Any) -> tuple[str, str]:  # noqa: ANN401  onnx.ModelProto
     roles, salt = entry.get("roles"), entry.get("salt")
     if set(entry) != {"format", "roles", "salt"} or entry["format"] != 1:
         raise _not_unlockable("a lock entry of another format")
-    if not (isinstance(roles, str) and isinstance(salt, str) and set(roles) <= set("spov-") and len(salt) == 64):
+    if not (isinstance(roles, str) and isinstance(salt, str) and set(roles) <= set("spovk-") and len(salt) == 64):
         raise _not_unlockable("a lock entry of another format")
     return roles, salt
 
@@ -201,7 +209,6 @@ def survey(source: str | Path | bytes | Any) -> Survey:  # noqa: ANN401
         ConfigError: E836, for what is no model.
         ModelRefused: E230 to E235, as `lock`.
     """
-    onnx = onnx_package()
     model = _model(source)
     as_tensors(model)
     held = held_tensors(model)
@@ -209,16 +216,18 @@ def survey(source: str | Path | bytes | Any) -> Survey:  # noqa: ANN401
     for each in held:
         if each.role is None:
             left[each.why] = left.get(each.why, 0) + 1
+        elif each.role == "kept" and _moving(each.tensor, _KEPT).size < math.prod(each.tensor.dims):
+            left[_IN_PLACE] = left.get(_IN_PLACE, 0) + 1
     weak: list[WeakTensor] = []
-    for number, tensors, letter in _groups(held, "".join(map(_letter, held))):
-        arrays = [onnx.numpy_helper.to_array(each).reshape(-1).astype(np.float64) for each in tensors]
+    for number, tensors, letter in _groups([each.tensor for each in held], "".join(map(_letter, held))):
+        arrays = [_moving(each, letter).astype(np.float64) for each in tensors]
         bits = _arrangements(np.concatenate(arrays), signs=letter in _FLIPPED)
         if bits < _ENOUGH_BITS:
             weak.append(WeakTensor(name=held[number].name, elements=sum(map(len, arrays)), bits=bits))
     locked = [each for each in held if each.role]
     return Survey(
         locked=len(locked),
-        elements=sum(math.prod(each.tensor.dims) for each in locked),
+        elements=sum(_moving(each.tensor, _letter(each)).size for each in locked),
         whole=sum(math.prod(each.tensor.dims) for each in held),
         weak=tuple(weak),
         left=left,
@@ -228,32 +237,22 @@ def survey(source: str | Path | bytes | Any) -> Survey:  # noqa: ANN401
 
 def _letter(held: Held) -> str:
     if held.role == "signed":
-        if _masking(held.tensor):
-            return "o"
         return "p" if math.prod(held.tensor.dims) < _SMALL else "s"
-    return {"ordered": "o", "variance": "v"}.get(held.role or "", "-")
+    return _LETTERS.get(held.role or "", "-")
 
 
-def _masking(tensor: Any) -> bool:  # noqa: ANN401  onnx.TensorProto
-    """Whether floating numbers are infinite, none, or as large as those that masks add."""
-    array = onnx_package().numpy_helper.to_array(tensor)
-    if array.dtype.kind in "iu":
-        return False
-    return not bool(np.all(np.abs(array.astype(np.float32)) < _LARGE))
-
-
-def _groups(held: list[Held], roles: str) -> list[tuple[int, list[Any], str]]:
+def _groups(held: list[Any], roles: str) -> list[tuple[int, list[Any], str]]:
     """Tensors that are rewritten together: the number of the first, all of them, and their letter."""
     joined: dict[tuple[str, int], list[Any]] = {}
     found: list[tuple[int, list[Any], str]] = []
     for number, (each, letter) in enumerate(zip(held, roles, strict=True)):
-        together = joined.get((letter, each.tensor.data_type))
+        together = joined.get((letter, each.data_type))
         if together is not None:
-            together.append(each.tensor)
+            together.append(each)
         elif letter != "-":
-            found.append((number, [each.tensor], letter))
+            found.append((number, [each], letter))
             if letter in _JOINED:
-                joined[letter, each.tensor.data_type] = found[-1][1]
+                joined[letter, each.data_type] = found[-1][1]
     return found
 
 
@@ -269,7 +268,9 @@ def _rewrite(tensors: list[Any], letter: str, stream: Stream, *, back: bool) -> 
     """Put the elements of tensors of one type into the order of a stream, or back."""
     parts = [bytes_of(tensor) for tensor in tensors]
     width, mask = element(tensors[0], parts[0])
-    elements = np.frombuffer(b"".join(parts) if len(parts) > 1 else parts[0], dtype=f"<u{width}")
+    whole = np.frombuffer(b"".join(parts) if len(parts) > 1 else parts[0], dtype=f"<u{width}")
+    moves = ~staying(_array(tensors[0]).reshape(-1)) if letter == _KEPT else slice(None)
+    elements = whole[moves]
     order = _order(stream, elements.size)
     flips = _flips(stream, elements.size, elements.dtype, mask) if letter in _FLIPPED else None
     if back:
@@ -279,10 +280,22 @@ def _rewrite(tensors: list[Any], letter: str, stream: Stream, *, back: bool) -> 
             new ^= flips
     else:
         new = (elements if flips is None else elements ^ flips)[order]
+    placed = whole.copy()
+    placed[moves] = new
     at = 0
     for tensor, part in zip(tensors, parts, strict=True):
-        store(tensor, new[at : at + len(part) // width].tobytes())
+        store(tensor, placed[at : at + len(part) // width].tobytes())
         at += len(part) // width
+
+
+def _array(tensor: Any) -> NDArray[Any]:  # noqa: ANN401  onnx.TensorProto
+    return onnx_package().numpy_helper.to_array(tensor)
+
+
+def _moving(tensor: Any, letter: str) -> NDArray[Any]:  # noqa: ANN401  onnx.TensorProto
+    """The elements that change places, in order."""
+    array = _array(tensor).reshape(-1)
+    return array[~staying(array)] if letter == _KEPT else array
 
 
 def _order(stream: Stream, count: int) -> NDArray[np.int64]:
@@ -314,7 +327,7 @@ def _model(source: str | Path | bytes | Any) -> Any:  # noqa: ANN401
         )
     model = onnx.ModelProto()
     model.CopyFrom(source)
-    if any(each.tensor.data_location == onnx.TensorProto.EXTERNAL for each in held_tensors(model)):
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for _, _, tensor, _ in stated_tensors(model)):
         raise _not_lockable("a model whose weights lie in other files", "give the path of the model, not the model")
     return model
 
