@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -20,6 +21,9 @@ from vambrace.assets.seal import keys
 from vambrace.cli.main import main
 from vambrace.cli.obfuscated import said_of_lock
 from vambrace.cli.obfuscating import write_reports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Found:
@@ -203,3 +207,39 @@ def test_a_key_is_not_overwritten_by_what_is_made_with_it(
     assert main(call) == 2
     assert "E854" in capsys.readouterr().err
     assert key.read_bytes() == before
+
+
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+@pytest.mark.parametrize("way", ["-o", "--map", "unlock", "restore"])
+def test_weights_beside_a_model_are_not_replaced(
+    way: str,
+    link: Callable[[Path, Path], None] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With --force they were, by what was made of the model that they belong to."""
+    monkeypatch.chdir(tmp_path)
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[n,64] x) => (float[n,4] y) { y = MatMul (x, w) }'
+    )
+    weight = np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    keys.write(tmp_path / "lock", keys.Secret("aes256", bytes(range(32))))
+    if way == "unlock":
+        model = locking.lock(model, bytes(range(32)))
+    onnx.save(model, "net.onnx", save_as_external_data=True, location="net.bin", size_threshold=0)
+    target = Path("net.bin" if link is None else "other.bin")
+    if link is not None:
+        link(Path("net.bin"), target)
+    before = Path("net.bin").read_bytes()
+    words = {
+        "-o": ["obfuscate", "net.onnx", "-o", str(target), "--no-map"],
+        "--map": ["obfuscate", "net.onnx", "-o", "out.onnx", "-r", "lock", "--map", str(target)],
+        "unlock": ["unlock", "net.onnx", str(target), "--key-file", "lock"],
+        "restore": ["restore", "net.onnx", str(target), "--map", "some.map", "-i", "lock"],
+    }
+    assert main([*words[way], "--force"]) == 2
+    assert "E854" in capsys.readouterr().err
+    assert Path("net.bin").read_bytes() == before
+    assert not Path("out.onnx").exists()

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -138,6 +138,31 @@ def test_a_key_is_never_replaced_by_what_it_is_for(
     assert main([*words, "--force"]) == 2
     assert "E766" in capsys.readouterr().err
     assert Path(key).read_bytes() == before
+
+
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_weights_beside_a_model_are_not_replaced_by_it(
+    link: Callable[[str, str], None] | None, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are in no sealed file, so nothing would be left of them."""
+    onnx = pytest.importorskip("onnx")
+    weight = onnx.helper.make_tensor("w", 1, [64, 4], bytes(1024), raw=True)
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[n,64] x) => (float[n,4] y) { y = MatMul (x, w) }'
+    )
+    model.graph.initializer.append(weight)
+    onnx.save(model, "net.onnx", save_as_external_data=True, location="net.bin", size_threshold=0)
+    target = "net.bin" if link is None else "other.bin"
+    if link is not None:
+        link("net.bin", target)
+    before = Path("net.bin").read_bytes()
+    assert main(["seal", "net.onnx", target, "-r", "me.pub", "--force"]) == 2
+    said = capsys.readouterr().err
+    assert "E766" in said
+    assert "weights of the model" in said
+    assert Path("net.bin").read_bytes() == before
+    Path("broken.onnx").write_bytes(b"no model")
+    assert main(["seal", "broken.onnx", "broken.sealed", "-r", "me.pub"]) == 0
 
 
 def test_an_empty_file_and_an_empty_folder_end_too(place: Path, heard: Heard) -> None:

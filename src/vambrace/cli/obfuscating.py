@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vambrace.cli.obfuscated import said_of_lock, tell_gates, tell_left_out, tell_passes, tell_table
-from vambrace.cli.sealing import there
+from vambrace.cli.sealing import are_one, there
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say
 from vambrace.errors import ConfigError
@@ -104,7 +104,7 @@ def obfuscate(
         check_budget(budget)
     keys = [each for each in (key, owner) if each is not None]
     taken = [target, *report, *([] if no_map else [place])]
-    _free(taken, read=[source, *data, *keys, *_files(recipients)], force=force)
+    _free(taken, read=[*_parts(source), *data, *keys, *_files(recipients)], force=force)
     by = [] if no_map else read_by(recipients, ask=ask, environment=environment, number=number)
     secret = None if key is None else key_bytes(key)
     shared = None if owner is None else key_bytes(owner)
@@ -161,7 +161,7 @@ def restore(
     from vambrace.assets.obfuscate.pipeline import undo
 
     _model(source)
-    _free([target], read=[source, place, *([] if key is None else [key]), *_files(identities)], force=force)
+    _free([target], read=[*_parts(source), place, *([] if key is None else [key]), *_files(identities)], force=force)
     by = opened_by(identities, ask=ask, environment=environment, number=number)
     (known,) = _opened([place], by)
     undone = undo(_unlocked(source, key), known)
@@ -188,7 +188,7 @@ def unlock(
     the model runs and computes something else. obfuscate.load_model unlocks in memory, without a file.
     """
     _model(source)
-    _free([target], read=[source, key], force=force)
+    _free([target], read=[*_parts(source), key], force=force)
     digest = _write(target, _unlocked(source, key))
     say(f"{target}: SHA-256 {digest}; not the model if the key was wrong, which nothing tells")
 
@@ -264,6 +264,13 @@ def _model(path: Path) -> None:
         )
 
 
+def _parts(source: Path) -> list[Path]:
+    """A model's file and those in which its weights lie: with one of them replaced, nothing would be left of it."""
+    from vambrace.models.onnx_file import weight_files
+
+    return [source, *weight_files(source)]
+
+
 def _files(keys: Sequence[str]) -> list[Path]:
     """Those keys of a command line that are names of files: a model in the place of one would be the end of it."""
     return [Path(each) for each in keys if os.path.lexists(each)]
@@ -273,11 +280,11 @@ def _free(places: Sequence[Path], *, read: Sequence[Path], force: bool) -> None:
     """Refuse places that cannot be written, that are taken, and, forced or not, that are read or written as well."""
     from vambrace.core.disk import check_writable
 
-    known = {path.resolve() for path in read}
+    known = list(read)
     for path in places:
-        if path.resolve() in known:
+        if any(path.resolve() == each.resolve() or are_one(path, each) for each in known):
             raise _apart(f"{path} twice", "a place of its own for each file", "choose another name")
-        known.add(path.resolve())
+        known.append(path)
         if not force and os.path.lexists(path):
             raise ConfigError(
                 "E766",

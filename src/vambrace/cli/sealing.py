@@ -13,7 +13,7 @@ from vambrace.cli.bar import listening
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say, tell
 from vambrace.cli.streams import STREAM, BytesOut, CountedIn, bytes_in, is_stream, mebibytes, place
-from vambrace.errors import ConfigError
+from vambrace.errors import ConfigError, MissingExtra, ModelRefused
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vambrace.assets.seal.statement import Statement
     from vambrace.core.files import Draft
 
-__all__ = ["keygen", "open_file", "seal_file", "standing", "there"]
+__all__ = ["are_one", "keygen", "open_file", "seal_file", "standing", "there"]
 
 
 def _so_many(threads: int) -> int:
@@ -129,7 +129,7 @@ def seal_file(
     }
     sink = BytesOut() if target == STREAM else target
     if isinstance(sink, Path):
-        _check_free(sink, keys=[*recipients, sign], force=force)
+        _check_free(sink, keys=[*recipients, sign], force=force, weights=_weights(source))
     if is_stream(source):
         if pad:
             raise ConfigError(
@@ -204,6 +204,14 @@ def there(path: Path) -> None:
         raise ConfigError(
             "E776", seen=f"nothing at {path}", expected="a file or folder", fix="check the path and its permissions"
         )
+
+
+def are_one(path: Path, other: str | Path) -> bool:
+    """Whether both are names of one file; where nothing is at one of them, no."""
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):
+        return False  # a key may be words, too
 
 
 def standing(said: Statement | None, *, known: bool) -> str:
@@ -322,22 +330,29 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}{'s'[: count != 1]}"
 
 
-def _check_free(path: Path, *, keys: Sequence[str | Path | None], force: bool) -> None:
+def _weights(source: Path) -> list[Path]:
+    """Files in which an ONNX model says that its weights lie; they are not sealed with it."""
+    if source.suffix != ".onnx" or not source.is_file():
+        return []
+    from vambrace.models.onnx_file import weight_files
+
+    try:
+        return weight_files(source)
+    except (MissingExtra, ModelRefused):  # a file of any kind can be sealed
+        return []
+
+
+def _check_free(path: Path, *, keys: Sequence[str | Path | None], force: bool, weights: Sequence[Path] = ()) -> None:
     from vambrace.core.disk import refuse_special
 
     refuse_special(path)  # first, for no --force replaces such a thing
     if not force and os.path.lexists(path):
         raise _taken(path)
     # What was sealed would stand in the place of what opens it.
-    if any(key is not None and _are_one(path, key) for key in keys):
+    if any(key is not None and are_one(path, key) for key in keys):
         raise _taken(path, "choose another place: this is a key that the command reads", "a place of its own")
-
-
-def _are_one(path: Path, key: str | Path) -> bool:
-    try:
-        return os.path.samefile(path, key)
-    except (OSError, ValueError):
-        return False  # no file at one of them: a key may be words, too
+    if any(are_one(path, each) for each in weights):
+        raise _taken(path, "choose another place: weights of the model lie in it", "a place of its own")
 
 
 def _taken(path: Path, fix: str = "choose another place, or --force", expected: str = "a new place") -> ConfigError:

@@ -28,6 +28,7 @@ __all__ = [
     "read_onnx",
     "refuse",
     "short",
+    "weight_files",
 ]
 
 MOST_BYTES = 2**31 - 1
@@ -73,6 +74,17 @@ def read_onnx(path: Path, *, whole: bool = False) -> Checked:
     """
     # A link to the model is the user's own choice; what counts is the folder he named.
     return check_onnx(file_bytes(path), path.name, folder=path.parent, whole=whole)
+
+
+def weight_files(path: Path) -> list[Path]:
+    """Other files in which a model says that its tensors lie, whether they are there or not; none of them is opened.
+
+    Raises:
+        MissingExtra: E112, without the extra.
+        ModelRefused: E200, E230 to E232, E234, as `read_onnx`.
+    """
+    model = parse_onnx(file_bytes(path), path.name)
+    return sorted({path.parent / each.location for each in external_tensors(model, path.name)})
 
 
 def file_bytes(path: Path) -> bytes:
