@@ -36,8 +36,10 @@ _ALIKE = 0.75
 _NODE_BYTES = 75
 """What a node and its part of the weights take at least, about."""
 _AS_IT_COMES = 0.35
-_FIRST = 0.3
-"""Part of the room that the first networks may take whatever they are."""
+_PART = 0.4
+"""Of the room that is left, what a network may take; stages end from half of it on."""
+_FULL = 0.95
+"""Part of the room beyond which no network is begun."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,14 +77,14 @@ class Ensemble:
         """
         im, found = self._im, list[Value]()
         tried, taste = 0, Taste.drawn(im)
-        im.most = self._room
-        while len(im.nodes) < self._wanted and tried < _TRIES:
+        while len(im.nodes) < self._wanted and im.spent < _FULL * self._room and tried < _TRIES:
             nodes, weights = len(im.nodes), len(im.weights)
-            made = self._network(given, taste)
             # The first ones bring the weights that others use again.
-            part = _FIRST + (1 - _FIRST) * len(im.nodes) / self._wanted
-            if made is not None and im.spent <= part * self._room:
+            share = _PART * (self._room - im.spent)
+            im.soft, im.most = im.spent + share / 2, im.spent + share
+            if (made := self._network(given, taste)) is not None:
                 found.append(made)
+                tried = 0
                 continue
             # Too large: it is drawn again, and narrower.
             tried += 1
@@ -90,7 +92,9 @@ class Ensemble:
             im.back(nodes, weights)
         im.most = math.inf
         found = found or [self._parts.linear(self._one(self._floating(im.stream.pick(given))), self._widths[0])]
-        return {self._made(found, exit): exit.kind for exit in exits}
+        made = {self._made(found, exit): exit.kind for exit in exits}
+        im.sweep(made)
+        return made
 
     def _network(self, given: Sequence[Given], taste: Taste) -> Value | None:
         """One more, or None where it takes too much."""
@@ -117,8 +121,9 @@ class Ensemble:
         one = self._one(x)
         count = im.stream.pick(self._widths)
         rows = im.stream.pick((2, 4))
-        way = im.draw(0, 3)
-        x = parts.linear(one, count * (1, rows, rows * rows, rows * rows)[way])
+        # As it comes, a value is mostly maps already.
+        way = im.stream.pick((0, 1, 1, 2))
+        x = parts.linear(one, count * (1, rows, rows * rows)[way])
         if way == 0:
             return x
         if way == 1:

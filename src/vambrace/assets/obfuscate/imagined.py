@@ -18,7 +18,7 @@ from vambrace.assets.obfuscate.graph import Node, node_proto
 from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -84,6 +84,7 @@ class Imagining:
         habits: which attributes the net's nodes state.
         spent: bytes that both take, about.
         most: bytes that they may take, or `TooLarge` is raised.
+        soft: bytes from which on networks should come to an end.
     """
 
     def __init__(self, net: Net, roles: Roles, stream: Stream, *, room: int, habits: Habits) -> None:
@@ -103,10 +104,12 @@ class Imagining:
         self.nodes: list[Node] = []
         self.weights: dict[str, NDArray[Any]] = {}
         self.spent = 0
-        self.most = math.inf
+        self.most = self.soft = math.inf
         self._weighed = 0
         self._like: dict[tuple[tuple[str, int], tuple[int, ...]], list[str]] = {}
         self._constants: dict[tuple[str, bytes, tuple[int, ...]], str] = {}
+        self._made: dict[bytes, Value] = {}
+        self._makers: dict[str, Node] = {}
 
     def draw(self, low: int, high: int) -> int:
         """A whole number, both ends included."""
@@ -117,12 +120,21 @@ class Imagining:
         return float(self.stream.uniform()) < share
 
     def node(self, op: str, *inputs: str | Value, shape: Sequence[int], **attributes: object) -> Value:
-        """Any operator of one output."""
-        (output,) = self._net.fresh()
-        made = Node(op, [one.name if isinstance(one, Value) else one for one in inputs], [output])
+        """Any operator of one output; where it is there already, its value."""
+        made = Node(op, [one.name if isinstance(one, Value) else one for one in inputs], [])
         made.set(**attributes)
-        self._add(made)
-        return Value(output, tuple(shape))
+        self.habits.follow(made)
+        # Simplifiers compute what is the same once.
+        key = node_proto(made, onnx_package()).SerializeToString(deterministic=True)
+        if key not in self._made:
+            made.outputs = self._net.fresh()
+            self._add(made)
+            self._made[key] = Value(made.outputs[0], tuple(shape))
+        return self._made[key]
+
+    def maker(self, x: Value) -> Node | None:
+        """The node that made a value here; None for what was given."""
+        return self._makers.get(x.name)
 
     def split(self, x: Value, axis: int, sizes: Sequence[int]) -> list[Value]:
         """Parts along an axis that counts the batch."""
@@ -130,6 +142,7 @@ class Imagining:
         stated = [] if self.opset < 13 else [self.constant(np.array(sizes, np.int64))]
         made = Node("Split", [x.name, *stated], outputs)
         made.set(axis=axis, split=None if stated else list(sizes))
+        self.habits.follow(made)
         self._add(made)
         shapes = [(*x.shape[: axis - 1], size, *x.shape[axis:]) for size in sizes]
         return [Value(name, shape) for name, shape in zip(outputs, shapes, strict=True)]
@@ -174,6 +187,11 @@ class Imagining:
         return ((op, 1), shape) in self._like or 4 * math.prod(shape) <= max(512, (self._room - self._weighed) / 16)
 
     @property
+    def full(self) -> bool:
+        """Whether what there is takes as many bytes as it should."""
+        return self.spent > self.soft
+
+    @property
     def tight(self) -> bool:
         """Whether most of the room for weights is taken."""
         return self._weighed > 0.7 * self._room
@@ -183,6 +201,8 @@ class Imagining:
         for node in self.nodes[nodes:]:
             self.spent -= self._bytes(node)
         del self.nodes[nodes:]
+        self._makers = {name: node for node in self.nodes for name in node.outputs}
+        self._made = {key: made for key, made in self._made.items() if made.name in self._makers}
         for name in list(self.weights)[weights:]:
             size = self.weights.pop(name).nbytes + _TENSOR_BYTES
             self.spent -= size
@@ -191,10 +211,21 @@ class Imagining:
         self._like = {key: names for key, names in self._like.items() if names}
         self._constants = {key: name for key, name in self._constants.items() if name in self.weights}
 
+    def sweep(self, kept: Collection[str]) -> None:
+        """Drop what leads to none of some values."""
+        needed = set(kept)
+        nodes: list[Node] = []
+        for node in reversed(self.nodes):
+            if not needed.isdisjoint(node.outputs):
+                nodes.append(node)
+                needed.update(node.inputs)
+        self.nodes = nodes[::-1]
+        self.weights = {name: array for name, array in self.weights.items() if name in needed}
+
     def _add(self, node: Node) -> None:
         self._check(0)
-        self.habits.follow(node)
         self.nodes.append(node)
+        self._makers |= dict.fromkeys(node.outputs, node)
         self.spent += self._bytes(node)
 
     def _check(self, more: int) -> None:

@@ -149,6 +149,8 @@ class _Architect:
         plan = self._plan(kinds, 2)
         for _ in range(self.im.draw(1, 5)):
             x = self._built(plan, x, width)
+            if self.im.full:
+                break
         return x
 
     def _plan(self, kinds: tuple[str, ...], depth: int) -> Plan:
@@ -215,7 +217,9 @@ class _Architect:
             inner = parts.active(parts.conv(parts.averaged(x), 4, 1), "Relu")
             gate = parts.active(parts.conv(inner, x.shape[0], 1), im.stream.pick(("Sigmoid", "HardSigmoid")))
             return im.node("Mul", x, gate, shape=x.shape)
-        if name == "shuffle" and x.shape[0] % 2 == 0:
+        maker = im.maker(x)
+        # One shuffle after the other is a shuffle, too.
+        if name == "shuffle" and x.shape[0] % 2 == 0 and not (maker and maker.op == "Reshape"):
             channels, *sizes = x.shape
             turned = parts.turned(parts.reshaped(x, 2, channels // 2, *sizes), 2, 1, 3, 4)
             return parts.reshaped(turned, *x.shape)
@@ -254,19 +258,25 @@ class _Architect:
         steps, width = x.shape
         each = max(2, width // heads)
         normed = self._normal(x)
-        made = [parts.linear(normed, heads * each) for _ in range(3)]
-        query, key, value = (parts.turned(parts.reshaped(one, steps, heads, each), 2, 1, 3) for one in made)
-        scores = im.node("MatMul", query, parts.turned(key, 1, 3, 2), shape=(heads, steps, steps))
+        query, key, value = (parts.linear(normed, heads * each) for _ in range(3))
+        if heads > 1:
+            query, key, value = (
+                parts.turned(parts.reshaped(one, steps, heads, each), 2, 1, 3) for one in (query, key, value)
+            )
+        turned = parts.turned(key, *range(1, len(key.shape) - 1), len(key.shape), len(key.shape) - 1)
+        scores = im.node("MatMul", query, turned, shape=(*key.shape[:-2], steps, steps))
         op, factor = im.stream.pick((("Mul", 1 / math.sqrt(each)), ("Div", math.sqrt(each))))
         shares = parts.softmax(im.node(op, scores, im.number(factor), shape=scores.shape))
-        mixed = im.node("MatMul", shares, value, shape=(heads, steps, each))
-        return parts.linear(parts.reshaped(parts.turned(mixed, 2, 1, 3), steps, heads * each), width)
+        mixed = im.node("MatMul", shares, value, shape=value.shape)
+        if heads > 1:
+            mixed = parts.reshaped(parts.turned(mixed, 2, 1, 3), steps, heads * each)
+        return parts.linear(mixed, width)
 
     def _recurrent(self, x: Value, op: str, hidden: int) -> Value:
-        im = self.im
+        im, parts = self.im, self.parts
         steps, taken = x.shape
         gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
-        turned = im.node("Transpose", x, shape=x.shape, perm=[1, 0, 2])
+        turned = parts.transposed(x, [1, 0, 2], x.shape)
         weights = [
             im.weight(op, slot, (1, gates * hidden, size), taken=size) for slot, size in ((1, taken), (2, hidden))
         ]
@@ -276,7 +286,7 @@ class _Architect:
             made = im.node("Squeeze", made, shape=made.shape, axes=[1])
         else:
             made = im.node("Squeeze", made, im.whole(1), shape=made.shape)
-        return im.node("Transpose", made, shape=(steps, hidden), perm=[1, 0, 2])
+        return parts.transposed(made, [1, 0, 2], (steps, hidden))
 
     def _layer(self, x: Value, width: int, size: int, *, stride: int = 1, group: int = 1, dilation: int = 1) -> Value:
         """A convolution or a dense layer, with normalisation and activation where the style has them."""

@@ -1,8 +1,12 @@
 """Parts of imagined networks, from a convolution to a normalisation, in the styles of many hands.
 
 A `Style` is drawn for each network: which activation it has and whether that is one operator or several, how it
-normalises, how it writes matrix products. Values are maps (channels, height, width), sequences (steps, width) or
+normalises, whether its layers have biases. Values are maps (channels, height, width), sequences (steps, width) or
 vectors (width,), the batch aside.
+
+Everything is written as simplifiers leave it: what was turned twice is turned once, a product with a bias is one
+operator, normalisation is folded into the layer before it, unless the real network has some that could be. What a tool
+that everybody has takes out again would hide nothing.
 """
 
 from __future__ import annotations
@@ -24,8 +28,12 @@ __all__ = ["Parts", "Style"]
 
 _ACTIVATIONS = (
     *("Relu", "Relu", "Relu", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSigmoid"),
-    *("PRelu", "clip", "silu", "hardswish", "gelu", "mish", "quick gelu"),
+    *("PRelu", "clip", "silu", "hardswish", "gelu", "mish"),
 )
+_FOLDING = ("Conv", "ConvTranspose")
+"""Layers into which simplifiers fold what multiplies and shifts channels behind them."""
+_WHOLE_NORM, _WHOLE_GELU = 17, 20
+"""Operator sets from which on these are one operator; runtimes make one of them where they are spelt out."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +43,12 @@ class Style:
     Attributes:
         activation: operator, or the name of a form of several.
         norm: of maps.
-        product: how matrix products with weights are written.
-        spelt: whether layer normalisation is spelt out.
         biased: whether convolutions have a bias.
         first: whether normalisation and activation stand before a layer.
     """
 
     activation: str
     norm: Literal["batch", "instance", "scale", "none"]
-    product: Literal["Gemm", "MatMul"]
-    spelt: bool
     biased: bool
     first: bool
 
@@ -54,8 +58,6 @@ class Style:
         return cls(
             activation=im.stream.pick(_ACTIVATIONS),
             norm=im.stream.pick(("batch", "batch", "none", "none", "instance", "scale")),
-            product=im.stream.pick(("Gemm", "MatMul")),
-            spelt=im.opset < 17 or im.chance(0.4),
             biased=im.chance(0.6),
             first=im.chance(0.3),
         )
@@ -79,26 +81,25 @@ class Parts:
             if im.opset < 11:
                 return im.node("Clip", x, shape=shape, min=0.0, max=6.0)
             return im.node("Clip", x, im.number(0.0), im.number(6.0), shape=shape)
-        if kind == "hardswish" and im.opset >= 14:
-            return im.node("HardSwish", x, shape=shape)
-        if kind in {"silu", "quick gelu", "hardswish"}:
-            inner = im.node("Mul", x, im.number(1.702), shape=shape) if kind == "quick gelu" else x
-            gate = im.node("HardSigmoid" if kind == "hardswish" else "Sigmoid", inner, shape=shape)
+        if kind in {"silu", "hardswish"}:
+            # As one operator, HardSwish is a function, which runtimes write out.
+            gate = im.node("HardSigmoid" if kind == "hardswish" else "Sigmoid", x, shape=shape)
             return im.node("Mul", x, gate, shape=shape)
-        if kind == "mish":
+        if kind == "gelu" and im.opset >= _WHOLE_GELU:
+            return im.node("Gelu", x, shape=shape)
+        if kind in {"gelu", "mish"}:
             inner = im.node("Tanh", im.node("Softplus", x, shape=shape), shape=shape)
             return im.node("Mul", x, inner, shape=shape)
-        if kind == "gelu":
-            inner = im.node("Erf", im.node("Div", x, im.number(math.sqrt(2)), shape=shape), shape=shape)
-            inner = im.node("Mul", x, im.node("Add", inner, im.number(1.0), shape=shape), shape=shape)
-            return im.node("Mul", inner, im.number(0.5), shape=shape)
         return im.node(kind, x, shape=shape)
 
     def normal(self, x: Value) -> Value:
-        """A normalisation of what it is; maps may go without."""
+        """A normalisation of what it is; maps may go without, and what folds into a layer counts as folded."""
         im, shape = self.im, x.shape
         if len(shape) != 3:
             return self._layer_norm(x)
+        folded = self.style.norm == "scale" or not im.habits.has("BatchNormalization")
+        if folded and self.style.norm != "instance" and (maker := im.maker(x)) and maker.op in _FOLDING:
+            return x
         if self.style.norm == "batch":
             parts = [im.weight("BatchNormalization", slot, shape[:1]) for slot in range(1, 5)]
             return im.node("BatchNormalization", x, *parts, shape=shape, epsilon=1e-5)
@@ -164,14 +165,13 @@ class Parts:
         return self.im.node(op, x, shape=shape, kernel_shape=[size] * 2, **stated)
 
     def linear(self, x: Value, out: int) -> Value:
-        """A dense layer along the last axis."""
+        """A dense layer along the last axis; with a bias where one operator has both."""
         im, taken = self.im, x.shape[-1]
-        if len(x.shape) == 1 and self.style.product == "Gemm":
+        if len(x.shape) == 1:
             weight = im.weight("Gemm", 1, (out, taken), taken=taken)
             return im.node("Gemm", x, weight, im.weight("Gemm", 2, (out,)), shape=(out,), transB=1)
         weight = im.weight("MatMul", 1, (taken, out), taken=taken)
-        made = im.node("MatMul", x, weight, shape=(*x.shape[:-1], out))
-        return im.node("Add", made, im.weight("Add", 1, (out,)), shape=made.shape) if self.style.biased else made
+        return im.node("MatMul", x, weight, shape=(*x.shape[:-1], out))
 
     def mean(self, x: Value, axes: Sequence[int], *, keep: bool) -> Value:
         """The mean along axes that count the batch."""
@@ -184,12 +184,24 @@ class Parts:
 
     def reshaped(self, x: Value, *shape: int) -> Value:
         """Other sizes, the batch kept; where the net's own nodes say that 0 is a size, -1 alone keeps it."""
-        batch = -1 if self.im.habits.value("Reshape", "allowzero") else self.im.stream.pick((0, -1))
-        return self.im.node("Reshape", x, self.im.whole(batch, *shape), shape=shape)
+        im, source = self.im, x.name
+        batch = -1 if im.habits.value("Reshape", "allowzero") else im.stream.pick((0, -1))
+        if (maker := im.maker(x)) and maker.op in {"Reshape", "Flatten"}:
+            batch, source = -1, maker.inputs[0]
+        return im.node("Reshape", source, im.whole(batch, *shape), shape=shape)
 
     def turned(self, x: Value, *order: int) -> Value:
         """Axes after the batch in another order, counted from 1."""
-        return self.im.node("Transpose", x, shape=[x.shape[axis - 1] for axis in order], perm=[0, *order])
+        return self.transposed(x, [0, *order], tuple(x.shape[axis - 1] for axis in order))
+
+    def transposed(self, x: Value, perm: list[int], shape: tuple[int, ...]) -> Value:
+        """Axes in another order, the batch among them; two such steps are one, and none where they cancel."""
+        source = x.name
+        if (maker := self.im.maker(x)) and maker.op == "Transpose":
+            perm, source = [maker.value("perm")[axis] for axis in perm], maker.inputs[0]
+        if perm == sorted(perm):
+            return Value(source, shape)
+        return self.im.node("Transpose", source, shape=shape, perm=perm)
 
     def flat(self, x: Value) -> Value:
         """A vector of all numbers."""
@@ -214,16 +226,19 @@ class Parts:
         """Side by side along an axis that counts the batch."""
         shape = list(values[0].shape)
         shape[axis - 1] = sum(each.shape[axis - 1] for each in values)
-        return self.im.node("Concat", *values, shape=shape, axis=axis)
+        names: list[str] = []
+        for each in values:
+            maker = self.im.maker(each)
+            within = maker is not None and maker.op == "Concat" and maker.value("axis") == axis
+            names += maker.inputs if maker is not None and within else [each.name]
+        return self.im.node("Concat", *names, shape=shape, axis=axis)
 
     def _layer_norm(self, x: Value) -> Value:
-        im, shape = self.im, x.shape
-        width = shape[-1:]
-        scale, shift = im.weight("LayerNormalization", 1, width), im.weight("LayerNormalization", 2, width)
-        if not self.style.spelt:
-            return im.node("LayerNormalization", x, scale, shift, shape=shape, axis=-1)
-        away = im.node("Sub", x, self.mean(x, (len(shape),), keep=True), shape=shape)
-        spread = self.mean(im.node("Pow", away, im.number(2.0), shape=shape), (len(shape),), keep=True)
-        spread = im.node("Sqrt", im.node("Add", spread, im.number(1e-5), shape=spread.shape), shape=spread.shape)
-        made = im.node("Mul", im.node("Div", away, spread, shape=shape), scale, shape=shape)
-        return im.node("Add", made, shift, shape=shape)
+        """One operator, or a division by the norm where old operator sets would have to spell it out."""
+        im, width = self.im, x.shape[-1:]
+        if im.opset >= _WHOLE_NORM:
+            weights = [im.weight("LayerNormalization", slot, width) for slot in (1, 2)]
+            return im.node("LayerNormalization", x, *weights, shape=x.shape, axis=-1)
+        length = im.node("ReduceL2", x, shape=(*x.shape[:-1], 1), axes=[len(x.shape)], keepdims=1)
+        scale = im.weight("LayerNormalization", 1, width)
+        return im.node("Mul", im.node("Div", x, length, shape=x.shape), scale, shape=x.shape)

@@ -12,9 +12,6 @@ from onnx import helper, numpy_helper
 
 from exact_nets import LEVELS, SIZE, Builder, differences, images, random_net, session
 from vambrace.assets.obfuscate import cuts
-from vambrace.assets.obfuscate.habits import Habits
-from vambrace.assets.obfuscate.imagined import Imagining, TooLarge
-from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.phantoms import Phantoms
 from vambrace.assets.obfuscate.passes.predicates import Predicates
@@ -119,10 +116,11 @@ def test_a_hundred_networks_compute_the_same() -> None:
 def test_real_operators_and_their_weights_are_few_among_many() -> None:
     model = random_net(5)
     real = operators(model)
-    made = operators(onnx_model(model, passes=["phantoms"], seed=1).model)
-    assert made.total() > 10 * real.total()
+    found = [operators(onnx_model(model, passes=["phantoms"], seed=seed).model) for seed in range(3)]
+    assert all(each.total() > 10 * real.total() for each in found)
+    made = found[0] + found[1] + found[2]
     for op in ("Conv", "Gemm", "MatMul", "Relu", "Softmax", "LSTM", "Concat", "BatchNormalization"):
-        assert made[op] > real[op], op
+        assert made[op] > 3 * real[op], op
 
 
 @pytest.mark.parametrize("exporter", ["states everything", "states nothing", "says that 0 is a size"])
@@ -162,7 +160,7 @@ def test_imagined_nodes_state_what_real_ones_state(exporter: str) -> None:
     # What is not stated means something usual; what means something else has to be stated.
     unusual = {"axis", "dilations", "group", "pads", "strides", "transB", "kernel_shape"}
     met = Counter[str]()
-    for seed in range(4):
+    for seed in range(6):
         done = onnx_model(model, passes=[Phantoms(fewest=1000, times=0)], seed=seed)
         onnx.checker.check_model(done.model, full_check=True)
         for node in (node for graph in graphs(done.model.graph) for node in graph.node if node.op_type in real):
@@ -231,12 +229,14 @@ def test_weights_look_like_those_of_the_real_network() -> None:
     kernel = np.sign(b.normal(16, 3, 3, 3)) * np.float32(0.01)
     kernel[0, 0, 0, 0] = 0.5
     model.graph.initializer[1].CopyFrom(numpy_helper.from_array(kernel, model.graph.initializer[1].name))
-    done = onnx_model(model, passes=[QUICK], seed=1)
-    (true,) = (entry["branch"] for entry in done.map.passes[0].record["ifs"])
-    (chooser,) = (node for node in done.model.graph.node if node.op_type == "If")
-    (fake,) = (each.g for each in chooser.attribute if each.name != true)
-    weights = {each.name: numpy_helper.to_array(each) for each in fake.initializer}
-    layers = [weights[node.input[1]] for node in fake.node if node.op_type == "Conv"]
+    layers: list[np.ndarray] = []
+    for seed in range(4):
+        done = onnx_model(model, passes=[QUICK], seed=seed)
+        (true,) = (entry["branch"] for entry in done.map.passes[0].record["ifs"])
+        (chooser,) = (node for node in done.model.graph.node if node.op_type == "If")
+        (fake,) = (each.g for each in chooser.attribute if each.name != true)
+        weights = {each.name: numpy_helper.to_array(each) for each in fake.initializer}
+        layers += [weights[node.input[1]] for node in fake.node if node.op_type == "Conv"]
     assert layers
     for one in layers:
         ratio = np.abs(one).max() / np.abs(one).min()
@@ -403,17 +403,3 @@ def test_nothing_grows_without_end() -> None:
             assert done.map.passes[0].done >= 1
             assert done.model.ByteSize() < model.ByteSize() + room + 2500 * done.map.passes[0].done
             assert operators(done.model)["If"] == done.map.passes[0].done
-
-
-def test_what_takes_too_much_is_never_drawn() -> None:
-    net = Net(small())
-    im = Imagining(net, {}, Stream(bytes(32)), room=1000, habits=Habits(net))
-    im.most = 4000
-    with pytest.raises(TooLarge):
-        im.weight("Conv", 1, (10**6, 10**6), taken=9)
-    with pytest.raises(TooLarge):
-        _ = [im.node("Relu", "image", shape=(3,)) for _ in range(1000)]
-    assert 3000 < im.spent < 4100
-    im.back(1, 0)
-    assert (len(im.nodes), im.weights) == (1, {})
-    assert im.spent == im._bytes(im.nodes[0])
