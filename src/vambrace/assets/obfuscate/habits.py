@@ -43,10 +43,6 @@ class Habits:
                     nodes.setdefault(node.op, []).append(node)
         self._stated = {op: _values(found) for op, found in nodes.items()}
 
-    def has(self, op: str) -> bool:
-        """Whether the net has such nodes."""
-        return op in self._stated
-
     def value(self, op: str, name: str) -> Any:  # noqa: ANN401  attributes are of many types
         """What the nodes of an operator usually state, or None."""
         return self._stated.get(op, {}).get(name)

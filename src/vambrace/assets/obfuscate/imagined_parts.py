@@ -5,8 +5,8 @@ normalises, whether its layers have biases. Values are maps (channels, height, w
 vectors (width,), the batch aside.
 
 Everything is written as simplifiers leave it: what was turned twice is turned once, a product with a bias is one
-operator, normalisation is folded into the layer before it, unless the real network has some that could be. What a tool
-that everybody has takes out again would hide nothing.
+operator, normalisation is folded into the layer before it. What a tool that everybody has takes out again would hide
+nothing.
 """
 
 from __future__ import annotations
@@ -97,8 +97,7 @@ class Parts:
         im, shape = self.im, x.shape
         if len(shape) != 3:
             return self._layer_norm(x)
-        folded = self.style.norm == "scale" or not im.habits.has("BatchNormalization")
-        if folded and self.style.norm != "instance" and (maker := im.maker(x)) and maker.op in _FOLDING:
+        if self.style.norm != "instance" and (maker := im.maker(x)) and maker.op in _FOLDING:
             return x
         if self.style.norm == "batch":
             parts = [im.weight("BatchNormalization", slot, shape[:1]) for slot in range(1, 5)]
