@@ -57,6 +57,15 @@ def test_ends_of_the_box_round_inward(seed: int, low: float, high: float) -> Non
     assert (inside | (floor == ceiling)).all()
 
 
+def test_a_box_first_asked_for_under_inference_mode_serves_gradients_later() -> None:
+    inputs, bounds = torch.rand(2, 3), Bounds(-0.017, 0.983)
+    with torch.inference_mode():
+        inner_box(bounds, inputs)
+    point = inputs.clone().requires_grad_()
+    point.clamp(*inner_box(bounds, inputs)).sum().backward()
+    assert point.grad is not None
+
+
 def test_bounds_can_differ_by_feature() -> None:
     bounds = Bounds(torch.tensor([0.0, -1.0]), torch.tensor([0.5, 3.0]))
     inputs = torch.tensor([[0.2, 2.9], [0.5, -1.0]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vambrace.ops.rows import assign, spread
+from vambrace.ops.rows import assign, assign_each, spread
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 1, 2, 5), (3,)])
@@ -27,3 +27,10 @@ def test_assign_touches_the_chosen_only(chosen: list[bool], form: torch.memory_f
     for row, wanted in enumerate(chosen):
         expected = values[row] if wanted else before[row]
         torch.testing.assert_close(target[row], expected, equal_nan=True)
+
+
+def test_several_targets_of_any_shape_are_assigned_together(device: torch.device) -> None:
+    images, sizes = torch.zeros(3, 2, 2, device=device), torch.zeros(3, dtype=torch.float64, device=device)
+    assign_each(torch.tensor([False, True, True], device=device), (images, images + 2), (sizes, sizes + 5))
+    assert images[:, 0, 0].tolist() == [0, 2, 2]
+    assert sizes.tolist() == [0, 5, 5]

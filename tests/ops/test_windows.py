@@ -204,3 +204,26 @@ def test_a_window_that_is_there_already_goes_to_the_other_ends(monkeypatch: pyte
         other = put_ends(points, low, high, upper=torch.tensor([[True, True], [False, True]]), **middle)
         assert other[:, :, 4].tolist() == [[1, 1], [0, 1]], "one channel that changes is enough"
     assert (points != 0.5).flatten(1).sum(1).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("on_host", [True, False])
+def test_a_box_of_one_value_a_sample_is_the_same_box(
+    power: int, channels: int, on_host: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so are several windows of a sample, in a row, beside each by itself."""
+    points, centre, low, high, first, side = sample(8, 9, channels, dtype=torch.float32)
+    if on_host and points.device.type != "cpu":
+        pytest.skip("places are for the CPU")
+    monkeypatch.setattr(module, "_on_host", lambda tensor: on_host)
+    side = side.view(-1, 4)[:, :1].expand(-1, 4).reshape(-1).clamp(max=4)
+    first = first.clamp(max=4 * 9 + 5) // 9 * 9 + first % 9 % 6
+    kinds = marks(len(points), channels)[1]
+    how = {"first": first, "side": side, "kinds": kinds, "width": 9, "eps": 1.5, "power": power}
+    owners = torch.arange(len(points)).div(4, rounding_mode="floor")
+    each = move_bumps(*(given[owners] for given in (points, centre, low, high)), **how)
+    ends = (low[:10, :1, :1], high[:10, :1, :1])
+    assert torch.equal(move_bumps(points[:10], centre[:10], low[:10], high[:10], **how), each)
+    assert torch.equal(move_bumps(points[:10], centre[:10], *ends, **how), each)
+    assert not torch.equal(each, points[owners])

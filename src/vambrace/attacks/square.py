@@ -37,7 +37,8 @@ from vambrace.core.access import Access
 from vambrace.core.options import Norm, Ratio
 from vambrace.ops import draws
 from vambrace.ops.norms import lengths
-from vambrace.ops.rows import assign, spread
+from vambrace.ops.projections import inner_box
+from vambrace.ops.rows import assign_each, spread
 from vambrace.ops.windows import bump, frame, move_bumps, put_ends, square_side
 from vambrace.search.rule import Plain
 
@@ -105,8 +106,11 @@ class WindowSearch(Plain):
         return self.ball.eps
 
     def anchor(self, origin: Origin) -> dict[str, Tensor]:
-        """The ball as flat channels."""
+        """The ball as flat channels; the box as one value a sample, where its ends are numbers."""
         form = _flat(origin.inputs)
+        if self.norm != "linf" and (ends := inner_box(origin.bounds, origin.inputs))[0].dim() == 0:
+            low, high = (end.expand(form[0], 1, 1).clone() for end in ends)
+            return {"centre": origin.inputs.reshape(form), "low": low, "high": high, "ids": origin.ids}
         ends = {name: tensor.reshape(form) for name, tensor in self.ball.anchor(origin).items()}
         return {**ends, "ids": origin.ids}
 
@@ -131,14 +135,12 @@ class WindowSearch(Plain):
     def step(self, anchor: Tensors, state: Tensors, answer: Answer) -> dict[str, Tensor]:
         """Keep the point just evaluated if it is better, and propose what comes next."""
         point, here = state["point"], state["here"]
-        margin = answer.margin
-        better = margin > state["margin"]
-        assign(here, better, point.view(here.shape))
+        margin, best = answer.margin, state["margin"]
+        assign_each(margin > best, (here, point.view(here.shape)), (best, margin))
         found = self._proposed(anchor, state, answer.rng, tuple(point.shape[1:]), answer.ahead)
         after = {
             **state,
             "point": found.view(point.shape) if answer.ahead == 1 else point,
-            "margin": torch.where(better, margin, state["margin"]),
             "time": state["time"].add_(1),
         }
         if answer.ahead > 1:
@@ -159,8 +161,11 @@ class WindowSearch(Plain):
         drawn, width = self._drawn(anchor, state, rng, shape, count), frame(shape)[2]
         here, low, high = state["here"], anchor["low"], anchor["high"]
         windows = 1 if self.norm == "linf" else 2
-        side, first, marks = torch.split_with_sizes(drawn, (1, windows, here.shape[1]), 1)
-        side = side.squeeze(1)
+        side, first, marks = (
+            drawn.select(1, 0),
+            drawn.narrow(1, 1, windows),
+            drawn.narrow(1, 1 + windows, here.shape[1]),
+        )
         if self.norm == "linf":
             return put_ends(here, low, high, first=first, side=side, upper=marks > 0, width=width)
         return move_bumps(

@@ -13,6 +13,7 @@ moves what is handed back inward until its size, measured in float64, is at most
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,9 +38,20 @@ _KEEP_OFF = 1e-9
 def inner_box(bounds: Bounds | None, like: Tensor) -> tuple[Tensor, Tensor]:
     """The ends of the box as tensors that broadcast against a sample of `like`, rounded inward to its dtype."""
     low, high = (float("-inf"), float("inf")) if bounds is None else (bounds.low, bounds.high)
+    if isinstance(low, int | float) and isinstance(high, int | float):
+        return _inner_ends(float(low), float(high), like.dtype, like.device)
     low = torch.as_tensor(low, dtype=torch.float64, device=like.device)
     high = torch.as_tensor(high, dtype=torch.float64, device=like.device)
     return _round_up(low, like.dtype), -_round_up(-high, like.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _inner_ends(low: float, high: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`inner_box` of numbers, which every search asks for again and again; not to be written to."""
+    with torch.inference_mode(False):
+        ends = torch.tensor((low, -high), dtype=torch.float64, device=device)
+        low_end, minus_high = _round_up(ends, dtype)
+        return low_end, -minus_high
 
 
 def ball_box(inputs: Tensor, eps: float, bounds: Bounds | None) -> tuple[Tensor, Tensor]:

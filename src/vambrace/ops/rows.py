@@ -15,7 +15,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["assign", "spread"]
+__all__ = ["assign", "assign_each", "spread"]
 
 
 def spread(values: Tensor, like: Tensor) -> Tensor:
@@ -29,10 +29,21 @@ def assign(target: Tensor, chosen: Tensor, values: Tensor) -> None:
     On CPU only the chosen samples are touched; elsewhere asking which they are would make the host wait for the
     device, so the whole tensor is written.
     """
-    if target.device.type != "cpu":
-        torch.where(spread(chosen, target), values, target, out=target)
+    assign_each(chosen, (target, values))
+
+
+def assign_each(chosen: Tensor, *pairs: tuple[Tensor, Tensor]) -> None:
+    """`assign` for several pairs of target and values, with one question which samples are chosen."""
+    if chosen.device.type != "cpu":
+        for target, values in pairs:
+            torch.where(spread(chosen, target), values, target, out=target)
         return
-    index = chosen.nonzero().squeeze(1)
+    index = chosen.nonzero().view(-1)
+    for target, values in pairs:
+        _assign_at(target, index, values)
+
+
+def _assign_at(target: Tensor, index: Tensor, values: Tensor) -> None:
     count = index.shape[0]
     if count == target.shape[0]:
         target.copy_(values)

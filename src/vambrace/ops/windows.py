@@ -104,8 +104,8 @@ def move_bumps(
     Args:
         points: in the ball and in the box; left as they are.
         centre: of the ball, like `points`.
-        low: smallest values, like `points`.
-        high: largest values, like `points`.
+        low: smallest values, like `points`, or one for each sample, (n, 1, 1).
+        high: largest values, of the same form.
         first: int64 (n * k, 2), first places of the window that gets the bump and of that which is given up; k pairs in
             a row for each sample.
         side: int64 (n * k,), of both windows.
@@ -169,11 +169,15 @@ def _on_host(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def _for_each(windows: Tensor, samples: Tensor) -> Tensor:
-    """Samples (n, ...) once for each of their windows (n * k, ...): themselves, or copies where there are several."""
-    if len(windows) == len(samples):
-        return samples
-    return samples.repeat_interleave(len(windows) // len(samples), dim=0)
+def _for_each(windows: Tensor, samples: Tensor, *, fresh: bool = False) -> Tensor:
+    """Samples (n, ...) once for each of their windows (n * k, ...): copies, or themselves where one has one.
+
+    `fresh`: copies in any case.
+    """
+    count = windows.shape[0] // max(1, samples.shape[0])
+    if count == 1 and windows.shape[0] == samples.shape[0]:
+        return samples.clone() if fresh else samples
+    return samples.index_select(0, _owners(samples.shape[0], count, samples.device))
 
 
 def _by_side(
@@ -204,20 +208,13 @@ def _ends_written(
     side: int, points: Tensor, low: Tensor, high: Tensor, first: Tensor, upper: Tensor, *, width: int
 ) -> Tensor:
     """`put_ends` for windows of one side."""
-    places, wanted = _places_of(first, side, points, width), upper.unsqueeze(2)
-    points = _for_each(first, points)
-    least, most = (_at(each, places) for each in (low, high))
-    idle = (torch.where(wanted, most, least) == points.gather(2, places)).all(dim=(1, 2), keepdim=True)
-    return points.scatter(2, places, torch.where(wanted ^ idle, most, least))
-
-
-def _at(samples: Tensor, places: Tensor) -> Tensor:
-    """What lies at places (n * k, c, e) of samples (n, c, l), k in a row for each."""
-    rows, channels, length = samples.shape
-    if len(places) == rows:
-        return samples.gather(2, places)
-    wide = samples.unsqueeze(1).expand(rows, len(places) // rows, channels, length)
-    return wide.gather(3, places.view(*wide.shape[:3], -1)).view(places.shape)
+    places = _places_of(first.select(1, 0), side, points, width)
+    wanted = _by_sample(upper, points).unsqueeze(3)
+    now, least, most = (_at(each, places) for each in (points, low, high))
+    idle = (torch.where(wanted, most, least) == now).all(dim=3, keepdim=True).all(dim=1, keepdim=True)
+    found = _for_each(first, points, fresh=True)
+    _channels_first(found, points).scatter_(3, places, torch.where(wanted ^ idle, most, least))
+    return found
 
 
 def _bumps_written(
@@ -234,27 +231,48 @@ def _bumps_written(
     power: int,
 ) -> Tensor:
     """`move_bumps` for windows of one side."""
-    places = _places_of(first, side, points, width)
-    gains = places.narrow(2, 0, places.shape[2] // 2)
+    gains, gives = (_places_of(first.select(1, place), side, points, width) for place in (0, 1))
+    change = points - centre
+    before = None if change.shape[1] == 1 else _powers(change, power).unsqueeze(2)
+    old, middle = _at(change, gains), _at(centre, gains)
+    least, most = ((_at(each, gains) if each.shape == points.shape else each.unsqueeze(2)) for each in (low, high))
+    moved = _for_each(first, change)
+    rest, nothing = _channels_first(moved, points), old - old  # to write a number takes five times as long
+    rest.scatter_(3, gains, nothing).scatter_(3, gives, nothing)
+    length = _room(before, _powers(rest, power), eps, power)
     hills = _hills(side, 1 if points.shape[2] == width else side, power, points.dtype)
-    hills = hills.index_select(0, kinds.flatten()).view(*kinds.shape, -1)
-    moved = points.unsqueeze(1).expand(-1, first.shape[0] // points.shape[0], -1, -1) - centre.unsqueeze(1)
-    change = moved.flatten(0, 1)
-    before = None if change.shape[1] == 1 else _powers(change, power)
-    old = change.gather(2, gains)
-    change.scatter_(2, places, 0.0)
-    length = _room(before, _powers(change, power), eps, power)
-    middle, least, most = (_at(each, gains) for each in (centre, low, high))
-    change.scatter_(2, gains, _bumped(hills, old, length, least - middle, most - middle, eps, power))
-    centre, low, high = centre.unsqueeze(1), low.unsqueeze(1), high.unsqueeze(1)
-    return moved.add_(centre).clamp_(low, high).flatten(0, 1)
+    hills = hills.index_select(0, _by_sample(kinds, points).reshape(-1)).view(old.shape)
+    rest.scatter_(3, gains, _bumped(hills, old, length, least - middle, most - middle, eps, power))
+    rest.add_(centre.unsqueeze(2))
+    torch.minimum(rest, high.unsqueeze(2), out=rest)  # clamping to one value a sample takes five times as long
+    torch.maximum(rest, low.unsqueeze(2), out=rest)
+    return moved
 
 
 def _places_of(first: Tensor, side: int, like: Tensor, width: int) -> Tensor:
-    """The places of k windows a row, one behind the other, for `first` (n, k): int64 (n, c, k * elements)."""
-    channels, length = like.shape[1:]
-    places = first.unsqueeze(2) + _square(side, 1 if length == width else side, width)
-    return places.view(first.shape[0], 1, -1).expand(-1, channels, -1)
+    """The places of the windows that begin at `first` (n * k,), by the samples `like` (n, c, l): int64 (n, c, k, e)."""
+    rows, channels, length = like.shape
+    places = first.view(rows, 1, -1, 1) + _square(side, 1 if length == width else side, width)
+    return places if channels == 1 else places.expand(-1, channels, -1, -1)
+
+
+def _at(samples: Tensor, places: Tensor) -> Tensor:
+    """What lies at places (n, c, k, e) of samples (n, c, l)."""
+    return samples.gather(2, places.view(*samples.shape[:2], -1)).view(places.shape)
+
+
+def _by_sample(values: Tensor, like: Tensor) -> Tensor:
+    """What windows (n * k, c) have for each channel, by the samples `like` (n, c, l): (n, c, k)."""
+    rows, channels = like.shape[:2]
+    return values.view(rows, 1, -1) if channels == 1 else values.view(rows, -1, channels).transpose(1, 2)
+
+
+def _channels_first(copies: Tensor, like: Tensor) -> Tensor:
+    """Copies (n * k, c, l) of the samples `like` (n, c, l), k in a row for each, seen as (n, c, k, l)."""
+    rows, channels, length = like.shape
+    return (
+        copies.view(rows, 1, -1, length) if channels == 1 else copies.view(rows, -1, channels, length).transpose(1, 2)
+    )
 
 
 @functools.lru_cache(maxsize=64)
@@ -329,8 +347,8 @@ def _powers(changes: Tensor, power: int) -> Tensor:
 def _lengths(changes: Tensor, power: int) -> Tensor:
     """The l1 or l2 norm of each channel (n, c, l): (n, c, 1)."""
     if power == 1:
-        return changes.abs().sum(dim=2, keepdim=True)  # a third of the time that the norm takes
-    return cast("Tensor", torch.linalg.vector_norm(changes, power, dim=2, keepdim=True))
+        return changes.abs().sum(dim=-1, keepdim=True)  # a third of the time that the norm takes
+    return cast("Tensor", torch.linalg.vector_norm(changes, power, dim=-1, keepdim=True))
 
 
 def _unit(changes: Tensor, power: int) -> Tensor:
@@ -353,6 +371,12 @@ def _hill(first: Tensor, count: Tensor, halved: Tensor, length: int) -> tuple[Te
 @functools.lru_cache(maxsize=64)
 def _line(length: int, device: torch.device) -> Tensor:
     return torch.arange(length, device=device)
+
+
+@functools.lru_cache(maxsize=64)
+def _owners(rows: int, count: int, device: torch.device) -> Tensor:
+    """The sample of each window, where each has `count` in a row."""
+    return torch.arange(rows, device=device).repeat_interleave(count)
 
 
 @functools.lru_cache(maxsize=64)

@@ -115,6 +115,11 @@ class Ahead:
             self._curious = group_size(rows, 0.0, self._price, self._most) > 1
         return self._size
 
+    def shrink(self, rows: Tensor) -> None:
+        """Keep only the points of the rows `rows`, in that order."""
+        if self.points is not None:
+            self.points = self.points.index_select(0, rows)
+
     @property
     def reach(self) -> int:
         """How many steps the rows may take in the next call of `logits`, at most."""

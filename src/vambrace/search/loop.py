@@ -140,7 +140,7 @@ class _Search:
             free = self._watching and not self._waiting and self._soon > 0
             logits, margin = ahead.ask(slots, self._goal, self._pads, None if free else self._lag)
             point = slots.state["point"]
-        known = logits.detach()
+        known = logits.detach() if logits.requires_grad else logits
         plain = self._keeps == "last" and "over" not in slots.state
         calm = self._watching and self._soon > 0 and plain
         calm = calm and ((ahead is not None and ahead.calm) or self._is_calm(known))
@@ -236,16 +236,20 @@ class _Search:
         if live and (not pending or (ready < share * len(status) and self._idle < self._pace.patience)):
             return 0
         self._idle = 0
-        if self._ahead is not None:
-            self._ahead.points = None  # rows are about to move
         done = self._confirm(self._rows(status, CLAIMED)) + self._end(self._rows(status, ENDED))
         # Verification can meet logits that are not finite, so the broken rows are asked for after it.
-        broken = self._rows(self._look(), BROKEN)
+        broken = self._rows(self._stand(), BROKEN)
         if len(broken):
             done += self._retire(broken, *self._tight(broken, self.slots.state["point"][broken]))
+        if self._ahead is not None and (waits or done < pending):
+            self._ahead.points = None  # rows start anew, or go on from where they stood
         self._refill()
         self._look()
         return done
+
+    def _stand(self) -> list[int]:
+        """The status of every row, and nothing else of it."""
+        return cast("list[int]", self.slots.status.tolist())
 
     def _look(self) -> list[int]:
         """The status of every row, on the host; where it waits for the device."""
@@ -378,16 +382,19 @@ class _Search:
         """Give free rows to the samples that wait; shrink the batch when none does."""
         slots = self.slots
         waiting = len(self._problem.inputs) - self._next
-        free = self._rows(self._look(), VACANT)[:waiting] if waiting else slots.index[:0]
+        free = self._rows(self._stand(), VACANT)[:waiting] if waiting else slots.index[:0]
         if len(free):
             index = torch.arange(self._next, self._next + len(free), device=self._device)
             self._next += len(free)
             slots.put(free, self._entry.slots(index))
         if self._next == len(self._problem.inputs):
-            kept = self._rows(self._look(), LIVE)
+            kept = self._rows(self._stand(), LIVE)
             size = bucket(len(kept), len(slots)) if self._bucketed else len(kept)
             if size < len(slots):
                 self._pads = size - len(kept)
-                slots.shrink(torch.cat((kept, kept[-1:].expand(self._pads))))
+                rows = torch.cat((kept, kept[-1:].expand(self._pads)))
+                slots.shrink(rows)
+                if self._ahead is not None:
+                    self._ahead.shrink(rows)
                 slots.status[len(kept) :] = VACANT
         self._goal = self._problem.goal.take(slots.index)

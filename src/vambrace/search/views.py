@@ -70,7 +70,7 @@ class Views:
             ahead: how many points are wanted.
             margin: float64 (m,), where it is known already.
         """
-        rule, known = self._rule, logits.detach()
+        rule, known = self._rule, logits.detach() if logits.requires_grad else logits
         first: Tensor | None = None
         others: Tensor | None = None
         for view in range(rule.views if rule.gradient else 0):
