@@ -124,10 +124,10 @@ def test_every_perturbation_is_the_samples_own_in_double_precision(name):
 
 
 @pytest.fixture(scope="module")
-def net():
+def net(device):
     part = data.load("digits:train")
     batch = part.read(range(len(part)))
-    return train(batch.inputs, batch.labels, epochs=5)
+    return train(batch.inputs, batch.labels, epochs=5).to(device)
 
 
 @pytest.fixture(scope="module")
@@ -135,17 +135,16 @@ def double(net):
     return copy.deepcopy(net).double()
 
 
-def test_membership_scores_are_the_samples_own(double):
+def test_membership_scores_are_the_samples_own(double, device):
     model = from_torch(double)
-    sides = [data.load(source, limit=N).read(range(N)) for source in ("digits:train", "digits:test")]
+    read = [data.load(source, limit=N).read(range(N)) for source in ("digits:train", "digits:test")]
+    sides = [(batch.inputs.double().to(device), batch.labels.to(device)) for batch in read]
     order = torch.randperm(N, generator=torch.Generator().manual_seed(2))
-    whole = [loss_scores(model, side.inputs.double(), side.labels) for side in sides]
+    whole = [loss_scores(model, *side) for side in sides]
     expected = measure(*whole, rates=(0.5,))
     assert 0.4 < expected.auc < 1
     for batch in BATCHES:
-        mixed = [
-            loss_scores(model, side.inputs.double()[order], side.labels[order], batch_size=batch) for side in sides
-        ]
+        mixed = [loss_scores(model, inputs[order], labels[order], batch_size=batch) for inputs, labels in sides]
         for one, other in zip(whole, mixed, strict=True):
             torch.testing.assert_close(other, one[order], rtol=1e-12, atol=1e-12)
         assert measure(*mixed, rates=(0.5,)).auc == expected.auc

@@ -76,7 +76,7 @@ def train(
     module.train()
     progress.start("train", epochs)
     for _ in range(epochs):
-        for part in torch.split(torch.randperm(len(labels), generator=generator), batch_size):
+        for part in torch.split(torch.randperm(len(labels), generator=generator).to(inputs.device), batch_size):
             optimizer.zero_grad()
             nn.functional.cross_entropy(module(inputs[part]), labels[part]).backward()
             optimizer.step()
