@@ -59,6 +59,11 @@ def sample(
     return points, centre, torch.zeros_like(centre), torch.ones_like(centre), corners @ torch.tensor([width, 1]), side
 
 
+def ways(like: Tensor) -> tuple[bool, ...]:
+    """How windows can be moved where `like` is: by places, which the host looks at, on CPU alone; by masks anywhere."""
+    return (True, False) if like.device.type == "cpu" else (False,)
+
+
 def marks(n: int, channels: int) -> tuple[Tensor, Tensor]:
     """Whether hills come first, or which end is meant, bool (n, c); and kinds of bumps."""
     generator = torch.Generator().manual_seed(1)
@@ -72,14 +77,17 @@ def test_masks_and_places_agree(height: int, width: int, channels: int, monkeypa
     colours, kinds = marks(len(points), channels)
     kept = points.clone()
 
-    def all_three() -> tuple[Tensor, ...]:
-        how = {"first": first, "side": side, "kinds": kinds, "width": width, "eps": 1.5}
-        ends = put_ends(points, low, high, first=first[:, :1], side=side, upper=colours, width=width)
-        return (ends, *(move_bumps(points, centre, low, high, power=power, **how) for power in (1, 2)))
+    def all_three(device: torch.device | str) -> tuple[Tensor, ...]:
+        *given, begin, sides, upper, bumps = (
+            each.to(device) for each in (points, centre, low, high, first, side, colours, kinds)
+        )
+        how = {"first": begin, "side": sides, "kinds": bumps, "width": width, "eps": 1.5}
+        ends = put_ends(given[0], *given[2:], first=begin[:, :1], side=sides, upper=upper, width=width)
+        return (ends, *(move_bumps(*given, power=power, **how) for power in (1, 2)))
 
-    written = all_three()
+    written = [each.to(points.device) for each in all_three("cpu")]
     monkeypatch.setattr(module, "_on_host", lambda tensor: False)
-    for one, other in zip(written, all_three(), strict=True):
+    for one, other in zip(written, all_three(points.device), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
     assert torch.equal(points, kept)
     empty = side == 0
@@ -125,7 +133,7 @@ def test_windows_without_anything_in_them_have_nothing_to_spend(
     points = centre + (change / length[:, None, None, None]).flatten(2)
     how = {"first": torch.tensor([[20 * 28 + 20, 24 * 28 + 21]]).repeat(50, 1), "side": torch.full((50,), 4)}
     how |= {"kinds": torch.ones(50, channels, dtype=torch.int64), "width": 28, "eps": 1.0, "power": power}
-    for on_host in (True, False):
+    for on_host in ways(points):
         monkeypatch.setattr(module, "_on_host", lambda tensor, on_host=on_host: on_host)
         found = move_bumps(points, centre, torch.zeros_like(centre), torch.ones_like(centre), **how)
         torch.testing.assert_close(found, points, rtol=0, atol=1e-6)
@@ -139,7 +147,7 @@ def test_what_the_box_cuts_off_is_made_up_for(power: int, channels: int, monkeyp
     grey = torch.full_like(black, 0.02)
     how = {"first": torch.tensor([[20, 40], [30, 0]]), "side": torch.tensor([5, 3]), "width": 9, "eps": 0.2}
     how |= {"kinds": torch.tensor([[3] * channels, [0] * channels]), "power": power}
-    for on_host in (True, False):
+    for on_host in ways(black):
         monkeypatch.setattr(module, "_on_host", lambda tensor, on_host=on_host: on_host)
         for centre, missing in ((black, 1e-12), (grey, 0.02)):
             change = move_bumps(centre, centre, torch.zeros_like(centre), torch.ones_like(centre), **how) - centre
@@ -159,7 +167,7 @@ def test_a_bump_and_its_opposite_leave_rounding_that_is_not_blown_up(
     centre = torch.full((1, channels, 81), 0.5)
     low, high = torch.zeros_like(centre), torch.ones_like(centre)
     how = {"first": torch.tensor([[20, 20]]), "side": torch.tensor([5]), "width": 9, "eps": 0.3, "power": power}
-    for on_host in (True, False):
+    for on_host in ways(centre):
         monkeypatch.setattr(module, "_on_host", lambda tensor, on_host=on_host: on_host)
         there = move_bumps(centre, centre, low, high, kinds=torch.ones(1, channels, dtype=torch.int64), **how)
         assert float((there - centre).norm(p=power)) == pytest.approx(0.3, rel=1e-3)
@@ -197,7 +205,7 @@ def test_a_window_that_is_there_already_goes_to_the_other_ends(monkeypatch: pyte
     upper = torch.tensor([[True, False], [True, True]])
     points = put_ends(torch.full_like(low, 0.5), low, high, upper=upper, **middle)
     assert points[:, :, 4].tolist() == [[1, 0], [1, 1]]
-    for on_host in (True, False):
+    for on_host in ways(points):
         monkeypatch.setattr(module, "_on_host", lambda tensor, on_host=on_host: on_host)
         again = put_ends(points, low, high, upper=upper, **middle)
         assert again[:, :, 4].tolist() == [[0, 1], [0, 0]]
@@ -214,7 +222,7 @@ def test_a_box_of_one_value_a_sample_is_the_same_box(
 ) -> None:
     """And so are several windows of a sample, in a row, beside each by itself."""
     points, centre, low, high, first, side = sample(8, 9, channels, dtype=torch.float32)
-    if on_host and points.device.type != "cpu":
+    if on_host not in ways(points):
         pytest.skip("places are for the CPU")
     monkeypatch.setattr(module, "_on_host", lambda tensor: on_host)
     side = side.view(-1, 4)[:, :1].expand(-1, 4).reshape(-1).clamp(max=4)
