@@ -13,6 +13,7 @@ from vambrace.attacks.adaptive import Adaptive
 from vambrace.attacks.flags import flags
 from vambrace.attacks.ledger import ledger
 from vambrace.core.access import Bounds
+from vambrace.core.findings import Cost
 from vambrace.core.goals import Targeted, Untargeted
 from vambrace.errors import ConfigError
 from vambrace.ops.norms import distances
@@ -159,7 +160,7 @@ def test_a_model_without_gradients_to_go_by_is_searched_with_windows() -> None:
     out = Adaptive(eps=0.12)(model_of(stairs, bounds), inputs, labels)
     free = Adaptive(eps=0.12)(model_of(function, bounds), inputs, labels)
     assert int(out.success.sum()) >= 0.8 * int(free.success.sum()) > 0
-    assert {part.name for part in out.parts if part.black_box} == {"unguided", "windows", "tail"}
+    assert {part.name for part in out.parts if part.black_box} == {"unguided", "windows", "tail", "escalation"}
     again = {part.name: part for part in out.parts}["again"]
     assert again.cost.backwards > 0
     assert out.beyond >= 0.5 * sum(part.broken for part in out.parts if part.black_box) > 0
@@ -190,6 +191,37 @@ def test_where_no_gradient_is_it_finds_about_what_random_search_finds(hidden: bo
     assert out.unspent >= 0
     cost = out.cost
     assert model.forward_rows == cost.forwards + cost.verifications + cost.idle_forwards + cost.padding_forwards
+
+
+@pytest.mark.parametrize("kind", ["none", "misleading", "true"])
+def test_masked_gradients_are_met_with_as_many_queries_as_random_search_needs(kind: str) -> None:
+    """Of a model without gradients, or with those of another one; a share of the budget would not do."""
+    draw = torch.Generator().manual_seed(0)
+    weights, wrong = torch.randn(2, 10, 256, generator=draw, dtype=torch.float64) / 16
+    inputs = torch.rand(40, 1, 16, 16, generator=draw, dtype=torch.float64)
+
+    def function(points: Tensor) -> Tensor:
+        flat = points.flatten(1)
+        if kind == "none":
+            flat = (flat * 50).round() / 50 + 0 * flat
+        if kind == "misleading":  # the gradient is that of other weights
+            return (flat @ weights.T).detach() + (flat - flat.detach()) @ wrong.T
+        return flat @ weights.T
+
+    labels, bounds = function(inputs).argmax(1), Bounds(0.0, 1.0)
+    reached = Square(eps=0.05, queries=3000)(model_of(function, bounds), inputs, labels).success
+    plain = Adaptive(eps=0.05, budget=150, escalation=0)(model_of(function, bounds), inputs, labels)
+    model = model_of(function, bounds)
+    out = Adaptive(eps=0.05, budget=150, escalation=3000)(model, inputs, labels)
+    parts = {part.name: part for part in out.parts}
+    cost = parts["escalation"].cost if "escalation" in parts else Cost()
+    assert out.allowance == 150 * 40 + cost.forwards + cost.verifications
+    assert out.unspent is not None
+    assert out.unspent >= 0
+    assert int(out.success.sum()) >= int(reached.sum()) > 30
+    assert ("escalation" in parts) == (kind != "true")
+    assert kind == "true" or int(plain.success.sum()) < 0.7 * int(reached.sum())
+    assert "escalation" not in {part.name for part in plain.parts}
 
 
 def test_survivors_are_left_with_the_nearest_to_breaking_that_was_met() -> None:

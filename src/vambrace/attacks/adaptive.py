@@ -20,6 +20,10 @@ random search from scratch at once (`vambrace.attacks.square`); then all goes on
 4. Where 2 or 3 broke anything and budget is left, all of it again.
 5. What windows alone have broken is attacked again by following gradients. Where that fails too often, gradients
    mislead, and `vambrace.attacks.flags` says so (E467).
+6. Escalation, where all that is no measure: survivors that showed no gradient, if too many did not (E464), or all of
+   them, if gradients mislead (E467) and moves that follow them broke no more than those that do not, are each searched
+   at random from scratch for `escalation` queries, as the standard ensemble does it. That is beside the budget: what
+   random search breaks of such a model is spread over thousands of queries.
 
 A budget that does not pay for 2 leaves out 3 also: `parts` says which ran, `stopped` why the search ended: "broken"
 (no sample is left), "patience" (nothing more is expected) or "budget" (something was left out).
@@ -43,6 +47,7 @@ import torch
 from vambrace.attacks.ball import Ball
 from vambrace.attacks.board import Board
 from vambrace.attacks.fixed import FixedRadius, require_option
+from vambrace.attacks.flags import black_box_flag, blind_flag
 from vambrace.attacks.operators import Burst, Toward, Windows
 from vambrace.attacks.shares import Shares
 from vambrace.attacks.square import Square
@@ -78,6 +83,8 @@ _MOVE = 2 * (max(_STEPS + _SPREADING, _WINDOW_STEPS) + 2)
 _TAIL_SHARE, _TAIL_LEAST, _TAIL_STEPS = 0.15, 4, 200
 _MOST_QUERIES = 5000
 """Of random search from scratch: what the standard ensemble spends."""
+_BEFORE = ("clean", "start", "burst")
+"""What precedes the moves among which the budget is shared."""
 _YIELD = 0.125
 """The share of the samples that windows look at which they may break without the budget running out for the rest."""
 
@@ -91,6 +98,7 @@ class Adaptive(FixedRadius):
         eps: radius in the units of the inputs.
         budget: forwards, backwards and verifications that an input may cost, on the average over all inputs.
         patience: rows a survivor, of whom at least 10 are counted, without any success, that end the rounds.
+        escalation: queries that a survivor may cost beside the budget where masked gradients are suspected; 0: none.
     """
 
     name: ClassVar[str] = "adaptive"
@@ -100,11 +108,13 @@ class Adaptive(FixedRadius):
     black_box: ClassVar[bool] = True
     budget: int = 340
     patience: int = 50
+    escalation: int = 5000
 
     def __post_init__(self) -> None:
         FixedRadius.__post_init__(self)
         require_option(self.budget >= 3, "budget", self.budget, "3 or more: what an input that is wrong already costs")
         require_option(self.patience >= 1, "patience", self.patience, "1 or more")
+        require_option(self.escalation >= 0, "escalation", self.escalation, "0 or more")
 
     def run(self, problem: Problem, *, progress: Progress = silent) -> Attacked:
         """Clean pass, burst, rounds, verification, tail."""
@@ -160,6 +170,7 @@ class _Run:
                 if not self._verification() + self._tail():
                     break
             self._ask_again()
+            self._escalate()
         stopped = "budget" if self._short else "patience"
         return self._board.outcome(self._allowance, stopped if len(self._board.alive) else "broken")
 
@@ -268,6 +279,26 @@ class _Run:
             left = left[: max(0, (self._allowance - self._board.spent) // _MOVE)]
             if len(left):
                 left = self._board.ask_again("again", left, search(*self._burst_of(move, left), name="again"))
+
+    def _escalate(self) -> None:
+        """Random search from scratch on the survivors for whom all that came before is no measure."""
+        suspects, queries = self._suspects(), self._options.escalation
+        if len(suspects) and queries:
+            rule = Square(norm=self._options.norm, eps=self._options.eps, queries=queries).rule()
+            before = self._board.spent
+            self._searched("escalation", suspects, self._part(suspects), rule, black_box=True)
+            self._allowance += self._board.spent - before
+
+    def _suspects(self) -> Tensor:
+        """Survivors whose gradients were not there, or mislead."""
+        board = self._board
+        alive, beyond = board.alive, len(board.beyond())
+        followed = sum(part.broken for part in board.parts if not part.black_box and part.name not in _BEFORE)
+        flag = black_box_flag(beyond, beyond + len(alive))
+        if flag is not None and flag.level == "unreliable" and beyond >= followed:
+            return alive
+        blind = alive[board.blind[alive]]
+        return blind if blind_flag(len(blind), len(alive)) is not None else blind[:0]
 
     def _windows(self, index: Tensor) -> int:
         """Small windows from the best point, then a burst from beside the new best."""
