@@ -169,15 +169,10 @@ def _on_host(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def _for_each(windows: Tensor, samples: Tensor, *, fresh: bool = False) -> Tensor:
-    """Samples (n, ...) once for each of their windows (n * k, ...): copies, or themselves where one has one.
-
-    `fresh`: copies in any case.
-    """
-    count = windows.shape[0] // max(1, samples.shape[0])
-    if count == 1 and windows.shape[0] == samples.shape[0]:
-        return samples.clone() if fresh else samples
-    return samples.index_select(0, _owners(samples.shape[0], count, samples.device))
+def _for_each(windows: Tensor, samples: Tensor) -> Tensor:
+    """Samples (n, ...) once for each of their windows (n * k, ...): themselves, or copies where there are several."""
+    rows, count = samples.shape[0], windows.shape[0]
+    return samples if count == rows else samples.index_select(0, _owners(rows, count // rows, samples.device))
 
 
 def _by_side(
@@ -208,12 +203,15 @@ def _ends_written(
     side: int, points: Tensor, low: Tensor, high: Tensor, first: Tensor, upper: Tensor, *, width: int
 ) -> Tensor:
     """`put_ends` for windows of one side."""
-    places = _places_of(first.select(1, 0), side, points, width)
-    wanted = _by_sample(upper, points).unsqueeze(3)
+    places = _places_of(first.view(-1), side, points, width)
+    wanted = _by_sample(upper, points).unsqueeze(-1)
     now, least, most = (_at(each, places) for each in (points, low, high))
-    idle = (torch.where(wanted, most, least) == now).all(dim=3, keepdim=True).all(dim=1, keepdim=True)
-    found = _for_each(first, points, fresh=True)
-    _channels_first(found, points).scatter_(3, places, torch.where(wanted ^ idle, most, least))
+    idle = (torch.where(wanted, most, least) == now).all(dim=(1, -1), keepdim=True)
+    values = torch.where(wanted ^ idle, most, least)
+    if places.dim() == 3:
+        return points.scatter(2, places, values)
+    found = _for_each(first, points)
+    _by_sample(found, points).scatter_(3, places, values)
     return found
 
 
@@ -233,46 +231,49 @@ def _bumps_written(
     """`move_bumps` for windows of one side."""
     gains, gives = (_places_of(first.select(1, place), side, points, width) for place in (0, 1))
     change = points - centre
-    before = None if change.shape[1] == 1 else _powers(change, power).unsqueeze(2)
+    before = None if change.shape[1] == 1 else _beside(_powers(change, power), gains)
     old, middle = _at(change, gains), _at(centre, gains)
-    least, most = ((_at(each, gains) if each.shape == points.shape else each.unsqueeze(2)) for each in (low, high))
+    least, most = (_at(each, gains) if each.shape == points.shape else _beside(each, gains) for each in (low, high))
     moved = _for_each(first, change)
-    rest, nothing = _channels_first(moved, points), old - old  # to write a number takes five times as long
-    rest.scatter_(3, gains, nothing).scatter_(3, gives, nothing)
+    rest, nothing = _by_sample(moved, points), old - old  # to write a number takes five times as long
+    rest.scatter_(-1, gains, nothing).scatter_(-1, gives, nothing)
     length = _room(before, _powers(rest, power), eps, power)
     hills = _hills(side, 1 if points.shape[2] == width else side, power, points.dtype)
     hills = hills.index_select(0, _by_sample(kinds, points).reshape(-1)).view(old.shape)
-    rest.scatter_(3, gains, _bumped(hills, old, length, least - middle, most - middle, eps, power))
-    rest.add_(centre.unsqueeze(2))
-    torch.minimum(rest, high.unsqueeze(2), out=rest)  # clamping to one value a sample takes five times as long
-    torch.maximum(rest, low.unsqueeze(2), out=rest)
+    rest.scatter_(-1, gains, _bumped(hills, old, length, least - middle, most - middle, eps, power))
+    rest.add_(_beside(centre, gains))
+    torch.minimum(rest, _beside(high, gains), out=rest)  # clamping to one value a sample takes five times as long
+    torch.maximum(rest, _beside(low, gains), out=rest)
     return moved
 
 
 def _places_of(first: Tensor, side: int, like: Tensor, width: int) -> Tensor:
-    """The places of the windows that begin at `first` (n * k,), by the samples `like` (n, c, l): int64 (n, c, k, e)."""
+    """The places of the windows that begin at `first` (n * k,), by the samples `like` (n, c, l): int64 (n, c, k, e).
+
+    Here and below: where every sample has one window, there is no k.
+    """
     rows, channels, length = like.shape
-    places = first.view(rows, 1, -1, 1) + _square(side, 1 if length == width else side, width)
-    return places if channels == 1 else places.expand(-1, channels, -1, -1)
+    begin = first.view(rows, 1, 1) if first.shape[0] == rows else first.view(rows, 1, -1, 1)
+    places = begin + _square(side, 1 if length == width else side, width)
+    return places if channels == 1 else places.expand(-1, channels, *places.shape[2:])
 
 
 def _at(samples: Tensor, places: Tensor) -> Tensor:
     """What lies at places (n, c, k, e) of samples (n, c, l)."""
+    if places.dim() == 3:
+        return samples.gather(2, places)
     return samples.gather(2, places.view(*samples.shape[:2], -1)).view(places.shape)
 
 
+def _beside(samples: Tensor, places: Tensor) -> Tensor:
+    """Samples (n, c, l) as they broadcast against what belongs to windows, (n, c, k, l), like `places`."""
+    return samples if places.dim() == 3 else samples.unsqueeze(2)
+
+
 def _by_sample(values: Tensor, like: Tensor) -> Tensor:
-    """What windows (n * k, c) have for each channel, by the samples `like` (n, c, l): (n, c, k)."""
-    rows, channels = like.shape[:2]
-    return values.view(rows, 1, -1) if channels == 1 else values.view(rows, -1, channels).transpose(1, 2)
-
-
-def _channels_first(copies: Tensor, like: Tensor) -> Tensor:
-    """Copies (n * k, c, l) of the samples `like` (n, c, l), k in a row for each, seen as (n, c, k, l)."""
-    rows, channels, length = like.shape
-    return (
-        copies.view(rows, 1, -1, length) if channels == 1 else copies.view(rows, -1, channels, length).transpose(1, 2)
-    )
+    """A view of what windows (n * k, c, ...) have, by the samples `like` (n, c, l): (n, c, k, ...)."""
+    rows = like.shape[0]
+    return values if values.shape[0] == rows else values.view(rows, -1, *values.shape[1:]).transpose(1, 2)
 
 
 @functools.lru_cache(maxsize=64)
