@@ -56,7 +56,14 @@ def sample(
     side = torch.randint(0, most + 1, (n,), generator=generator)
     room = torch.stack(((height - side).clamp(min=0), width - side), dim=1) + (side > 0).unsqueeze(1)
     corners = (torch.rand(n, 2, 2, generator=generator) * room.unsqueeze(1)).long()
-    return points, centre, torch.zeros_like(centre), torch.ones_like(centre), corners @ torch.tensor([width, 1]), side
+    return (
+        points,
+        centre,
+        torch.zeros_like(centre),
+        torch.ones_like(centre),
+        (corners * torch.tensor([width, 1])).sum(1),
+        side,
+    )
 
 
 def ways(like: Tensor) -> tuple[bool, ...]:
