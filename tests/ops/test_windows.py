@@ -61,7 +61,7 @@ def sample(
         centre,
         torch.zeros_like(centre),
         torch.ones_like(centre),
-        (corners * torch.tensor([width, 1])).sum(1),
+        (corners * torch.tensor([width, 1])).sum(-1),
         side,
     )
 
