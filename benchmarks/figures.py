@@ -257,10 +257,11 @@ def _square(data: Json) -> Iterator[tuple[str, str]]:
 
 def _black_box(data: Json) -> Iterator[tuple[str, str]]:
     for title, case in (data.get("overhead") or {}).items():
-        yield (
-            f"{title}, {case['queries_an_image']:.0f} queries: share of time in the network's own forward",
-            f"{case['share_in_forward']:.2f}, one run ({case['microseconds_a_row_in_forward']:.0f} microseconds a row)",
-        )
+        if share := _ratio(case, "share_in_forward", digits=2):
+            yield (
+                f"{title}, {case['queries_an_image']:.0f} queries: share of time in the network's own forward",
+                f"{share}; {case['microseconds_a_row_in_forward']:.0f} microseconds a row",
+            )
 
 
 def _art(data: Json) -> Iterator[tuple[str, str]]:
