@@ -111,8 +111,8 @@ def test_attacks_are_told_beside_their_peers(figures: ModuleType, tmp_path: Path
         "| 81.4 (torchattacks: 82.8), mean of 2 seeds (ours 81 to 82); 0.82, median (0.81 to 0.83) |",
         "| Square, linf 0.3, a net: CPU time of torchattacks over ours",
         "left of 100; share of time in the network's own forward | 81.4, mean of 2 seeds (ours 81 to 82); 0.82,",
-        "| Boundary on a net, 5000 queries: share of time in the network's own forward | 0.61, median (all 0.60 to 0.62, "
-        "3 rounds); 12",
+        "| Boundary on a net, 5000 queries: share of time in the network's own forward | 0.61, median (all 0.60 to "
+        "0.62, 3 rounds); 12",
         "where ours is as near | 1.4, median (all 1.3 to 2.0, 3 rounds)",
         "medians 1.84 after 900 queries and 1.85 after 4663 |",
     ):
