@@ -109,7 +109,7 @@ def seal_file(
     """Seal a file or folder: only recipients can read it, and nobody can change it unnoticed.
 
     SOURCE is a file, a folder, or - for stdin; TARGET a file, or - for stdout. Tensors of a safetensors file can be
-    read one by one later. Nothing is removed: SOURCE stays where it is.
+    read one by one later. Nothing is removed: SOURCE stays where it is, unless --force puts TARGET in its place.
     """
     from vambrace.assets.seal import saving
 
