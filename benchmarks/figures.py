@@ -168,6 +168,7 @@ def _obfuscate(data: Json) -> Iterator[tuple[str, str]]:
                 f"{largest:.2g} on {rows:.0f} real inputs{decided}; {time}; {within or 'not measured'}; "
                 f"{bare or 'not measured'}; {size:.2f}",
             )
+            yield from _read(title, net, *at)
         yield from _left_out(net)
     for profile in ("exact", "tolerance"):
         for how, found in sorted((data.get("classifier") or {}).get(profile, {}).items()):
@@ -179,6 +180,20 @@ def _obfuscate(data: Json) -> Iterator[tuple[str, str]]:
                     f"{rows['clean']}; {rows['adaptive']}, {rows['naive']}, {rows['branches']}; {found['chance']:.4f}; "
                     f"95 % intervals, {found['rows'][0]['n']} networks",
                 )
+
+
+def _read(title: str, net: Json, *at: str) -> Iterator[tuple[str, str]]:
+    """How alike a graph is to the original's, before simplifiers and behind each."""
+    tools = {"before": "as given", "ort-all": "onnxruntime all", "onnxsim": "onnxsim", "onnxslim": "onnxslim"}
+    found = {called: _at(net, *at, "readability", tool, "kernel") for tool, called in tools.items()}
+    brought = [_at(net, *at, "gates", f"survival:{tool}", "value") for tool in tools if tool != "before"]
+    known = [each for each in brought if each is not None]
+    if all(each is not None for each in found.values()) and len(known) == len(brought):
+        yield (
+            f"{title}: likeness of its graph to the original's (kernel, 1: the same) {', '.join(found)}; the most that "
+            "one of these tools brought back of any likeness",
+            f"{', '.join(f'{each:.2f}' for each in found.values())}; {max(known):.3f}",
+        )
 
 
 def _left_out(net: Json) -> Iterator[tuple[str, str]]:

@@ -171,6 +171,8 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
         "overhead": {"cpu": time, "size_ratio": 1.156},
         "budgeted": within,
         "bare_if": {"cpu": {**time, "median": 1.033}},
+        "readability": {tool: {"kernel": 0.271} for tool in ("before", "ort-all", "onnxsim", "onnxslim")},
+        "gates": {f"survival:{tool}": {"value": value} for tool, value in (("ort-all", 0), ("onnxsim", 0.0123))},
     }
     apart = {"equality": {"real": {**real, "max_row": "inf"}}, "overhead": profile["overhead"]}
     unsure = {**profile, "overhead": {"cpu": {"median": 1.044}, "size_ratio": 1.156}}
@@ -194,6 +196,7 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
         "101 rounds); 1.16 |"
     ) in said
     assert "obfuscation, exact" not in said, "what is no number is no figure"
+    assert "kernel" not in said, "onnxslim was not tried"
     assert "exact, onnxsim: clean; on our output: adaptive, naive, branch by branch; chance |" in said
     assert (
         "| 0.99 (0.93 to 0.99); 0.31 (0.25 to 0.31), 0.11 (0.04 to 0.11), 0.92 (0.86 to 0.92); 0.0625; "
@@ -211,6 +214,9 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
     assert "commit ?, some rows at 0123456789ab;" in figures.block(tmp_path)
     said = figures.block(tmp_path)
     assert "101 rounds); not measured; not measured; 1.16 |" in said
+    profile["gates"]["survival:onnxslim"] = {"value": 0}
+    (tmp_path / "obfuscate.json").write_text(json.dumps(measured))
+    assert "of any likeness | 0.27, 0.27, 0.27, 0.27; 0.012 |" in figures.block(tmp_path)
     moves = "which was left out, moves answers by itself, over a sample's largest value"
     assert f"| obfuscation, tolerance, A net: how far `rebasis`, {moves} | 0.0012 |" in said
     assert f"`disguises`, {moves} | inf |" in said
