@@ -193,9 +193,8 @@ def test_where_no_gradient_is_it_finds_about_what_random_search_finds(hidden: bo
     assert model.forward_rows == cost.forwards + cost.verifications + cost.idle_forwards + cost.padding_forwards
 
 
-@pytest.mark.parametrize("kind", ["none", "misleading", "true"])
-def test_masked_gradients_are_met_with_as_many_queries_as_random_search_needs(kind: str) -> None:
-    """Of a model without gradients, or with those of another one; a share of the budget would not do."""
+def masked(kind: str):
+    """A linear model without gradients, or with those of another one, or as it is; its bounds, inputs and labels."""
     draw = torch.Generator().manual_seed(0)
     weights, wrong = torch.randn(2, 10, 256, generator=draw, dtype=torch.float64) / 16
     inputs = torch.rand(40, 1, 16, 16, generator=draw, dtype=torch.float64)
@@ -204,11 +203,16 @@ def test_masked_gradients_are_met_with_as_many_queries_as_random_search_needs(ki
         flat = points.flatten(1)
         if kind == "none":
             flat = (flat * 50).round() / 50 + 0 * flat
-        if kind == "misleading":  # the gradient is that of other weights
+        if kind == "misleading":
             return (flat @ weights.T).detach() + (flat - flat.detach()) @ wrong.T
         return flat @ weights.T
 
-    labels, bounds = function(inputs).argmax(1), Bounds(0.0, 1.0)
+    return function, Bounds(0.0, 1.0), inputs, function(inputs).argmax(1)
+
+
+@pytest.mark.parametrize("kind", ["none", "misleading", "true"])
+def test_masked_gradients_are_met_with_as_many_queries_as_random_search_needs(kind: str) -> None:
+    function, bounds, inputs, labels = masked(kind)
     reached = Square(eps=0.05, queries=3000)(model_of(function, bounds), inputs, labels).success
     plain = Adaptive(eps=0.05, budget=150, escalation=0)(model_of(function, bounds), inputs, labels)
     model = model_of(function, bounds)
@@ -220,8 +224,27 @@ def test_masked_gradients_are_met_with_as_many_queries_as_random_search_needs(ki
     assert out.unspent >= 0
     assert int(out.success.sum()) >= int(reached.sum()) > 30
     assert ("escalation" in parts) == (kind != "true")
+    assert kind == "true" or parts["escalation"].black_box
     assert kind == "true" or int(plain.success.sum()) < 0.7 * int(reached.sum())
     assert "escalation" not in {part.name for part in plain.parts}
+
+
+def test_only_survivors_without_gradients_are_escalated_where_others_have_them() -> None:
+    """Half of the samples lie where gradients are zero; nothing else is afforded beside the burst."""
+    function, bounds, inputs, labels = masked("true")
+    inputs = torch.cat((inputs[:20] * 0.5, inputs[20:] * 0.5 + 0.4))
+
+    def half(points: Tensor) -> Tensor:
+        flat = points.flatten(1)
+        hidden = flat.mean(dim=1, keepdim=True) < 0.4
+        return function(torch.where(hidden, (flat * 50).round() / 50 + 0 * flat, flat))
+
+    labels = half(inputs).argmax(1)
+    out = Adaptive(eps=0.01, budget=14, escalation=500)(model_of(half, bounds), inputs, labels)
+    part = {part.name: part for part in out.parts}["escalation"]
+    blind = int((~out.success[:20]).sum()) + part.broken
+    assert int((~out.success[20:]).sum()) > 5, "others survive too"
+    assert part.attacked == blind > 5
 
 
 def test_survivors_are_left_with_the_nearest_to_breaking_that_was_met() -> None:
