@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vambrace.attacks import PGD, Square
 from vambrace.attacks.adaptive import Adaptive
+from vambrace.attacks.board import Board
 from vambrace.attacks.flags import flags
 from vambrace.attacks.ledger import ledger
 from vambrace.core.access import Bounds
@@ -227,6 +228,18 @@ def test_masked_gradients_are_met_with_as_many_queries_as_random_search_needs(ki
     assert kind == "true" or parts["escalation"].black_box
     assert kind == "true" or int(plain.success.sum()) < 0.7 * int(reached.sum())
     assert "escalation" not in {part.name for part in plain.parts}
+
+
+@pytest.mark.parametrize(("beyond", "escalated"), [(1, False), (20, True)])
+def test_one_sample_that_windows_alone_broke_is_no_reason_to_escalate(
+    beyond: int, escalated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E468, a warning, is not E467."""
+    function, bounds, inputs, labels = masked("true")
+    monkeypatch.setattr(Board, "beyond", lambda _: torch.arange(beyond))
+    out = Adaptive(eps=0.005, budget=100, escalation=50)(model_of(function, bounds), inputs, labels)
+    assert not out.success.all()
+    assert ("escalation" in {part.name for part in out.parts}) == escalated
 
 
 def test_only_survivors_without_gradients_are_escalated_where_others_have_them() -> None:
