@@ -39,7 +39,7 @@ all others stay, and n counts those that move. For tensor i, or the first tensor
 (2**b >= n, smallest b, at least 1) are replaced by 0 to n - 1; sorted, these bits say from where each element is taken.
 For "s" and "p", ceil(n / 8) more bytes follow, bit k % 8 of byte k // 8 for element k (before it moves): where it is
 set, the sign bit of a floating number is flipped, or all bits of a whole number. Types of less than a byte move and
-flip by bytes.
+flip by bytes, and for "k" a byte stays where one of its elements does or it is not full.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ import numpy as np
 from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.openness import OpenTensor, as_lists, as_tensors, open_tensors
 from vambrace.assets.obfuscate.roles import Held, held_tensors, stated_tensors, staying
-from vambrace.assets.obfuscate.stored import bytes_of, element, store
+from vambrace.assets.obfuscate.stored import bytes_of, element, in_a_byte, store
 from vambrace.core import canonical
 from vambrace.errors import ArtifactRefused, ConfigError
 from vambrace.models.onnx_file import onnx_package, parse_onnx, read_onnx
@@ -269,7 +269,8 @@ def _rewrite(tensors: list[Any], letter: str, stream: Stream, *, back: bool) -> 
     parts = [bytes_of(tensor) for tensor in tensors]
     width, mask = element(tensors[0], parts[0])
     whole = np.frombuffer(b"".join(parts) if len(parts) > 1 else parts[0], dtype=f"<u{width}")
-    moves = ~staying(_array(tensors[0]).reshape(-1)) if letter == _KEPT else slice(None)
+    shared = in_a_byte(tensors[0])
+    moves = ~staying(_array(tensors[0]).reshape(-1), shared)[::shared] if letter == _KEPT else slice(None)
     elements = whole[moves]
     order = _order(stream, elements.size)
     flips = _flips(stream, elements.size, elements.dtype, mask) if letter in _FLIPPED else None
@@ -295,7 +296,7 @@ def _array(tensor: Any) -> NDArray[Any]:  # noqa: ANN401  onnx.TensorProto
 def _moving(tensor: Any, letter: str) -> NDArray[Any]:  # noqa: ANN401  onnx.TensorProto
     """The elements that change places, in order."""
     array = _array(tensor).reshape(-1)
-    return array[~staying(array)] if letter == _KEPT else array
+    return array[~staying(array, in_a_byte(tensor))] if letter == _KEPT else array
 
 
 def _order(stream: Stream, count: int) -> NDArray[np.int64]:

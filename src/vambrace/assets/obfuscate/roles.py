@@ -31,7 +31,7 @@ from vambrace.assets.obfuscate.operators import (
     passed,
 )
 from vambrace.assets.obfuscate.sight import Sight, masking
-from vambrace.assets.obfuscate.stored import check_stored
+from vambrace.assets.obfuscate.stored import check_stored, in_a_byte
 from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ _TRUTH = "truth values that select"
 _WHOLE = "whole numbers that may be sizes or indices"
 _MASK = "a mask"
 _FIXED = "numbers of which a root, a logarithm or a divisor allows no other order"
+_BYTES = "numbers of less than a byte, of which each is beside one that must stay"
 _FEW = 1024
 """Whole numbers that are taken for sizes or indices unseen; more of them may be a table of packed weights."""
 _SETTINGS = 16
@@ -109,15 +110,21 @@ def held_tensors(model: Any) -> list[Held]:  # noqa: ANN401  onnx.ModelProto
     return [_held(*each, sight) for each in found]
 
 
-def staying(array: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def staying(array: np.ndarray[Any, Any], together: int = 1) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which elements of a tensor that is `kept` stay where they are: zeros, and numbers of masks.
 
-    Several numbers as large as those of masks are a table of large numbers, and move, but for infinite ones.
+    Several numbers as large as those of masks are a table of large numbers, and move, but for infinite ones. Where
+    elements move `together` in bytes, those beside one that stays do so too, and those of a last byte with a gap.
     """
     large = masking(array)
     if np.unique(array[large & np.isfinite(array)]).size > 1:
         large = ~np.isfinite(array)
-    return large | (array == 0)
+    stays = large | (array == 0)
+    if together == 1:
+        return stays
+    gap = -stays.size % together
+    whole = np.concatenate([stays.reshape(-1), np.ones(gap, np.bool_)]).reshape(-1, together)
+    return np.repeat(whole.any(axis=1), together)[: stays.size].reshape(stays.shape)
 
 
 def _held(prefix: str, name: str, tensor: Any, inside: str, sight: Sight) -> Held:  # noqa: ANN401
@@ -214,6 +221,8 @@ def _role(name: str, tensor: Any, sight: Sight) -> tuple[Role | None, str, bool]
         moving = array[~staying(array)]
         if moving.size < array.size and np.unique(moving).size < 2:
             return None, _MASK, True
+        if staying(array, in_a_byte(tensor)).all():
+            return None, _BYTES, few
     return role, "", False
 
 

@@ -124,7 +124,8 @@ def masking(array: NDArray[Any]) -> NDArray[np.bool_]:
     """Which floating numbers are none, infinite, or as large as those that masks add."""
     if array.dtype.kind in "iub":
         return np.zeros(array.shape, np.bool_)
-    return ~(np.abs(array.astype(np.float32)) < LARGE)
+    wide = array if array.dtype == np.float64 else array.astype(np.float32)
+    return ~(np.abs(wide) < LARGE)
 
 
 def _all(_: str, node: Any, __: int) -> tuple[int, ...]:  # noqa: ANN401

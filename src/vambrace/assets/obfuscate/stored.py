@@ -9,7 +9,7 @@ import numpy as np
 
 from vambrace.models.onnx_file import onnx_package, refuse
 
-__all__ = ["bytes_of", "check_stored", "element", "store"]
+__all__ = ["bytes_of", "check_stored", "element", "in_a_byte", "store"]
 
 _BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
 """Of types that share bytes; in typed fields too, one entry is a byte, but for those of six bits."""
@@ -47,7 +47,14 @@ def bytes_of(tensor: Any) -> bytes:  # noqa: ANN401  onnx.TensorProto
     if tensor.HasField("raw_data"):
         return tensor.raw_data
     helper = onnx_package().numpy_helper
+    if in_a_byte(tensor) > 1:  # as an array it is without what fills up the last byte, where a lock may put elements
+        return bytes(each & 0xFF for each in tensor.int32_data)
     return helper.from_array(helper.to_array(tensor)).raw_data
+
+
+def in_a_byte(tensor: Any) -> int:  # noqa: ANN401  onnx.TensorProto
+    """How many elements share one, and move together; 1 for those that are larger, and for those of six bits."""
+    return 8 // _BITS.get(onnx_package().TensorProto.DataType.Name(tensor.data_type), 8)
 
 
 def store(tensor: Any, raw: bytes) -> None:  # noqa: ANN401  onnx.TensorProto
