@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vambrace.attacks import PGD, Square
+from vambrace.attacks import PGD, Square, adaptive
 from vambrace.attacks.adaptive import Adaptive
 from vambrace.attacks.board import Board
 from vambrace.attacks.flags import flags
@@ -242,6 +242,23 @@ def test_one_sample_that_windows_alone_broke_is_no_reason_to_escalate(
     assert ("escalation" in {part.name for part in out.parts}) == escalated
 
 
+def test_what_gradients_find_when_asked_again_is_no_reason_to_escalate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only then E467 is said."""
+    function, bounds, inputs, labels = masked("misleading")
+
+    def found(problem, rule, *, name: str):
+        out = loop.search(problem, rule, name=name)
+        return dataclasses.replace(out, success=torch.ones_like(out.success)) if name == "again" else out
+
+    attack = Adaptive(eps=0.05, budget=150, escalation=50)
+    monkeypatch.setattr(adaptive, "search", found)
+    out = attack(model_of(function, bounds), inputs, labels)
+    parts = {part.name: part for part in out.parts}
+    assert parts["again"].attacked == sum(part.broken for part in out.parts if part.black_box) > 5
+    assert not flags(out)
+    assert "escalation" not in parts
+
+
 def test_only_survivors_without_gradients_are_escalated_where_others_have_them() -> None:
     """Half of the samples lie where gradients are zero; nothing else is afforded beside the burst."""
     function, bounds, inputs, labels = masked("true")
@@ -294,7 +311,9 @@ def test_empty_and_single() -> None:
     assert torch.equal(Adaptive(eps=0.0)(model, inputs, labels).adversarial, inputs)
 
 
-@pytest.mark.parametrize("options", [{"budget": 2}, {"patience": 0}, {"eps": -1.0}])
+@pytest.mark.parametrize(
+    "options", [{"budget": 2}, {"patience": 0}, {"escalation": 1}, {"escalation": -1}, {"eps": -1.0}]
+)
 def test_options_out_of_range_are_refused(options: dict) -> None:
     with pytest.raises(ConfigError, match="E130"):
         Adaptive(**{"eps": 0.1, **options})

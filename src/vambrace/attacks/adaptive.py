@@ -114,7 +114,8 @@ class Adaptive(FixedRadius):
         FixedRadius.__post_init__(self)
         require_option(self.budget >= 3, "budget", self.budget, "3 or more: what an input that is wrong already costs")
         require_option(self.patience >= 1, "patience", self.patience, "1 or more")
-        require_option(self.escalation >= 0, "escalation", self.escalation, "0 or more")
+        holds = self.escalation == 0 or self.escalation >= 2
+        require_option(holds, "escalation", self.escalation, "2 or more, or 0 for none")
 
     def run(self, problem: Problem, *, progress: Progress = silent) -> Attacked:
         """Clean pass, burst, rounds, verification, tail."""
@@ -294,7 +295,8 @@ class _Run:
         board = self._board
         alive, beyond = board.alive, len(board.beyond())
         followed = sum(part.broken for part in board.parts if not part.black_box and part.name not in _BEFORE)
-        flag = black_box_flag(beyond, beyond + len(alive))
+        only = beyond - sum(part.regained for part in board.parts if part.black_box)
+        flag = black_box_flag(only, only + len(alive))
         if flag is not None and flag.level == "unreliable" and beyond >= followed:
             return alive
         blind = alive[board.blind[alive]]
