@@ -106,7 +106,7 @@ def test_radii_are_read_and_checked() -> None:
             radii(wrong)
     with pytest.raises(ConfigError, match="E102"):
         radii(("many",))
-    for alone in (0.1, "8/255", None):
+    for alone in (0.1, "8/255", None, torch.tensor(0.1)):
         with pytest.raises(ConfigError, match="E140"):
             radii(alone)
     function, bounds, inputs, labels = curved_problem(0.1, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from vambrace.errors import ConfigError
         (Square, {"eps": "8/255"}, "eps '8/255'", "a number", "eps=8/255"),
         (Square, {"eps": True}, "eps True", "a number", "correct eps"),
         (Square, {"eps": None}, "eps None", "a number", "correct eps"),
+        (Square, {"eps": Fraction(1, 4)}, "eps Fraction(1, 4)", "a number", "float(eps)"),
         (DDN, {"eps": "0.1"}, "eps '0.1'", "a number or nothing", "without quotes"),
         (DDN, {"steps": 1.5}, "steps 1.5", "a whole number", "correct steps"),
         (DDN, {"steps": True}, "steps True", "a whole number", "correct steps"),

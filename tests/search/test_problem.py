@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -116,6 +117,7 @@ def test_batch_size() -> None:
     refused("E138", "whole number", batch_size=2.5)
     assert batch_rows(None, torch.device("cpu")) == 128
     assert batch_rows(7, torch.device("cpu")) == 7
+    assert type(batch_rows(np.int64(7), torch.device("cpu"))) is int  # type: ignore[arg-type]
 
 
 def test_a_radius_in_grey_levels() -> None:

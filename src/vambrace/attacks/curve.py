@@ -71,7 +71,8 @@ class Curve:
 
 def radii(eps: Sequence[float | str]) -> tuple[float, ...]:
     """Radii as ascending, distinct numbers; text such as "8/255" is read. Raises `ConfigError` E140."""
-    several = isinstance(eps, Iterable) and not isinstance(eps, str)  # pyright: ignore[reportUnnecessaryIsInstance]
+    # One number as an array or tensor is iterable by its type alone.
+    several = isinstance(eps, Iterable) and not isinstance(eps, str) and getattr(eps, "ndim", 1) > 0  # pyright: ignore[reportUnnecessaryIsInstance]
     values = sorted(parse_ratio(value) for value in eps) if several else []
     require(
         len(values) > 0 and values[0] >= 0 and len(set(values)) == len(values),

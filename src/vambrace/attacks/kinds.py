@@ -7,7 +7,7 @@ there in words that name no option, or do not fail.
 from __future__ import annotations
 
 import dataclasses
-from numbers import Integral, Real
+from numbers import Integral, Rational, Real
 from typing import TYPE_CHECKING, cast
 
 from vambrace.core.options import require
@@ -25,7 +25,8 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real)
+    # A fraction is a Real that no tensor multiplies by.
+    return _is_whole(value) or (isinstance(value, Real) and not isinstance(value, Rational))
 
 
 _KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
@@ -66,6 +67,8 @@ def _shown(value: object) -> str:
 def _fix(name: str, value: object) -> str:
     if isinstance(value, str):
         return f"write {name} without quotes, such as {name}=8/255" if "/" in value else f"write {name} without quotes"
+    if isinstance(value, Rational) and not isinstance(value, Integral):
+        return f"give float({name})"
     if isinstance(value, Real) or value is None:
         return f"correct {name}"
     several = "; `curve` takes several radii" if name == "eps" else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -114,13 +115,13 @@ def batch_rows(batch_size: int | None, device: torch.device) -> int:
     if batch_size is None:
         return 128 if device.type == "cpu" else 512
     require(
-        isinstance(batch_size, int) and batch_size >= 1,  # pyright: ignore[reportUnnecessaryIsInstance]
+        isinstance(batch_size, Integral) and batch_size >= 1,  # pyright: ignore[reportUnnecessaryIsInstance]
         seen=f"batch_size {batch_size}",
         expected="a whole number, at least 1",
         fix="leave batch_size out, or give a positive number",
         code="E138",
     )
-    return batch_size
+    return int(batch_size)
 
 
 def require_radius(eps: float, norm: Norm, model: Model, inputs: Tensor) -> None:
