@@ -162,7 +162,21 @@ def test_weights_beside_a_model_are_not_replaced_by_it(
     assert "weights of the model" in said
     assert Path("net.bin").read_bytes() == before
     Path("broken.onnx").write_bytes(b"no model")
-    assert main(["seal", "broken.onnx", "broken.sealed", "-r", "me.pub"]) == 0
+    Path("broken.sealed").write_bytes(b"from before")
+    assert main(["seal", "broken.onnx", "broken.sealed", "-r", "me.pub", "--force"]) == 0
+
+
+def test_a_model_is_not_held_in_memory_to_be_sealed_to_a_new_place(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was parsed, which takes twice its size, to find weights that nothing could have replaced."""
+
+    def read(path: Path) -> bytes:
+        pytest.fail(f"{path} was read whole")
+
+    monkeypatch.setattr("vambrace.models.onnx_file.file_bytes", read)
+    Path("net.onnx").write_bytes(bytes(1000))
+    assert main(["seal", "net.onnx", "net.sealed", "-r", "me.pub"]) == 0
 
 
 def test_an_empty_file_and_an_empty_folder_end_too(place: Path, heard: Heard) -> None:

@@ -129,7 +129,9 @@ def seal_file(
     }
     sink = BytesOut() if target == STREAM else target
     if isinstance(sink, Path):
-        _check_free(sink, keys=[*recipients, sign], force=force, weights=_weights(source))
+        # A model is read whole for that, so only where there is something that could be lost.
+        weights = _weights(source) if force and sink.exists() else ()
+        _check_free(sink, keys=[*recipients, sign], force=force, weights=weights)
     if is_stream(source):
         if pad:
             raise ConfigError(
