@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vambrace.search.outcome import Attacked
     from vambrace.search.problem import Problem
 
-__all__ = ["SPENT", "Curve", "radii", "trace"]
+__all__ = ["Curve", "SPENT", "radii", "trace"]
 
 SPENT = ("forwards", "backwards", "verifications", "queries", "zero_gradients")
 """Columns of an outcome that say what was spent on a sample."""

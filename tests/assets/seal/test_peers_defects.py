@@ -286,4 +286,5 @@ def test_the_plain_bytes_are_in_memory_once(tmp_path: Path) -> None:
     grew = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     for what, most in grew.items():
         times = 1 if what.startswith("open") else 0
-        assert (times - 0.1) * size <= most <= times * size + 20 * 2**20, grew
+        # From below: that growth is seen at all. Memory that what ran before gave back is filled first, unseen.
+        assert (times - 0.25) * size <= most <= times * size + 20 * 2**20, grew
