@@ -94,6 +94,26 @@ NUMBERS: dict[str, tuple[str, dict[str, Any], dict[str, str | None]]] = {
         {"a": of(1, 2, 3, 1), "c": of(2, 1, 3, 2)},
         {"a": "kept", "c": "kept"},
     ),
+    "part that divides": (
+        "r = Gather <axis = 0> (a, i) d = Div (x, r)",
+        {"a": np.stack([of(1, 2, 3, 4), of(-5, -6, -7, -8)]), "i": np.array(0)},
+        {"a": "kept"},
+    ),
+    "part with a logarithm": (
+        "g = Gather <axis = 0> (a, i) r = Log (g) d = Mul (x, r)",
+        {"a": np.stack([of(1, 2, 3, 4), of(-5, -6, -7, -8)]), "i": np.array(0)},
+        {"a": None},
+    ),
+    "part of what has one sign": (
+        "q, s = Split <num_outputs = 2> (a) r = Sqrt (s) d = Mul (x, r)",
+        {"a": np.stack([of(1, 2, 3, 4), of(5, 6, 7, 8)])},
+        {"a": "kept"},
+    ),
+    "largest divide": (
+        "r = ReduceMax <keepdims = 0> (a, i) d = Div (x, r)",
+        {"a": np.stack([of(row, -1, 0, -3) for row in (1, 2, 3, 4)]), "i": at(1)},
+        {"a": None},
+    ),
     "range": (
         "r = Sub (a, c) e = Sub (x, c) d = Div (e, r)",
         {"a": of(1, 2, 3, 4), "c": of(0, 1, 2, 3)},

@@ -24,6 +24,7 @@ from vambrace.assets.obfuscate.operators import (
     KEEPS_SIGN,
     LINEAR,
     OWN,
+    PARTS,
     SUMS,
     counts,
     decides,
@@ -72,9 +73,14 @@ class _Sign(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Way:
-    """What is known on the way: whether each element is made of one of the tensor's, and of constants alone."""
+    """What is known on the way: whether each element is made of one of the tensor's, and of constants alone.
+
+    Attributes:
+        entire: whether all elements of the tensor are there.
+    """
 
     single: bool
+    entire: bool
     sign: _Sign
     constant: bool
 
@@ -155,7 +161,7 @@ def needed(name: str, sight: Sight) -> Need:
             alike = way.single and (bool(whole.all()) or not whole.any())
             return Need.SIGNS if based or alike else Need.PLACES
         if is_in(node, position, DELICATE) or (op == "Pow" and power % 1 != 0):
-            defined = way.single and op != "ReduceLogSum" or given and op not in _TWO_SIDED
+            defined = way.single and way.entire and op != "ReduceLogSum" or given and op not in _TWO_SIDED
             return safe(way, defined=defined, zero=op in {"BatchNormalization", "Sqrt"} or power > 0)
         if (op == "Div" and position == 1) or op == "Reciprocal" or (op == "Mod" and position == 1) or power < 0:
             return safe(way, defined=way.single or given or not way.constant, zero=False)
@@ -172,7 +178,7 @@ def needed(name: str, sight: Sight) -> Need:
         if new is not None:
             yield from ((at, new) for at in outputs(node))
 
-    sight.flows.walk(name, _Way(True, _Sign.GIVEN if low else _Sign.ANY, True), step)
+    sight.flows.walk(name, _Way(True, True, _Sign.GIVEN if low else _Sign.ANY, True), step)
     return max(found)
 
 
@@ -183,7 +189,7 @@ def _behind(prefix: str, node: Any, position: int, way: _Way, sight: Sight) -> _
     data = not sight.data.isdisjoint(others)
     constant = way.constant and not data
     if op == "PRelu":
-        return _Way(False, _Sign.ANY, constant)
+        return _Way(False, False, _Sign.ANY, constant)
     if op in SUMS and not sight.squares(prefix, node):
         numbers = [sight.numbers.get(other, math.nan) for other in others]
         if op == "Max" and any(number > 0 for number in numbers):
@@ -199,14 +205,15 @@ def _behind(prefix: str, node: Any, position: int, way: _Way, sight: Sight) -> _
             sign = _Sign.ABOVE
         elif op in {"Div", "Mul"} and sign == _Sign.ABOVE and not plain:
             sign = _Sign.SQUARE
-        return _Way(way.single and (plain or op in {"Max", "Min", "Where"}), sign, constant)
+        one = way.single and (plain or op in {"Max", "Min", "Where"})
+        return _Way(one, way.entire and op != "Where", sign, constant)
     if not (sight.squares(prefix, node) or passed(node, position)) or op == "Clip":
         return None
     if not constant and (op in ABOVE or sight.squares(prefix, node)):
         return None  # what follows is right for squares of any data, and with another weight these are other data
-    single = way.single and op not in GATHERING
+    single, entire = way.single and op not in GATHERING, way.entire and op not in PARTS
     if op in ABOVE:
-        return _Way(single, _Sign.ABOVE, constant)
+        return _Way(single, entire, _Sign.ABOVE, constant)
     if sight.squares(prefix, node) or (op == "Relu" and way.sign == _Sign.ANY):
-        return _Way(single, _Sign.SQUARE, constant)
-    return _Way(single, way.sign if op in KEEPS_SIGN else _Sign.ANY, constant)
+        return _Way(single, entire, _Sign.SQUARE, constant)
+    return _Way(single, entire, way.sign if op in KEEPS_SIGN else _Sign.ANY, constant)

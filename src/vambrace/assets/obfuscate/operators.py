@@ -18,6 +18,7 @@ __all__ = [
     "LINEAR",
     "ORDERED",
     "OWN",
+    "PARTS",
     "SIGNED",
     "SQUARES",
     "SUMS",
@@ -68,11 +69,18 @@ KEEPS_SIGN = frozenset(
 
 GATHERING = frozenset(
     {"AveragePool", "Col2Im", "CumProd", "CumSum", "Det", "DFT", "GlobalAveragePool", "GlobalLpPool", "GridSample"}
+    | {"GlobalMaxPool", "MaxPool", "ReduceMax", "ReduceMin", "TopK"}
     | {"LogSoftmax", "LpNormalization", "LpPool", "LRN", "MeanVarianceNormalization", "ReduceL1", "ReduceL2"}
     | {"ReduceLogSum", "ReduceLogSumExp", "ReduceMean", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Resize"}
     | {"Softmax", "STFT", "Upsample"}
 )
 """Of these one answer is made of several elements."""
+
+PARTS = frozenset(
+    {"CenterCropPad", "Compress", "Gather", "GatherElements", "GatherND", "Pad", "SequenceAt", "Slice", "Split"}
+    | {"SplitToSequence", "Trilu"}
+)
+"""Of these one answer may be some elements and not all of them."""
 
 COMPARES = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 _PASSED: dict[str, Container[int]] = {
