@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vambrace.attacks import APGD, FGSM, PGD
+from vambrace.attacks import APGD, FGSM, PGD, Square
 from vambrace.core.access import Access, Bounds
 from vambrace.core.goals import Untargeted
 from vambrace.core.progress import Silent
@@ -242,6 +242,24 @@ def test_logits_that_are_not_finite_stop_a_sample_only() -> None:
         assert torch.equal(out.success[rest], clean.success[rest])
         assert torch.equal(out.forwards[rest], clean.forwards[rest])
         rows_add_up(out, model)
+
+
+@pytest.mark.parametrize("attack", [PGD(eps=0.01, steps=10), Square(eps=0.01, queries=60)])
+def test_a_sample_that_meets_logits_without_numbers_late_is_the_same_in_any_company(attack) -> None:
+    function, bounds, inputs, labels = curved_problem(0.1, 30)
+
+    def holed(points: Tensor) -> Tensor:
+        inside = points.detach().flatten(1)[:, :1] * 997 % 1 < 0.05
+        return torch.where(inside, float("nan"), function(points))
+
+    whole = attack(model_of(holed, bounds), inputs, labels)
+    late = ~whole.finite & (whole.forwards > 1)
+    assert late.sum() > 1
+    assert whole.margin[late].isnan().all(), "there is no margin where it was left"
+    for batch_size in (1, 7):
+        part = attack(model_of(holed, bounds), inputs, labels, batch_size=batch_size)
+        same(whole, part)
+        torch.testing.assert_close(whole.margin, part.margin, rtol=1e-6, atol=1e-9, equal_nan=True)
 
 
 def test_a_logit_that_never_mattered_must_be_finite_too() -> None:

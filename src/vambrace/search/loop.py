@@ -362,14 +362,14 @@ class _Search:
         return torch.where(spread(seen, point), slots.best[rows], point)
 
     def _retire(self, rows: Tensor, points: Tensor, distance: Tensor, *, success: bool = False) -> int:
-        """Write down what was found for the samples in `rows`, and free the rows."""
+        """Write down what was found for the samples in `rows`, unmeasured ones without a margin, and free the rows."""
         slots, tally = self.slots, self._tally
         index, steps = slots.index[rows], slots.taken_steps[rows]
         tally.adversarial[index] = points
         tally.distance[index] = distance
         tally.success[index] = success
         tally.finite[index] = slots.status[rows] != BROKEN
-        tally.margin[index] = slots.margin[rows].float()
+        tally.margin[index] = slots.margin[rows].float().masked_fill_(~tally.finite[index], math.nan)
         tally.forwards[index] = self._spent(steps, slots.restart[rows])
         tally.backwards[index] = steps * self._views.backwards
         tally.first_success[index] = torch.where(tally.success[index], slots.met[rows], -1)

@@ -53,7 +53,7 @@ class Attacked:
         success: bool (n,).
         norm: the norm `distance` is measured in.
         distance: float64 (n,), size of the change in input units.
-        margin: float32 (n,), the goal's margin at `adversarial`: as verified where success; NaN if never finite.
+        margin: float32 (n,), the goal's margin at `adversarial`: as verified where success; NaN where it is not finite.
         forwards: int64 (n,), logical forwards up to the sample's stop (steps + 1 for PGD that never succeeds).
         backwards: int64 (n,), logical backwards up to the stop.
         verifications: int64 (n,), forwards spent on confirming claims.
