@@ -256,14 +256,15 @@ def _square(data: Json) -> Iterator[tuple[str, str]]:
         count, queries = _at(data, "images"), _at(data, "queries")
         theirs = _at(case, "torchattacks", "mean_left")
         beside = "" if theirs is None else f" (torchattacks: {theirs:.1f})"
-        left = case["ours"]["left"]
+        left, rows = case["ours"]["left"], case["ours"]["rows"]
         share, least, most = (
             _at(case, "ours", "share_of_forward", "wall", each) for each in ("median", "least", "most")
         )
         yield (
-            f"{title}, {queries:.0f} queries: left of {count:.0f}; share of time in the network's own forward",
+            f"{title}, {queries:.0f} queries: left of {count:.0f}; queries taken an image; share of time in the "
+            "network's own forward",
             f"{_at(case, 'ours', 'mean_left'):.1f}{beside}, mean of {len(left)} seeds "
-            f"(ours {min(left)} to {max(left)}); {share:.2f}, median ({least:.2f} to {most:.2f})",
+            f"(ours {min(left)} to {max(left)}); {sum(rows) / len(rows) / count:.0f}; {share:.2f}, median ({least:.2f} to {most:.2f})",
         )
         if said := _ratio(case, "torchattacks_over_ours", "cpu", digits=2):
             bound = _ratio(case, "bound", "cpu", digits=2)
