@@ -264,7 +264,8 @@ def _square(data: Json) -> Iterator[tuple[str, str]]:
             f"{title}, {queries:.0f} queries: left of {count:.0f}; queries taken an image; share of time in the "
             "network's own forward",
             f"{_at(case, 'ours', 'mean_left'):.1f}{beside}, mean of {len(left)} seeds "
-            f"(ours {min(left)} to {max(left)}); {sum(rows) / len(rows) / count:.0f}; {share:.2f}, median ({least:.2f} to {most:.2f})",
+            f"(ours {min(left)} to {max(left)}); {sum(rows) / len(rows) / count:.0f}; "
+            f"{share:.2f}, median ({least:.2f} to {most:.2f})",
         )
         if said := _ratio(case, "torchattacks_over_ours", "cpu", digits=2):
             bound = _ratio(case, "bound", "cpu", digits=2)

@@ -108,7 +108,7 @@ def test_attacks_are_told_beside_their_peers(figures: ModuleType, tmp_path: Path
         "| 79.37 %, mean of 2 seeds (79.3 to 79.4 %) over 1000 images; 7191 |",
         "| `Standard` on early, which falls early: CPU time of torchattacks' AutoAttack over ours | 1.4, one round |",
         "| 2 of 3; over foolbox's median 0.50 to 1.20; foolbox broke under half of the images in 1 |",
-        "| 81.4 (torchattacks: 82.8), mean of 2 seeds (ours 81 to 82); 0.82, median (0.81 to 0.83) |",
+        "| 81.4 (torchattacks: 82.8), mean of 2 seeds (ours 81 to 82); 4195; 0.82, median (0.81 to 0.83) |",
         "| Square, linf 0.3, a net: CPU time of torchattacks over ours",
         "own forward | 81.4, mean of 2 seeds (ours 81 to 82); 4195; 0.82,",
         "| Boundary on a net, 5000 queries: share of time in the network's own forward | 0.61, median (all 0.60 to "
