@@ -5,6 +5,7 @@ Before there was `needs`, most of these nets answered NaN for some of 50 keys.
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from onnx_nets import net
 from vambrace.assets.obfuscate.locking import survey
+from vambrace.assets.obfuscate.roles import held_tensors
 from wrong_keys import at, checked, of
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -236,3 +238,15 @@ def test_operators_that_are_not_defined_for_all_numbers(name: str) -> None:
     found = checked(LAYER.format(step=step), {"w": weight, "b": np.zeros(8, np.float32), **weights})
     assert {each: found[each] for each in roles} == roles
     assert found["w"] == found["b"] == "signed"
+
+
+def test_large_weights_are_looked_at_without_copies_in_double_precision() -> None:
+    """Five times their size was taken only to see what may be done to them."""
+    model = net("(float[n,1024] x) => (float[n,2048] y) { y = MatMul (x, w) }", weights={"w": (1024, 2048)})
+    tracemalloc.start()
+    try:
+        held_tensors(model)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3.5 * model.ByteSize()

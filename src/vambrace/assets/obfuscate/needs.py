@@ -33,6 +33,7 @@ from vambrace.assets.obfuscate.operators import (
     passed,
     shapes,
 )
+from vambrace.assets.obfuscate.sight import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,10 +139,9 @@ def needed(name: str, sight: Sight) -> Need:
     array = sight.array(name)
     if array is None:
         return Need.NOTHING
-    numbers = array.astype(np.float64)
+    numbers = plain(array)
     low = bool(np.all(numbers >= 0))
     zeros = bool(np.any(numbers == 0))
-    whole = numbers == np.round(numbers)
     found = [Need.NOTHING]
 
     def safe(way: _Way, *, defined: bool, zero: bool) -> Need:
@@ -158,6 +158,7 @@ def needed(name: str, sight: Sight) -> Need:
         power = sight.exponent(prefix, node) if op == "Pow" else 1.0
         if op == "Pow" and position == 1:
             based = sight.never_below_zero(prefix + node.input[0])
+            whole = numbers == np.round(numbers)
             alike = way.single and (bool(whole.all()) or not whole.any())
             return Need.SIGNS if based or alike else Need.PLACES
         if is_in(node, position, DELICATE) or (op == "Pow" and power % 1 != 0):

@@ -30,7 +30,7 @@ from vambrace.assets.obfuscate.operators import (
     outputs,
     passed,
 )
-from vambrace.assets.obfuscate.sight import Sight, masking
+from vambrace.assets.obfuscate.sight import Sight, masking, plain
 from vambrace.assets.obfuscate.stored import check_stored, in_a_byte
 from vambrace.models.onnx_file import onnx_package
 
@@ -237,7 +237,7 @@ def _order(
     array, need = sight.array(name), needed(name, sight)
     if need == Need.PLACES:
         return None
-    positive = array is not None and bool(np.all(array.astype(np.float64) > 0))
+    positive = array is not None and bool(np.all(plain(array) > 0))
     if positive and elsewhere and all(is_in(*use, VARIANCE) for use in elsewhere):
         return "variance"
     large = array is not None and bool(masking(array).any())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["LARGE", "Sight", "masking"]
+__all__ = ["LARGE", "Sight", "masking", "plain"]
 
 LARGE = 1e4
 """What masks add to a score, at least, so that its share is zero."""
@@ -97,7 +97,7 @@ class Sight:
             return self.numbers[name] >= 0
         if name in self.tensors:
             array = self.array(name)
-            return array is not None and bool(np.all(array.astype(np.float64) >= 0))
+            return array is not None and bool(np.all(plain(array) >= 0))
         node = self.makers.get(name)
         if node is None or node.domain not in OWN or depth > _DEPTH:
             return False
@@ -124,8 +124,12 @@ def masking(array: NDArray[Any]) -> NDArray[np.bool_]:
     """Which floating numbers are none, infinite, or as large as those that masks add."""
     if array.dtype.kind in "iub":
         return np.zeros(array.shape, np.bool_)
-    wide = array if array.dtype == np.float64 else array.astype(np.float32)
-    return ~(np.abs(wide) < LARGE)
+    return ~(np.abs(plain(array)) < LARGE)
+
+
+def plain(array: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers in a type of numpy's own; no copy where they are, for weights may be large."""
+    return array if array.dtype.isbuiltin == 1 else array.astype(np.float32)
 
 
 def _all(_: str, node: Any, __: int) -> tuple[int, ...]:  # noqa: ANN401
