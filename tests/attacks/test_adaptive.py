@@ -19,6 +19,7 @@ from vambrace.core.goals import Targeted, Untargeted
 from vambrace.errors import ConfigError
 from vambrace.ops.norms import distances
 from vambrace.search import loop
+from vambrace.search.outcome import Part
 from vambrace.testing.attacks import curved_problem, linear_problem
 from vambrace.testing.counting import CountingModel
 
@@ -237,6 +238,7 @@ def test_one_sample_that_windows_alone_broke_is_no_reason_to_escalate(
     """E468, a warning, is not E467."""
     function, bounds, inputs, labels = masked("true")
     monkeypatch.setattr(Board, "beyond", lambda _: torch.arange(beyond))
+    monkeypatch.setattr(Part, "beyond", property(lambda part: beyond if part.name == "clean" else 0))
     out = Adaptive(eps=0.005, budget=100, escalation=50)(model_of(function, bounds), inputs, labels)
     assert not out.success.all()
     assert ("escalation" in {part.name for part in out.parts}) == escalated

@@ -295,7 +295,7 @@ class _Run:
         board = self._board
         alive, beyond = board.alive, len(board.beyond())
         followed = sum(part.broken for part in board.parts if not part.black_box and part.name not in _BEFORE)
-        only = beyond - sum(part.regained for part in board.parts if part.black_box)
+        only = sum(part.beyond for part in board.parts)
         flag = black_box_flag(only, only + len(alive))
         if flag is not None and flag.level == "unreliable" and beyond >= followed:
             return alive

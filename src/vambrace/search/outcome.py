@@ -39,6 +39,11 @@ class Part:
     black_box: bool = False
     regained: int = 0
 
+    @property
+    def beyond(self) -> int:
+        """Samples that it broke without gradients, and that attacks with them did not."""
+        return self.broken - self.regained if self.black_box else 0
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Attacked:
@@ -104,7 +109,7 @@ class Attacked:
     @property
     def beyond(self) -> int:
         """Samples that only black-box attacks of an ensemble broke."""
-        return sum(part.broken - part.regained for part in self.parts if part.black_box)
+        return sum(part.beyond for part in self.parts)
 
     @property
     def unspent(self) -> int | None:
