@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -22,6 +23,8 @@ from vambrace.errors import ConfigError
         (Square, {"eps": [0.1, 0.2]}, "eps that is a list", "a number", "`curve`"),
         (Square, {"eps": "8/255"}, "eps '8/255'", "a number", "eps=8/255"),
         (Square, {"eps": True}, "eps True", "a number", "correct eps"),
+        (Square, {"eps": 10**400}, "eps of 1329 bits", "a number", "correct eps"),
+        (Square, {"eps": 0.1, "queries": 10**400}, "queries of 1329 bits", "a whole number", "correct queries"),
         (Square, {"eps": None}, "eps None", "a number", "correct eps"),
         (Square, {"eps": Fraction(1, 4)}, "eps Fraction(1, 4)", "a number", "float(eps)"),
         (DDN, {"eps": "0.1"}, "eps '0.1'", "a number or nothing", "without quotes"),
@@ -45,6 +48,12 @@ def test_numbers_of_every_make_are_taken() -> None:
     assert Square(eps=np.float32(0.1), queries=np.int64(40)).queries == 40
     assert Square(eps=1).eps == 1
     assert FMN(step_size=None, eps=0).step_size is None
+
+
+def test_numbers_of_every_make_are_said_as_json() -> None:
+    told = Square(eps=np.float64(0.1), queries=np.int64(40)).as_json()
+    assert json.loads(json.dumps(told)) == Square(eps=0.1, queries=40).as_json()
+    assert told["quantised"] is False
 
 
 def test_annotations_are_read_as_text_and_as_types() -> None:

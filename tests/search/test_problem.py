@@ -106,6 +106,8 @@ def test_start_points() -> None:
 def test_what_is_no_dense_tensor() -> None:
     refused("E131", "list", "torch.as_tensor(inputs)", inputs=inputs().tolist())
     refused("E131", "ndarray", inputs=inputs().numpy())
+    refused("E131", "meta", "torch.device('meta')", inputs=inputs().to("meta"))
+    refused("E136", "meta", ids=torch.arange(6).to("meta"))
     refused("E131", "sparse", "to_dense", inputs=inputs().to_sparse())
     refused("E136", "list", "torch.as_tensor(ids)", ids=list(range(6)))
     refused("E137", "list", "torch.as_tensor(start)", start=inputs().tolist())

@@ -91,6 +91,8 @@ def _rows(attack: object, classes: int) -> float:
     stages = getattr(attack, "stages", None)
     if callable(stages):
         return sum(_rows(each, classes) for _, each in cast("Any", stages(classes)))
+    # What an attack may spend beside its budget, where gradients are masked, is left out: units would get too small for
+    # a search that moves its budget between the samples of one.
     gradients = getattr(attack, "needs", Access.GRADIENTS) >= Access.GRADIENTS
     each = 1 + _BACKWARD if gradients else 1
     for name in ("queries", "budget"):

@@ -7,6 +7,7 @@ there in words that name no option, or do not fail.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from numbers import Integral, Rational, Real
 from typing import TYPE_CHECKING, cast
 
@@ -21,13 +22,16 @@ __all__ = ["require_kinds"]
 
 
 def _is_whole(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Integral)
+    return not isinstance(value, bool) and isinstance(value, Integral) and abs(int(value)) <= _MOST
 
 
 def _is_number(value: object) -> bool:
     # A fraction is a Real that no tensor multiplies by.
     return _is_whole(value) or (isinstance(value, Real) and not isinstance(value, Rational))
 
+
+_MOST = sys.float_info.max
+"""Longer whole numbers are no numbers to a tensor, and none that arithmetic with floats takes."""
 
 _KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "int": ("a whole number", _is_whole),
@@ -59,6 +63,8 @@ def require_kinds(options: Options) -> None:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, Integral) and abs(int(value)) > _MOST:
+        return f"of {int(value).bit_length()} bits"
     if isinstance(value, str | bool | Real) or value is None:
         return repr(value)
     return f"that is a {type(value).__name__}"

@@ -21,6 +21,7 @@ import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
 from vambrace.errors import ConfigError
@@ -160,7 +161,12 @@ def _jsonable(value: object) -> object:
         return [_jsonable(item) for item in cast("tuple[object, ...]", value)]
     if isinstance(value, Mapping):
         return {key: _jsonable(item) for key, item in cast("Mapping[str, object]", value).items()}
-    return value
+    if isinstance(value, bool):
+        return value
+    # Numbers of NumPy are numbers, but none that JSON knows.
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
 
 
 def _shown(value: object) -> str:

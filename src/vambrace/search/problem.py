@@ -154,6 +154,13 @@ def require_classes(*, least: int, most: int, classes: int | None) -> None:
 def _require_tensor(name: str, given: object, code: str) -> None:
     dense = isinstance(given, torch.Tensor) and given.layout == torch.strided
     require(
+        not (isinstance(given, torch.Tensor) and given.is_meta),
+        seen=f"{name} on the meta device, which holds no values",
+        expected="a tensor of numbers",
+        fix=f"make the {name} outside of torch.device('meta')",
+        code=code,
+    )
+    require(
         dense or (given is None and name != "inputs"),
         seen=f"{name} that are a {'sparse ' if isinstance(given, torch.Tensor) else ''}{type(given).__name__}",
         expected="a dense tensor",
