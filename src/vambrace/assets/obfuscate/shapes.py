@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from vambrace.assets.obfuscate.net import Net
 
-__all__ = ["Sizes", "likely_sizes", "sizes_of"]
+__all__ = ["Sizes", "has_free_sizes", "likely_sizes", "sizes_of"]
 
 # Free sizes are tried as small primes, which no product of channels is taken for, and as multiples of 32 for networks
 # that halve a picture several times and join the halves.
@@ -48,7 +48,8 @@ class Sizes:
         shapes: of each value whose sizes are all known. Where the file leaves a size free, it is a number that was
             tried, and nothing may be built on it.
         kinds: onnx.TensorProto.DataType of each value.
-        constants: values of at most 1024 elements that depend on no input but for its sizes.
+        constants: values of at most 1024 elements that depend on no input but for its sizes, and so, where those are
+            free, on what was tried.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -56,13 +57,25 @@ class Sizes:
     constants: dict[str, NDArray[Any]]
 
 
-def sizes_of(net: Net) -> Sizes:
-    """Shapes, kinds and small constants of the values of the main graph."""
+def has_free_sizes(net: Net) -> bool:
+    """Whether calls choose a size of an input, so that some of what `sizes_of` gives was only tried."""
+    return any(
+        not size.HasField("dim_value") for value in net.graph.inputs for size in value.type.tensor_type.shape.dim
+    )
+
+
+def sizes_of(net: Net, *, others: bool = False) -> Sizes:
+    """Shapes, kinds and small constants of the values of the main graph.
+
+    Args:
+        net: what is looked at; not changed.
+        others: whether free sizes are set to other numbers than usual; what differs then rests on what calls choose.
+    """
     onnx = onnx_package()
     names = {name for node in net.graph.nodes for name in node.outputs if name}
     best: Sizes | None = None
     for sizes in _TRIED:
-        drawn = itertools.cycle(sizes)
+        drawn = itertools.cycle(sizes[others:] + sizes[:others])
         proto = _closed(net, onnx, lambda axis, drawn=drawn: next(drawn))
         found = _settled(proto, net, onnx)
         if best is None or len(names & found.shapes.keys()) > len(names & best.shapes.keys()):

@@ -4,6 +4,9 @@ Each operator has a rule (`vambrace.assets.obfuscate.rules`) that ties axes of i
 axes are, such that the same change of the inputs changes the outputs in the same way. From the inputs of the net, whose
 order stays, it follows by induction that its outputs stay too. What has no rule, or does not fit its rule, is pinned:
 left alone, and counted.
+
+Where calls choose sizes, what is cut by them is cut elsewhere at the next call: the rows that `table[:length]` leaves
+are not free to change. So the walk is done with two sets of numbers for free sizes, and what both find counts.
 """
 
 from __future__ import annotations
@@ -12,14 +15,17 @@ import collections
 import dataclasses
 from typing import TYPE_CHECKING
 
-from vambrace.assets.obfuscate.axes import Axis, pin
+import numpy as np
+
+from vambrace.assets.obfuscate.axes import Axis, order_of, pin
 from vambrace.assets.obfuscate.rules import rule_of
 from vambrace.assets.obfuscate.rules.view import View
-from vambrace.assets.obfuscate.shapes import sizes_of
+from vambrace.assets.obfuscate.shapes import has_free_sizes, sizes_of
 
 if TYPE_CHECKING:
     from vambrace.assets.obfuscate.graph import Node
     from vambrace.assets.obfuscate.net import Net
+    from vambrace.assets.obfuscate.shapes import Sizes
 
 __all__ = ["Group", "Ties", "ties_of"]
 
@@ -56,8 +62,36 @@ class Ties:
 
 def ties_of(net: Net) -> Ties:
     """Tie the axes of the main graph; bodies of If, Loop and Scan pin what they read."""
+    ties = _tied(net, sizes_of(net))
+    if not has_free_sizes(net):
+        return ties
+    others = _tied(net, sizes_of(net, others=True))
+    rigid = {_form(others, group): group.rigid for group in others.groups}
+    kept = tuple(
+        dataclasses.replace(group, rigid=group.rigid or rigid[form])
+        for group in ties.groups
+        if (form := _form(ties, group)) in rigid
+    )
+    gone = len(ties.groups) - len(kept)
+    return Ties(ties.axes, kept, ties.left | ({"channels cut where calls choose": gone} if gone else {}))
+
+
+def _form(ties: Ties, group: Group) -> tuple[object, ...]:
+    """The same for two groups only where any order of the leaf makes the same order of every axis."""
+    every = np.arange(group.leaf.size)
+    # A cycle and one exchange make all orders.
+    orders = (np.roll(every, 1), np.concatenate([every[1::-1], every[2:]]))
+    made = [
+        (name, position, order_of(ties.axes[name][position], {group.leaf: order}))
+        for name, position in group.places
+        for order in orders
+    ]
+    return tuple((name, position, None if order is None else order.tobytes()) for name, position, order in made)
+
+
+def _tied(net: Net, sizes: Sizes) -> Ties:
     graph = net.graph
-    view = View(sizes=sizes_of(net), opset=net.opset())
+    view = View(sizes=sizes, opset=net.opset())
     for name, array in graph.initialisers.items():
         view.axes[name] = [Axis.leaf(size) for size in array.shape]
     for name in graph.input_names:

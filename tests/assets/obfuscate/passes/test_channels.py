@@ -6,6 +6,7 @@ from onnx_nets import answers, apart, attention, feeds, net, residual
 from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.channels import BakedPermutation
+from vambrace.assets.obfuscate.pipeline import onnx_model
 from vambrace.errors import ConfigError
 
 KEY = bytes(range(32))
@@ -170,3 +171,40 @@ def test_sizes_that_an_exporter_baked_in_need_not_fit_those_that_are_assumed() -
     edited, _ = permuted(model)
     given = {"x": np.random.default_rng(0).standard_normal((7, 2, 8)).astype(np.float32)}
     assert apart(answers(model, given), answers(edited.model(), given)) < 2e-6
+
+
+TABLE = """(int64[n,l] t) => (float[n,l,4] y) {
+ e = Gather (words, t)
+ size = Shape (t)
+ length = Gather (size, one)
+ rows = Slice (places, start, length, axis)
+ x = Add (e, rows)
+ h = MatMul (x, w)
+ r = Relu (h)
+ y = MatMul (r, w2)
+}"""
+
+
+@pytest.mark.parametrize("passes", [["baked_permutation"], ["rebasis"]])
+def test_rows_of_a_table_that_is_cut_where_calls_choose_stay(passes: list[str]) -> None:
+    """Positions behind those of one length are used at another one, and so are no channels that nothing reads."""
+    weights = {"words": (8, 6), "places": (30, 6), "w": (6, 12), "w2": (12, 4)}
+    numbers = {"one": np.array([1]), "start": np.array([0]), "axis": np.array([0])}
+    model = net(TABLE, weights=weights | numbers)
+    done = onnx_model(model, profile="tolerance", passes=passes, seed=1)
+    entry = done.map.passes[0]
+    assert entry.left["channels cut where calls choose"] == 1
+    assert entry.done
+    for length in (1, 2, 4, 9, 30):
+        given = feeds(model, free=length)
+        assert apart(answers(model, given), answers(done.model, given)) < 2e-6
+
+
+def test_rows_of_a_table_that_is_cut_where_the_file_says_may_move() -> None:
+    fixed = TABLE.replace("l]", "5]").replace("l,4", "5,4")
+    weights = {"words": (8, 6), "places": (30, 6), "w": (6, 12), "w2": (12, 4)}
+    model = net(fixed, weights=weights | {"one": np.array([1]), "start": np.array([0]), "axis": np.array([0])})
+    _, applied = permuted(model)
+    assert not applied.left
+    given = feeds(model)
+    assert apart(answers(model, given), answers(permuted(model)[0].model(), given)) < 2e-6
