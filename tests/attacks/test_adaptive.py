@@ -122,15 +122,45 @@ def test_it_stops_by_its_rule_when_nothing_breaks() -> None:
     moves = sum(
         p.cost.forwards + p.cost.backwards
         for p in out.parts
-        if p.name not in ("clean", "burst", "verification", "tail")
+        if p.name not in ("clean", "burst", "verification", "tail", "aimed")
     )
     assert 20 * 60 <= moves <= 20 * 60 + 8 * 60
     parts = {part.name: part for part in out.parts}
     assert parts["verification"].attacked == 60
     assert parts["tail"].attacked == 9
+    assert parts["aimed"].attacked == 2 * 60, "both other classes"
     assert out.unspent > 0.9 * out.allowance
     assert out.stopped == "patience"
     assert "nothing more is expected" in ledger(out)
+
+
+@pytest.mark.parametrize("budget", [60, 340])
+def test_a_class_that_no_slope_leads_to_is_aimed_at(budget: int) -> None:
+    """The nearest class is climbed to by every other burst, and never reached."""
+    draw = torch.Generator().manual_seed(0)
+    inputs = torch.rand(60, 1, 8, 8, generator=draw, dtype=torch.float64) * 0.2 + 0.4
+    weights = torch.randn(64, generator=draw, dtype=torch.float64)
+    other = torch.randn(64, generator=draw, dtype=torch.float64)
+
+    def function(points: Tensor) -> Tensor:
+        flat = points.flatten(1) - 0.5
+        near, far = (flat @ weights).tanh() * 0.4 - 0.5, (flat @ other).abs() - 4.0
+        still = torch.full_like(near, -50.0)
+        return torch.stack((torch.zeros_like(near), near, still - 1, far, still), dim=1) * 40
+
+    labels = torch.zeros(60, dtype=torch.int64)
+    out = Adaptive(eps=0.1, budget=budget, patience=1)(model_of(function, Bounds(0.0, 1.0)), inputs, labels)
+    reach = (inputs.flatten(1) - 0.5) @ other
+    possible = reach.abs() + 0.1 * other.abs().sum() > 4.0
+    aimed = {part.name: part for part in out.parts}.get("aimed")
+    assert possible.sum() > 40
+    if budget == 60:
+        assert aimed is None
+        assert out.stopped == "budget"
+        return
+    assert aimed is not None
+    assert aimed.broken > 20
+    assert torch.equal(out.success, possible)
 
 
 def test_a_small_budget_goes_to_the_rounds_and_no_tail_runs_without_verification() -> None:
@@ -212,6 +242,15 @@ def masked(kind: str):
     return function, Bounds(0.0, 1.0), inputs, function(inputs).argmax(1)
 
 
+def rows(part: Part | None) -> int:
+    cost = Cost() if part is None else part.cost
+    return cost.forwards + cost.backwards + cost.verifications
+
+
+def attacked(part: Part | None) -> int:
+    return 0 if part is None else part.attacked
+
+
 @pytest.mark.parametrize("kind", ["none", "misleading", "true"])
 def test_masked_gradients_are_met_with_as_many_queries_as_random_search_needs(kind: str) -> None:
     function, bounds, inputs, labels = masked(kind)
@@ -219,9 +258,10 @@ def test_masked_gradients_are_met_with_as_many_queries_as_random_search_needs(ki
     plain = Adaptive(eps=0.05, budget=150, escalation=0)(model_of(function, bounds), inputs, labels)
     model = model_of(function, bounds)
     out = Adaptive(eps=0.05, budget=150, escalation=3000)(model, inputs, labels)
-    parts = {part.name: part for part in out.parts}
-    cost = parts["escalation"].cost if "escalation" in parts else Cost()
-    assert out.allowance == 150 * 40 + cost.forwards + cost.verifications
+    parts, before = ({part.name: part for part in each.parts} for each in (out, plain))
+    beside = sum(rows(parts[name]) - rows(before.get(name)) for name in ("escalation", "tail") if "escalation" in parts)
+    assert out.allowance == 150 * 40 + beside
+    assert out.success.all() or kind == "true" or attacked(parts["tail"]) > attacked(before.get("tail")), "once more"
     assert out.unspent is not None
     assert out.unspent >= 0
     assert int(out.success.sum()) >= int(reached.sum()) > 30
@@ -273,10 +313,13 @@ def test_only_survivors_without_gradients_are_escalated_where_others_have_them()
 
     labels = half(inputs).argmax(1)
     out = Adaptive(eps=0.01, budget=14, escalation=500)(model_of(half, bounds), inputs, labels)
-    part = {part.name: part for part in out.parts}["escalation"]
-    blind = int((~out.success[:20]).sum()) + part.broken
-    assert int((~out.success[20:]).sum()) > 5, "others survive too"
-    assert part.attacked == blind > 5
+    parts = {part.name: part for part in out.parts}
+    part, tail = parts["escalation"], parts["tail"]
+    left = ~out.success
+    assert int(left[20:].sum()) > 5, "others survive too"
+    assert part.attacked == int(left[:20].sum()) + part.broken + tail.broken > 5
+    assert (out.forwards[20:][left[20:]] < 14).all()
+    assert (out.forwards[:20][left[:20]] > 700).any(), "a tail of 200 after 500 queries"
 
 
 def test_survivors_are_left_with_the_nearest_to_breaking_that_was_met() -> None:

@@ -17,13 +17,15 @@ random search from scratch at once (`vambrace.attacks.square`); then all goes on
 2. Verification: one cross entropy burst on every survivor, those included that no round looked at.
 3. Tail: long searches with windows on the survivors of the highest margin; on twice as many when that broke any, as it
    does where gradients are masked.
-4. Where 2 or 3 broke anything and budget is left, all of it again.
+4. Where 2 or 3 broke anything and budget is left, all of it again. Where not, what the budget allows of bursts toward
+   one class, the nearest first, on every survivor: rounds aim at few samples, and a burst that climbs to the nearest
+   class never gets to another. After three classes in a row that break nothing the search ends, else all of it again.
 5. What windows alone have broken is attacked again by following gradients. Where that fails too often, gradients
    mislead, and `vambrace.attacks.flags` says so (E467).
 6. Escalation, where all that is no measure: survivors that showed no gradient, if too many did not (E464), or all of
    them, if gradients mislead (E467) and moves that follow them broke no more than those that do not, are each searched
-   at random from scratch for `escalation` queries, as the standard ensemble does it. That is beside the budget: what
-   random search breaks of such a model is spread over thousands of queries.
+   at random from scratch for `escalation` queries, as the standard ensemble does it, and 3 comes once more. That is
+   beside the budget: what random search breaks of such a model is spread over thousands of queries.
 
 A budget that does not pay for 2 leaves out 3 also: `parts` says which ran, `stopped` why the search ended: "broken"
 (no sample is left), "patience" (nothing more is expected) or "budget" (something was left out).
@@ -81,6 +83,8 @@ _FEW = 10
 _MOVE = 2 * (max(_STEPS + _SPREADING, _WINDOW_STEPS) + 2)
 """Rows that a move costs a sample at most, where no claim is refused."""
 _TAIL_SHARE, _TAIL_LEAST, _TAIL_STEPS = 0.15, 4, 200
+_RANKS, _DRY = 9, 3
+"""Classes aimed at, the nearest ones, as the standard ensemble does it; how many in a row may break nothing."""
 _MOST_QUERIES = 5000
 """Of random search from scratch: what the standard ensemble spends."""
 _BEFORE = ("clean", "start", "burst")
@@ -118,7 +122,7 @@ class Adaptive(FixedRadius):
         require_option(holds, "escalation", self.escalation, "2 or more, or 0 for none")
 
     def run(self, problem: Problem, *, progress: Progress = silent) -> Attacked:
-        """Clean pass, burst, rounds, verification, tail."""
+        """Clean pass, burst, rounds, verification, tail, aimed bursts."""
         # In the order of ids, so that an equal set is an equal problem.
         order = problem.ids.argsort()
         count = len(problem.inputs)
@@ -151,6 +155,7 @@ class _Run:
         self._turn = 0
         self._short = False  # whether the last pass left out anything for want of budget
         self._verified = False  # whether it looked at every survivor
+        self._aim = 0  # which class, by its rank, every survivor is moved toward next
         self._classes = 0
         self._ranks: Tensor | None = None  # classes other than the label, by their logits at the input
 
@@ -168,7 +173,7 @@ class _Run:
             while True:
                 self._short = False
                 self._rounds(shares)
-                if not self._verification() + self._tail():
+                if not (self._verification() + self._tail() or self._aimed()):
                     break
             self._ask_again()
             self._escalate()
@@ -217,7 +222,8 @@ class _Run:
         """What to search, and by which rule."""
         if move == "diverse":
             return self._part(index), self._burst("margin", _STEPS + _SPREADING, _SPREADING)
-        return self._toward(index) if move == "toward" else self._part(index), self._burst(move, _STEPS)
+        part = self._toward(index, self._tries[index]) if move == "toward" else self._part(index)
+        return part, self._burst(move, _STEPS)
 
     def _rounds(self, shares: Shares) -> None:
         """Moves on the samples of the highest margin until nothing more is expected."""
@@ -257,20 +263,42 @@ class _Run:
         named = isinstance(self._problem.goal, Untargeted | Targeted)
         return self._go("verification", alive, self._burst("ce" if named else "margin", _STEPS))
 
-    def _tail(self) -> int:
-        """Long searches with windows on the survivors of the highest margin; how many samples they broke."""
+    def _tail(self, among: Tensor | None = None) -> int:
+        """Long searches with windows on the survivors of the highest margin; how many samples they broke.
+
+        Args:
+            among: the samples to look at, beside the budget and whatever was verified; None: all, within it.
+        """
         share, broken = _TAIL_SHARE, 0
-        while len(self._board.alive) and self._verified:
+        while self._verified or among is not None:
             alive = self._board.alive
+            alive = alive if among is None else alive[torch.isin(alive, among)]
+            if not len(alive):
+                break
             ranked = alive[self._board.margin[alive].argsort(descending=True, stable=True)]
             index = ranked[: max(_TAIL_LEAST, math.ceil(share * len(alive)))]
-            if not self._affords(_TAIL_STEPS + 2, len(index), reserve=self._owed(len(index))):
+            if among is None and not self._affords(_TAIL_STEPS + 2, len(index), reserve=self._owed(len(index))):
                 break
             found = self._free("tail", index, _TAIL_STEPS)
             broken += found
             if not found or share >= 1:
                 break
             share *= 2
+        return broken
+
+    def _aimed(self) -> int:
+        """Bursts toward one class on every survivor, class by class, until some in a row break none; how many broke."""
+        if "toward" not in self._bursts():
+            return 0
+        broken = dry = 0
+        while dry < min(_DRY, self._classes - 1):
+            alive = self._board.alive
+            if not len(alive) or not self._affords(2 * _STEPS + 2, len(alive), reserve=self._owed()):
+                break
+            found = self._searched("aimed", alive, self._toward(alive, self._aim), self._burst("toward", _STEPS))
+            self._aim += 1
+            dry = 0 if found else dry + 1
+            broken += found
         return broken
 
     def _ask_again(self) -> None:
@@ -282,12 +310,13 @@ class _Run:
                 left = self._board.ask_again("again", left, search(*self._burst_of(move, left), name="again"))
 
     def _escalate(self) -> None:
-        """Random search from scratch on the survivors for whom all that came before is no measure."""
+        """Random search from scratch on the survivors for whom all that came before is no measure, and a tail."""
         suspects, queries = self._suspects(), self._options.escalation
         if len(suspects) and queries:
             rule = Square(norm=self._options.norm, eps=self._options.eps, queries=queries).rule()
             before = self._board.spent
             self._searched("escalation", suspects, self._part(suspects), rule, black_box=True)
+            self._tail(suspects)
             self._allowance += self._board.spent - before
 
     def _suspects(self) -> Tensor:
@@ -309,12 +338,12 @@ class _Run:
         left = index[~board.success[index] & board.finite[index]]
         return found + (self._go("windows-burst", left, steep, start=board.best[left]) if len(left) else 0)
 
-    def _toward(self, index: Tensor) -> Problem:
+    def _toward(self, index: Tensor, tries: Tensor | int) -> Problem:
         """The problem of samples with one class to aim at, the next one by the logits of the input at every try."""
         assert self._ranks is not None
         goal = self._problem.goal
         assert isinstance(goal, Untargeted)
-        place = self._tries[index] % min(9, self._ranks.shape[1])
+        place = (torch.zeros_like(index) + tries) % min(_RANKS, self._ranks.shape[1])
         targets = self._ranks[index].gather(1, place.unsqueeze(1)).squeeze(1)
         return dataclasses.replace(self._part(index), goal=Toward(goal.labels[index], targets))
 

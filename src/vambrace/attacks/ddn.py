@@ -87,8 +87,10 @@ class Decoupled(Closing):
         size = annealed(state["time"], self.steps, first, first * _LAST_STEP)
         change = self.change(anchor, state)
         change.addcmul_(steepest(answer.slope, "l2"), spread(size, change).to(change.dtype))
-        length = lengths(change, "l2").clamp_(min=torch.finfo(change.dtype).tiny)
-        change.mul_(spread(radius / length, change)).add_(anchor["inputs"])
+        kind = torch.finfo(change.dtype)
+        # Where nothing has a gradient nothing moves, however large the sphere.
+        scale = (radius / lengths(change, "l2").clamp_(min=kind.tiny)).clamp_(max=kind.max)
+        change.mul_(spread(scale, change)).add_(anchor["inputs"])
         return {"point": self.box.clip(change), "radius": radius, "time": state["time"] + 1}
 
     def _guess(self, answer: Answer) -> Tensor:

@@ -118,6 +118,10 @@ def move_bumps(
     Returns:
         (n * k, c, l), a point for each pair of windows.
     """
+    if torch.finfo(points.dtype).bits < 32:  # half precision squares lengths above 256 to infinity
+        wide = (given.float() for given in (points, centre, low, high))
+        found = move_bumps(*wide, first=first, side=side, kinds=kinds, width=width, eps=eps, power=power)
+        return found.to(points.dtype)
     if _on_host(points):
         work = functools.partial(_bumps_written, width=width, eps=eps, power=power)
         return _by_side(work, side, (points, centre, low, high), (first, kinds))
