@@ -5,7 +5,9 @@ activation, a sum with another branch), and chooses the layout of values for run
 order of sums, so a place is a whole chain, from a layer to its activation, whose value goes to readers that are not
 fused with it and compute the same in either layout. What was found of onnxruntime 1.32 on processors with AVX-512:
 
-- layers (Conv, Gemm, MatMul): which row of its weights a channel is, does not matter for the channel's own bits;
+- layers (Conv, Gemm, MatMul): which row of its weights a channel is, does not matter for the channel's own bits, but
+  for matrices that callers may override: those are not laid out in advance, and one row times such a matrix, if it lies
+  there transposed, is added up in another order for the channels at the end;
 - sums of two branches, average pools, batch normalisations and resizing by interpolation: not behind a changed place,
   since they are fused, or computed in another order, when what comes in has another layout;
 - Elu, Mish, Selu and Softplus, and in double precision all that is not linear in pieces: the elements at the end of a
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vambrace.assets.obfuscate.edits import OLDEST_IR
 from vambrace.assets.obfuscate.layers import Part, Weights, along, layer_weights, numbered
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ class Place:
         parts: all weights along output channels, by their names: those of the layer and of the nodes behind it.
         taken: the value that it reads.
         given: the value that it makes.
+        even: whether a channel's bits are the same wherever it stands.
     """
 
     nodes: tuple[Node, ...]
@@ -66,6 +70,7 @@ class Place:
     parts: tuple[Part, ...]
     taken: str
     given: str
+    even: bool
 
 
 def find_places(net: Net) -> tuple[list[Place], dict[str, int]]:
@@ -92,6 +97,8 @@ class _Search:
         self.constants: Mapping[str, NDArray[Any]] = net.graph.constants()
         self.infos: Mapping[str, Info] = net.infer()
         self._index: Index = net.index()
+        # Before that version, initialisers are listed as inputs and constant all the same.
+        self._given = {each.name for each in net.graph.inputs if net.extra.ir_version >= OLDEST_IR}
         self._uses: dict[str, int] = {}
         for graph in net.graphs():
             for name in (*graph.output_names, *(name for node in graph.nodes for name in node.inputs)):
@@ -119,6 +126,7 @@ class _Search:
             parts=tuple(parts),
             taken=layer.inputs[weights.source],
             given=value,
+            even=layer.is_a("Conv") or weights.parts[0].name not in self._given,
         )
 
     def _closed(self, value: str, weights: Weights) -> tuple[list[Node], list[Part], str] | None:

@@ -7,8 +7,10 @@ import onnx
 import pytest
 
 from exact_nets import SIZE, Builder, differences, images, random_net, session
+from vambrace.assets.obfuscate.keyinput import lock_by_input
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.permutation import Permutation
+from vambrace.assets.obfuscate.passes.predicates import Predicates
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 from vambrace.errors import ConfigError
 
@@ -121,3 +123,37 @@ def test_whole_networks_with_every_place_taken(seed: int) -> None:
     assert done.map.passes[0].done > 0
     assert differences(model, done.model, images(seed)) == []
     assert undo(done.model, done.map).model == model
+
+
+def overridable(ir: int) -> onnx.ModelProto:
+    b = Builder(0)
+    matrices = [b.weight(b.normal(10, 12)), b.weight(b.normal(10, 10))]
+    value = b.add("Relu", b.add("Gemm", "image", matrices[0], transB=1))
+    model = b.model({b.add("Gemm", value, matrices[1], transB=1): ("n", 10)}, ("n", 12))
+    model.ir_version = ir
+    for each in model.graph.initializer:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims))
+    return model
+
+
+def test_matrices_that_callers_may_override_keep_their_order() -> None:
+    """They are not laid out in advance, and one row times such a matrix is added up by other code at its end."""
+    model = overridable(8)
+    done = onnx_model(model, passes=[ALL], seed=1)
+    assert done.map.passes[0].left == {"matrices that callers may override": 2}
+    assert done.model == model
+    with pytest.raises(ConfigError, match="E840"):
+        lock_by_input(model, bytes(32))
+    listed = overridable(3)
+    done = onnx_model(listed, passes=[ALL], seed=1)
+    assert done.map.passes[0].done == 2
+    for rows in (1, 2, 5):
+        assert differences(listed, done.model, images(0, (rows, 12))) == []
+
+
+def test_one_row_through_matrices_that_callers_may_override() -> None:
+    model = overridable(8)
+    for seed in range(5):
+        done = onnx_model(model, passes=[ALL, Predicates(share=1.0, growth=9.0, slowdown=1e9)], seed=seed)
+        assert done.map.passes[1].done == 2
+        assert differences(model, done.model, images(0, (1, 12))) == []

@@ -55,7 +55,10 @@ class Permutation(Pass):
 
     def apply(self, net: Net, stream: Stream) -> Applied:
         """Permute; the record holds each order, and which weights follow it."""
-        places, left = find_places(net)
+        found, left = find_places(net)
+        places = [place for place in found if place.even]
+        if len(places) < len(found):
+            left["matrices that callers may override"] = len(found) - len(places)
         before, infos = net.graph.order(), net.infer()
         eligible = [place for place in places if _block(place) > 1 and _axis(net, place, infos)]
         if len(eligible) < len(places):
