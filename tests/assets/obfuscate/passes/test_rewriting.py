@@ -12,6 +12,7 @@ import pytest
 from exact_nets import Builder
 from onnx_nets import answers, apart, attention, feeds, net, operators, optimised_operators, residual
 from vambrace.assets.obfuscate.keyed import Stream
+from vambrace.assets.obfuscate.locking import lock, unlock
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.base import Applied, Pass
 from vambrace.assets.obfuscate.passes.chains import ChainLayers
@@ -345,6 +346,20 @@ def test_weights_that_others_read_as_well_are_not_packed() -> None:
         weights={"w": (4, 4), "two": np.float32(2)},
     )
     assert done(PackWeights(share=1.0), model)[1].eligible == 0
+
+
+def test_what_was_packed_can_be_locked() -> None:
+    """With variances in it the vector could not: a root is taken of them, and so all of it would stay in clear."""
+    body = """(float[n,6] x) => (float[n,4] y) {
+        h = MatMul (x, w)  r = Relu (h)  b = BatchNormalization (r, scale, shift, mean, spread)  y = MatMul (b, v)
+    }"""
+    weights = {"w": (6, 12), "v": (12, 4), "scale": (12,), "shift": (12,), "mean": (12,)}
+    model = net(body, weights=weights | {"spread": np.linspace(0.5, 2, 12).astype(np.float32)})
+    for passes in ([PackWeights(share=1.0)], [InsertNorms(share=1.0), PackWeights(share=1.0)]):
+        packed = onnx_model(model, profile="tolerance", passes=passes, seed=1).model
+        locked = lock(packed, KEY)
+        assert unlock(locked, KEY) == packed
+        assert all(np.isfinite(answers(unlock(locked, bytes([key] * 32)))[0]).all() for key in range(20))
 
 
 def test_tokens_are_a_source_for_predicates() -> None:

@@ -40,6 +40,8 @@ _WHOLE = frozenset({np.dtype(np.int32), np.dtype(np.int64)})
 _FILLER = 8
 _CUTTING = 4
 """Operators that cut a weight out."""
+_VARIANCE = 4
+"""Where a batch normalisation reads its variances."""
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _OTHERS = ("Add", "BatchNormalization", "Gemm", "LayerNormalization", "MatMul", "Mul", "PRelu")
 
@@ -119,12 +121,16 @@ class PackWeights(Pass):
 
 
 def _weights(net: Net, layers: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """Floating initialisers of two elements or more that such nodes read, and no others."""
+    """Floating initialisers of two elements or more that such nodes read, and no others.
+
+    Variances are left out: a root is taken of them, so that no lock could move what is in one vector with them.
+    """
     read: dict[str, bool] = {}
     for graph in net.graphs():
         for node in graph.nodes:
-            for name in node.inputs:
-                read[name] = read.get(name, True) and node.is_a(*layers) and graph is net.graph
+            for place, name in enumerate(node.inputs):
+                fits = node.is_a(*layers) and not (place == _VARIANCE and node.is_a("BatchNormalization"))
+                read[name] = read.get(name, True) and fits and graph is net.graph
     found = {name: array for name, array in net.graph.initialisers.items() if read.get(name)}
     return {name: array for name, array in found.items() if array.dtype in FLOATS and array.size > 1}
 
