@@ -130,7 +130,7 @@ def test_answers_stay(make, one: Pass) -> None:
         (FoldNorms(), residual, 2),
         (InsertNorms(share=1.0), residual, 4),
         (PackWeights(share=1.0), attention, 15),
-        (PackWeights(share=1.0, convolutions=True), residual, 18),
+        (PackWeights(share=1.0, convolutions=True), residual, 16),
     ],
     ids=title,
 )
