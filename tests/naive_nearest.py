@@ -93,7 +93,8 @@ def ddn(sample: Sample, steps: int, *, gamma: float = 0.05) -> Sample:
             # The log odds, whose gradient is that of the cross entropy but steeper.
             loss = float(cross_entropy(look.logits, sample.label))
             odds = math.log(math.expm1(loss))
-            radius = min(abs(odds) / (size(gradient, "l2") * steeper(loss)), width)
+            lead = min(abs(odds), abs(look.margin))  # odds do not vanish where several classes meet
+            radius = min(lead / (size(gradient, "l2") * steeper(loss)), width)
         radius = min(radius * (1 - gamma if look.won else 1 + gamma), sample.reach)
         change = point - sample.given
         change = change + cosine(taken, steps, width, 0.01 * width) * gradient / gradient.norm()

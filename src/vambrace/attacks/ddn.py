@@ -95,6 +95,8 @@ class Decoupled(Closing):
 
     def _guess(self, answer: Answer) -> Tensor:
         value = losses.value(falling_loss(answer.goal), answer.logits, answer.goal).abs().double()
+        # Log odds of classes that are nearly alike do not vanish at the decision; the margin does.
+        value = torch.minimum(value, answer.margin.abs())
         ahead = value / dual_lengths(answer.slope, "l2")
         return ahead.clamp_(max=self.box.width).to(answer.slope.dtype)
 
