@@ -12,6 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from exact_nets import Builder, differences, images, random_net
+from onnx_nets import answers, apart, residual
 from vambrace.assets.obfuscate.keyinput import lock_by_input
 from vambrace.assets.obfuscate.locked import load_model
 from vambrace.assets.obfuscate.locking import lock, unlock
@@ -42,6 +43,20 @@ def test_the_exact_profile_is_equal_and_can_be_undone(net: onnx.ModelProto) -> N
     assert undone.kept == ()
     assert done.map.original == model_digest(net)
     assert done.map.obfuscated == model_digest(done.model)
+
+
+def test_with_passes_that_cannot_be_undone_only_the_model_that_was_made_is_led_back() -> None:
+    """What comes out is not the original, so nothing else would show that the key was wrong, or the file another."""
+    model = residual()
+    done = onnx_model(model, profile="tolerance", passes=["fold_norms", "order", "names"], seed=1)
+    undone = undo(done.model, done.map)
+    assert undone.kept == ("fold_norms",)
+    assert apart(answers(model), answers(undone.model)) < 1e-5
+    locked = lock(done.model, KEY)
+    assert undo(unlock(locked, KEY), done.map).model == undone.model
+    for other in (unlock(locked, bytes(32)), undone.model):
+        with pytest.raises(ArtifactRefused, match="E804"):
+            undo(other, done.map)
 
 
 def test_a_seed_repeats_the_work_and_none_does_not(net: onnx.ModelProto) -> None:

@@ -172,7 +172,7 @@ def _made(
 def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  onnx.ModelProto, bytes or a path
     """Lead an obfuscated model back by its map; the model becomes what it was, bit for bit, and that is checked.
 
-    Where a pass cannot be undone, all others are, and nothing can be checked.
+    Where a pass cannot be undone, all others are, and what is checked is that the model is the one that was made.
 
     Raises:
         ArtifactRefused: E804, for the map of another model, or a model that was changed since.
@@ -182,6 +182,10 @@ def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  on
     net = Net.load(model)
     if (lock := lock_of(net.extra)) is not None:
         raise not_led_back(lock)
+    if any(entry.done and entry.record is None for entry in obfuscation.passes):
+        # What comes out will not be the original, so a wrong key or another edit would not show in it.
+        if model_digest(net.model()) != obfuscation.obfuscated:
+            raise _other("not what was written")
     kept: list[str] = []
     for entry in reversed(obfuscation.passes):
         if entry.record is None:
