@@ -128,6 +128,24 @@ def test_what_moves_answers_too_far_is_left_out_and_named(
     assert same is not left_out
 
 
+@pytest.mark.parametrize("budget", [0.5, 1.5])
+def test_the_gate_of_latency_is_the_budget(budget: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget below 1 was planned for, not held, and passed."""
+    net, data = tmp_path / "net.onnx", tmp_path / "rows.npy"
+    onnx.save(cancelling(0.0), net)
+    np.save(data, np.ones((4, 8), np.float32))
+    asked: list[float] = []
+
+    def measured(*_: Any, gates: Gates, **__: Any) -> Any:
+        asked.append(gates.latency)
+        return SimpleNamespace(verdict="PASS", judged=())
+
+    monkeypatch.setattr(measuring, "measure", measured)
+    call = ["obfuscate", str(net), "-o", str(tmp_path / "out.onnx"), "--no-map", "--data", str(data)]
+    assert main([*call, "--budget-latency", str(budget)]) == 0
+    assert asked == [budget]
+
+
 @pytest.mark.parametrize(
     ("word", "without", "said"),
     [

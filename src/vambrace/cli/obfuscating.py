@@ -330,7 +330,7 @@ def _measured(
     from vambrace.assets.obfuscate.measure.measuring import measure
 
     say("measuring; this takes a minute or a few")
-    gates = Gates(profile=profile) if budget is None else Gates(profile=profile, latency=max(1.0, budget))
+    gates = Gates(profile=profile) if budget is None else Gates(profile=profile, latency=budget)
     return measure(source, made.model, inputs, gates=gates, at_rest=at_rest, name=source.stem, left_out=made.left_out)
 
 

@@ -182,10 +182,10 @@ def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  on
     net = Net.load(model)
     if (lock := lock_of(net.extra)) is not None:
         raise not_led_back(lock)
-    if any(entry.done and entry.record is None for entry in obfuscation.passes):
-        # What comes out will not be the original, so a wrong key or another edit would not show in it.
-        if model_digest(net.model()) != obfuscation.obfuscated:
-            raise _other("not what was written")
+    one_way = any(entry.done and entry.record is None for entry in obfuscation.passes)
+    # What comes out will not be the original then, so a wrong key or another edit would not show in it.
+    if one_way and model_digest(net.model()) != obfuscation.obfuscated:
+        raise _other("not what was written")
     kept: list[str] = []
     for entry in reversed(obfuscation.passes):
         if entry.record is None:

@@ -162,6 +162,8 @@ def test_cost() -> None:
     assert words(judge_overhead(overhead(memory=None), Gates()))["memory"] == "not measured"
     assert words(judge_overhead(overhead(1.0, null=0.9), Gates()))["latency"] == "not measured"
     assert words(judge_overhead(overhead(1.2, null=1.3), Gates()))["latency"] == "not measured"
+    for most, word in ((0.9, "pass"), (0.8, "fail")):
+        assert words(judge_overhead(overhead(0.85), Gates(latency=most)))["latency"] == word
     assert set(words(judge_overhead(None, Gates())).values()) == {"not measured"}
 
 
@@ -227,7 +229,7 @@ def test_locked() -> None:
     [
         {"profile": "close"},
         {"relative_to": "all"},
-        {"latency": 0.9},
+        {"latency": 0.0},
         {"survival": 1.1},
         {"relative": -1.0},
         {"naive": 0.5},

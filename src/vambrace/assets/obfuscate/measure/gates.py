@@ -59,7 +59,8 @@ class Gates(Options):
         profile: "exact" or "tolerance": which equality is asked for.
         relative: of the tolerance profile.
         relative_to: the largest value of the same "sample", which is stricter, or of the "output" over all samples.
-        latency, size, memory: most ratio; memory is what is above an idle process.
+        latency, size, memory: most ratio, above 0 for the first and at least 1 for the others; memory is what is above
+            an idle process.
         size_spare, memory_spare: bytes that may be added whatever the ratio, so that small models can be hidden; the
             second is what a runtime takes for as many operators as fit into the first.
         survival: most rise of a similarity beyond the one of unrelated networks, 0 to 1.
@@ -88,20 +89,21 @@ class Gates(Options):
     required: tuple[str, ...] = _ALWAYS
 
     def __post_init__(self) -> None:
-        ratios = (self.latency, self.size, self.memory, self.naive)
+        ratios = (self.size, self.memory, self.naive)
         shares = (self.survival, self.keyless, self.keyless_once, self.locked)
         hold(
             self.profile in {"exact", "tolerance"}
             and self.relative_to in {"sample", "output"}
             and self.relative >= 0
+            and self.latency > 0
             and all(ratio >= 1 for ratio in ratios)
             and min(self.size_spare, self.memory_spare) >= 0
             and all(0 <= share <= 1 for share in shares),
             code="E825",
-            seen=f"profile {self.profile!r}, relative {self.relative:g}, ratios {ratios}, shares {shares}, spare "
-            f"{(self.size_spare, self.memory_spare)}",
-            expected="the profile exact or tolerance, relative and spare bytes at least 0, ratios at least 1, shares "
-            "from 0 to 1",
+            seen=f"profile {self.profile!r}, relative {self.relative:g}, latency {self.latency:g}, ratios {ratios}, "
+            f"shares {shares}, spare {(self.size_spare, self.memory_spare)}",
+            expected="the profile exact or tolerance, relative and spare bytes at least 0, latency above 0, ratios at "
+            "least 1, shares from 0 to 1",
             fix="leave out what you do not mean to change",
         )
 
