@@ -7,7 +7,9 @@ customers' copies apart, or to see what fine-tuning changed. Two attacks, for ea
   either (the geometric form of matrix balancing: Sinkhorn, Ann. Math. Statist. 35, 1964); sorted along inputs, which
   takes out their order; magnitudes take out signs. Channels are then matched at least total distance (Hungarian method,
   Kuhn 1955; scipy `linear_sum_assignment`).
-- `vectors`: mantissas of the biases, which neither powers of two nor signs change, matched the same way.
+- `vectors`: mantissas of the biases, which neither powers of two nor signs change, matched at least total root of
+  distance. Of distances themselves many matchings have the least total, such as any at all of numbers that lie above
+  all of the others, and which of these comes out is the order of the file, not what the attack found.
 
 Names are not used. Which layers belong together is found the same way, by the least distance among those of one shape.
 
@@ -248,8 +250,8 @@ def _aligned(layer: Layer, other: Layer | None, known: Aligned | None) -> Aligne
         by_weights, apart = _matched(one, two)
         confirmed = apart < _SURE * _usual(_distances(one, one))
         if layer.vector is not None and other.vector is not None:
-            mantissas = [np.abs(np.frexp(vector)[0])[:, None] for vector in (layer.vector, other.vector)]
-            by_vectors = _matched(mantissas[0], mantissas[1])[0]
+            one, two = (np.abs(np.frexp(vector)[0]) for vector in (layer.vector, other.vector))
+            by_vectors = _assigned(np.sqrt(np.abs(two[:, None] - one)))[1]
     judged, truly = channels, None
     if known is not None:
         judged = int(known.confirmed.sum())
