@@ -151,6 +151,7 @@ def test_the_gate_of_latency_is_the_budget(budget: float, tmp_path: Path, monkey
     [
         ("pass", 0.02, "; locked: at chance without its key, on these inputs"),
         ("pass", 0.3, "; locked: without its key at 0.30 on these inputs, where 0 is chance and 1 the original"),
+        ("pass", -0.4, "; locked: without its key at -0.40 on these inputs, where 0 is chance and 1 the original"),
         ("fail", 0.9, "; locked, yet it does without its key some of what the original does: see the gate keyless"),
         ("does not apply", None, "; locked: what it does without its key was not measured"),
         (None, None, "; locked: what it does without its key was not measured; give --data"),

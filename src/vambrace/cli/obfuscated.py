@@ -45,8 +45,8 @@ def said_of_lock(found: Report | None) -> str:
         return "; locked: what it does without its key was not measured" + ("; give --data" if found is None else "")
     if word == "fail":
         return "; locked, yet it does without its key some of what the original does: see the gate keyless"
-    most = max(each.without or 0.0 for each in found.keyless.outputs)
-    if most <= found.gates.keyless:
+    most = max((each.without or 0.0 for each in found.keyless.outputs), key=abs)
+    if abs(most) <= found.gates.keyless:
         return "; locked: at chance without its key, on these inputs"
     return f"; locked: without its key at {most:.2f} on these inputs, where 0 is chance and 1 the original"
 

@@ -121,6 +121,16 @@ def test_decisions_of_the_caller_count_in_place_of_outputs() -> None:
     assert (output.output, output.without, output.same) == ("decision", 1.0, 1.0)
 
 
+def test_a_file_that_decides_the_reverse_gives_the_original_away() -> None:
+    text = "(float[n,16] x) => (float[n,2] y) { a = MatMul (x, v) y = MatMul (a, w) }"
+    turn = np.array([[1, -1], [-1, 1]], np.float32)
+    model, reverse = (net(text, weights={"v": (16, 2), "w": sign * turn}) for sign in (1, -1))
+    each = found(model, reverse)
+    assert each.outputs[0].without is not None
+    assert each.outputs[0].without < -0.9
+    assert judged(each).word == "fail"
+
+
 def test_outputs_without_weights_are_no_secret() -> None:
     model = net(
         "(float[n,16] x) => (float[n,5] y, float[n,16] same) { y = MatMul (x, w) same = Relu (x) }",
@@ -173,6 +183,8 @@ def test_judging() -> None:
     assert judged(output(0.0, 0.9, -0.5, 0.1)).word == "pass"  # that is chance
     assert judged(output(0.6, 0.0, 0.0)).word == "fail"
     assert judged(output(0.4, 0.0, 0.0)).word == "pass"
+    assert judged(output(-0.6, 0.0, 0.0)).word == "fail"  # whoever turns it round has the original
+    assert judged(output(-0.4, 0.0, 0.0)).word == "pass"
     assert judged(output(0.6)).word == "fail"
     assert judged(None).word == "not measured"
     with pytest.raises(ConfigError, match="E820"):

@@ -13,7 +13,7 @@
 | `survival:TOOL` | a tool brings no more than `survival` of a similarity back | points of similarity |
 | `naive` | an attacker trained on clean graphs is right at most `naive` times as often as chance | share |
 | `keyless` | with wrong keys, a locked file is at most `keyless` nearer to the original than chance | likeness |
-| | and without a key at most `keyless_once`, since that is one draw | the same |
+| | and without a key at most `keyless_once`, or that far the other way, since that is one draw | the same |
 | `locked` | of a key-locked file at rest, at most chance plus `locked` channels are re-identified | share |
 
 A gate passes, fails, does not apply (no tool can bring back what was never hidden), or was not measured.
@@ -66,7 +66,7 @@ class Gates(Options):
         survival: most rise of a similarity beyond the one of unrelated networks, 0 to 1.
         naive: times chance, at least 1.
         keyless: likeness above chance, 0 to 1, on average over wrong keys; it fails where that is sure at 95 %.
-        keyless_once: the same for the file as it lies there.
+        keyless_once: the same for the file as it lies there; reversed answers are as good as the original's.
         locked: above chance, 0 to 1.
         interface: whether inputs and outputs must have lost their names as well.
         required: names of gates.

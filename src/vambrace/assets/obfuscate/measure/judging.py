@@ -269,8 +269,12 @@ def judge_keyless(found: Keyless | None, gates: Gates) -> list[Judged]:
 
 
 def _beyond(output: KeylessOutput, gates: Gates) -> float:
-    """Likeness over what is allowed: above 1 where it is surely more."""
-    once = (output.without or 0.0) / max(gates.keyless_once, 1e-9)
+    """Likeness over what is allowed: above 1 where it is surely more.
+
+    One file that answers the reverse of the original is as good as one that answers the same. Wrong keys are another
+    matter: nobody knows which of them do the one and which the other.
+    """
+    once = abs(output.without or 0.0) / max(gates.keyless_once, 1e-9)
     if not output.wrong:
         return once
     error = float(np.std(output.wrong, ddof=1)) / len(output.wrong) ** 0.5

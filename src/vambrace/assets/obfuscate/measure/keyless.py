@@ -8,7 +8,8 @@ those that wrong keys give. What agrees by chance does not count:
 - where it holds numbers, or always the same decision, the part of the spread of the original's numbers over the rows
   that the other ones explain: 1 - sum |b - a| / sum |a - mean a|, and 0 where that is less.
 
-1 is the original's function, 0 is chance. What cannot be run, or answers with other shapes or NaN, is at 0 too.
+1 is the original's function, 0 is chance, and of two decisions -1 is the reverse, as good as the original for whoever
+turns it round. What cannot be run, or answers with other shapes or NaN, is at 0 too.
 """
 
 from __future__ import annotations
