@@ -6,7 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from vambrace.attacks import DDN, FAB, FMN, PGD, DeepFool, Square
+from vambrace.attacks import (
+    APGD,
+    DDN,
+    FAB,
+    FGSM,
+    FMN,
+    MDIFGSM,
+    PGD,
+    SIFGSM,
+    TIFGSM,
+    VNIFGSM,
+    DeepFool,
+    Square,
+)
 from vambrace.core.access import Access, Bounds
 from vambrace.testing.counting import CountingModel
 from vambrace.testing.halves import smooth_problem
@@ -22,6 +35,17 @@ FLAT = [
     DeepFool(steps=5),
     Square(norm="l2", eps=600.0, queries=40),
     Square(norm="l1", eps=9000.0, queries=40),
+]
+
+STEEP = [
+    FGSM(norm="l1", eps=0.5),
+    PGD(norm="l1", eps=0.8, steps=8),
+    PGD(norm="l2", eps=0.2, steps=6),
+    APGD(norm="l1", eps=0.8, steps=12),
+    MDIFGSM(eps=0.1, steps=6),
+    TIFGSM(eps=0.1, steps=6, kernel=5),
+    SIFGSM(eps=0.1, steps=6),
+    VNIFGSM(eps=0.1, steps=4, neighbours=4),
 ]
 
 
@@ -79,3 +103,23 @@ def test_ddn_begins_at_the_decision_whatever_the_unit_of_logits(unit: float) -> 
     here, there = (DDN(steps=20)(each, trial.inputs, trial.labels) for each in (plain, model))
     assert there.success.all()
     assert float(there.distance.median()) <= 1.05 * float(here.distance.median())
+
+
+@pytest.mark.parametrize("unit", [2.0**20, 2.0**-40])
+@pytest.mark.parametrize("attack", STEEP, ids=called)
+def test_gradients_that_half_precision_cannot_hold_are_followed(attack, unit: float) -> None:
+    """As they are where it can: only how large the logits are differs."""
+    trial = smooth_problem((3, 8, 8), 0.1, 12)
+    found = []
+    for by in (1.0, unit):
+
+        def network(points: Tensor, by: float = by) -> Tensor:
+            return trial.network(points.double()) * by
+
+        model = CountingModel(network, bounds=trial.bounds, dtype=torch.float64)
+        out = attack(model, trial.inputs.half(), trial.labels)
+        assert out.finite.all()
+        assert not (out.blind & ~out.success).any()
+        found.append(int(out.success.sum()))
+    assert found[0] > 0
+    assert found[1] >= 0.9 * found[0]

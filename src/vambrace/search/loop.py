@@ -30,7 +30,7 @@ from vambrace.search.layout import choose_format
 from vambrace.search.pace import bucket, choose_pace
 from vambrace.search.slots import BROKEN, CLAIMED, ENDED, LIVE, VACANT
 from vambrace.search.tally import Tally
-from vambrace.search.views import Views
+from vambrace.search.views import Views, leaf
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,7 +133,7 @@ class _Search:
         joined = stepping and rule.gradient and rule.sighted  # the forward that judges also gives a gradient
         if ahead is None:
             with torch.set_grad_enabled(joined):
-                point = slots.state["point"].detach().requires_grad_(joined)
+                point = leaf(slots.state["point"], joined)
                 logits, margin = self._oracle.logits(point, pads=self._pads), None
         else:
             self._soon -= ahead.reach

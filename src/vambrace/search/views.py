@@ -1,4 +1,9 @@
-"""The gradients that one step takes: at one or several views of every row's point, along one or several slopes."""
+"""The gradients that one step takes: at one or several views of every row's point, along one or several slopes.
+
+At points of half precision they are taken and added up in single, and handed over in half: float16 ends at 65504 and
+has nothing below 6e-8, and what a gradient is worth beside others lies far apart from how large it is. Where its
+largest element lies near these ends, a sample's gradients come divided by one power of two.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vambrace.ops.norms import peaks
+from vambrace.ops.rows import spread
 from vambrace.search.rule import Answer
 
 if TYPE_CHECKING:
@@ -20,7 +26,11 @@ if TYPE_CHECKING:
     from vambrace.search.rule import Rule
     from vambrace.search.slots import Slots
 
-__all__ = ["Views"]
+__all__ = ["Views", "leaf"]
+
+_SMALL, _LARGE = 2.0**-10, 2.0**12
+"""Between these the largest element of a gradient in float16 is left as it is."""
+_FULL = torch.finfo(torch.float16).max
 
 
 class Views:
@@ -88,12 +98,13 @@ class Views:
                 first = first + found
             else:
                 others = found if others is None else others + found
+        first, others = _narrowed(first, others, slots.state["point"].dtype, rule.slopes)
         return Answer(known, goal, first, others, self._rng, ahead, margin)
 
     def _look(self, slots: Slots, view: int, pads: int) -> tuple[Tensor, Tensor]:
         """Logits at a view of every row, and the points that they depend on."""
         with torch.enable_grad():
-            point = slots.state["point"].detach().requires_grad_()
+            point = leaf(slots.state["point"], True)
             seen = self._rule.look(slots.anchor, slots.state, point, view, self._rng)
             return self._oracle.logits(seen, pads=pads), point
 
@@ -106,6 +117,28 @@ class Views:
             self._oracle.pull_back(logits, row, point, pads=pads, keep=place < last) for place, row in enumerate(slope)
         ]
         return torch.stack(each)
+
+
+def leaf(points: Tensor, graded: bool) -> Tensor:
+    """Points (m, ...) apart from any graph, and where they are `graded` a leaf of a new one, in float32 or wider."""
+    points = points.detach()
+    return points.to(torch.promote_types(points.dtype, torch.float32)).requires_grad_() if graded else points
+
+
+def _narrowed(
+    first: Tensor | None, others: Tensor | None, dtype: torch.dtype, slopes: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients in the dtype of the points, divided by one power of two a sample where float16 could not hold them."""
+    if first is None or first.dtype == dtype:
+        return first, others
+    if dtype == torch.float16:
+        peak = peaks(first if slopes == 1 else first.transpose(0, 1))
+        fits = (peak >= _SMALL) & (peak <= _LARGE)
+        by = torch.where(fits | (peak == 0), 1.0, torch.exp2(-peak.log2().floor()))
+        by = spread(by, first if slopes == 1 else first[0])
+        first = first * by
+        others = None if others is None else (others * by).clamp(-_FULL, _FULL)
+    return first.to(dtype), None if others is None else others.to(dtype)
 
 
 def _is_plain(gradient: Tensor, slopes: int) -> bool:
