@@ -105,7 +105,7 @@ def test_ddn_begins_at_the_decision_whatever_the_unit_of_logits(unit: float) -> 
     assert float(there.distance.median()) <= 1.05 * float(here.distance.median())
 
 
-@pytest.mark.parametrize("unit", [2.0**20, 2.0**-40])
+@pytest.mark.parametrize("unit", [2.0**20, 2.0**-40, 2.0**-134])
 @pytest.mark.parametrize("attack", STEEP, ids=called)
 def test_gradients_that_half_precision_cannot_hold_are_followed(attack, unit: float) -> None:
     """As they are where it can: only how large the logits are differs."""

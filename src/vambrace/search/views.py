@@ -30,7 +30,8 @@ __all__ = ["Views", "leaf"]
 
 _SMALL, _LARGE = 2.0**-10, 2.0**12
 """Between these the largest element of a gradient in float16 is left as it is."""
-_FULL = torch.finfo(torch.float16).max
+_FULL, _MOST = torch.finfo(torch.float16).max, 126.0
+"""The largest number of float16, and the largest power of two of float32 that leaves room for what it multiplies."""
 
 
 class Views:
@@ -134,7 +135,7 @@ def _narrowed(
     if dtype == torch.float16:
         peak = peaks(first if slopes == 1 else first.transpose(0, 1))
         fits = (peak >= _SMALL) & (peak <= _LARGE)
-        by = torch.where(fits | (peak == 0), 1.0, torch.exp2(-peak.log2().floor()))
+        by = torch.where(fits | (peak == 0), 1.0, torch.exp2((-peak.log2().floor()).clamp_(max=_MOST)))
         by = spread(by, first if slopes == 1 else first[0])
         first = first * by
         others = None if others is None else (others * by).clamp(-_FULL, _FULL)
