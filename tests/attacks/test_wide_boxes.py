@@ -41,7 +41,7 @@ STEEP = [
     FGSM(norm="l1", eps=0.5),
     PGD(norm="l1", eps=0.8, steps=8),
     PGD(norm="l2", eps=0.2, steps=6),
-    APGD(norm="l1", eps=0.8, steps=12),
+    APGD(norm="l1", eps=0.8, steps=12, loss="margin"),
     MDIFGSM(eps=0.1, steps=6),
     TIFGSM(eps=0.1, steps=6, kernel=5),
     SIFGSM(eps=0.1, steps=6),
