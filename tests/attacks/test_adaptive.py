@@ -141,19 +141,21 @@ def test_a_class_that_no_slope_leads_to_is_aimed_at(budget: int) -> None:
     inputs = torch.rand(60, 1, 8, 8, generator=draw, dtype=torch.float64) * 0.2 + 0.4
     weights = torch.randn(64, generator=draw, dtype=torch.float64)
     other = torch.randn(64, generator=draw, dtype=torch.float64)
+    inputs[:35] += 0.06 * other.sign().view(1, 1, 8, 8)
 
     def function(points: Tensor) -> Tensor:
         flat = points.flatten(1) - 0.5
-        near, far = (flat @ weights).tanh() * 0.4 - 0.5, (flat @ other).abs() - 4.0
+        near, far = (flat @ weights).tanh() * 0.4 - 0.5, flat @ other - 6.6
         still = torch.full_like(near, -50.0)
         return torch.stack((torch.zeros_like(near), near, still - 1, far, still), dim=1) * 40
 
     labels = torch.zeros(60, dtype=torch.int64)
     out = Adaptive(eps=0.1, budget=budget, patience=1)(model_of(function, Bounds(0.0, 1.0)), inputs, labels)
     reach = (inputs.flatten(1) - 0.5) @ other
-    possible = reach.abs() + 0.1 * other.abs().sum() > 4.0
-    aimed = {part.name: part for part in out.parts}.get("aimed")
-    assert possible.sum() > 40
+    possible = reach + 0.1 * other.abs().sum() > 6.6
+    parts = {part.name: part for part in out.parts}
+    aimed = parts.get("aimed")
+    assert torch.equal(possible, torch.arange(60) < 35)
     if budget == 60:
         assert aimed is None
         assert out.stopped == "budget"
@@ -161,6 +163,9 @@ def test_a_class_that_no_slope_leads_to_is_aimed_at(budget: int) -> None:
     assert aimed is not None
     assert aimed.broken > 20
     assert torch.equal(out.success, possible)
+    before, after = out.left + aimed.broken, out.left
+    assert aimed.attacked == 2 * before + 3 * after + 3 * after, "three classes in a row, and all of it again"
+    assert parts["verification"].attacked == before + after > before
 
 
 def test_a_small_budget_goes_to_the_rounds_and_no_tail_runs_without_verification() -> None:
