@@ -96,7 +96,8 @@ class Nearest(Options):
             goal: labels (n,) to get away from, or a goal such as `Targeted(classes)`.
             rng: seed or stream of all draws; global random state is neither read nor advanced.
             ids: int64 (n,), distinct, whose draws are whose; None: positions.
-            start: first points like `inputs`, for attacks that use them; None: as the attack does without.
+            start: first points like `inputs`, for attacks that use them; None: as the attack does without. Attacks that
+                follow gradients do not ask about the input itself then, also where the model gets it wrong.
             batch_size: physical rows a forward; None: the attack's choice. Cost may depend on it, outcomes not.
             surrogates: models of the attacker's own, on whose mean logits the points are made (`attacks.transfer`);
                 `model` is then only asked to judge them, and may give as little as labels. None: made on `model`.
