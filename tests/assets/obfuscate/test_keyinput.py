@@ -162,9 +162,9 @@ def places(locked: onnx.ModelProto) -> list[list[int]]:
 
 
 def shrinking() -> onnx.ModelProto:
-    """A picture of any size, halved twice; each layer has its own number of channels."""
+    """A picture of any height, halved twice; each layer has its own number of channels."""
     return net(
-        """(float[n,3,h,w] x) => (float[n,8] y) {
+        """(float[n,3,h,128] x) => (float[n,8] y) {
             a = Conv <pads=[1,1,1,1]> (x, w0)
             b = Relu (a)
             c = Conv <pads=[1,1,1,1]> (b, w1)
@@ -239,7 +239,7 @@ def test_layers_that_no_key_would_change_are_left() -> None:
     assert np.array_equal(answers(locked, given | {name: tensor})[0], answers(model, given)[0])
 
 
-def test_layers_of_several_kinds_and_types_share_a_key() -> None:
+def test_layers_of_several_kinds_share_a_key_and_those_in_double_precision_have_none() -> None:
     model = net(
         """(float[n,3,4,4] x) => (float[n,8] y, double[n,7] z) {
             a = Conv (x, w)
@@ -257,7 +257,7 @@ def test_layers_of_several_kinds_and_types_share_a_key() -> None:
         },
     )
     locked = lock_by_input(model, KEY, share=1.0)
-    assert places(locked) == [[6, 6, 1], [8, 8, 1], [7, 7, 1]]
+    assert places(locked) == [[6, 6, 1], [8, 8, 1]]
     name, tensor = key_tensor(locked, KEY)
     given = feeds(model)
     for level in ("all", "disabled"):

@@ -146,7 +146,7 @@ def lock_by_input(
     if name in net.taken():
         raise _not_lockable(f"a model with a value called {name!r}", "choose another name for the input")
     infos = likely_sizes(net)
-    places = [place for place in find_places(net)[0] if place.even and place.given in infos]
+    places = [place for place in find_places(net)[0] if not place.uneven and place.given in infos]
     ranks = {place: len(infos[place.given].shape or ()) for place in places}
     slots = {place: _slot(net, place, scales=scales) for place, rank in ranks.items() if rank}
     slots = {place: slot for place, slot in slots.items() if slot.length}

@@ -7,7 +7,8 @@ fused with it and compute the same in either layout. What was found of onnxrunti
 
 - layers (Conv, Gemm, MatMul): which row of its weights a channel is, does not matter for the channel's own bits, but
   for matrices that callers may override: those are not laid out in advance, and one row times such a matrix, if it lies
-  there transposed, is added up in another order for the channels at the end;
+  there transposed, is added up in another order for the channels at the end. So are the channels of a convolution that
+  gives one place alone, as behind a global pool, and those in double precision where several threads share the work;
 - sums of two branches, average pools, batch normalisations and resizing by interpolation: not behind a changed place,
   since they are fused, or computed in another order, when what comes in has another layout;
 - Elu, Mish, Selu and Softplus, and in double precision all that is not linear in pieces: the elements at the end of a
@@ -62,7 +63,7 @@ class Place:
         parts: all weights along output channels, by their names: those of the layer and of the nodes behind it.
         taken: the value that it reads.
         given: the value that it makes.
-        even: whether a channel's bits are the same wherever it stands.
+        uneven: why a channel's bits depend on where it stands; empty where they do not.
     """
 
     nodes: tuple[Node, ...]
@@ -70,7 +71,7 @@ class Place:
     parts: tuple[Part, ...]
     taken: str
     given: str
-    even: bool
+    uneven: str
 
 
 def find_places(net: Net) -> tuple[list[Place], dict[str, int]]:
@@ -126,8 +127,18 @@ class _Search:
             parts=tuple(parts),
             taken=layer.inputs[weights.source],
             given=value,
-            even=layer.is_a("Conv") or weights.parts[0].name not in self._given,
+            uneven=self._uneven(layer, weights.parts[0].name),
         )
+
+    def _uneven(self, layer: Node, weight: str) -> str:
+        if self.constants[weight].dtype == np.float64:
+            return "layers of double precision"
+        if not layer.is_a("Conv"):
+            return "matrices that callers may override" if weight in self._given else ""
+        info = self.infos.get(layer.outputs[0])
+        sizes = info.shape[2:] if info is not None and info.shape is not None else ()
+        several = any(isinstance(size, int) and size > 1 for size in sizes)
+        return "" if several else "convolutions that may give one place alone"
 
     def _closed(self, value: str, weights: Weights) -> tuple[list[Node], list[Part], str] | None:
         """The next nodes of a chain: as few as it takes until one value leaves them again, as x * Sigmoid(x) does."""

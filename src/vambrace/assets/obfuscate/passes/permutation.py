@@ -8,6 +8,7 @@ this hides is which filter is which until somebody folds them in.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -56,9 +57,8 @@ class Permutation(Pass):
     def apply(self, net: Net, stream: Stream) -> Applied:
         """Permute; the record holds each order, and which weights follow it."""
         found, left = find_places(net)
-        places = [place for place in found if place.even]
-        if len(places) < len(found):
-            left["matrices that callers may override"] = len(found) - len(places)
+        places = [place for place in found if not place.uneven]
+        left |= Counter(place.uneven for place in found if place.uneven)
         before, infos = net.graph.order(), net.infer()
         eligible = [place for place in places if _block(place) > 1 and _axis(net, place, infos)]
         if len(eligible) < len(places):
