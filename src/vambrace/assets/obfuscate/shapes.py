@@ -21,17 +21,19 @@ from vambrace.assets.obfuscate.net import Info
 from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from vambrace.assets.obfuscate.net import Net
 
-__all__ = ["Sizes", "has_free_sizes", "likely_sizes", "sizes_of"]
+__all__ = ["Sizes", "likely_sizes", "other_sizes", "sizes_of"]
 
 # Free sizes are tried as small primes, which no product of channels is taken for, and as multiples of 32 for networks
 # that halve a picture several times and join the halves.
 _TRIED: tuple[tuple[int, ...], ...] = ((3, 5, 7, 11, 13, 17, 19), (32, 64, 96, 160, 224, 352, 416))
+# What is rounded to steps, or held to a limit, is alike at some numbers: at the smallest and at large ones it is not.
+_FURTHER: tuple[tuple[int, ...], ...] = (*_TRIED, (1,), (640, 1920, 3200, 4480, 7040, 8320))
 # One row, and otherwise what can be halved several times.
 _LIKELY = (1, 128)
 _MOST = 1024
@@ -57,25 +59,33 @@ class Sizes:
     constants: dict[str, NDArray[Any]]
 
 
-def has_free_sizes(net: Net) -> bool:
-    """Whether calls choose a size of an input, so that some of what `sizes_of` gives was only tried."""
-    return any(
-        not size.HasField("dim_value") for value in net.graph.inputs for size in value.type.tensor_type.shape.dim
-    )
+def sizes_of(net: Net) -> Sizes:
+    """Shapes, kinds and small constants of the values of the main graph."""
+    return _best(net, _TRIED)
 
 
-def sizes_of(net: Net, *, others: bool = False) -> Sizes:
-    """Shapes, kinds and small constants of the values of the main graph.
+def other_sizes(net: Net, known: Sizes) -> Iterator[Sizes]:
+    """The same with other numbers for free sizes; what differs rests on what calls choose. None without free sizes.
 
     Args:
         net: what is looked at; not changed.
-        others: whether free sizes are set to other numbers than usual; what differs then rests on what calls choose.
+        known: what `sizes_of` found. Numbers with which less is found are left out: the net would not run with them.
     """
+    if all(size.HasField("dim_value") for value in net.graph.inputs for size in value.type.tensor_type.shape.dim):
+        return
+    yield _best(net, tuple(sizes[1:] + sizes[:1] for sizes in _TRIED))
+    for sizes in _FURTHER:
+        if known.shapes.keys() <= (found := _best(net, (sizes,))).shapes.keys():
+            yield found
+
+
+def _best(net: Net, tried: tuple[tuple[int, ...], ...]) -> Sizes:
+    """What is found with the first of some sets of numbers with which most is."""
     onnx = onnx_package()
     names = {name for node in net.graph.nodes for name in node.outputs if name}
     best: Sizes | None = None
-    for sizes in _TRIED:
-        drawn = itertools.cycle(sizes[others:] + sizes[:others])
+    for sizes in tried:
+        drawn = itertools.cycle(sizes)
         proto = _closed(net, onnx, lambda axis, drawn=drawn: next(drawn))
         found = _settled(proto, net, onnx)
         if best is None or len(names & found.shapes.keys()) > len(names & best.shapes.keys()):

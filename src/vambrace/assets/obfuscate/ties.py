@@ -6,7 +6,7 @@ order stays, it follows by induction that its outputs stay too. What has no rule
 left alone, and counted.
 
 Where calls choose sizes, what is cut by them is cut elsewhere at the next call: the rows that `table[:length]` leaves
-are not free to change. So the walk is done with two sets of numbers for free sizes, and what both find counts.
+are not free to change. So the walk is done with several sets of numbers for free sizes, and what all find counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from vambrace.assets.obfuscate.axes import Axis, order_of, pin
 from vambrace.assets.obfuscate.rules import rule_of
 from vambrace.assets.obfuscate.rules.view import View
-from vambrace.assets.obfuscate.shapes import has_free_sizes, sizes_of
+from vambrace.assets.obfuscate.shapes import other_sizes, sizes_of
 
 if TYPE_CHECKING:
     from vambrace.assets.obfuscate.graph import Node
@@ -62,16 +62,17 @@ class Ties:
 
 def ties_of(net: Net) -> Ties:
     """Tie the axes of the main graph; bodies of If, Loop and Scan pin what they read."""
-    ties = _tied(net, sizes_of(net))
-    if not has_free_sizes(net):
-        return ties
-    others = _tied(net, sizes_of(net, others=True))
-    rigid = {_form(others, group): group.rigid for group in others.groups}
-    kept = tuple(
-        dataclasses.replace(group, rigid=group.rigid or rigid[form])
-        for group in ties.groups
-        if (form := _form(ties, group)) in rigid
-    )
+    sizes = sizes_of(net)
+    ties = _tied(net, sizes)
+    kept = ties.groups
+    for others in other_sizes(net, sizes):
+        found = _tied(net, others)
+        rigid = {_form(found, group): group.rigid for group in found.groups}
+        kept = tuple(
+            dataclasses.replace(group, rigid=group.rigid or rigid[form])
+            for group in kept
+            if (form := _form(ties, group)) in rigid
+        )
     gone = len(ties.groups) - len(kept)
     return Ties(ties.axes, kept, ties.left | ({"channels cut where calls choose": gone} if gone else {}))
 

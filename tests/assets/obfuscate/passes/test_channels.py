@@ -200,6 +200,43 @@ def test_rows_of_a_table_that_is_cut_where_calls_choose_stay(passes: list[str]) 
         assert apart(answers(model, given), answers(done.model, given)) < 2e-6
 
 
+# What the length becomes before the table is cut there, or one behind that.
+LENGTHS = {
+    "in steps": "a = Add (length, seven)\n cut = Div (a, eight)",
+    "to a limit": "cut = Min (length, two)",
+    "from a limit": "cut = Max (length, sixteen)",
+    "odd or even": "cut = Mod (length, two)",
+}
+
+
+@pytest.mark.parametrize("how", LENGTHS)
+def test_rows_of_a_table_that_is_cut_at_a_number_made_of_a_size_stay(how: str) -> None:
+    model = net(
+        """(float[n,l,6] x) => (float[n,l,4] y) {
+ size = Shape (x)
+ length = Gather (size, one)
+ HOW
+ before = Slice (places, zero, cut, zero)
+ behind = Slice (places, cut, last, zero)
+ a1 = ReduceSum (before, zero)
+ b1 = ReduceSum (behind, zero)
+ c1 = Mul (a1, b1)
+ d1 = Add (x, c1)
+ h = MatMul (d1, w)
+ r = Relu (h)
+ y = MatMul (r, w2)
+}""".replace("HOW", LENGTHS[how]),
+        weights={"places": (30, 6), "w": (6, 12), "w2": (12, 4)}
+        | {"zero": np.array([0]), "one": np.array([1]), "last": np.array([99]), "two": np.array([2])}
+        | {"seven": np.array([7]), "eight": np.array([8]), "sixteen": np.array([16])},
+    )
+    done = onnx_model(model, profile="tolerance", passes=["baked_permutation"], seed=1)
+    for length in (1, 2, 9, 20, 30):
+        given = feeds(model, free=length)
+        assert apart(answers(model, given), answers(done.model, given)) < 2e-6
+    assert done.map.passes[0].done == 1
+
+
 def test_rows_of_a_table_that_is_cut_where_the_file_says_may_move() -> None:
     fixed = TABLE.replace("l]", "5]").replace("l,4", "5,4")
     weights = {"words": (8, 6), "places": (30, 6), "w": (6, 12), "w2": (12, 4)}
