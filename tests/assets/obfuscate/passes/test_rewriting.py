@@ -152,6 +152,19 @@ def test_old_weights_are_gone() -> None:
         assert sum(len(each.raw_data) for each in changed.graph.initializer) < 2 * bytes_before
 
 
+@pytest.mark.parametrize("way", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+def test_normalisations_before_convolutions_that_pad_by_themselves(way: str) -> None:
+    """The zeros around the edge are no less there where the file does not count them."""
+    model = net(
+        f'(float[n,3,6,6] x) => (float[n,4,h,w] y) {{ a = Relu (x)\n y = Conv <auto_pad="{way}"> (a, w, b) }}',
+        weights={"w": (4, 3, 3, 3), "b": (4,)},
+    )
+    changed, applied, _ = done(InsertNorms(share=1.0), model)
+    assert applied.done == 1
+    given = feeds(model)
+    assert apart(answers(model, given), answers(changed, given)) < 2e-6
+
+
 @pytest.mark.parametrize(
     ("one", "make", "more"),
     [

@@ -148,7 +148,8 @@ def _insert(net: Net, layer: Layer, draw: Stream) -> None:
     scale = np.exp2(draw.uniform((count,)) * 2 - 1)
     mean, shift = 0.1 * draw.normal((count,)), 0.1 * draw.normal((count,))
     variance = np.exp2(draw.uniform((count,)) * 4 - 2)
-    if layer.node.is_a("Conv") and any(layer.node.value("pads") or [0]):
+    stated = layer.node.value("auto_pad", "NOTSET") in {"NOTSET", "VALID"}
+    if layer.node.is_a("Conv") and (not stated or any(layer.node.value("pads") or [0])):
         # Zeros around the edge must stay zeros.
         shift = scale * mean / np.sqrt(variance + _EPSILON)
     scale, shift, mean, variance = (array.astype(kind) for array in (scale, shift, mean, variance))
