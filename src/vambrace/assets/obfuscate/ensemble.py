@@ -92,9 +92,15 @@ class Ensemble:
             im.back(nodes, weights)
         im.most = math.inf
         found = found or [self._parts.linear(self._one(self._floating(im.stream.pick(given))), self._widths[0])]
-        made = {self._made(found, exit): exit.kind for exit in exits}
-        im.sweep(made)
-        return made
+        kinds: dict[str, int] = {}
+        for exit in exits:
+            name = self._made(found, exit)
+            # What is drawn twice is one node, and a branch gives each value once.
+            while name in kinds:
+                name = im.node("Identity", name, shape=()).name
+            kinds[name] = exit.kind
+        im.sweep(kinds)
+        return kinds
 
     def _network(self, given: Sequence[Given], taste: Taste) -> Value | None:
         """One more, or None where it takes too much."""

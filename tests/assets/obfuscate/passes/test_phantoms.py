@@ -403,3 +403,15 @@ def test_nothing_grows_without_end() -> None:
             assert done.map.passes[0].done >= 1
             assert done.model.ByteSize() < model.ByteSize() + room + 2500 * done.map.passes[0].done
             assert operators(done.model)["If"] == done.map.passes[0].done
+
+
+def test_each_output_is_a_value_of_its_own() -> None:
+    """Two outputs for which the same networks are drawn were one value, and no runtime took the file."""
+    b = Builder(0)
+    x = b.conv("image", 3, 4)
+    outputs = {b.add(op, x): (2, 4, SIZE, SIZE) for op in ("Relu", "Sigmoid", "Tanh", "Abs", "Neg", "Exp", "Floor")}
+    model = b.model(outputs | {b.add("ReduceMax", x, keepdims=0): () for _ in range(7)}, opset=17)
+    for seed in range(6):
+        done = onnx_model(model, passes=[QUICK], seed=seed)
+        assert done.map.passes[0].done
+        assert differences(model, done.model, images(seed)) == []
