@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from exported_nets import Encoder, ResNet, digits
 from vambrace.assets.obfuscate.passes.permutation import Permutation
+from vambrace.assets.obfuscate.program_answers import compare_programs
 from vambrace.assets.obfuscate.programs import Flat
 from vambrace.assets.obfuscate.record import ObfuscationMap
 from vambrace.assets.obfuscate.torch_graph import (
     ObfuscatedProgram,
-    compare_programs,
     exported_program,
     program_digest,
     undo_program,
@@ -118,6 +118,19 @@ def test_a_program_that_was_changed_since() -> None:
     next(iter(obfuscated.program.state_dict.values())).data[0] += 1
     with pytest.raises(ArtifactRefused, match="E804 .*not the original|E804: .*not the original"):
         undo_program(obfuscated.program, obfuscated.map)
+
+
+def test_with_passes_that_cannot_be_undone_only_the_program_that_was_made_is_led_back() -> None:
+    """What comes out is not the original, so nothing else would show that a weight was changed."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    made = exported_program(net, (torch.ones(2, 4),), profile="tolerance", seed=1)
+    assert undo_program(made.program, made.map).kept == ("rebasis", "metadata")
+    other = exported_program(net, (torch.ones(2, 4),), profile="tolerance", seed=2)
+    with pytest.raises(ArtifactRefused, match="E804"):
+        undo_program(other.program, made.map)
+    next(iter(made.program.state_dict.values())).data[0] += 1
+    with pytest.raises(ArtifactRefused, match="E804: .*not what was made"):
+        undo_program(made.program, made.map)
 
 
 def test_the_source_is_left_alone(resnet: ExportedProgram, hidden: ObfuscatedProgram) -> None:

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.passes import pass_names, profile_names
     from vambrace.assets.obfuscate.pipeline import Obfuscated, Undone, onnx_model, undo
     from vambrace.assets.obfuscate.planning import Fitted, LeftOut, Moved, Planned
+    from vambrace.assets.obfuscate.program_answers import compare_programs
     from vambrace.assets.obfuscate.record import ObfuscationMap
     from vambrace.assets.obfuscate.torch_graph import (
         ObfuscatedProgram,
         UndoneProgram,
-        compare_programs,
         exported_program,
         undo_program,
     )
@@ -77,7 +77,7 @@ _HOMES = {
     "Survey": "locking",
     "Undone": "pipeline",
     "UndoneProgram": "torch_graph",
-    "compare_programs": "torch_graph",
+    "compare_programs": "program_answers",
     "exported_program": "torch_graph",
     "key_tensor": "keyinput",
     "load_model": "locked",

@@ -29,7 +29,7 @@ from torch.utils import _pytree as pytree
 
 from vambrace.assets.obfuscate.measure.names import words
 from vambrace.assets.obfuscate.measure.sequences import edits
-from vambrace.assets.obfuscate.torch_graph import compare_programs
+from vambrace.assets.obfuscate.program_answers import compare_programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

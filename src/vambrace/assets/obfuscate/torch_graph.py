@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
 from vambrace.assets.obfuscate.fitting import Remembering, fit_made, moved_by
 from vambrace.assets.obfuscate.keyed import Stream, as_key, fingerprint
-from vambrace.assets.obfuscate.measure.difference import NOTHING, compare, joined
+from vambrace.assets.obfuscate.measure.difference import NOTHING
 from vambrace.assets.obfuscate.passes import pass_class, profile_names
 from vambrace.assets.obfuscate.passes.names import Names
 from vambrace.assets.obfuscate.pipeline import SHARES
+from vambrace.assets.obfuscate.program_answers import compare_programs
 from vambrace.assets.obfuscate.program_passes import PASSES, apply_pass, undo_pass
 from vambrace.assets.obfuscate.programs import Flat, values_of
 from vambrace.assets.obfuscate.record import Entry, ObfuscationMap
@@ -37,7 +37,7 @@ from vambrace.core.extras import require
 from vambrace.errors import ArtifactRefused, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from vambrace.assets.obfuscate.measure.difference import Difference
     from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ObfuscatedProgram",
     "UndoneProgram",
-    "compare_programs",
     "exported_program",
     "program_digest",
     "undo_program",
@@ -202,51 +201,30 @@ def _made(
 def undo_program(program: ExportedProgram, obfuscation: ObfuscationMap) -> UndoneProgram:
     """Lead an obfuscated program back by its map: weights become what they were, bit for bit, and so do names.
 
-    Metadata stay away, for the map does not hold them. Where nothing else is kept, what comes out is checked.
+    Metadata stay away, for the map does not hold them. Where another pass cannot be undone, all others are, and what is
+    checked is that the program is the one that was made.
 
     Raises:
         ArtifactRefused: E804, for the map of another model, or a program that was changed since.
         ConfigError: E802, E850, for a pass that this version does not have or what cannot be taken apart.
     """
     flat = Flat.of(program, functional=True)
-    kept: list[str] = []
+    kept = tuple(entry.name for entry in obfuscation.passes if entry.done and entry.record is None)
+    one_way = set(kept) - {"metadata"}  # which no digest counts
+    # What comes out will not be the original then, so another edit would not show in it.
+    if one_way and program_digest(flat) != obfuscation.obfuscated:
+        raise _other("not what was made")
     for entry in reversed(obfuscation.passes):
         if entry.record is None:
-            kept += [entry.name] if entry.done else []
             continue
         one = spec.read(pass_class(entry.name), entry.options)
         try:
             undo_pass(flat, one, entry.record)
         except (LookupError, ValueError, TypeError, AttributeError) as error:
             raise _other(f"the pass {entry.name} cannot be undone ({' '.join(str(error).split())[:120]})") from error
-    if set(kept) <= {"metadata"} and program_digest(flat) != obfuscation.original:
+    if not one_way and program_digest(flat) != obfuscation.original:
         raise _other("what comes out is not the original")
-    return UndoneProgram(program=flat.program(), kept=tuple(reversed(kept)))
-
-
-def compare_programs(
-    first: ExportedProgram,
-    second: ExportedProgram,
-    calls: Sequence[tuple[Any, ...]],
-    *,
-    compiled: bool = False,
-    freezing: bool = False,
-) -> Difference:
-    """How far the answers of two programs are apart.
-
-    Args:
-        first: a program.
-        second: another one that is called in the same way.
-        calls: positional arguments of each call.
-        compiled: run both under torch.compile, which needs a C++ compiler.
-        freezing: with `compiled`, let it fold weights, as `torch.compile(options={"freezing": True})` does.
-    """
-    one, two = (_runnable(each, compiled=compiled, freezing=freezing) for each in (first, second))
-    found = NOTHING
-    for call in calls:
-        answers = [[_plain(leaf) for leaf in pytree.tree_leaves(run(*call))] for run in (one, two)]
-        found = joined(found, compare(*answers))
-    return found
+    return UndoneProgram(program=flat.program(), kept=kept)
 
 
 def program_digest(program: ExportedProgram | Flat) -> str:
@@ -348,34 +326,8 @@ def _permuted(flat: Flat, one: Pass, stream: Stream, examples: tuple[Any, ...] |
         spared.add(wrong[0])
 
 
-def _runnable(program: ExportedProgram, *, compiled: bool, freezing: bool) -> Callable[..., Any]:
-    module = program.module()
-
-    # A module writes into the buffers of its program, and into its inputs.
-    held: dict[str, Any] = {**program.constants, **program.state_dict}
-    written = [held[name] for name in program.graph_signature.buffers]
-
-    def run(*call: Any) -> Any:  # noqa: ANN401
-        before = [tensor.clone() for tensor in written]
-        with torch.no_grad():
-            answer = made(*pytree.tree_map_only(torch.Tensor, torch.clone, call))
-            for tensor, values in zip(written, before, strict=True):
-                tensor.copy_(values)
-        return answer
-
-    made: Callable[..., Any] = module
-    if compiled:
-        made = torch.compile(module, options={"freezing": True} if freezing else None)
-    return run
-
-
 def _same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(one.nan_to_num(), other.nan_to_num()) and torch.equal(one.isnan(), other.isnan())
-
-
-def _plain(leaf: Any) -> Any:  # noqa: ANN401  a tensor or a number
-    tensor = torch.as_tensor(leaf).detach().cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _save_onnx(program: ExportedProgram, target: Path) -> None:
