@@ -20,22 +20,12 @@ __all__ = ["Branches", "find_branches"]
 
 _ALONE = frozenset(
     {
-        *("Abs", "AveragePool", "Elu", "Erf", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid"),
-        *(
-            "HardSwish",
-            "LeakyRelu",
-            "MaxPool",
-            "Mish",
-            "Neg",
-            "Relu",
-            "Selu",
-            "Sigmoid",
-            "Softplus",
-            "Softsign",
-            "Tanh",
-        ),
+        *("Abs", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Neg", "Relu", "Selu"),
+        *("Sigmoid", "Softplus", "Softsign", "Tanh"),
     }
 )
+_SECOND = frozenset({"AveragePool", "BatchNormalization", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"})
+"""Those whose channels are the second axis, whatever they read."""
 _LONGEST = 6
 
 
@@ -113,10 +103,13 @@ def find_branches(net: Net, first: Layer, layer_of: Callable[[Node], Layer | str
         constants = [weights.get(name) for name in node.inputs if name and name != value]
         if node.is_a("Conv", "Gemm", "MatMul"):
             second = layer_of(node)
-            whole = isinstance(second, Layer) and reader[1] == 0 and second.takes % first.gives == 0
-            if not isinstance(second, Layer) or not whole or (second.takes != first.gives and not flat):
+            if not isinstance(second, Layer) or reader[1] != 0 or second.sources != first.channels:
+                return None
+            if second.takes % first.gives or (second.takes != first.gives and not flat):
                 return None
             return Branches(first, tuple(between), second)
+        if node.is_a(*_SECOND) and first.channels != 1:
+            return None
         if node.is_a("Flatten") and node.value("axis", 1) == 1 and first.channels == 1:
             flat = True
         elif node.is_a("BatchNormalization") and reader[1] == 0:
@@ -126,7 +119,7 @@ def find_branches(net: Net, first: Layer, layer_of: Callable[[Node], Layer | str
             # One constant a channel stands along the last axis, where the channels of matrix products are.
             if flat or any(array is None or array.shape != (first.gives,) for array in constants):
                 return None
-        elif not (node.is_a(*_ALONE) and not constants):
+        elif not (node.is_a(*_ALONE, *_SECOND) and not constants):
             return None
         between.append(node)
         value = node.outputs[0]

@@ -57,6 +57,11 @@ class Layer:
         return self.weight.shape[self.input_axis]
 
     @property
+    def sources(self) -> int:
+        """The axis of its input that the input channels are, counted from the front."""
+        return 1 if self.node.is_a("Conv") else len(self.taken_shape) - 1
+
+    @property
     def products(self) -> int:
         """How many products it adds up for one sample."""
         return math.prod(self.given_shape) * self.weight.size // max(1, self.gives)

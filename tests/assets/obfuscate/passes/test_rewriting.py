@@ -152,6 +152,31 @@ def test_old_weights_are_gone() -> None:
         assert sum(len(each.raw_data) for each in changed.graph.initializer) < 2 * bytes_before
 
 
+# Two layers of as many channels, of which each layer, or what is between them, takes another axis for the channels.
+ACROSS = {
+    "a matrix, then a filter": "(float[n,8,8] x) => (float[n,5,8] y) { a = MatMul (x, w)\n y = Conv (a, w5) }",
+    "a filter, then a matrix": "(float[n,8,8] x) => (float[n,8,5] y) { a = Conv (x, w1)\n y = MatMul (a, w2) }",
+    "pooled across": (
+        "(float[n,6,8] x) => (float[n,6,5] y) {"
+        " a = MatMul (x, w)\n b = MaxPool <kernel_shape=[3], pads=[1,1]> (a)\n y = MatMul (b, w2) }"
+    ),
+    "normalised across": (
+        "(float[n,8,8] x) => (float[n,8,5] y) {"
+        " a = MatMul (x, w)\n b = BatchNormalization (a, s, s, s, s)\n y = MatMul (b, w2) }"
+    ),
+}
+
+
+@pytest.mark.parametrize("which", ACROSS)
+def test_layers_whose_channels_lie_along_different_axes_are_not_branches(which: str) -> None:
+    weights = {"w": (8, 8), "w1": (8, 8, 1), "w2": (8, 5), "w5": (5, 8, 1), "s": np.full(8, 0.5, np.float32)}
+    model = net(ACROSS[which], weights=weights)
+    changed, applied, _ = done(SplitLayers(share=1.0, ways=("through",)), model)
+    given = feeds(model)
+    assert apart(answers(model, given), answers(changed, given)) < 2e-6
+    assert applied.done == 0
+
+
 @pytest.mark.parametrize("way", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 def test_normalisations_before_convolutions_that_pad_by_themselves(way: str) -> None:
     """The zeros around the edge are no less there where the file does not count them."""

@@ -130,8 +130,7 @@ def _split(net: Net, layer: Layer, way: Branches | Way, draw: Stream) -> dict[st
         edit.add("Concat", *values, to=out, axis=layer.channels)
     elif way == "inputs":
         at, axis = _cut(layer.takes, draw), layer.input_axis
-        place = 1 if layer.node.is_a("Conv") else len(layer.taken_shape) - 1
-        first, second = edit.split(layer.node.inputs[0], [at, layer.takes - at], place)
+        first, second = edit.split(layer.node.inputs[0], [at, layer.takes - at], layer.sources)
         with_bias = layer.write(edit, first, layer.inputs(0, at), layer.bias)
         edit.add("Add", with_bias, layer.write(edit, second, layer.inputs(at, layer.takes), None), to=out)
     else:
