@@ -152,6 +152,23 @@ def test_old_weights_are_gone() -> None:
         assert sum(len(each.raw_data) for each in changed.graph.initializer) < 2 * bytes_before
 
 
+@pytest.mark.parametrize(("pads", "rows"), [((2, 2), 5), ((2, 0), 3), ((0, 2), 3), ((1, 1), 3), ((0, 0), 3)])
+def test_kernels_are_cut_where_the_smallest_picture_has_rows_enough(pads: tuple[int, int], rows: int) -> None:
+    """Where more rows were cut off than there were, the answer had more rows than it should."""
+    above, below = pads
+    model = net(
+        f"(float[n,3,h,4] x) => (float[n,4,k,4] y) {{ a = Relu (x)\n y = Conv <pads=[{above},0,{below},0]> (a, w) }}",
+        weights={"w": (4, 3, rows, 1)},
+    )
+    for seed in range(4):
+        changed = onnx_model(model, profile="tolerance", passes=[SplitLayers(share=1.0, ways=("kernel",))], seed=seed)
+        assert changed.map.passes[0].done == 1
+        for height in range(rows - above - below, 6):
+            if height > 0:
+                given = feeds(model, free=height)
+                assert apart(answers(model, given), answers(changed.model, given)) < 2e-6
+
+
 # Two layers of as many channels, of which each layer, or what is between them, takes another axis for the channels.
 ACROSS = {
     "a matrix, then a filter": "(float[n,8,8] x) => (float[n,5,8] y) { a = MatMul (x, w)\n y = Conv (a, w5) }",

@@ -100,7 +100,7 @@ class SplitLayers(Pass):
             found["outputs"] = "outputs"
         if "inputs" in self.ways and layer.takes > 1:
             found["inputs"] = "inputs"
-        if "kernel" in self.ways and _rows(layer) > 1:
+        if "kernel" in self.ways and _row_cuts(layer):
             found["kernel"] = "kernel"
         if "through" in self.ways and layer.gives > 1:
             branches = find_branches(net, layer, lambda node: layer_of(net, node, sizes))
@@ -135,7 +135,7 @@ def _split(net: Net, layer: Layer, way: Branches | Way, draw: Stream) -> dict[st
         edit.add("Add", with_bias, layer.write(edit, second, layer.inputs(at, layer.takes), None), to=out)
     else:
         axis = 2
-        _split_rows(edit, layer, 1 + int(draw.integers(0, _rows(layer) - 1)), out)
+        _split_rows(edit, layer, draw.pick(_row_cuts(layer)), out)
     made = [node.inputs for node in edit.nodes if node.is_a(layer.node.op)]
     name = layer.node.inputs[1]
     edit.recipes[name] = Recipe(parts=[names[1] for names in made], axis=axis, shape=layer.weight.shape)
@@ -154,17 +154,31 @@ def _cut(size: int, draw: Stream) -> int:
     return block * min(count - 1, int(draw.integers(low, high + 1)))
 
 
-def _rows(layer: Layer) -> int:
-    """Rows of the kernel, where it has rows and states how they are padded; 0 otherwise."""
-    stated = layer.node.value("auto_pad", "NOTSET") in {"NOTSET", "VALID"}
-    return layer.weight.shape[2] if layer.node.is_a("Conv") and layer.weight.ndim > 2 and stated else 0
+def _row_cuts(layer: Layer) -> list[int]:
+    """Rows before which a kernel can be cut; none where it has no rows, or does not state how they are padded.
+
+    No more of the input may be cut off than there is of the smallest one, or the other side's padding would grow.
+    """
+    if not layer.node.is_a("Conv") or layer.weight.ndim < 3:
+        return []
+    if layer.node.value("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}:
+        return []
+    height, (pads, step) = layer.weight.shape[2], _padding(layer)
+    above, below = pads[0], pads[len(pads) // 2]
+    smallest = max(1, (height - 1) * step + 1 - above - below)
+    return [at for at in range(1, height) if max(at * step - above, (height - at) * step - below) <= smallest]
+
+
+def _padding(layer: Layer) -> tuple[list[int], int]:
+    """Padding before all axes and behind them, and from one row of the kernel to the next."""
+    pads = [int(pad) for pad in layer.node.value("pads") or [0] * 2 * (layer.weight.ndim - 2)]
+    return pads, int((layer.node.value("dilations") or [1])[0])
 
 
 def _split_rows(edit: Edit, layer: Layer, at: int, out: str) -> None:
     """Rows u of the kernel read row i * stride + u * dilation - padding: a part is padded, or cut, by what is left."""
     node, height, spatial = layer.node, layer.weight.shape[2], layer.weight.ndim - 2
-    pads = [int(pad) for pad in node.value("pads") or [0] * 2 * spatial]
-    step = int((node.value("dilations") or [1])[0])
+    pads, step = _padding(layer)
     values: list[str] = []
     for start, stop in ((0, at), (at, height)):
         value = node.inputs[0]
