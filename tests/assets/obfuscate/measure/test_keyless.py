@@ -121,10 +121,12 @@ def test_decisions_of_the_caller_count_in_place_of_outputs() -> None:
     assert (output.output, output.without, output.same) == ("decision", 1.0, 1.0)
 
 
-def test_a_file_that_decides_the_reverse_gives_the_original_away() -> None:
-    text = "(float[n,16] x) => (float[n,2] y) { a = MatMul (x, v) y = MatMul (a, w) }"
-    turn = np.array([[1, -1], [-1, 1]], np.float32)
-    model, reverse = (net(text, weights={"v": (16, 2), "w": sign * turn}) for sign in (1, -1))
+@pytest.mark.parametrize("more", [0.0, 3.0])
+def test_a_file_that_decides_the_reverse_gives_the_original_away(more: float) -> None:
+    """Also where one of the two decisions is rare."""
+    text = "(float[n,16] x) => (float[n,2] y) { a = MatMul (x, v) b = MatMul (a, w) y = Add (b, c) }"
+    turn, rare = np.array([[1, -1], [-1, 1]], np.float32), np.array([more, -more], np.float32)
+    model, reverse = (net(text, weights={"v": (16, 2), "w": sign * turn, "c": sign * rare}) for sign in (1, -1))
     each = found(model, reverse)
     assert each.outputs[0].without is not None
     assert each.outputs[0].without < -0.9

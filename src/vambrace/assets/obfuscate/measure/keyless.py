@@ -158,7 +158,7 @@ def _output(name: str, wanted: NDArray[Any], others: Sequence[NDArray[Any] | Non
     return KeylessOutput(
         output=name,
         decided=decided is not None,
-        without=found[0].value if bare else None,
+        without=found[0].turned if bare else None,
         wrong=tuple(each.value for each in wrong),
         same=float(np.mean([same for same, _ in shares])) if shares else None,
         chance=float(np.mean([chance for _, chance in shares])) if shares else None,
@@ -167,29 +167,38 @@ def _output(name: str, wanted: NDArray[Any], others: Sequence[NDArray[Any] | Non
 
 @dataclass(frozen=True, slots=True)
 class _Likeness:
-    """With the shares of the same decisions, found and by chance, where those are compared."""
+    """With the shares of the same decisions, found and by chance, where those are compared.
+
+    Attributes:
+        turned: the value, but -1 for the reverse of two decisions however often each of them is made.
+    """
 
     value: float
+    turned: float
     shares: tuple[float, float] | None = None
 
 
 def _likeness(wanted: NDArray[Any], other: NDArray[Any] | None, decided: NDArray[np.int64] | None) -> _Likeness:
     theirs = None if other is None or decided is None else choices(other)
     if other is None or other.shape != wanted.shape:
-        return _Likeness(0.0)
+        return _Likeness(0.0, 0.0)
     if decided is not None and theirs is not None:
         kinds = np.unique(np.concatenate([decided, theirs]))
         one, two = (np.bincount(np.searchsorted(kinds, each), minlength=len(kinds)) for each in (decided, theirs))
         same, chance = float((decided == theirs).mean()), float(one @ two) / decided.size**2
-        return _Likeness((same - chance) / (1 - chance), (same, chance))
+        value = (same - chance) / (1 - chance)
+        # Where both decide rarely for one of two, the reverse agrees less often than chance by little only.
+        turned = (same - chance) / chance if len(kinds) == 2 and same < chance else value
+        return _Likeness(value, turned, (same, chance))
     first, second = wanted.astype(np.float64), other.astype(np.float64)
     # What is no number in the original tells nothing; where only the other gives none, it is another answer.
     told = np.isfinite(first)
     first, second = np.where(told, first, 0.0), np.where(told, second, 0.0)
     if not np.isfinite(second).all():
-        return _Likeness(0.0)
+        return _Likeness(0.0, 0.0)
     spread = float(np.abs(first - first.mean(axis=0)).sum() or np.abs(first).sum())
-    return _Likeness(max(0.0, 1 - float(np.abs(second - first).sum()) / spread) if spread else 0.0)
+    value = max(0.0, 1 - float(np.abs(second - first).sum()) / spread) if spread else 0.0
+    return _Likeness(value, value)
 
 
 def _with_key(at_rest: ModelProto, key: bytes, rows: Rows, decide: Decide | None) -> list[NDArray[Any]] | None:
