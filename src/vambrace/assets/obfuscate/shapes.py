@@ -37,6 +37,7 @@ _FURTHER: tuple[tuple[int, ...], ...] = (*_TRIED, (1,), (640, 1920, 3200, 4480, 
 # One row, and otherwise what can be halved several times.
 _LIKELY = (1, 128)
 _MOST = 1024
+_WINDOWS = frozenset({"AveragePool", "Conv", "ConvTranspose", "LpPool", "MaxPool"})
 _CHANCE = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
@@ -154,6 +155,7 @@ def _settled(proto: Any, net: Net, onnx: Any) -> Sizes:  # noqa: ANN401
 def _inferred(proto: Any, net: Net, onnx: Any) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:  # noqa: ANN401
     with contextlib.suppress(Exception):  # an operator that it cannot infer; what the file states is still of use
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    windows = {name for node in proto.graph.node if node.op_type in _WINDOWS for name in node.output}
     shapes: dict[str, tuple[int, ...]] = {}
     kinds: dict[str, int] = {}
     for value in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]:
@@ -161,8 +163,10 @@ def _inferred(proto: Any, net: Net, onnx: Any) -> tuple[dict[str, tuple[int, ...
             continue
         tensor = value.type.tensor_type
         kinds[value.name] = int(tensor.elem_type)
-        if tensor.HasField("shape") and all(size.HasField("dim_value") for size in tensor.shape.dim):
-            shapes[value.name] = tuple(int(size.dim_value) for size in tensor.shape.dim)
+        sizes = [size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim]
+        # Inference slides windows over what is smaller than they are, too, and finds nothing, or less.
+        if tensor.HasField("shape") and min(sizes, default=0) >= (value.name in windows):
+            shapes[value.name] = tuple(map(int, sizes))
     for name, array in net.graph.initialisers.items():
         shapes[name] = tuple(array.shape)
         kinds[name] = int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))

@@ -237,6 +237,22 @@ def test_rows_of_a_table_that_is_cut_at_a_number_made_of_a_size_stay(how: str) -
     assert done.map.passes[0].done == 1
 
 
+def test_filters_that_are_larger_than_what_is_tried() -> None:
+    """Inference finds less than nothing behind them then, which no rule can take for a size."""
+    text = """(float[n,3,l] x) => (float[n,k] y) {
+ a = Conv (x, w)
+ b = Relu (a)
+ c = Conv (b, v)
+ y = Reshape (c, flat)
+}"""
+    model = net(text, weights={"w": (8, 3, 9), "v": (4, 8, 1), "flat": np.array([0, -1])})
+    edited, applied = permuted(model)
+    assert applied.done == 1
+    for length in (9, 12, 40):
+        given = feeds(model, free=length)
+        assert apart(answers(model, given), answers(edited.model(), given)) < 2e-6
+
+
 def test_rows_of_a_table_that_is_cut_where_the_file_says_may_move() -> None:
     fixed = TABLE.replace("l]", "5]").replace("l,4", "5,4")
     weights = {"words": (8, 6), "places": (30, 6), "w": (6, 12), "w2": (12, 4)}
