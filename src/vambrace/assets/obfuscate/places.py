@@ -8,7 +8,8 @@ fused with it and compute the same in either layout. What was found of onnxrunti
 - layers (Conv, Gemm, MatMul): which row of its weights a channel is, does not matter for the channel's own bits, but
   for matrices that callers may override: those are not laid out in advance, and one row times such a matrix, if it lies
   there transposed, is added up in another order for the channels at the end. So are the channels of a convolution that
-  gives one place alone, as behind a global pool, and those in double precision where several threads share the work;
+  gives one place alone, as behind a global pool, unless they are few and a multiple of four, and those in double
+  precision where several threads share the work;
 - sums of two branches, average pools, batch normalisations and resizing by interpolation: not behind a changed place,
   since they are fused, or computed in another order, when what comes in has another layout;
 - Elu, Mish, Selu and Softplus, and in double precision all that is not linear in pieces: the elements at the end of a
@@ -49,6 +50,8 @@ _UNEVEN = frozenset({"Elu", "Mish", "Selu", "Softplus"})
 _EVEN_IN_DOUBLE = frozenset({"Abs", "Clip", "Identity", "Neg", "Relu"})
 _BINARY = frozenset({"Add", "Div", "Mul", "PRelu", "Pow", "Sub"})
 _LONGEST = 12
+# Channels of a convolution that are added up together where it gives one place, and products that one thread takes.
+_AT_ONCE, _SHARED_OUT = 4, 2**16
 _SHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _COPIES = frozenset({"Concat", "Dropout", "Gather", "GlobalMaxPool", "MaxPool"}) | _UNARY
 
@@ -127,18 +130,23 @@ class _Search:
             parts=tuple(parts),
             taken=layer.inputs[weights.source],
             given=value,
-            uneven=self._uneven(layer, weights.parts[0].name),
+            uneven=self._uneven(layer, weights),
         )
 
-    def _uneven(self, layer: Node, weight: str) -> str:
-        if self.constants[weight].dtype == np.float64:
+    def _uneven(self, layer: Node, weights: Weights) -> str:
+        name = weights.parts[0].name
+        array = self.constants[name]
+        if array.dtype == np.float64:
             return "layers of double precision"
         if not layer.is_a("Conv"):
-            return "matrices that callers may override" if weight in self._given else ""
+            return "matrices that callers may override" if name in self._given else ""
         info = self.infos.get(layer.outputs[0])
         sizes = info.shape[2:] if info is not None and info.shape is not None else ()
         several = any(isinstance(size, int) and size > 1 for size in sizes)
-        return "" if several else "convolutions that may give one place alone"
+        groups = int(layer.value("group", 1))
+        # Then no channel is left over, and the work is not shared out between threads.
+        full = weights.gives // groups % _AT_ONCE == 0 and array.size // groups < _SHARED_OUT
+        return "" if several or full else "convolutions that may give one place alone"
 
     def _closed(self, value: str, weights: Weights) -> tuple[list[Node], list[Part], str] | None:
         """The next nodes of a chain: as few as it takes until one value leaves them again, as x * Sigmoid(x) does."""
