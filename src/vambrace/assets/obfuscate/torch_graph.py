@@ -133,7 +133,8 @@ def exported_program(
 
     Args:
         source: a program, which is left as it is, or a module, which is exported in the mode that it is in.
-        example_inputs: positional arguments to export and check with; by default those that the program holds.
+        example_inputs: positional arguments to export and check with; by default those that the program holds, or none
+            where it holds keyword arguments.
         profile: "exact", equal bit for bit when run as it is, or "tolerance", equal but for rounding.
         passes: names or options of passes instead of the profile's own, each one that programs can have.
         ratio: how many of the eligible places passes with a cost take: a tenth, three or six tenths.
@@ -142,8 +143,8 @@ def exported_program(
         dynamic_shapes: for exporting a module.
 
     Raises:
-        ConfigError: E800 seed or customer; E802 profile, passes or ratio; E850 what cannot be exported or taken apart;
-            E851 a pass that programs cannot have.
+        ConfigError: E800 seed or customer; E802 profile, passes or ratio; E850 what cannot be exported or taken apart,
+            or does not take the inputs; E851 a pass that programs cannot have.
         MissingExtra: E112, without the extra onnx.
     """
     if ratio not in SHARES:
@@ -160,8 +161,7 @@ def exported_program(
     if examples is None:
         return make(chosen)
     making = Remembering(make)
-    rounding = any(one.profile == "tolerance" for one in chosen)
-    repeat = compare_programs(program, program, [examples]) if rounding else NOTHING
+    repeat = _repeated(program, examples)
     fitted, entries = fit_made(chosen, making, lambda made, _: moved_by(made.difference or NOTHING, repeat))
     made = making(fitted.kept)
     known = dataclasses.replace(made.map, passes=(*entries, *made.map.passes))
@@ -294,6 +294,20 @@ def _examples(program: ExportedProgram, given: tuple[Any, ...] | None) -> tuple[
         return given
     held = program.example_inputs
     return held[0] if held is not None and not held[1] else None
+
+
+def _repeated(program: ExportedProgram, examples: tuple[Any, ...]) -> Difference:
+    """How far the answers of a program are from its own, asked again."""
+    try:
+        return compare_programs(program, program, [examples])
+    except Exception as error:  # torch raises errors of many kinds here
+        raise ConfigError(
+            "E850",
+            seen=f"example inputs that the program does not take ({' '.join(str(error).split())[:200]})",
+            expected="a tuple of positional arguments with which program.module() runs",
+            fix="give inputs like those that it was exported with; leave them out where it needs keyword arguments "
+            "too, and its answers are not compared",
+        ) from error
 
 
 def _permuted(flat: Flat, one: Pass, stream: Stream, examples: tuple[Any, ...] | None) -> Applied:
