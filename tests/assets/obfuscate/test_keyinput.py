@@ -141,7 +141,7 @@ def test_whole_filters_are_found_again_by_whoever_holds_the_original() -> None:
 
 
 def test_values_near_the_ends_of_the_range_are_not_scaled() -> None:
-    for extreme in (1e38, 1e-38):
+    for extreme in (1e38, 1e-36, 1e-38):
         weight = np.ones((4, 6), np.float32)
         weight[1, 2] = extreme
         model = net("(float[n,4] x) => (float[n,6] y) { y = MatMul (x, w) }", weights={"w": weight})

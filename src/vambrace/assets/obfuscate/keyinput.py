@@ -6,8 +6,10 @@
 
 Behind each layer that is locked a Gather puts channels in order and a product with powers of two takes their scale
 back, both with numbers cut out of the key tensor, so that no optimiser can fold them into weights. Answers are those of
-the original bit for bit: an output channel is computed by itself, and powers of two round nothing while no value comes
-within a factor of eight of the ends of its type's range. Any other key gives other orders and scales, valid ones, and
+the original bit for bit: an output channel is computed by itself, and powers of two round nothing while each value that
+a scaled layer takes is 0 or at least 2**-38 in magnitude, as in `vambrace.assets.obfuscate.passes.scaling`, and none
+that it gives comes within a factor of eight of the upper end of its type's range; smaller values do harm only where a
+whole sum is next to nothing. Any other key gives other orders and scales, valid ones, and
 another model; there is no check value.
 
 **What it costs and hides.** Copies of activations at every run, so layers are chosen by what that costs: first a set
@@ -43,6 +45,7 @@ from vambrace.assets.obfuscate.layered import FLOATS
 from vambrace.assets.obfuscate.locks import lock_of
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.choosing import check_share, check_slowdown
+from vambrace.assets.obfuscate.passes.scaling import FLOOR
 from vambrace.assets.obfuscate.places import find_places
 from vambrace.assets.obfuscate.shapes import likely_sizes
 from vambrace.core import canonical
@@ -220,12 +223,14 @@ def _slot(net: Net, place: Place, *, scales: bool) -> _Slot:
         scaled = False
     for part in place.parts:
         array = constants[part.name]
-        magnitudes = np.abs(array[array != 0].astype(np.float64)) if array.dtype in FLOATS else np.zeros(0)
-        limits = np.finfo(array.dtype) if array.dtype in FLOATS else None
-        reach = 2.0**_REACH
-        if limits is None or (
-            magnitudes.size and not limits.tiny * reach <= magnitudes.min() <= magnitudes.max() <= limits.max / reach
-        ):
+        if array.dtype not in FLOATS:
+            scaled = False
+            continue
+        magnitudes = np.abs(array[array != 0].astype(np.float64))
+        limits, reach = np.finfo(array.dtype), 2.0**_REACH
+        # The last bit of a product with the smallest value that is taken must not get lost, either.
+        least = limits.tiny if part.adds else float(limits.smallest_subnormal) * 2.0 ** (2 * limits.nmant - FLOOR)
+        if magnitudes.size and not least * reach <= magnitudes.min() <= magnitudes.max() <= limits.max / reach:
             scaled = False
     return _Slot(place.weights.gives // groups, place.weights.gives, scaled)
 

@@ -9,7 +9,7 @@ fused with it and compute the same in either layout. What was found of onnxrunti
   for matrices that callers may override: those are not laid out in advance, and one row times such a matrix, if it lies
   there transposed, is added up in another order for the channels at the end. So are the channels of a convolution that
   gives one place alone, as behind a global pool, unless they are few and a multiple of four, and those in double
-  precision where several threads share the work;
+  precision where several threads share the work. With `session.disable_prepacking` no matrix is laid out in advance;
 - sums of two branches, average pools, batch normalisations and resizing by interpolation: not behind a changed place,
   since they are fused, or computed in another order, when what comes in has another layout;
 - Elu, Mish, Selu and Softplus, and in double precision all that is not linear in pieces: the elements at the end of a
