@@ -1,4 +1,4 @@
-"""The figures of README.md, from the JSON below results/: nothing there is typed by hand.
+"""The figures of README.md and of the documentation, from the JSON below results/: nothing there is typed by hand.
 
     python benchmarks/figures.py            # rewrite the block between the markers
     python benchmarks/figures.py --check    # exit 1 when it is not what the JSON says
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+README, OBFUSCATION = HERE.parent / "README.md", HERE.parent / "docs" / "assets" / "obfuscation.md"
 BEGIN, END = "<!-- figures: written by benchmarks/figures.py, do not edit -->", "<!-- end of figures -->"
 
 _FEW = 8  # rounds below which a quartile is a guess
@@ -48,9 +48,21 @@ def block(results: Path = HERE / "results") -> str:
 def rewritten(text: str, inside: str) -> str:
     """`text` with `inside` between the markers."""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise SystemExit(f"README.md needs one {BEGIN} and one {END} after it")
+        raise SystemExit(f"the text needs one {BEGIN} and one {END} after it")
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n\n{inside}\n\n{END}{rest.split(END)[1]}"
+
+
+def attackers(results: Path = HERE / "results") -> str:
+    """How often the family of a network is told from our output: who knows it first, who does not behind."""
+    data = json.loads((results / "obfuscate.json").read_text())
+    lines = ["| profile | file | who trained on our output | who did not | chance, networks |", "|---|---|---|---|---|"]
+    for profile, found in data["classifier"].items():
+        for how, kind in found.items():
+            rows = {row["attacker"]: _share(row) for row in kind["rows"]}
+            count = f"{kind['chance']:.4f}, {kind['rows'][0]['n']}"
+            lines.append(f"| {profile} | {how} | **{rows['adaptive']}** | {rows['naive']} | {count} |")
+    return "\n".join([*lines, "", _where({**data, "nets": {}}, "obfuscate")])
 
 
 def _start(data: Json) -> Iterator[tuple[str, str]]:
@@ -380,14 +392,16 @@ def main() -> int:
     """Rewrite, or say that it is due."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
-    text = README.read_text(encoding="utf-8")
-    new = rewritten(text, block())
-    if parser.parse_args().check:
-        if new != text:
-            sys.stderr.write("README.md is not what benchmarks/results say: run python benchmarks/figures.py\n")
-        return int(new != text)
-    README.write_text(new, encoding="utf-8")
-    return 0
+    check, due = parser.parse_args().check, 0
+    for file, inside in ((README, block()), (OBFUSCATION, attackers())):
+        text = file.read_text(encoding="utf-8")
+        new = rewritten(text, inside)
+        if not check:
+            file.write_text(new, encoding="utf-8")
+        elif new != text:
+            due = 1
+            sys.stderr.write(f"{file.name} is not what benchmarks/results say: run python benchmarks/figures.py\n")
+    return due
 
 
 if __name__ == "__main__":

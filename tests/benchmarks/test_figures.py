@@ -43,6 +43,12 @@ def test_the_readme_is_up_to_date(figures: ModuleType) -> None:
     assert text == figures.rewritten(text, figures.block()), "run python benchmarks/figures.py"
 
 
+def test_the_documentation_of_obfuscation_is_up_to_date(figures: ModuleType) -> None:
+    text = (ROOT / "docs" / "assets" / "obfuscation.md").read_text(encoding="utf-8")
+    assert text == figures.rewritten(text, figures.attackers()), "run python benchmarks/figures.py"
+    assert text.count(" | **") == 8, "one figure for each profile and each kind of file"
+
+
 def test_every_figure_comes_from_a_file(figures: ModuleType, tmp_path: Path) -> None:
     said = figures.block(tmp_path)
     names = ("start", "pgd", *ATTACKS, *LATER)
