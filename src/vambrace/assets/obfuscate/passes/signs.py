@@ -6,7 +6,8 @@ layers follow each other directly, as a convolution and its batch normalisation 
 Rounding to nearest treats both signs alike, so every sum is the old one with the other sign, in any order, and in half
 precision as well, wherever a runtime rounds to it: a sign takes no room, and the graph stays the same. One thing
 is not preserved: a sum of other terms that is exactly zero is +0 either way, where the opposite of the old one would be
--0; what comes out may be the other zero then. IEEE 754 counts both as equal, so the largest difference is 0.
+-0; what comes out may be the other zero then. IEEE 754 counts both as equal, so the largest difference is 0. Where a
+network divides by what may be such a zero, no sign is turned: infinities of both signs would follow.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from vambrace.assets.obfuscate.gauge import find_gauge
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
+from vambrace.assets.obfuscate.zeros import divisors_of_either_sign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,13 +50,17 @@ class Signs(Pass):
         constants = net.graph.constants()
         gauge = find_gauge(net, lambda node: _odd(node, constants), positive=False, halves=True)
         signs = np.ones(gauge.count)
-        signs[gauge.free] = stream.signs(len(gauge.free))
+        eligible, left = gauge.channels - sum(gauge.pins.values()), dict(gauge.pins)
+        if divisors_of_either_sign(net):
+            left["a zero of either sign may be divided by"], eligible = eligible, 0
+        else:
+            signs[gauge.free] = stream.signs(len(gauge.free))
         gauge.apply(net, signs)
         done = int(sum((signs[layer.gives] < 0).sum() for layer in gauge.layers if not layer.shifts))
         return Applied(
-            eligible=gauge.channels - sum(gauge.pins.values()),
+            eligible=eligible,
             done=done,
-            left=gauge.pins,
+            left=left,
             record={"turned": np.flatnonzero(signs < 0).tolist(), "halves": True},
         )
 
