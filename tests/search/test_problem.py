@@ -77,6 +77,7 @@ def test_labels_that_are_no_classes() -> None:
     refused("E133", "from 0 to 3", "0 to 2", goal=torch.tensor([0, 1, 2, 3, 0, 0]))
     refused("E133", "from -1", goal=torch.tensor([0, 1, 2, -1, 0, 0]), target=model())
     refused("E133", "from 7", goal=Targeted(torch.full((6,), 7)))
+    refused("E134", "meta", "torch.device('meta')", goal=torch.zeros(6, dtype=torch.int64, device="meta"))
 
 
 def test_labels_beyond_logits_that_are_only_known_from_the_first_answer() -> None:

@@ -166,13 +166,6 @@ def _check_classes(classes: Tensor, name: str) -> None:
             expected=f"{name} (n,), a torch.int64 tensor",
             fix=f"give torch.as_tensor({name}), one class a sample",
         )
-    if classes.is_meta:
-        raise ConfigError(
-            "E108",
-            seen=f"{name} on the meta device, which holds no values",
-            expected=f"{name} (n,), torch.int64",
-            fix=f"make the {name} outside of torch.device('meta')",
-        )
     if classes.ndim == 1 and str(classes.dtype) == "torch.int64":
         return
     one_hot = classes.ndim == 2

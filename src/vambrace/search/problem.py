@@ -234,6 +234,13 @@ def _usable_goal(goal: Goal, inputs: Tensor, classes: int | None) -> Goal:
     named = _named_classes(goal)
     if named is None or not len(named):
         return goal
+    require(
+        not named.is_meta,
+        seen="classes on the meta device, which holds no values",
+        expected="one class a sample",
+        fix="make the labels outside of torch.device('meta')",
+        code="E134",
+    )
     require_classes(least=int(named.min()), most=int(named.max()), classes=classes)
     if named.device == inputs.device:
         return goal
