@@ -51,8 +51,8 @@ def test_numbers_of_every_make_are_taken() -> None:
 
 
 def test_numbers_of_every_make_are_said_as_json() -> None:
-    told = Square(eps=np.float64(0.1), queries=np.int64(40)).as_json()
-    assert json.loads(json.dumps(told)) == Square(eps=0.1, queries=40).as_json()
+    told = Square(eps=np.float32(0.5), queries=np.int64(40)).as_json()
+    assert json.loads(json.dumps(told)) == Square(eps=0.5, queries=40).as_json()
     assert told["quantised"] is False
 
 

@@ -3,7 +3,7 @@
 | gate | holds where | value |
 |---|---|---|
 | `repeat` | the original beside itself differs nowhere, without which equality means nothing | elements |
-| `equality` | exact: no bit differs, but for signs of zeros, on real, random and edge inputs | largest difference |
+| `equality` | exact: no bit differs, on real, random and edge inputs | largest difference |
 | | tolerance: at most `relative` of the largest value (of the sample, or of the output), on real inputs | the same |
 | `top1` | every decision is the same, where outputs hold decisions | share |
 | `nan` | NaN stands in the same places for inputs that hold NaN or infinity | places that differ |

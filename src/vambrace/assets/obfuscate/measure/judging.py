@@ -66,9 +66,7 @@ def judge_equality(found: Equality | None, gates: Gates) -> list[Judged]:
         judged_by(
             "equality",
             gates,
-            holds=(apart.max_abs == 0 and not apart.shapes_apart)
-            if exact
-            else close <= gates.relative and not apart.nan_apart,
+            holds=apart.exact if exact else close <= gates.relative and not apart.nan_apart,
             value=apart.max_abs if exact else close,
             threshold=0.0 if exact else gates.relative,
             n=apart.rows,
