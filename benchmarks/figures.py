@@ -167,17 +167,20 @@ def _obfuscate(data: Json) -> Iterator[tuple[str, str]]:
             same, of = (_at(net, *at, "equality", "real", name) for name in ("top1_same", "top1_of"))
             time = _ratio(net, *at, "overhead", "cpu", digits=2, quarters=("low_quarter", "high_quarter"))
             size = _at(net, *at, "overhead", "size_ratio")
-            within, bare = (
+            free, bare = (
                 _ratio(net, *at, kind, "cpu", digits=2, quarters=("low_quarter", "high_quarter"))
-                for kind in ("budgeted", "bare_if")
+                for kind in ("unbounded", "bare_if")
             )
+            dropped = _held(net, *at, "planned", "dropped")
+            gone = ", ".join(f"`{name}`" for name in dropped) if isinstance(dropped, list) and dropped else "nothing"
             if largest is None or rows is None or size is None or not time:
                 continue
             decided = f", {100 * same / of:.0f} % of decisions the same" if of else ""
             yield (
-                f"{title}: largest difference over a sample's largest value; CPU time over the original's; the same "
-                "with a budget of 1.05, and with nothing but one If; size over the original's",
-                f"{largest:.2g} on {rows:.0f} real inputs{decided}; {time}; {within or 'not measured'}; "
+                f"{title}: largest difference over a sample's largest value; CPU time over the original's, and what was "
+                "left out for it; the same with all that was left out, and with nothing but one If; size over the "
+                "original's",
+                f"{largest:.2g} on {rows:.0f} real inputs{decided}; {time}, {gone}; {free or 'not measured'}; "
                 f"{bare or 'not measured'}; {size:.2f}",
             )
             yield from _read(title, net, *at)
@@ -210,9 +213,7 @@ def _read(title: str, net: Json, *at: str) -> Iterator[tuple[str, str]]:
 
 def _left_out(net: Json) -> Iterator[tuple[str, str]]:
     """Passes that moved answers too far; what moved them to no number at all says so itself."""
-    found: object = net
-    for key in ("profiles", "tolerance", "fitted", "left_out"):
-        found = found.get(key) if isinstance(found, dict) else None
+    found = _held(net, "profiles", "tolerance", "fitted")
     for name, each in sorted(found.items()) if isinstance(found, dict) else []:
         moved = each["relative"]
         yield (
@@ -363,10 +364,16 @@ def _share(row: Json) -> str:
 
 def _at(data: Json, *path: str) -> float | None:
     """The number at a path, or None."""
+    found = _held(data, *path)
+    return float(found) if isinstance(found, int | float) else None
+
+
+def _held(data: Json, *path: str) -> object:
+    """What is at a path, or None."""
     found: object = data
     for key in path:
         found = found.get(key) if isinstance(found, dict) else None
-    return float(found) if isinstance(found, int | float) else None
+    return found
 
 
 def _where(data: Json, name: str) -> str:

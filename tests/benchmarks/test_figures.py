@@ -175,7 +175,8 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
     profile: dict[str, Any] = {
         "equality": {"real": real},
         "overhead": {"cpu": time, "size_ratio": 1.156},
-        "budgeted": within,
+        "unbounded": within,
+        "planned": {"dropped": ["phantoms", "pack_weights"]},
         "bare_if": {"cpu": {**time, "median": 1.033}},
         "readability": {tool: {"kernel": 0.271} for tool in ("before", "ort-all", "onnxsim", "onnxslim")},
         "gates": {f"survival:{tool}": {"value": value} for tool, value in (("ort-all", 0), ("onnxsim", 0.0123))},
@@ -198,7 +199,8 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
     assert "| obfuscation, tolerance, A net: " in said
     assert (
         "| 2.3e-06 on 50 real inputs, 98 % of decisions the same; 1.04, median (middle half 1.01 to 1.07, "
-        "101 rounds); 1.02, median (middle half 1.01 to 1.07, 101 rounds); 1.03, median (middle half 1.01 to 1.07, "
+        "101 rounds), `phantoms`, `pack_weights`; 1.02, median (middle half 1.01 to 1.07, 101 rounds); 1.03, median "
+        "(middle half 1.01 to 1.07, "
         "101 rounds); 1.16 |"
     ) in said
     assert "obfuscation, exact" not in said, "what is no number is no figure"
@@ -212,14 +214,14 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
         assert words not in said, "no spread, no figure"
     assert "de-obfuscator" not in said
     assert "some rows" not in said
-    assert "left out" not in said
-    profile["fitted"] = {"left_out": {"rebasis": {"relative": 0.00123}, "disguises": {"relative": "inf"}}}
-    again = {**profile, "surroundings": {"commit": "0123456789abcdef"}, "budgeted": {}, "bare_if": {}}
+    assert "which was left out" not in said
+    profile["fitted"] = {"rebasis": {"relative": 0.00123}, "disguises": {"relative": "inf"}}
+    again = {**profile, "surroundings": {"commit": "0123456789abcdef"}, "unbounded": {}, "bare_if": {}, "planned": {}}
     measured["nets"]["one"]["profiles"]["tolerance"] = again
     (tmp_path / "obfuscate.json").write_text(json.dumps(measured))
     assert "commit ?, some rows at 0123456789ab;" in figures.block(tmp_path)
     said = figures.block(tmp_path)
-    assert "101 rounds); not measured; not measured; 1.16 |" in said
+    assert "101 rounds), nothing; not measured; not measured; 1.16 |" in said
     profile["gates"]["survival:onnxslim"] = {"value": 0}
     (tmp_path / "obfuscate.json").write_text(json.dumps(measured))
     assert "of any likeness | 0.27, 0.27, 0.27, 0.27; 0.012 |" in figures.block(tmp_path)

@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from vambrace.assets.obfuscate import locking
+from vambrace.assets.obfuscate import budget, locking, pipeline
 from vambrace.assets.obfuscate.measure import EqualityOptions, Gates, OverheadOptions, Settings, measuring
 from vambrace.assets.seal import keys
 from vambrace.cli.main import main
@@ -98,6 +98,8 @@ def test_what_moves_answers_too_far_is_left_out_and_named(
     np.save(data, rows)
     assert main(["keygen", str(key), "--kind", "aes256"]) == 0
     told: list[dict[str, str]] = []
+    same = SimpleNamespace(median=1.0, interval=None)
+    monkeypatch.setattr(budget, "latency", lambda *_, **__: ({"cpu": same}, (1.0, 1.0), 1))
 
     def measured(*_: Any, **given: Any) -> Any:
         told.append(given["left_out"])
@@ -128,8 +130,10 @@ def test_what_moves_answers_too_far_is_left_out_and_named(
     assert same is not left_out
 
 
-@pytest.mark.parametrize("budget", [0.5, 1.5])
-def test_the_gate_of_latency_is_the_budget(budget: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", [None, 0.5, 1.5])
+def test_the_gate_of_latency_is_the_budget(
+    limit: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A budget below 1 was planned for, not held, and passed."""
     net, data = tmp_path / "net.onnx", tmp_path / "rows.npy"
     onnx.save(cancelling(0.0), net)
@@ -140,10 +144,17 @@ def test_the_gate_of_latency_is_the_budget(budget: float, tmp_path: Path, monkey
         asked.append(gates.latency)
         return SimpleNamespace(verdict="PASS", judged=())
 
+    real = pipeline.onnx_model
+
+    def made(*_: Any, budget: float, **given: Any) -> Any:
+        asked.append(budget)
+        return real(net, **given | {"inputs": None})
+
     monkeypatch.setattr(measuring, "measure", measured)
+    monkeypatch.setattr(pipeline, "onnx_model", made)
     call = ["obfuscate", str(net), "-o", str(tmp_path / "out.onnx"), "--no-map", "--data", str(data)]
-    assert main([*call, "--budget-latency", str(budget)]) == 0
-    assert asked == [budget]
+    assert main([*call, *([] if limit is None else ["--budget-latency", str(limit)])]) == 0
+    assert asked == [limit or 1.05] * 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -19,6 +20,7 @@ from vambrace.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vambrace.assets.obfuscate.measure.gates import Gates
     from vambrace.assets.obfuscate.measure.report import Report
     from vambrace.assets.obfuscate.pipeline import Obfuscated
     from vambrace.assets.obfuscate.record import ObfuscationMap
@@ -51,7 +53,9 @@ def obfuscate(
     budget: Annotated[
         float | None,
         typer.Option(
-            "--budget-latency", metavar="X", help="Leave out what makes it slower than X times; needs --data."
+            "--budget-latency",
+            metavar="X",
+            help="Leave out what makes it slower than X times, measured with --data (default there: 1.05).",
         ),
     ] = None,
     key: Key = None,
@@ -86,12 +90,13 @@ def obfuscate(
 
     SOURCE is an .onnx file. The map of what was done leads back to it, so it is sealed: --recipient says for whom.
     With --key-file its weights are out of order until `vambrace unlock` or obfuscate.load_model puts them in order.
-    With --data the gates are measured, what the model does without its key among them, and the tolerance profile leaves
-    out what moves answers too far. Exits 1 when a gate fails.
+    With --data, what makes the model too slow is left out, and in the tolerance profile what moves answers too far;
+    then the gates are measured, what the model does without its key among them. Exits 1 when a gate fails.
     """
     from vambrace.assets.obfuscate.keyed import as_key
     from vambrace.assets.obfuscate.locked import key_bytes
     from vambrace.assets.obfuscate.locking import lock
+    from vambrace.assets.obfuscate.measure.gates import Gates
     from vambrace.assets.obfuscate.pipeline import onnx_model
     from vambrace.assets.obfuscate.planning import check_budget
 
@@ -109,10 +114,12 @@ def obfuscate(
     secret = None if key is None else key_bytes(key)
     shared = None if owner is None else key_bytes(owner)
     inputs = _inputs(data)
-    if budget is not None:
-        say(f"planning for {budget:g} times the latency")
-    elif inputs and profile == "tolerance":
-        say("comparing answers, to leave out what moves them too far")
+    gates = Gates(profile=profile)
+    if inputs:
+        budget = gates.latency if budget is None else budget
+        gates = dataclasses.replace(gates, latency=budget)
+        moved = ", or moves answers too far" if profile == "tolerance" else ""
+        say(f"measuring what takes more than {budget:g} times the latency{moved}")
     made = onnx_model(
         source,
         profile=profile,
@@ -124,7 +131,7 @@ def obfuscate(
     )
     tell_left_out(made)
     written = made.model if secret is None else lock(made.model, secret, leave_open=leave_open)
-    found = _measured(source, made, written if secret else None, inputs, profile, budget) if inputs else None
+    found = _measured(source, made, written if secret else None, inputs, gates) if inputs else None
     if not no_map:
         _seal(made.map, place, by)
     digest = _write(target, written)
@@ -323,14 +330,11 @@ def _measured(
     made: Obfuscated,
     at_rest: Any,  # noqa: ANN401  onnx.ModelProto
     inputs: list[Any],
-    profile: Profile,
-    budget: float | None,
+    gates: Gates,
 ) -> Report:
-    from vambrace.assets.obfuscate.measure.gates import Gates
     from vambrace.assets.obfuscate.measure.measuring import measure
 
     say("measuring; this takes a minute or a few")
-    gates = Gates(profile=profile) if budget is None else Gates(profile=profile, latency=budget)
     return measure(source, made.model, inputs, gates=gates, at_rest=at_rest, name=source.stem, left_out=made.left_out)
 
 

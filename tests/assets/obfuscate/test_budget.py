@@ -11,6 +11,7 @@ import pytest
 
 import onnx_nets
 from vambrace.assets.obfuscate import budget, pipeline
+from vambrace.assets.obfuscate.measure.overhead import OverheadOptions
 from vambrace.assets.obfuscate.pipeline import onnx_model
 from vambrace.core.findings import Interval
 from vambrace.errors import ConfigError
@@ -72,7 +73,7 @@ def test_models_are_timed_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(model=model, map=SimpleNamespace(passes=entries, obfuscated=model))
 
     monkeypatch.setattr(budget, "latency", latency)
-    measure: Any = budget._timed(None, None, make)  # type: ignore[arg-type]  nothing of them is looked at
+    measure: Any = budget._timed(None, None, make, 1.15)  # type: ignore[arg-type]  nothing of them is looked at
     chain = ("chain_layers", 1.0)
     assert measure([chain]) == 1.02
     assert measure([("rebasis", 1.0), chain]) == 1.3
@@ -94,6 +95,28 @@ def test_what_may_be_over_the_budget_is(monkeypatch: pytest.MonkeyPatch) -> None
     assert {"split_layers", "phantoms"} <= set(planned(1.1, profile="tolerance").dropped)
     high["end"] = 1.05
     assert planned(1.1, profile="tolerance").dropped == ()
+
+
+def test_what_is_left_open_is_measured_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def latency(*_: Any, options: OverheadOptions, **__: Any) -> Any:
+        asked.append(options.rounds)
+        sure = asked[-1] > 31
+        return (
+            {"cpu": SimpleNamespace(median=middle, interval=Interval(low=0.9, high=1.06 if sure else 1.2, method="m"))},
+            (1.0, 1.0),
+            1,
+        )
+
+    monkeypatch.setattr(budget, "latency", latency)
+    middle = 1.03
+    assert planned(1.1).dropped == ()
+    assert asked == [31, 151]
+    asked.clear()
+    middle = 1.15  # above it for certain enough
+    assert planned(1.1).dropped == ("phantoms",)
+    assert set(asked) == {31}
 
 
 def test_what_runs_the_same_is_not_timed(timed: list[set[str]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from vambrace.assets.obfuscate.passes.channels import BakedPermutation
 from vambrace.assets.obfuscate.passes.disguises import Disguises
 from vambrace.assets.obfuscate.passes.fission import SplitLayers
 from vambrace.assets.obfuscate.passes.order import Order
+from vambrace.assets.obfuscate.passes.phantoms import Phantoms
 from vambrace.assets.obfuscate.planning import Moved, fit, plan
 from vambrace.errors import ConfigError
 
@@ -16,6 +17,12 @@ WANTED = (BakedPermutation(), SplitLayers(share=0.4), Disguises(share=0.4), Orde
 def measured(passes) -> float:
     """Costs add up, in proportion to shares of 0.4."""
     return 1.0 + sum(COSTS[one.name] * getattr(one, "share", 0.0) / 0.4 for one in passes)
+
+
+def costing(**more: float):
+    """The same with other costs."""
+    costs = {**COSTS, **more}
+    return lambda passes: 1.0 + sum(costs[one.name] * (getattr(one, "share", 0.4) or 0.4) / 0.4 for one in passes)
 
 
 def test_all_are_kept_where_they_fit() -> None:
@@ -37,6 +44,42 @@ def test_then_it_goes() -> None:
     assert found.kept == (WANTED[0], WANTED[3])
     assert found.dropped == ("disguises", "split_layers")
     assert found.fits
+
+
+def test_what_is_too_slow_by_itself_goes_before_the_rest() -> None:
+    """It is dearest, and without it all others fit."""
+    found = plan((*WANTED, Phantoms()), 1.65, costing(phantoms=0.7))
+    assert found.kept == WANTED
+    assert found.dropped == ("phantoms",)
+    assert found.ratio == pytest.approx(1.6)
+
+
+def test_what_hides_most_goes_last() -> None:
+    found = plan((*WANTED, Phantoms()), 1.54, costing(phantoms=0.5))
+    assert found.kept == (WANTED[0], WANTED[3], Phantoms())
+    assert found.dropped == ("disguises", "split_layers")
+
+
+def test_what_has_room_after_all_is_given_back() -> None:
+    """Beside what costs nothing the one that hides most is too slow after all, and others went for it."""
+    wanted = (Order(), SplitLayers(share=0.4), Disguises(share=0.4), Phantoms())
+    calls: list[list[str]] = []
+
+    def measure(passes) -> float:
+        names = [one.name for one in passes]
+        calls.append(names)
+        beside = 0.3 if {"order", "phantoms"} <= set(names) else 0.0
+        return costing(phantoms=0.04, disguises=0.03, split_layers=0.08)(passes) + beside
+
+    found = plan(wanted, 1.05, measure)
+    assert [(one.name, getattr(one, "share", None)) for one in found.kept] == [
+        ("order", None),
+        ("split_layers", 0.1),
+        ("disguises", 0.1),
+    ]
+    assert found.dropped == ("phantoms",)
+    assert found.ratio == pytest.approx(1.0275)
+    assert all(names == sorted(names, key=[one.name for one in wanted].index) for names in calls)
 
 
 def test_a_budget_that_nothing_fits_into() -> None:

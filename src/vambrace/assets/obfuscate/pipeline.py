@@ -18,7 +18,7 @@ from vambrace.assets.obfuscate.keyed import Stream, as_key, fingerprint
 from vambrace.assets.obfuscate.locks import lock_of, not_led_back
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes import pass_class, profile_names
-from vambrace.assets.obfuscate.planning import check_budget
+from vambrace.assets.obfuscate.planning import BUDGET, check_budget
 from vambrace.assets.obfuscate.record import Entry, ObfuscationMap, model_digest
 from vambrace.core import spec
 from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
@@ -38,7 +38,8 @@ SHARES = {"small": 0.1, "medium": 0.3, "large": 0.6}
 """Share of the eligible places that passes with a cost take, as in MindSpore's `obf_ratio`."""
 
 SLOWDOWN = 0.005
-"""Most that each pass with a cost may add to a run, as a share of it and by an estimate, where its share is open."""
+"""Most that each pass with a cost may add to a run, as a share of it and by an estimate, where its share is open; that
+is for the usual budget, and larger ones give more in proportion."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -126,7 +127,8 @@ def onnx_model(
             "E820", seen="a budget without inputs", expected="real samples to measure with", fix="give inputs as well"
         )
     wanted = profile_names(profile) if passes is None else passes
-    chosen = [_ready(one, SHARES[ratio], profile, bound=budget is None) for one in wanted]
+    slowdown = SLOWDOWN * max(1.0, ((budget or BUDGET) - 1) / (BUDGET - 1))
+    chosen = [_ready(one, SHARES[ratio], profile, slowdown) for one in wanted]
     net = Net.load(source)
     if lock_of(net.extra) is not None:
         raise ModelRefused(
@@ -202,7 +204,7 @@ def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  on
     return Undone(model=undone, kept=tuple(reversed(kept)))
 
 
-def _ready(one: str | Pass, share: float, profile: Profile, *, bound: bool) -> Pass:
+def _ready(one: str | Pass, share: float, profile: Profile, slowdown: float) -> Pass:
     made = pass_class(one)() if isinstance(one, str) else one
     if profile == "exact" and made.profile != "exact":
         raise _wrong(
@@ -210,7 +212,7 @@ def _ready(one: str | Pass, share: float, profile: Profile, *, bound: bool) -> P
         )
     if getattr(made, "share", 0.0) is None:
         # Whoever states a share has it done whatever it takes.
-        most = {"slowdown": SLOWDOWN} if bound and getattr(made, "slowdown", 0.0) is None else {}
+        most = {"slowdown": slowdown} if getattr(made, "slowdown", 0.0) is None else {}
         return cast("Pass", dataclasses.replace(cast("Any", made), share=share, **most))
     return made
 

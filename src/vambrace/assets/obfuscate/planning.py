@@ -8,7 +8,7 @@ Passes that round are those of the tolerance profile. Only if all together move 
 anywhere measured alone, with the random choices it drew among the others; those that break the bound by themselves are
 left out, and then the worst of the others until the rest fits. A pass that found no place cannot have moved anything.
 
-The most costly passes are done at fewer places, and then left out.
+The most costly passes are done at fewer places, and then left out, those that hide most last.
 
 `measure` is whatever tells how much slower a model with some passes is; a median over paired runs of
 `vambrace.assets.obfuscate.measure.overhead` is meant. Passes that cost time are those whose `share` is the whole
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
     from vambrace.assets.obfuscate.passes.base import Pass
 
-__all__ = ["Fitted", "LeftOut", "Moved", "NOWHERE", "Planned", "badness", "check_budget", "fit", "plan"]
+__all__ = ["BUDGET", "Fitted", "LeftOut", "Moved", "NOWHERE", "Planned", "badness", "check_budget", "fit", "plan"]
 
+BUDGET = 1.05
+"""Latency relative to the original that is usual."""
 _HALVINGS = 2
 
 
@@ -189,9 +191,10 @@ def check_budget(budget: float) -> None:
 
 
 def plan(passes: Sequence[Pass], budget: float, measure: Callable[[Sequence[Pass]], float]) -> Planned:
-    """Take work away from the pass that costs most until the rest fits.
+    """Take work away until the rest fits, and give back what has room after all.
 
-    Its `share` of places is halved, twice at most; then it is dropped.
+    What is too slow by itself goes first. Then goes what costs most among the passes of least `worth`. A pass with a
+    `share` of places is done at half of them, and at a quarter, before it is dropped.
 
     Args:
         passes: all that are wanted, in order, with their shares stated.
@@ -202,31 +205,67 @@ def plan(passes: Sequence[Pass], budget: float, measure: Callable[[Sequence[Pass
         ConfigError: E839, for a budget that is none.
     """
     check_budget(budget)
-    slots: list[Pass | None] = list(passes)
-    dropped: list[str] = []
+    work = _Work(dict(enumerate(passes)), measure)
     ratio = measure(passes)
-    costs = {at: measure([one]) for at, one in enumerate(passes) if _costs(one)} if ratio > budget else {}
-    alone = {passes[at].name: cost for at, cost in costs.items()}
-    halved = dict.fromkeys(costs, 0)
-    while ratio > budget and costs:
-        at = max(costs, key=lambda at: costs[at])
-        one = slots[at]
-        assert one is not None
-        share = _share(one)
-        if share and halved[at] < _HALVINGS:
-            made: Any = one  # every pass is a dataclass
-            slots[at] = fewer = dataclasses.replace(made, share=share / 2)
-            halved[at] += 1
-            costs[at] = measure([fewer])
-        else:
-            slots[at] = None
-            del costs[at]
-            dropped.append(one.name)
-        ratio = measure([each for each in slots if each is not None])
-    kept = {at: each for at, each in enumerate(slots) if each is not None}
+    costly = [at for at, one in enumerate(passes) if _costs(one)] if ratio > budget else []
+    work.costs = {at: measure([passes[at]]) for at in costly}
+    alone = {passes[at].name: work.costs[at] for at in costly}
+    for at in sorted(costly, key=lambda at: -work.costs[at]):
+        while work.costs.get(at, 0.0) > budget:
+            work.lessen(at)
+    if work.lessened:
+        ratio = work.together()
+    back: dict[int, Pass] = {}
+    while ratio > budget and work.costs:
+        at = max(work.costs, key=lambda at: (-passes[at].worth, work.costs[at]))
+        one = work.lessen(at)
+        if at not in work.slots:
+            back[at] = one
+        ratio = work.together()
+    for at in sorted(back, key=lambda at: (-passes[at].worth, alone[passes[at].name])):
+        more = work.together(at, back[at])
+        if more <= budget:
+            work.slots[at], ratio = back[at], more
+    kept = dict(sorted(work.slots.items()))
+    dropped = tuple(passes[at].name for at in work.lessened if at not in kept)
     return Planned(
-        kept=tuple(kept.values()), places=tuple(kept), dropped=tuple(dropped), alone=alone, ratio=ratio, budget=budget
+        kept=tuple(kept.values()), places=tuple(kept), dropped=dropped, alone=alone, ratio=ratio, budget=budget
     )
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Work:
+    """Passes by their places, of which some are done less.
+
+    Attributes:
+        slots: those that are kept.
+        measure: their latency.
+        costs: of each that costs time and is kept, by itself.
+        lessened: how often each was, in the order in which they first were.
+    """
+
+    slots: dict[int, Pass]
+    measure: Callable[[Sequence[Pass]], float]
+    costs: dict[int, float] = dataclasses.field(default_factory=dict[int, float])
+    lessened: dict[int, int] = dataclasses.field(default_factory=dict[int, int])
+
+    def lessen(self, at: int) -> Pass:
+        """Halve a pass's share of places, or drop it; what it was before."""
+        one = self.slots[at]
+        share = getattr(one, "share", None)
+        self.lessened[at] = self.lessened.get(at, 0) + 1
+        if share and self.lessened[at] <= _HALVINGS:
+            made: Any = one  # every pass is a dataclass
+            self.slots[at] = dataclasses.replace(made, share=share / 2)
+            self.costs[at] = self.measure([self.slots[at]])
+        else:
+            del self.slots[at], self.costs[at]
+        return one
+
+    def together(self, at: int | None = None, one: Pass | None = None) -> float:
+        """Latency of those that are kept, and of one more at its place."""
+        slots = self.slots if at is None or one is None else {**self.slots, at: one}
+        return self.measure([slots[place] for place in sorted(slots)])
 
 
 def _costs(one: Pass) -> bool:
@@ -234,7 +273,3 @@ def _costs(one: Pass) -> bool:
     made: Any = one
     fields = dataclasses.fields(made)
     return any(field.name == "slowdown" or (field.name == "share" and field.default is None) for field in fields)
-
-
-def _share(one: Pass) -> float | None:
-    return getattr(one, "share", None)

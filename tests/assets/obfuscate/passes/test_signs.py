@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from exact_nets import SIZE, Builder, differences, half_images, halved, images, random_net, session
+from exact_nets import SIZE, Builder, differences, half_images, halved, images, random_net
 from vambrace.assets.obfuscate.gauge import find_gauge
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.signs import Signs
@@ -42,17 +42,45 @@ def test_convolutions_turn_against_their_normalisation() -> None:
     assert differences(model, done.model, images(0)) == []
 
 
-def test_a_zero_may_change_its_sign_and_nothing_else() -> None:
-    # All sums are exactly zero: +0 whichever way the weights are turned, so what reads it sees the other zero.
-    b = Builder(0)
-    first = np.zeros((1, 3, 1, 1), np.float32)
-    x = b.add("Tanh", b.add("Conv", "image", b.weight(np.repeat(first, 8, 0))))
-    model = b.model({b.add("Conv", x, b.weight(-np.ones((1, 8, 1, 1), np.float32))): (2, 1, SIZE, SIZE)})
+TAKERS = {
+    # What takes the signs back, and how many of its channels would show the sign of a zero.
+    "sum": ("y = Conv (t, all)", 0),
+    "sum with an offset": ("y = Conv (t, all, b)", 0),
+    "normalisation": ("y = BatchNormalization (t, c, b, mean, v)", 0),
+    "normalisation of no offset": ("y = BatchNormalization (t, c, none, mean, v)", 16),
+    "normalisation of some offsets": ("y = BatchNormalization (t, c, some, mean, v)", 8),
+    "product": ("y = Mul (t, f)", 16),
+    "division": ("y = Div (t, f)", 16),
+    "product, then a division": ("m = Mul (t, f) y = Reciprocal (m)", 16),
+    "product, then a sum": ("m = Mul (t, f) y = Conv (m, all)", 16),
+    "sum and product": ("m = Conv (t, all) p = Mul (t, f) y = Add (m, p)", 16),
+    "lone terms": ("y = Conv <group = 16> (t, lone)", 16),
+    "lone terms with an offset": ("y = Conv <group = 16> (t, lone, b)", 0),
+    "terms by two": ("y = Conv <group = 8> (t, pair)", 0),
+}
+
+
+@pytest.mark.parametrize("case", TAKERS)
+def test_zeros_keep_their_signs(case: str) -> None:
+    """All sums of zeros are +0 whichever way weights are turned, so what reads a turned one sees the other zero."""
+    tail, shown = TAKERS[case]
+    model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2, 6, 1, 1] x) => (float[2, 16, 1, 1] y) {{ a = Conv (x, w) t = Tanh (a) {tail} }}""")
+    rng = np.random.default_rng(0)
+    sizes = {"w": (16, 6, 1, 1), "all": (16, 16, 1, 1), "lone": (16, 1, 1, 1), "pair": (16, 2, 1, 1), "f": (16, 1, 1)}
+    held = {name: rng.normal(size=size) for name, size in sizes.items()}
+    held |= {name: rng.normal(size=16) for name in ("c", "b", "mean")}
+    held |= {"v": np.abs(held["b"]), "none": np.zeros(16), "some": held["b"] * (np.arange(16) < 8)}
+    for name, array in held.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
     done = onnx_model(model, passes=["signs"], seed=1)
-    values = {"image": np.ones((2, 3, SIZE, SIZE), np.float32)}
-    one, other = (session(each).run(None, values)[0] for each in (model, done.model))
-    assert np.array_equal(one, other)
-    assert (one == 0).all()
+    entry = done.map.passes[0]
+    behind = 16 if case == "product, then a sum" else 0
+    assert entry.eligible == 16 - shown + behind
+    assert entry.left.get("the sign of a zero would show", 0) == shown
+    assert (entry.done > 0) == (entry.eligible > 0)
+    rows = {"plain": rng.normal(size=(2, 6, 1, 1)), "zero": np.zeros((2, 6, 1, 1)), "-0": -np.zeros((2, 6, 1, 1))}
+    assert differences(model, done.model, {name: each.astype(np.float32) for name, each in rows.items()}) == []
 
 
 @pytest.mark.parametrize(

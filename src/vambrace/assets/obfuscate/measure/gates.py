@@ -27,6 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from vambrace.assets.obfuscate.planning import BUDGET
 from vambrace.core.options import Options, Ratio
 from vambrace.core.options import require as hold
 
@@ -75,7 +76,7 @@ class Gates(Options):
     profile: Literal["exact", "tolerance"] = "exact"
     relative: Ratio = 1e-5
     relative_to: Literal["sample", "output"] = "sample"
-    latency: Ratio = 1.05
+    latency: Ratio = BUDGET
     size: Ratio = 1.1
     memory: Ratio = 1.1
     size_spare: int = 262_144

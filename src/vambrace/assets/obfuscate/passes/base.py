@@ -63,11 +63,13 @@ class Pass(Options):
     Attributes:
         name: in plans and maps.
         profile: "exact" where results stay equal bit for bit, "tolerance" where they are equal but for rounding.
+        worth: where not all passes fit into a budget of time, those of more worth are kept.
     """
 
     __slots__ = ()
     name: ClassVar[str]
     profile: ClassVar[Profile]
+    worth: ClassVar[int] = 0
 
     def apply(self, net: Net, stream: Stream) -> Applied:
         """Edit `net` in place; everything that is chosen is drawn from `stream`."""

@@ -63,6 +63,7 @@ class Phantoms(Pass):
 
     name: ClassVar[str] = "phantoms"
     profile: ClassVar[Profile] = "exact"
+    worth: ClassVar[int] = 1
     times: Ratio = 20.0
     fewest: int = 2000
     growth: Ratio = 0.08

@@ -4,10 +4,11 @@ Free at run time. It works across odd functions (Tanh, Erf, Sin, Softsign, a Cli
 layers follow each other directly, as a convolution and its batch normalisation do.
 
 Rounding to nearest treats both signs alike, so every sum is the old one with the other sign, in any order, and in half
-precision as well, wherever a runtime rounds to it: a sign takes no room, and the graph stays the same. One thing
-is not preserved: a sum of other terms that is exactly zero is +0 either way, where the opposite of the old one would be
--0; what comes out may be the other zero then. IEEE 754 counts both as equal, so the largest difference is 0. Where a
-network divides by what may be such a zero, no sign is turned: infinities of both signs would follow.
+precision as well, wherever a runtime rounds to it: a sign takes no room, and the graph stays the same. But a sum of
+other terms that is exactly zero is +0 either way (IEEE 754-2019, 6.3), where the opposite of the old one would be -0.
+So signs are turned only where all that takes them back adds something to them, the other terms of a sum or an offset
+that is no zero: to those a zero is a zero. A lone product, as a normalisation without an offset is one, would hand it
+on, to where it could become an infinity of the other sign.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import numpy as np
 
 from vambrace.assets.obfuscate.gauge import find_gauge
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
-from vambrace.assets.obfuscate.zeros import divisors_of_either_sign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
+    from vambrace.assets.obfuscate.gauge import Gauge
     from vambrace.assets.obfuscate.graph import Node
     from vambrace.assets.obfuscate.keyed import Stream
     from vambrace.assets.obfuscate.net import Net
@@ -50,11 +53,13 @@ class Signs(Pass):
         constants = net.graph.constants()
         gauge = find_gauge(net, lambda node: _odd(node, constants), positive=False, halves=True)
         signs = np.ones(gauge.count)
-        eligible, left = gauge.channels - sum(gauge.pins.values()), dict(gauge.pins)
-        if divisors_of_either_sign(net):
-            left["a zero of either sign may be divided by"], eligible = eligible, 0
-        else:
-            signs[gauge.free] = stream.signs(len(gauge.free))
+        signs[gauge.free] = stream.signs(len(gauge.free))
+        shown = _shown(gauge, constants)
+        signs[shown] = 1
+        channels = np.concatenate([np.zeros(0, np.int64), *(layer.gives for layer in gauge.layers if not layer.shifts)])
+        kept = int(np.isin(channels, shown[shown != 0]).sum())
+        left = gauge.pins | ({"the sign of a zero would show": kept} if kept else {})
+        eligible = gauge.channels - sum(left.values())
         gauge.apply(net, signs)
         done = int(sum((signs[layer.gives] < 0).sum() for layer in gauge.layers if not layer.shifts))
         return Applied(
@@ -73,6 +78,24 @@ class Signs(Pass):
         signs = np.ones(gauge.count)
         signs[np.array(record["turned"], np.int64)] = -1
         gauge.apply(net, signs)
+
+
+def _shown(gauge: Gauge, constants: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """Classes of which some layer makes products that it adds to nothing, or to zeros."""
+    found: set[int] = set()
+    for layer in gauge.layers:
+        first = layer.parts[0]
+        if layer.shifts or first.takes is None or first.gives is None:
+            continue
+        taken, given = np.broadcast_arrays(first.takes, first.gives)
+        terms = np.bincount(given.ravel(), minlength=len(layer.gives))
+        offsets = np.zeros(len(layer.gives))
+        for part in layer.parts:
+            if part.adds and part.gives is not None:
+                offsets[part.gives] = constants[part.name]
+        alone = (terms < 2) & (offsets == 0)
+        found |= set(layer.takes[taken[alone[given]]].tolist())
+    return np.array(sorted(found), np.int64)
 
 
 def _odd(node: Node, constants: Mapping[str, Any]) -> bool:
