@@ -177,8 +177,8 @@ def _obfuscate(data: Json) -> Iterator[tuple[str, str]]:
                 continue
             decided = f", {100 * same / of:.0f} % of decisions the same" if of else ""
             yield (
-                f"{title}: largest difference over a sample's largest value; CPU time over the original's, and what was "
-                "left out for it; the same with all that was left out, and with nothing but one If; size over the "
+                f"{title}: largest difference over a sample's largest value; CPU time over the original's, and what "
+                "was left out for it; the same with all that was left out, and with nothing but one If; size over the "
                 "original's",
                 f"{largest:.2g} on {rows:.0f} real inputs{decided}; {time}, {gone}; {free or 'not measured'}; "
                 f"{bare or 'not measured'}; {size:.2f}",
