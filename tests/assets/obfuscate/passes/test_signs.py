@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
+from torch import nn
 
 from exact_nets import SIZE, Builder, differences, half_images, halved, images, random_net
 from vambrace.assets.obfuscate.gauge import find_gauge
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.signs import Signs
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
+from vambrace.assets.obfuscate.torch_graph import exported_program
 
 
 def test_about_half_of_all_channels_turn_and_come_back() -> None:
@@ -46,6 +49,9 @@ TAKERS = {
     # What takes the signs back, and how many of its channels would show the sign of a zero.
     "sum": ("y = Conv (t, all)", 0),
     "sum with an offset": ("y = Conv (t, all, b)", 0),
+    "sum with an offset of -0": ("y = Conv (t, all, minus)", 16),
+    "sum, and then -0": ("m = Conv (t, all) y = Add (m, below)", 16),
+    "sum, and then 0": ("m = Conv (t, all) y = Add (m, flat)", 0),
     "normalisation": ("y = BatchNormalization (t, c, b, mean, v)", 0),
     "normalisation of no offset": ("y = BatchNormalization (t, c, none, mean, v)", 16),
     "normalisation of some offsets": ("y = BatchNormalization (t, c, some, mean, v)", 8),
@@ -70,6 +76,7 @@ def test_zeros_keep_their_signs(case: str) -> None:
     sizes = {"w": (16, 6, 1, 1), "all": (16, 16, 1, 1), "lone": (16, 1, 1, 1), "pair": (16, 2, 1, 1), "f": (16, 1, 1)}
     held = {name: rng.normal(size=size) for name, size in sizes.items()}
     held |= {name: rng.normal(size=16) for name in ("c", "b", "mean")}
+    held |= {"minus": -np.zeros(16), "below": -np.zeros((16, 1, 1)), "flat": np.zeros((16, 1, 1))}
     held |= {"v": np.abs(held["b"]), "none": np.zeros(16), "some": held["b"] * (np.arange(16) < 8)}
     for name, array in held.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
@@ -81,6 +88,39 @@ def test_zeros_keep_their_signs(case: str) -> None:
     assert (entry.done > 0) == (entry.eligible > 0)
     rows = {"plain": rng.normal(size=(2, 6, 1, 1)), "zero": np.zeros((2, 6, 1, 1)), "-0": -np.zeros((2, 6, 1, 1))}
     assert differences(model, done.model, {name: each.astype(np.float32) for name, each in rows.items()}) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "size"),
+    [
+        (nn.Linear(4, 2, bias=False), nn.Linear(2, 1), (3, 4)),
+        (nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 8, 3, padding=1, groups=4), (1, 3, 9, 9)),
+    ],
+)
+def test_programs_whose_sums_start_at_an_offset_of_minus_zero(
+    first: nn.Module, last: nn.Linear | nn.Conv2d, size: tuple[int, ...]
+) -> None:
+    """Pruned weights are such zeros, and torch adds to offsets, not to 0: infinities came out with the other sign."""
+    assert last.bias is not None
+    nn.init.constant_(last.bias, -0.0)
+    nn.init.constant_(last.weight, -1.0)
+    net = nn.Sequential(first, nn.Tanh(), last).eval().double()
+    rows = torch.zeros(size, dtype=torch.float64)
+    for seed in range(4):
+        made = exported_program(net, (torch.ones_like(rows),), passes=["signs"], seed=seed)
+        before, after = (torch.signbit(each(rows)) for each in (net, made.program.module()))
+        assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize(("low", "high", "turned"), [(-1, 1, True), (1, -1, False), (-1, 2, False)])
+def test_a_clip_is_odd_where_its_bounds_are_opposite(low: float, high: float, turned: bool) -> None:
+    """With the lower one above the upper one all numbers become the upper one."""
+    b = Builder(0)
+    x = b.add("Clip", b.conv("image", 3, 8), b.weight(np.float32(low)), b.weight(np.float32(high)))
+    model = b.model({b.conv(x, 8, 4): (2, 4, SIZE, SIZE)})
+    done = onnx_model(model, passes=["signs"], seed=1)
+    assert (done.map.passes[0].done > 0) == turned
+    assert differences(model, done.model, images(0)) == []
 
 
 @pytest.mark.parametrize(

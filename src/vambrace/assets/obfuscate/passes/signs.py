@@ -8,7 +8,11 @@ precision as well, wherever a runtime rounds to it: a sign takes no room, and th
 other terms that is exactly zero is +0 either way (IEEE 754-2019, 6.3), where the opposite of the old one would be -0.
 So signs are turned only where all that takes them back adds something to them, the other terms of a sum or an offset
 that is no zero: to those a zero is a zero. A lone product, as a normalisation without an offset is one, would hand it
-on, to where it could become an infinity of the other sign.
+on, to where it could become an infinity of the other sign. So would a sum that starts at an offset of -0, as those of
+torch do.
+
+What is assumed. Sums that start at +0 stay there over zeros, unless a term is negative and too small for any number but
+-0, as only fused products below 2**-150 are (in single precision): behind those alone a zero of the other sign shows.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.gauge import Gauge
     from vambrace.assets.obfuscate.graph import Node
     from vambrace.assets.obfuscate.keyed import Stream
-    from vambrace.assets.obfuscate.net import Net
+    from vambrace.assets.obfuscate.net import Index, Net
 
 __all__ = ["Signs"]
 
@@ -54,7 +58,7 @@ class Signs(Pass):
         gauge = find_gauge(net, lambda node: _odd(node, constants), positive=False, halves=True)
         signs = np.ones(gauge.count)
         signs[gauge.free] = stream.signs(len(gauge.free))
-        shown = _shown(gauge, constants)
+        shown = _shown(gauge, net)
         signs[shown] = 1
         channels = np.concatenate([np.zeros(0, np.int64), *(layer.gives for layer in gauge.layers if not layer.shifts)])
         kept = int(np.isin(channels, shown[shown != 0]).sum())
@@ -80,8 +84,9 @@ class Signs(Pass):
         gauge.apply(net, signs)
 
 
-def _shown(gauge: Gauge, constants: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
-    """Classes of which some layer makes products that it adds to nothing, or to zeros."""
+def _shown(gauge: Gauge, net: Net) -> NDArray[np.int64]:
+    """Classes of which some layer makes products that it adds to nothing, or to zeros that may be negative."""
+    constants, index = net.graph.constants(), net.index()
     found: set[int] = set()
     for layer in gauge.layers:
         first = layer.parts[0]
@@ -92,10 +97,18 @@ def _shown(gauge: Gauge, constants: Mapping[str, NDArray[Any]]) -> NDArray[np.in
         offsets = np.zeros(len(layer.gives))
         for part in layer.parts:
             if part.adds and part.gives is not None:
-                offsets[part.gives] = constants[part.name]
-        alone = (terms < 2) & (offsets == 0)
+                offsets[part.gives] = constants[part.name] * float(layer.node.value("beta", 1.0))
+        alone = (offsets == 0) & ((terms < 2) | np.signbit(offsets) | _fused_zero(layer.node, index, constants))
         found |= set(layer.takes[taken[alone[given]]].tolist())
     return np.array(sorted(found), np.int64)
+
+
+def _fused_zero(node: Node, index: Index, constants: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether a -0 is added behind a node: runtimes make one operator of both, and torch's linear layers are one."""
+    behind = index.only_consumer(node.outputs[0])
+    fixed = [constants[name] for name in behind[0].inputs if name in constants] if behind else []
+    zeros = any(bool(np.any((each == 0) & np.signbit(each))) for each in fixed)
+    return zeros and behind is not None and behind[0].is_a("Add")
 
 
 def _odd(node: Node, constants: Mapping[str, Any]) -> bool:
@@ -105,4 +118,4 @@ def _odd(node: Node, constants: Mapping[str, Any]) -> bool:
     given = [*node.inputs[1:], "", ""]
     if given[0] in constants and given[1] in constants:
         low, high = constants[given[0]].item(), constants[given[1]].item()
-    return low is not None and high is not None and low == -high
+    return low is not None and high is not None and low == -high <= 0
