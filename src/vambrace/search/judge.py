@@ -15,6 +15,7 @@ import torch
 from vambrace.errors import ModelMisbehaved
 from vambrace.models.outputs import checked_logits
 from vambrace.ops.knots import may_look
+from vambrace.search.portions import Portions
 from vambrace.search.problem import require_classes
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Oracle:
         self.memory_format = torch.contiguous_format
         self._model = model
         self._exact: Model = getattr(model, "exact", model)
+        self._portions = Portions()
         self._careful: Model | None = None  # seen to leave alone what it is given
 
     def logits(self, points: Tensor, *, pads: int = 0, exact: bool = False) -> Tensor:
@@ -97,15 +99,17 @@ class Oracle:
         rows = points.shape[0]
         self.forwards += rows
         self.forward_pads += pads
+
+        def answer(part: Tensor) -> Tensor:
+            return checked_logits(model(part), len(part), "logits", source=model)
+
         if model is self._careful:
-            given = points.to(model.dtype, memory_format=self.memory_format)
-            answer = model(given)
+            logits = self._portions.ask(answer, points.to(model.dtype, memory_format=self.memory_format))
         else:
             given = points.clone(memory_format=self.memory_format).to(model.dtype)
-            answer = model(given)
+            logits = self._portions.ask(answer, given)
             if may_look(points) and rows and torch.equal(given.detach(), points.detach().to(given.dtype)):
                 self._careful = model
-        logits = checked_logits(answer, rows, "logits", source=model)
         if self._most_class >= logits.shape[1]:
             require_classes(least=0, most=self._most_class, classes=logits.shape[1])
         return logits

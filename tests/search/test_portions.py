@@ -1,0 +1,119 @@
+"""How many rows a model is asked about at once on CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vambrace.models import from_torch
+from vambrace.search.judge import Oracle
+from vambrace.search.portions import Portions
+
+WIDE = 30_000
+"""Numbers between the layers, so that 4 MiB hold those of 34 rows."""
+
+
+class Net(nn.Module):
+    """Spreads 6 numbers over as many as are asked for; remembers how many rows each call had."""
+
+    def __init__(self, width: int = WIDE) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+        torch.manual_seed(0)
+        self.spread, self.head = nn.Linear(6, width), nn.Linear(width, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.calls.append(len(inputs))
+        return self.head(self.spread(inputs).relu())
+
+
+@torch.no_grad()
+def test_what_is_large_between_layers_is_asked_in_portions() -> None:
+    net, portions = Net(), Portions()
+    points = torch.rand(100, 6)
+    whole = net(points)
+    net.calls.clear()
+    found = [portions.ask(net, points) for _ in range(2)]
+    assert net.calls == [100, 34, 34, 32]
+    assert torch.equal(found[0], whole)
+    assert torch.allclose(found[1], whole)
+    assert portions.ask(net, points[:34]).shape == (34, 3)
+    assert net.calls[4:] == [34]
+
+
+@torch.no_grad()
+def test_every_row_stands_where_it_stood() -> None:
+    portions = Portions()
+    points = torch.arange(100.0).view(100, 1).expand(100, 20_000).clone()
+    for _ in range(2):
+        assert torch.equal(
+            portions.ask(lambda rows: rows[:, :2] * 2.0 + rows.exp()[:, :2] * 0, points[:80])[:, 0], 2 * points[:80, 0]
+        )
+
+
+@torch.no_grad()
+def test_never_fewer_than_sixteen() -> None:
+    net, portions = Net(400_000), Portions()
+    for rows in (20, 20, 16):
+        portions.ask(net, torch.rand(rows, 6))
+    assert net.calls == [20, 10, 10, 16]
+
+
+@torch.no_grad()
+def test_small_ones_are_asked_whole() -> None:
+    net, portions = Net(2_000), Portions()
+    for _ in range(3):
+        portions.ask(net, torch.rand(500, 6))
+    assert net.calls == [500] * 3
+
+
+def test_with_gradients_it_is_asked_whole() -> None:
+    net, portions = Net(), Portions()
+    for _ in range(2):
+        assert portions.ask(net, torch.rand(64, 6)).requires_grad
+    assert net.calls == [64, 64]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [16, 32])
+def test_weights_and_what_takes_no_room_do_not_count(rows: int) -> None:
+    """Neither views nor a tensor of another number of rows, however large."""
+    weights = torch.rand(16 * rows, 40_000)
+
+    def net(points: Tensor) -> Tensor:
+        weights[: 8 * rows].relu_()
+        return points @ (weights.t()[:6, :3]) + torch.ones(30_001, 40).sum() * 0
+
+    portions, calls = Portions(), list[int]()
+    for _ in range(2):
+        portions.ask(lambda part: (calls.append(len(part)), net(part))[1], torch.rand(4 * rows, 6))
+    assert calls == [4 * rows] * 2
+
+
+@torch.no_grad()
+def test_the_oracle_asks_in_portions_and_counts_the_same() -> None:
+    net = Net()
+    oracle = Oracle(from_torch(net), -1)
+    points = torch.rand(90, 6)
+    answers = [oracle.logits(points) for _ in range(3)]
+    assert net.calls == [90, 30, 30, 30, 30, 30, 30]
+    assert oracle.forwards == 270
+    assert all(torch.allclose(each, answers[0]) for each in answers)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_and_scripted_nets_can_be_watched() -> None:
+    net = nn.Sequential(nn.Linear(6, WIDE), nn.ReLU(), nn.Linear(WIDE, 3)).eval()
+    points = torch.rand(64, 6)
+    for made in (torch.compile(net, backend="eager"), torch.jit.script(net)):
+        portions, calls = Portions(), list[int]()
+
+        def asked(part: Tensor, made: nn.Module = made, calls: list[int] = calls) -> Tensor:
+            calls.append(len(part))
+            return made(part)
+
+        answers = [portions.ask(asked, points) for _ in range(3)]
+        assert calls == [64, 32, 32, 32, 32]
+        assert all(torch.allclose(each, net(points)) for each in answers)
