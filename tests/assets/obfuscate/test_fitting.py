@@ -339,7 +339,7 @@ def test_first_the_difference_then_latency(monkeypatch: pytest.MonkeyPatch) -> N
         return {"cpu": SimpleNamespace(median=1.0 + 0.1 * more, interval=None)}, (1.0, 1.0), 1
 
     monkeypatch.setattr(budget, "latency", latency)
-    passes = (SplitLayers(share=1.0), BakedPermutation(), Disguises(operators=("Relu",)), "names")
+    passes = (SplitLayers(share=1.0), BakedPermutation(), Disguises(share=0.6, operators=("Relu",)), "names")
     made = onnx_model(ILL, profile="tolerance", passes=passes, ratio="large", seed=1, inputs=ROWS, budget=1.05)
     assert made.fitted is not None
     assert made.planned is not None

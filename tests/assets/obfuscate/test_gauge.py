@@ -153,7 +153,6 @@ ODD = {
     "AveragePool": POSITIVE["AveragePool"],
     "two branches": lambda b, x: (b.add("Add", b.conv(b.add("Tanh", x), C, C), b.conv(x, C, C)), C),
     "add a constant a channel": POSITIVE["add a constant a channel"],
-    "divide by a constant a channel": POSITIVE["divide by a constant a channel"],
     "BatchNormalization": lambda b, x: (b.batch_norm(x, C), C),
     "Clip": lambda b, x: (b.add("Clip", x, b.weight(np.float32(-0.7)), b.weight(np.float32(0.7))), C),
     "channels beside each other": POSITIVE["channels beside each other"],
@@ -190,6 +189,7 @@ NOT_POSITIVE = {
 NOT_ODD = {
     **{op: _one(op) for op in ("Relu", "LeakyRelu", "Abs", "Sigmoid", "Floor", "GlobalMaxPool")},
     "MaxPool": POSITIVE["MaxPool"],
+    "divide by a constant a channel": POSITIVE["divide by a constant a channel"],
     "Max with zero": POSITIVE["Max with zero"],
     "Clip": NOT_POSITIVE["Clip"],
     "x * x": _twice,

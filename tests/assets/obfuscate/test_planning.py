@@ -5,6 +5,7 @@ import pytest
 from vambrace.assets.obfuscate.passes.channels import BakedPermutation
 from vambrace.assets.obfuscate.passes.disguises import Disguises
 from vambrace.assets.obfuscate.passes.fission import SplitLayers
+from vambrace.assets.obfuscate.passes.fusion import FuseLinear
 from vambrace.assets.obfuscate.passes.order import Order
 from vambrace.assets.obfuscate.passes.phantoms import Phantoms
 from vambrace.assets.obfuscate.planning import Moved, fit, plan
@@ -80,6 +81,15 @@ def test_what_has_room_after_all_is_given_back() -> None:
     assert found.dropped == ("phantoms",)
     assert found.ratio == pytest.approx(1.0275)
     assert all(names == sorted(names, key=[one.name for one in wanted].index) for names in calls)
+
+
+def test_what_is_too_slow_by_itself_stays_beside_what_makes_it_faster() -> None:
+    wanted = (FuseLinear(), SplitLayers(share=0.4), Phantoms())
+    found = plan(wanted, 1.05, costing(fuse_linear=-0.08, split_layers=0.6, phantoms=0.06))
+    assert found.kept == (FuseLinear(), SplitLayers(share=0.1), Phantoms())
+    assert found.dropped == ()
+    assert found.ratio == pytest.approx(1.01)
+    assert found.alone == {"split_layers": pytest.approx(1.6), "phantoms": pytest.approx(1.06)}
 
 
 def test_a_budget_that_nothing_fits_into() -> None:

@@ -215,19 +215,16 @@ def plan(passes: Sequence[Pass], budget: float, measure: Callable[[Sequence[Pass
             work.lessen(at)
     if work.lessened:
         ratio = work.together()
-    back: dict[int, Pass] = {}
     while ratio > budget and work.costs:
-        at = max(work.costs, key=lambda at: (-passes[at].worth, work.costs[at]))
-        one = work.lessen(at)
-        if at not in work.slots:
-            back[at] = one
+        work.lessen(max(work.costs, key=lambda at: (-passes[at].worth, work.costs[at])))
         ratio = work.together()
-    for at in sorted(back, key=lambda at: (-passes[at].worth, alone[passes[at].name])):
-        more = work.together(at, back[at])
+    # What is too slow by itself may not be beside others, of which some make a model faster.
+    for at in sorted(work.dropped, key=lambda at: (-passes[at].worth, alone[passes[at].name])):
+        more = work.together(at, work.dropped[at])
         if more <= budget:
-            work.slots[at], ratio = back[at], more
+            work.slots[at], ratio = work.dropped[at], more
     kept = dict(sorted(work.slots.items()))
-    dropped = tuple(passes[at].name for at in work.lessened if at not in kept)
+    dropped = tuple(passes[at].name for at in work.dropped if at not in kept)
     return Planned(
         kept=tuple(kept.values()), places=tuple(kept), dropped=dropped, alone=alone, ratio=ratio, budget=budget
     )
@@ -241,16 +238,18 @@ class _Work:
         slots: those that are kept.
         measure: their latency.
         costs: of each that costs time and is kept, by itself.
-        lessened: how often each was, in the order in which they first were.
+        lessened: how often each was.
+        dropped: those that went, as they were last, the first one first.
     """
 
     slots: dict[int, Pass]
     measure: Callable[[Sequence[Pass]], float]
     costs: dict[int, float] = dataclasses.field(default_factory=dict[int, float])
     lessened: dict[int, int] = dataclasses.field(default_factory=dict[int, int])
+    dropped: dict[int, Pass] = dataclasses.field(default_factory=dict[int, "Pass"])
 
-    def lessen(self, at: int) -> Pass:
-        """Halve a pass's share of places, or drop it; what it was before."""
+    def lessen(self, at: int) -> None:
+        """Halve a pass's share of places, or drop it."""
         one = self.slots[at]
         share = getattr(one, "share", None)
         self.lessened[at] = self.lessened.get(at, 0) + 1
@@ -259,8 +258,8 @@ class _Work:
             self.slots[at] = dataclasses.replace(made, share=share / 2)
             self.costs[at] = self.measure([self.slots[at]])
         else:
-            del self.slots[at], self.costs[at]
-        return one
+            self.dropped[at] = self.slots.pop(at)
+            del self.costs[at]
 
     def together(self, at: int | None = None, one: Pass | None = None) -> float:
         """Latency of those that are kept, and of one more at its place."""
