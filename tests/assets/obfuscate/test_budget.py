@@ -45,6 +45,17 @@ def test_within_a_wide_budget_nothing_goes(timed: list[set[str]]) -> None:
     assert len(timed) == 1
 
 
+@pytest.mark.parametrize(("limit", "most"), [(1.0, 0.005), (1.05, 0.005), (1.5, 0.05)])
+def test_a_larger_budget_gives_passes_more_in_proportion(
+    limit: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = SimpleNamespace(median=limit, interval=None)
+    monkeypatch.setattr(budget, "latency", lambda *_, **__: ({"cpu": same}, (1.0, 1.0), 1))
+    found = {one.name: one for one in planned(limit, profile="tolerance").kept}
+    assert found["split_layers"].slowdown == pytest.approx(most)
+    assert found["permutation"].slowdown == 0.02  # its own
+
+
 def test_costly_ones_go_and_the_rest_stays(timed: list[set[str]]) -> None:
     found = planned(1.15, profile="tolerance")
     assert found.fits
