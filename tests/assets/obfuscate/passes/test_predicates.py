@@ -154,6 +154,21 @@ def test_decoys_have_a_budget() -> None:
         assert done.map.passes[0].done == {0.0: 0, 0.45: 1, 9.0: 2}[growth]
 
 
+@pytest.mark.parametrize("turned", [0, 1])
+@pytest.mark.parametrize("taken", [1, 5])
+def test_layers_of_one_output(taken: int, turned: int) -> None:
+    """The axis of inputs was taken for that of outputs: an IndexError came out."""
+    b = Builder(2)
+    x = b.add("Flatten", b.add("GlobalAveragePool", b.conv("image", 3, taken)))
+    matrix = b.normal(taken, 1)
+    x = b.add("Gemm", x, b.weight(matrix.T if turned else matrix), b.weight(b.normal(1)), transB=turned)
+    model = b.model({x: (2, 1)})
+    done = onnx_model(model, passes=[Predicates(share=1.0, growth=10.0, slowdown=1e3)], seed=1)
+    assert done.map.passes[0].done == (taken > 1)
+    assert differences(model, done.model, images(0)) == []
+    assert undo(done.model, done.map).model == model
+
+
 def test_old_operator_sets_are_left_alone() -> None:
     model = small(8)
     done = onnx_model(model, passes=[ALL], seed=1)

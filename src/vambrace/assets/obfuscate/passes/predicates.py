@@ -115,8 +115,10 @@ def _decoys(net: Net, place: Place, stream: Stream) -> tuple[dict[str, NDArray[A
     constants = net.graph.constants()
     first = place.weights.parts[0]
     assert first.gives is not None
-    axis = int(np.argmax(first.gives.shape))
-    sizes = sizes_of(constants[first.name] / net.factors.get(first.name, np.ones(())), axis)
+    whole = constants[first.name]
+    # One output channel alone lies where there is one: before what a filter takes, and behind what a matrix does.
+    axis = int(np.argmax(first.gives.shape)) if first.gives.size > 1 else int(np.argmin(whole.shape[:2]))
+    sizes = sizes_of(whole / net.factors.get(first.name, np.ones(())), axis)
     groups = int(place.nodes[0].value("group", 1))
     orders: list[NDArray[np.int64]] = []
     blocks: list[int] = []
