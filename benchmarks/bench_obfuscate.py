@@ -19,6 +19,8 @@ tolerance profile moves answers too far, is left out:
 - `readability`: similarities to the original before and after each simplifier and our de-obfuscator; of the two
   readings after (beside the original, and beside what the same tool left of the original) the larger one;
 - `brought`: how much of a similarity each simplifier brings back, beyond what it does for unrelated networks;
+- `key_as_input`: the original as it takes its key at every run: time with the right key, elements that differ, channels
+  of the original found again in the file;
 - `alignment`: channels of the original found again in the model that runs, in what the de-obfuscator left, and in the
   same model locked by a key, as it lies on disk, beside guessing.
 
@@ -44,6 +46,7 @@ import obfuscate_nets
 import onnx
 
 from vambrace.assets.obfuscate import measure as measures
+from vambrace.assets.obfuscate.keyinput import key_tensor, lock_by_input
 from vambrace.assets.obfuscate.locking import lock, unlock
 from vambrace.assets.obfuscate.measure.inputs import random_rows, read_rows
 from vambrace.assets.obfuscate.measure.readability import SIMILARITIES, Readability
@@ -177,15 +180,43 @@ def one(name: str, profile: str, model: onnx.ModelProto, inputs: np.ndarray, giv
     }
 
 
-def cost(model: onnx.ModelProto, made: onnx.ModelProto, inputs: np.ndarray, given: argparse.Namespace) -> dict:
+def cost(
+    model: onnx.ModelProto,
+    made: onnx.ModelProto,
+    inputs: np.ndarray,
+    given: argparse.Namespace,
+    keys: dict[str, np.ndarray] | None = None,
+) -> dict:
     """Times of calls beside the original's, and its size."""
     found = measures.measure_cost(
         model,
         made,
         read_rows(inputs, Network(model)),
         options=measures.OverheadOptions(rounds=given.rounds, processes=0),
+        keys=keys,
     ).as_json()
     return {key: found[key] for key in ("cpu", "null_cpu", "size_ratio")}
+
+
+def key_as_input(name: str, model: onnx.ModelProto, inputs: np.ndarray, given: argparse.Namespace) -> dict:
+    """A model that takes its key at every run: what that costs with the right one, and what its file still shows."""
+    key = hashlib.sha256(name.encode()).digest()
+    taking = lock_by_input(model, key)
+    keys = dict([key_tensor(taking, key)])
+    equality = measures.compare_answers(
+        model,
+        taking,
+        read_rows(inputs, Network(model)),
+        options=measures.EqualityOptions(rows=given.rows, fewer=min(50, given.rows)),
+        keys=keys,
+        rng=SEED,
+    )
+    kinds = {each.kind for each in equality.found}
+    return {
+        "differing": {kind: equality.worst(kind).differing for kind in sorted(kinds & {"real", "random", "edge"})},
+        "alignment": rows(measures.align(model, taking)),
+        **cost(model, taking, inputs, given, keys),
+    }
 
 
 def prepared(how: str, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -291,6 +322,8 @@ def main() -> None:
         for profile in profiles:
             found["profiles"][profile] = one(name, profile, model, inputs, given)
             interleave.say(said(name, profile, found["profiles"][profile]))
+        found["key_as_input"] = taking = key_as_input(name, model, inputs, given)
+        interleave.say(f"{name}, key as an input: {taking['cpu']['median']:.3f}, differing {taking['differing']}")
         result["nets"][name] = found
     for profile in profiles if given.keys and not (given.again and given.nets) else []:
         result["classifier"][profile] = {}
