@@ -55,8 +55,8 @@ def obfuscate(data: Json) -> Iterator[tuple[str, str]]:
             shares = (number_at(net, "key_as_input", "alignment", name) for name in ("share", "chance"))
             yield (
                 f"obfuscation, {net.get('title', '?')} that takes its key as an input: CPU time over the original's "
-                "with the right key; elements that differ then; channels of the original found again in its file, and by "
-                "guessing",
+                "with the right key; elements that differ then; channels of the original found again in its file, and "
+                "by guessing",
                 f"{taking}; {differing:.0f}; {', '.join('?' if each is None else f'{each:.3f}' for each in shares)}",
             )
     for profile in ("exact", "tolerance"):
