@@ -72,6 +72,27 @@ def test_the_right_key_is_exact_and_a_wrong_one_runs(make, scales: bool, monkeyp
             assert not np.array_equal(numpy_helper.to_array(stored), numpy_helper.to_array(each))
 
 
+@pytest.mark.parametrize("last", ["MatMul (d, v)", "Gemm (d, v, o)", "Gemm <transB=1> (d, v, o)"])
+def test_layers_of_one_output(last: str) -> None:
+    """The axis of inputs was taken for that of outputs: a matrix lost all of its rows but one, and nothing ran it."""
+    rows = (1, 10) if "transB" in last else (10, 1)
+    model = net(
+        f"""(float[n,6] x) => (float[n,1] y) {{
+            c = Gemm (x, w, b)
+            d = Sigmoid (c)
+            y = {last}
+        }}""",
+        weights={"w": (6, 10), "b": (10,), "v": rows, "o": (1,)},
+    )
+    locked = lock_by_input(model, KEY, share=1.0)
+    onnx.checker.check_model(locked, full_check=True)
+    assert [1, 1, 1] in json.loads(locked.metadata_props[0].value)["places"]
+    name, tensor = key_tensor(locked, KEY)
+    given = feeds(model, rows=4)
+    for level in ("all", "disabled"):
+        assert np.array_equal(answers(locked, given | {name: tensor}, level)[0], answers(model, given, level)[0])
+
+
 def test_old_files_are_folded_by_runtimes_as_before() -> None:
     """Weights listed as inputs would be open to callers in the newer version, and normalisations not fused."""
     b = Builder(0)

@@ -240,8 +240,9 @@ def _store(net: Net, place: Place, order: NDArray[np.int64], exponents: NDArray[
     constants = net.graph.constants()
     for part in place.parts:
         assert part.gives is not None
-        axis = int(np.argmax(part.gives.shape))
-        array = constants[part.name].take(order, axis)
+        array = constants[part.name]
+        if part.gives.size > 1:  # of one channel alone, nothing tells the axis, and there is no other order
+            array = array.take(order, int(np.argmax(part.gives.shape)))
         # `gives` numbers channels along their axis, so it also picks the exponent of each stored one.
         factors = np.exp2(exponents[part.gives] - _REACH).astype(array.dtype)
         net.graph.set_constant(part.name, np.ascontiguousarray(array * factors))
