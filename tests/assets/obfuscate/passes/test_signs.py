@@ -112,6 +112,20 @@ def test_programs_whose_sums_start_at_an_offset_of_minus_zero(
         assert torch.equal(before, after)
 
 
+@pytest.mark.parametrize(
+    ("taken", "beta", "offset", "eligible"),
+    [(1, 1.0, 0.5, True), (1, 0.0, 0.5, False), (2, 1.0, 0.0, True), (2, -1.0, 0.0, False), (2, 0.0, -0.5, False)],
+)
+def test_an_offset_counts_as_it_is_added(taken: int, beta: float, offset: float, eligible: bool) -> None:
+    """A lone term needs one; and 0 times -1 is a zero as -0 is."""
+    b = Builder(0)
+    x = b.add("Flatten", b.add("GlobalAveragePool", b.conv("image", 3, 4)))
+    x = b.add("Tanh", b.add("MatMul", x, b.weight(b.normal(4, taken))))
+    y = b.add("Gemm", x, b.weight(b.normal(taken, 5)), b.weight(np.full(5, offset, np.float32)), beta=beta)
+    entry = onnx_model(b.model({y: (2, 5)}), passes=["signs"], seed=1).map.passes[0]
+    assert entry.eligible - 4 == taken * eligible
+
+
 @pytest.mark.parametrize(("low", "high", "turned"), [(-1, 1, True), (1, -1, False), (-1, 2, False)])
 def test_a_clip_is_odd_where_its_bounds_are_opposite(low: float, high: float, turned: bool) -> None:
     """With the lower one above the upper one all numbers become the upper one."""
