@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -203,3 +206,31 @@ def test_on_a_terminal_there_is_a_bar(place: Path) -> None:
     assert code == 0
     assert re.search(r"\r\x1b\[2Kopening +\ds so far", shown)
     assert "intact, origin not proven" in shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("command", [["open", "-", "again", "-i", "me"], ["seal", "-", "sealed", "-r", "me.pub"]])
+def test_whoever_is_told_to_end_leaves_nothing_that_was_half_written(
+    command: list[str], number: signal.Signals, place: Path
+) -> None:
+    """`kill`, and a terminal that closed, left what `open` had verified by then in a hidden file, in clear."""
+    (place / "big").write_bytes(os.urandom(3 * 2**20))
+    assert main(["seal", "big", "big.sealed", "-r", "me.pub"]) == 0
+    before = set(place.iterdir())
+    given = (place / "big.sealed").read_bytes()[: 5 * 2**19]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vambrace", *command], cwd=place, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    process.stdin.write(given)
+    process.stdin.flush()
+    while not any(each.stat().st_size for each in set(place.iterdir()) - before):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.stdin.close()  # Python hears a signal that came just before it waited for input only when that comes
+    assert process.wait(60) == 128 + number
+    assert process.stderr is not None
+    assert process.stderr.read().decode() == ("interrupted\n" if number == signal.SIGINT else "stopped\n")
+    assert set(place.iterdir()) == before
+    process.stderr.close()

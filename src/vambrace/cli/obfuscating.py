@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vambrace.cli.ending import tidily
 from vambrace.cli.obfuscated import said_of_lock, tell_gates, tell_left_out, tell_passes, tell_table
 from vambrace.cli.sealing import are_one, there
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
@@ -382,7 +383,8 @@ def _write(path: Path, model: Any) -> str:  # noqa: ANN401  onnx.ModelProto
     from vambrace.core.files import write_file
 
     raw = model.SerializeToString(deterministic=True)
-    write_file(path, raw)
+    with tidily():
+        write_file(path, raw)
     return hashlib.sha256(raw).hexdigest()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from vambrace.cli.bar import listening
+from vambrace.cli.ending import tidily
 from vambrace.cli.sealing import Signers, Threads, standing, there
 from vambrace.cli.secrets import (
     Ask,
@@ -213,7 +214,7 @@ def rekey(
     there(path)
     by = opened_by(identities, ask=ask, environment=environment, number=number)
     wanted = read_by(recipients, ask=new_ask, environment=new_environment, number=new_number, new=True)
-    with listening() as progress:
+    with tidily(), listening() as progress:
         done = renew(
             path,
             by,

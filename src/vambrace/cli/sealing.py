@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vambrace.cli.bar import listening
+from vambrace.cli.ending import tidily
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say, tell
 from vambrace.cli.streams import STREAM, BytesOut, CountedIn, bytes_in, is_stream, mebibytes, place
@@ -140,12 +141,12 @@ def seal_file(
                 expected="a file or folder",
                 fix="leave --pad out, or seal a file",
             )
-        with bytes_in(source) as stream, listening() as progress:
+        with bytes_in(source) as stream, tidily(), listening() as progress:
             counted = CountedIn(stream, progress, "sealing")
             foot = saving.save_stream(counted, sink, **options)
             counted.finish()
     else:
-        with listening() as progress:
+        with tidily(), listening() as progress:
             foot = saving.save(source, sink, pad=pad, progress=mebibytes(progress, "sealing"), **options)
     if isinstance(sink, BytesOut):
         sink.flush()
@@ -251,6 +252,7 @@ def _open_path(
         open_sealed(
             source, identity=by, signer=accepted or None, threads=threads, ignore_expiry=ignore_expiry
         ) as sealed,
+        tidily(),
         listening() as progress,
     ):
         # Asked for first: then what is read is held against the signature that is reported.
@@ -273,7 +275,7 @@ def _open_stream(
     from vambrace.assets.seal.reader import Reader
     from vambrace.assets.seal.recipients import identities_of
 
-    with bytes_in(source) as stream, listening() as progress:
+    with bytes_in(source) as stream, tidily(), listening() as progress:
         counted = CountedIn(stream, progress, "opening")
         reader = Reader(
             counted,
@@ -301,7 +303,7 @@ def _open_mindspore(source: Path, target: Path, key: Path) -> None:
             opened = mindspore.read(stream.read(), read_file(key))
     else:
         opened = mindspore.read(source, read_file(key))
-    with _sink(target) as sink:
+    with tidily(), _sink(target) as sink:
         sink.write(memoryview(opened.data))
     for warning in opened.warnings:
         say(f"warning: {warning}")

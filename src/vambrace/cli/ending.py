@@ -1,0 +1,52 @@
+"""How commands that write plain bytes end when they are told to: without what they had written so far.
+
+Python ends at once at SIGTERM, and at SIGHUP of a terminal that closes: no draft is removed then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from vambrace.cli.speaking import say
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["tidily"]
+
+
+class _Told(SystemExit):
+    pass
+
+
+@contextlib.contextmanager
+def tidily() -> Generator[None]:
+    """Inside, SIGTERM and SIGHUP clean up as Ctrl-C does; one that comes while that is done ends at once.
+
+    What the process ignores (`nohup`) or somebody else listens to stays so, and so does all in other threads than the
+    main one, where Python lets nobody listen.
+
+    Raises:
+        SystemExit: with 128 and the signal's number, as shells have it.
+    """
+    heard: list[int] = []
+    if threading.current_thread() is threading.main_thread():
+        heard = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+
+    def end(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise _Told(128 + number)
+
+    try:
+        for each in heard:
+            signal.signal(each, end)
+        yield
+    except _Told:
+        say("stopped")
+        raise
+    finally:
+        for each in heard:
+            signal.signal(each, signal.SIG_DFL)
