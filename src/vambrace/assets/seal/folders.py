@@ -267,7 +267,9 @@ def _fault(paths: dict[str, int]) -> str:
     known: dict[tuple[int, str], tuple[int, str]] = {}
     for path in paths:
         parts = path.split("/")
-        if _UNFIT.search(path) or any(part in {"", ".", ".."} for part in parts):
+        if _UNFIT.search(path):
+            return f"the name {path[:200]!r}, with a backslash, a control character, or what is no UTF-8"
+        if any(part in {"", ".", ".."} for part in parts):
             return f"the name {path[:200]!r}"
         if len(path.encode()) > MOST_PATH:
             return f"a path of more than {MOST_PATH} bytes, {path[:80]!r}"
