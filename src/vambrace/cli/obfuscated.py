@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.pipeline import Obfuscated
     from vambrace.assets.obfuscate.record import ObfuscationMap
 
-__all__ = ["said_of_lock", "tell_gates", "tell_left_out", "tell_passes", "tell_table"]
+__all__ = ["said_of_lock", "tell_gates", "tell_left_out", "tell_passes", "tell_table", "tell_untraceable"]
 
 
 def tell_left_out(made: Obfuscated) -> None:
@@ -56,6 +56,16 @@ def tell_gates(found: Report) -> None:
     rows = [(each.gate, each.word, each.sentence) for each in found.judged]
     tell("")
     tell_table(("gate", found.verdict.lower(), "what was found"), rows)
+
+
+def tell_untraceable(made: Obfuscated) -> None:
+    """Whether even this copy itself, unchanged, would name nobody."""
+    from vambrace.assets.obfuscate.tracing import SURE, trace
+
+    if not any(entry.marks for entry in made.map.passes):
+        say("nothing in this copy can be traced: no pass found a place for a mark in this network")
+    elif trace(made.model, [made.map])[0].log10_chance > SURE:
+        say("this copy cannot be traced: its marks are so few that those of another one may be the same by chance")
 
 
 def tell_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

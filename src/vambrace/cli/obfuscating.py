@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vambrace.cli.ending import tidily
-from vambrace.cli.obfuscated import said_of_lock, tell_gates, tell_left_out, tell_passes, tell_table
+from vambrace.cli.obfuscated import said_of_lock, tell_gates, tell_left_out, tell_passes, tell_table, tell_untraceable
 from vambrace.cli.sealing import are_one, there
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say
@@ -137,8 +137,8 @@ def obfuscate(
         _seal(made.map, place, by)
     digest = _write(target, written)
     tell_passes(made.map)
-    if customer is not None and not any(entry.marks for entry in made.map.passes):
-        say("nothing in this copy can be traced: no pass found a place for a mark in this network")
+    if customer is not None:
+        tell_untraceable(made)
     if found is not None:
         write_reports(found, report)
         tell_gates(found)
