@@ -19,7 +19,7 @@ from vambrace.assets.obfuscate import budget, locking, pipeline
 from vambrace.assets.obfuscate.measure import EqualityOptions, Gates, OverheadOptions, Settings, measuring
 from vambrace.assets.seal import keys
 from vambrace.cli.main import main
-from vambrace.cli.obfuscated import said_of_lock
+from vambrace.cli.obfuscated import said_of_lock, tell_left_out
 from vambrace.cli.obfuscating import write_reports
 
 if TYPE_CHECKING:
@@ -137,6 +137,19 @@ def test_what_moves_answers_too_far_is_left_out_and_named(
     assert [list(each) for each in told] == [["baked_permutation"] * left_out] * 2
     same = (tmp_path / "plain.onnx").read_bytes() == (tmp_path / "kept.onnx").read_bytes()
     assert same is not left_out
+
+
+def test_what_takes_too_long_is_named_with_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+    alone = {"phantoms": 1.1234, "disguises": 1.04, "permutation": 1.0}
+    planned: Any = SimpleNamespace(dropped=("phantoms", "disguises"), alone=alone, budget=1.05)
+    made = pipeline.Obfuscated(model=None, map=SimpleNamespace(), planned=planned)  # type: ignore[arg-type]
+    tell_left_out(made)
+    said = "left out for the budget of 1.05: phantoms (1.12 by itself), disguises (1.04 by itself)\n"
+    assert capsys.readouterr().err == said
+    assert made.left_out == {
+        "phantoms": "takes too long (1.12 times the latency by itself)",
+        "disguises": "takes too long (1.04 times the latency by itself)",
+    }
 
 
 @pytest.mark.parametrize("limit", [None, 0.5, 1.5])

@@ -22,7 +22,9 @@ def tell_left_out(made: Obfuscated) -> None:
         moved = ", ".join(f"{each.name} by {each.moved}" for each in made.fitted.left_out)
         say(f"left out, since answers move too far: {moved}")
     if made.planned is not None and made.planned.dropped:
-        say(f"left out for the budget: {', '.join(made.planned.dropped)}")
+        alone = made.planned.alone
+        slow = ", ".join(f"{name} ({alone[name]:.2f} by itself)" for name in made.planned.dropped)
+        say(f"left out for the budget of {made.planned.budget:g}: {slow}")
 
 
 def tell_passes(done: ObfuscationMap) -> None:

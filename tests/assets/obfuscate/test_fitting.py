@@ -346,7 +346,7 @@ def test_first_the_difference_then_latency(monkeypatch: pytest.MonkeyPatch) -> N
     assert {each.name for each in made.fitted.left_out} == {"split_layers", "baked_permutation"}
     assert made.planned.dropped == ("disguises",)
     assert made.planned.fits
-    assert made.left_out["disguises"] == "takes too long"
+    assert made.left_out["disguises"] == "takes too long (1.10 times the latency by itself)"
     assert made.left_out["baked_permutation"].startswith("moves answers by 0.00")
     assert [(entry.name, entry.done > 0) for entry in made.map.passes] == [
         *[(each.name, False) for each in made.fitted.left_out],
