@@ -62,11 +62,12 @@ class Obfuscated:
     def left_out(self) -> dict[str, str]:
         """Passes that were left out for what was measured, and why."""
         moved = self.fitted.left_out if self.fitted is not None else ()
-        alone = self.planned.alone if self.planned is not None else {}
-        slow = self.planned.dropped if self.planned is not None else ()
-        return {each.name: f"moves answers by {each.moved}" for each in moved} | {
-            name: f"takes too long ({alone[name]:.2f} times the latency by itself)" for name in slow
-        }
+        why = {each.name: f"moves answers by {each.moved}" for each in moved}
+        if self.planned is not None:
+            alone = self.planned.alone
+            for name in self.planned.dropped:
+                why[name] = f"takes too long ({alone[name]:.2f} times the latency by itself)"
+        return why
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
