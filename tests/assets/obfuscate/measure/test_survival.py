@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Literal
 
+import onnx.parser
 import pytest
 
 import disguises
@@ -71,6 +73,25 @@ def test_simplifiers_that_are_there_are_run(name: survival.Tool) -> None:
     assert found.measured
     assert max(found.risen.values()) > 0.7
     assert (found.most or 0.0) > 0.5
+
+
+@pytest.mark.parametrize("name", ["onnxsim", "onnxslim"])
+def test_what_simplifiers_print_is_not_shown(
+    name: Literal["onnxsim", "onnxslim"], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """They fold a constant that cannot be folded, and say the name of its operator past Python's streams."""
+    pytest.importorskip(name)
+    simplify = runtime.simplifier(name)
+    assert simplify
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+        g (float[N, 4] x) => (float[N, 4] y) <float[3] c = {1, 2, 3}, int64[1] size = {4}> {
+            [secret] r = Reshape(c, size)
+            y = Add(x, r)
+        }""")
+    simplify(model)
+    print("afterwards")
+    print("and here", file=sys.stderr)
+    assert capfd.readouterr() == ("afterwards\n", "and here\n")
 
 
 def test_a_tool_that_is_missing_or_fails_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,11 @@ so inputs and outputs correspond by position.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import tempfile
+import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +23,7 @@ from vambrace.core.options import require as hold
 from vambrace.errors import ArtifactRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -49,6 +52,7 @@ LEVELS: dict[str, str] = {
     "all": "ORT_ENABLE_ALL",
 }
 _MOST_BYTES = 2**31 - 1
+_MUTED = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,16 +211,40 @@ def optimised(model: ModelProto, level: Level) -> ModelProto:
 
 
 def simplifier(name: Literal["onnxsim", "onnxslim"]) -> Callable[[ModelProto], ModelProto] | None:
-    """A function ModelProto -> ModelProto of a package that need not be there; None where it is not."""
+    """A function ModelProto -> ModelProto of a package that need not be there; None where it is not.
+
+    Simplifiers name operators of the model in what they print, so nothing of that is shown.
+    """
     try:
         module: Any = importlib.import_module(name)
     except ImportError:
         return None
 
     def simplify(model: ModelProto) -> ModelProto:
-        return module.simplify(model)[0] if name == "onnxsim" else module.slim(model)
+        with _mute():
+            return module.simplify(model)[0] if name == "onnxsim" else module.slim(model)
 
     return simplify
+
+
+@contextlib.contextmanager
+def _mute() -> Generator[None]:
+    """Inside, nothing reaches stdout and stderr, of this whole process: libraries write past Python's own streams.
+
+    One thread at a time, for two that put back what they found could leave a process silent.
+    """
+    with _MUTED, contextlib.ExitStack() as stack, open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123
+        for number in (1, 2):
+            with contextlib.suppress(OSError):  # it is closed, and so is silent
+                stack.callback(_put_back, os.dup(number), number)
+                os.dup2(nowhere.fileno(), number)
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            yield
+
+
+def _put_back(kept: int, number: int) -> None:
+    os.dup2(kept, number)
+    os.close(kept)
 
 
 def _session(model: ModelProto, settings: Settings, save_to: str | None = None) -> Any:  # noqa: ANN401
