@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ from vambrace.cli.streams import STREAM, BytesOut, CountedIn, bytes_in, is_strea
 from vambrace.errors import ConfigError, MissingExtra, ModelRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from vambrace.assets.seal.statement import Statement
     from vambrace.core.files import Draft
@@ -117,6 +118,7 @@ def seal_file(
     there(source)
     by = read_by(recipients, ask=ask, environment=environment, number=number)
     metadata = {key: text for key, text in (("expires", expires), ("licence", licence)) if text is not None}
+    _say_expired(metadata)
     options: dict[str, Any] = {
         "recipients": by,
         "sign": sign,
@@ -328,6 +330,14 @@ def _sink(target: Path) -> Generator[BytesOut | Draft]:
     except BaseException:
         draft.discard()
         raise
+
+
+def _say_expired(metadata: Mapping[str, str]) -> None:
+    from vambrace.assets.seal.description import expiry
+
+    date = expiry(metadata)  # None for what is no date, which sealing refuses
+    if date is not None and date <= datetime.now(UTC):
+        say(f"warning: {metadata['expires']} is past: only --ignore-expiry opens what is sealed here")
 
 
 def _many(count: int, what: str) -> str:
