@@ -19,7 +19,7 @@ from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.permutation import Permutation
 from vambrace.assets.obfuscate.passes.predicates import Predicates
 from vambrace.assets.obfuscate.pipeline import Obfuscated, onnx_model
-from vambrace.assets.obfuscate.record import ObfuscationMap
+from vambrace.assets.obfuscate.record import Entry, ObfuscationMap
 from vambrace.assets.obfuscate.tracing import trace
 from vambrace.errors import ConfigError, ModelRefused
 
@@ -114,6 +114,44 @@ def test_chances_are_not_understated() -> None:
     for level in (-1, -2):
         claimed = sum(claim <= level for claim in claims)
         assert claimed <= binom.isf(1e-4, 100, 10.0**level)
+
+
+def test_channels_of_zeros_accuse_nobody() -> None:
+    """As pruning leaves them: they are the same in all copies, whatever their factors, and in the original."""
+    b = Builder(0)
+    x = "image"
+    for taken, given in ((3, 48), (48, 48)):
+        x = b.add("Relu", b.conv(x, taken, given))
+    model = b.model({b.conv(x, 48, 4): (2, 4, SIZE, SIZE)})
+    for tensor in model.graph.initializer:
+        weights = onnx.numpy_helper.to_array(tensor).copy()
+        if weights.ndim > 1:
+            weights[: 3 * len(weights) // 4] = 0.0
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
+    made = {name: onnx_model(model, passes=["scaling"], seed=OWNER, customer=name) for name in CUSTOMERS}
+    suspects = [each.map for each in made.values()]
+    others = [onnx_model(model, passes=["scaling"], seed=OWNER, customer=f"c{number}").model for number in range(4)]
+    assert all(match.log10_chance > -3 for other in (model, *others) for match in trace(other, suspects))
+    first = trace(made["bolt"].model, suspects)[0]
+    assert (first.customer, first.scaled) == ("bolt", 24)
+    assert first.log10_chance < -9
+
+
+def test_channels_of_zeros_in_older_maps_do_not_count() -> None:
+    weights = np.zeros((32, 5), np.float32)
+    weights[:2] = 1.0
+    mark = tracing.scale_mark(weights, 0, np.arange(32), 8)
+    entry = Entry(name="scaling", options={}, eligible=32, done=32, left={}, record=None, marks=(mark,))
+    old = ObfuscationMap(profile="exact", customer="acme", original="", obfuscated="", passes=(entry,))
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "net",
+        [onnx.helper.make_tensor_value_info("x", 1, [1, 32])],
+        [onnx.helper.make_tensor_value_info("y", 1, [1, 5])],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    (found,) = trace(onnx.helper.make_model(graph), [old])
+    assert (found.scaled, found.channels) == (2, 2)
 
 
 def test_without_scales_arrangements_still_tell() -> None:

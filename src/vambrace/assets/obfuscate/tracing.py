@@ -42,6 +42,7 @@ SURE = -6.0
 _STEPS = 16
 """Steps of an octave in which magnitudes are written down."""
 _NEAR = 4
+_NOTHING = -1100
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,9 +159,9 @@ def _match(
                 found += 1
                 log += min(0.0, math.log(arrays) - sum(math.lgamma(size + 1) for size in mark["blocks"]))
             continue
-        agree, ways = _agreeing(mark, shapes)
-        if ways:
-            scaled, channels = scaled + agree, channels + len(mark["rows"])
+        agree, compared, ways = _agreeing(mark, shapes)
+        if ways and compared:
+            scaled, channels = scaled + agree, channels + compared
             log += math.log(ways)
             chance = max(chance, 1.0 / (mark["reach"] + 1))
     if channels:
@@ -185,23 +186,24 @@ def _log_tail(found: int, total: int, chance: float) -> float:
     return -total * (above + below)
 
 
-def _agreeing(mark: Mapping[str, Any], shapes: Mapping[tuple[int, ...], list[NDArray[Any]]]) -> tuple[int, int]:
-    """The most channels that agree with any array of the right shape, and how many arrays were tried."""
+def _agreeing(mark: Mapping[str, Any], shapes: Mapping[tuple[int, ...], list[NDArray[Any]]]) -> tuple[int, int, int]:
+    """The most channels that agree with any array of the right shape, of how many, and how many arrays were tried."""
     shape, axis = tuple(mark["shape"]), int(mark["axis"])
     tried = [(array, axis) for array in shapes.get(shape, [])]
     if len(shape) == 2:
         tried += [(array, 1 - axis) for array in shapes.get(shape[::-1], [])]
-    wanted = np.array(mark["peaks"])
-    rows = np.array(mark["rows"], np.int64)
+    wanted, rows = np.array(mark["peaks"], np.int64), np.array(mark["rows"], np.int64)
+    # Older maps name channels of zeros as well, in which all copies agree.
+    wanted, rows = wanted[wanted > _NOTHING * _STEPS], rows[wanted > _NOTHING * _STEPS]
     agree = [int(np.sum(np.abs(_peaks(array, at)[rows] * _STEPS - wanted) <= _NEAR)) for array, at in tried]
-    return max(agree, default=0), len(tried)
+    return max(agree, default=0), len(rows), len(tried)
 
 
 def _peaks(weights: NDArray[Any], axis: int) -> NDArray[np.float64]:
-    """The binary logarithm of the largest magnitude in each channel; -1100 where all is zero."""
+    """The binary logarithm of the largest magnitude in each channel; `_NOTHING` where all is zero."""
     others = tuple(place for place in range(weights.ndim) if place != axis)
     peaks = np.max(np.abs(weights.astype(np.float64)), axis=others, initial=0.0)
-    return np.where(peaks > 0, np.log2(np.maximum(peaks, 5e-324)), -1100.0)
+    return np.where(peaks > 0, np.log2(np.maximum(peaks, 5e-324)), float(_NOTHING))
 
 
 def _digest(array: NDArray[Any]) -> str:

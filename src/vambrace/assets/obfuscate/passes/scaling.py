@@ -135,6 +135,8 @@ def _marks(net: Net, gauge: Gauge, chosen: NDArray[np.int64], reach: int) -> Ite
         else:
             continue
         rows = [row for row, one in enumerate(layer.gives.tolist()) if one in open_classes]
+        # No factor shows in a channel of zeros, which is the same in every copy.
+        rows = [row for row in rows if array.take(row, axis).any()]
         rows = [row for place, row in enumerate(rows) if layer.gives[row] not in layer.gives[rows[:place]]]
         open_classes -= set(layer.gives[rows].tolist())
         if rows:
