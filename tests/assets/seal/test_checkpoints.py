@@ -100,4 +100,6 @@ def test_what_is_no_checkpoint_or_lacks_what_is_wanted(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="E712"):
         keep(-1, module=net)
     with pytest.raises(ConfigError, match="E712"):
+        keep(1.5, module=net)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="E712"):
         seal.Checkpoints(tmp_path, recipients=KEY, keep=-1)

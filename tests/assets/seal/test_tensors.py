@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 
 from vambrace.assets import seal
 from vambrace.assets.seal.tensors import _DTYPES, Packed
@@ -38,6 +40,18 @@ def same(given: Tensor, wanted: Tensor) -> bool:
             given.contiguous().reshape(-1).view(torch.uint8), wanted.contiguous().reshape(-1).view(torch.uint8)
         )
     )
+
+
+def imagined() -> Tensor:
+    """As torch traces with: it says that it is on the CPU, and has no bytes there."""
+    with FakeTensorMode():
+        return torch.empty(2)
+
+
+def unequal() -> Tensor:
+    """As before there was a layout for them."""
+    with warnings.catch_warnings(action="ignore"):
+        return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
 
 
 def saved(tmp_path: Path, tensors: dict[str, Tensor], **options: object) -> Path:
@@ -167,8 +181,16 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         {"w": [1.0]},
         {3: torch.ones(2)},
         {"__metadata__": torch.ones(2)},
+        {"\ud800": torch.ones(2)},
+        {"w": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)},
+        {"w": unequal()},
+        {"w": nn.UninitializedParameter()},
+        {"w": imagined()},
     ],
-    ids=["sparse", "meta", "complex128", "a list", "a number as name", "metadata"],
+    ids=[
+        *("sparse", "meta", "complex128", "a list", "a number as name", "metadata"),
+        *("half a character", "jagged", "nested", "lazy", "imagined"),
+    ],
 )
 def test_what_cannot_be_read_back_is_not_written(tmp_path: Path, bad: dict[str, Tensor]) -> None:
     with pytest.raises(ConfigError, match="E760"):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -77,7 +78,10 @@ class Checkpoints:
             ConfigError: E109, for state that cannot be stored, by its path; E712, for a step that cannot be.
             ResourceError: E601, when it cannot be written; older checkpoints are all there then.
         """
-        require(0 <= step < 10**12, code="E712", seen=f"step {step}", expected="0 to 10^12 - 1", fix="count steps")
+        whole = isinstance(step, Integral)  # of others the name would not be found again
+        require(
+            whole and 0 <= step < 10**12, code="E712", seen=f"step {step}", expected="0 to 10^12 - 1", fix="count steps"
+        )
         state = {
             "step": step,
             "module": dict(module.state_dict()),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
 
 from vambrace.core.options import require
 from vambrace.errors import ArtifactRefused, ConfigError
@@ -271,10 +272,10 @@ def _view(content: Tensor, entry: Entry) -> Tensor:
 
 
 def _check_packable(name: Any, tensor: Any) -> None:  # noqa: ANN401  users' dicts hold anything
-    if not isinstance(name, str) or name == "__metadata__":
+    if not isinstance(name, str) or name == "__metadata__" or not _is_text(name):
         found = f"the name {str(name)[:80]!r}"
-    elif not isinstance(tensor, torch.Tensor):
-        found = f"{name!r}, which is a {type(tensor).__name__}"
+    elif not isinstance(tensor, torch.Tensor) or is_lazy(tensor) or tensor.is_nested or _is_imagined(tensor):
+        found = f"{name!r}, which is a {type(tensor).__name__} and no dense tensor in memory"
     elif tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in _CODES:
         found = f"{name!r}, which is of {tensor.dtype}, {tensor.layout}, on {tensor.device}"
     else:
@@ -285,6 +286,20 @@ def _check_packable(name: Any, tensor: Any) -> None:  # noqa: ANN401  users' dic
         expected="dense tensors by name, of a dtype that safetensors has",
         fix="convert it, leave it out, or store nested state with seal.Checkpoints",
     )
+
+
+def _is_text(name: str) -> bool:
+    """Whether UTF-8 has it; Python's texts may hold halves of characters."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_imagined(tensor: Tensor) -> bool:
+    """Whether it claims a device, and has no memory there, as those of torch's tracing do."""
+    return tensor.layout == torch.strided and not tensor.is_meta and tensor.untyped_storage().device.type == "meta"
 
 
 def _other(seen: str) -> ArtifactRefused:
