@@ -66,14 +66,14 @@ def test_only_stanzas_of_the_service_are_tried_and_those_of_the_key_first() -> N
     assert len(service.heard) == 4
 
 
-@pytest.mark.parametrize("answer", [b"", bytes(16_385), FILE_KEY, b"x" + FILE_KEY])
+@pytest.mark.parametrize("answer", [b"", bytes(16_385), FILE_KEY, b"x" + FILE_KEY, "text", 7])
 def test_a_wrapped_key_that_fits_no_header_or_hides_nothing_is_refused(answer: bytes) -> None:
     with pytest.raises(ResourceError, match="E734") as caught:
         Kms(Listening(wrapped=answer)).wrap(FILE_KEY, BINDING)
     assert FILE_KEY.hex() not in str(caught.value)
 
 
-@pytest.mark.parametrize("answer", [b"", bytes(16), bytes(33)])
+@pytest.mark.parametrize("answer", [b"", bytes(16), bytes(33), "x" * 32, 32])
 def test_an_answer_that_is_no_file_key_is_refused(answer: bytes) -> None:
     stanza = Kms(Listening()).wrap(FILE_KEY, BINDING)
     with pytest.raises(ResourceError, match="E734"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from assets.seal.harness import CHUNK, OTHER, PUBLIC, SIGNER, Recorder, content,
 from assets.seal.naive_sealed import HEADER, Naive, padme, wrap
 from vambrace.assets.seal import sealed as sealing
 from vambrace.assets.seal.opening import sidecar_path
-from vambrace.assets.seal.reader import Sealed
+from vambrace.assets.seal.reader import Reader, Sealed
 from vambrace.assets.seal.source import FileSource
 from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
 
@@ -362,6 +363,25 @@ def test_expiry(path: Path) -> None:
         open_(path)
     with open_(path, ignore_expiry=True) as sealed:
         assert sealed.read(0, 3) == b"abc"
+
+
+@pytest.mark.parametrize("answer", [0, None])
+def test_a_sink_that_takes_no_more_for_now(path: Path, answer: int | None) -> None:
+    """None of a raw stream that does not wait says that it took nothing, and of others that it took all."""
+
+    class Full(io.RawIOBase):
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def write(self, data: Any) -> int | None:
+            self.calls += 1
+            assert self.calls < 9, "asked again and again"
+            return 10_000 if self.calls < 3 else answer
+
+    with open_(path) as sealed, pytest.raises(BlockingIOError):
+        sealed.copy_to(Full())
+    with path.open("rb") as stream, pytest.raises(BlockingIOError):
+        Reader(stream, identities()).copy_to(Full())
 
 
 def test_a_sink_that_takes_little(path: Path) -> None:

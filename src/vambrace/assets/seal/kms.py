@@ -95,8 +95,8 @@ class Kms:
         """
         context = self.context or {}
         wrapped = self.provider.wrap(file_key, context | {BINDING: binding.hex()})
-        if not 1 <= len(wrapped) <= 16_384 or file_key in wrapped:
-            raise _strange(self, f"{len(wrapped)} bytes for a wrapped key", "1 to 16384 bytes that hide it")
+        if not _is_bytes(wrapped) or not 1 <= len(wrapped) <= 16_384 or file_key in wrapped:
+            raise _strange(self, f"{_said(wrapped)} for a wrapped key", "1 to 16384 bytes that hide it")
         named = {"provider": self.provider.name, "key": self.provider.key, "context": dict(context)}
         stanza: dict[str, object] = {"type": "kms", **named, "wrapped": encode(wrapped)}
         check_bounds([stanza])
@@ -114,10 +114,11 @@ class Kms:
             if self.context is not None and context != self.context:
                 continue
             file_key = self.provider.unwrap(decode(stanza["wrapped"]) or b"", context | {BINDING: binding.hex()})
-            if file_key is not None and len(file_key) != FILE_KEY:
-                raise _strange(self, f"{len(file_key)} bytes for a file key", f"{FILE_KEY}")
-            if file_key is not None:
-                yield file_key
+            if file_key is None:
+                continue
+            if not _is_bytes(file_key) or len(file_key) != FILE_KEY:
+                raise _strange(self, f"{_said(file_key)} for a file key", f"{FILE_KEY} bytes")
+            yield bytes(file_key)
 
 
 class Local:
@@ -147,6 +148,16 @@ class Local:
             return self._aead.decrypt(wrapped[:12], wrapped[12:], canonical.dumps(dict(context)))
         except InvalidTag:
             return None
+
+
+def _is_bytes(answer: object) -> bool:
+    """Providers are others' code."""
+    return isinstance(answer, bytes | bytearray)
+
+
+def _said(answer: bytes) -> str:
+    """What it is, and never what is in it."""
+    return f"{len(answer)} bytes" if _is_bytes(answer) else f"a {type(answer).__name__}"
 
 
 def _strange(kms: Kms, seen: str, expected: str) -> ResourceError:

@@ -17,6 +17,7 @@ from vambrace.assets.seal.header import HEADER_BYTES
 from vambrace.assets.seal.incoming import Incoming
 from vambrace.assets.seal.opening import open_header
 from vambrace.assets.seal.sealed import Sealed
+from vambrace.assets.seal.sink import put
 from vambrace.assets.seal.source import fill
 from vambrace.core.disk import unwritable
 from vambrace.errors import ResourceError
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Sequence
 
     from vambrace.assets.seal.recipients import Identity
+    from vambrace.assets.seal.sink import Sink
     from vambrace.assets.seal.source import Stream
     from vambrace.assets.seal.statement import Statement
-    from vambrace.assets.seal.writer import Sink
 
 __all__ = ["Reader", "Sealed"]
 
@@ -108,9 +109,8 @@ class Reader(io.RawIOBase):
         """Write the rest of the content to `sink`, without another copy; how many bytes that were."""
         total = 0
         while part := self._part or self._next():
-            taken = sink.write(part)
-            taken = len(part) if taken is None else taken
-            self._part, total = part[taken:], total + taken
+            self._part = put(sink, part)
+            total += len(part) - len(self._part)
         return total
 
     def close(self) -> None:

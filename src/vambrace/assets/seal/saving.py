@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from vambrace.assets.seal import keys
     from vambrace.assets.seal.description import Content
     from vambrace.assets.seal.header import Fixed
+    from vambrace.assets.seal.sink import Sink
     from vambrace.assets.seal.trailer import Foot
-    from vambrace.assets.seal.writer import Sink
 
 __all__ = ["save", "save_stream", "suite_of"]
 

@@ -22,6 +22,7 @@ from vambrace.assets.seal.opening import open_header, read_sidecar
 from vambrace.assets.seal.padding import is_zero
 from vambrace.assets.seal.refusals import added, contradictory, cut_short
 from vambrace.assets.seal.room import filled
+from vambrace.assets.seal.sink import put
 from vambrace.assets.seal.source import FileSource
 from vambrace.assets.seal.trailer import FOOT_BYTES, Foot, Leaves, TrailerMac
 from vambrace.core.options import require
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
     from vambrace.assets.seal.opening import Opened
     from vambrace.assets.seal.recipients import Identity
+    from vambrace.assets.seal.sink import Sink
     from vambrace.assets.seal.statement import Statement
-    from vambrace.assets.seal.writer import Sink
 
 __all__ = ["Sealed"]
 
@@ -178,8 +179,7 @@ class Sealed:
             self._fill(begin, part, threads)
             end = begin + len(part)
             while part:
-                taken = sink.write(part)
-                part = part[len(part) if taken is None else taken :]
+                part = put(sink, part)
             if progress:
                 progress(end, self.size)
 

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
-import io
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from vambrace.assets.seal import header as headers
 from vambrace.assets.seal import merkle
@@ -27,6 +25,7 @@ from vambrace.assets.seal.memory import Memory
 from vambrace.assets.seal.padding import padded
 from vambrace.assets.seal.pipeline import Pipeline
 from vambrace.assets.seal.schedule import FileKeys, new_file_key, new_salt
+from vambrace.assets.seal.sink import put
 from vambrace.assets.seal.source import next_bytes
 from vambrace.assets.seal.statement import MOST_BYTES
 from vambrace.assets.seal.suites import Suite
@@ -42,8 +41,9 @@ if TYPE_CHECKING:
 
     from vambrace.assets.seal.description import Content
     from vambrace.assets.seal.recipients import Recipient
+    from vambrace.assets.seal.sink import Sink
 
-__all__ = ["Sink", "Writer"]
+__all__ = ["Writer"]
 
 _ZEROS: Final = bytes(2**16)
 _LEAVES_IN_MEMORY: Final = 4 * 2**20  # bytes; more of them go to a temporary file: they are hashes of ciphertext
@@ -51,14 +51,6 @@ _PIECE: Final = 2**20
 _AHEAD: Final = 2**12
 _MOST_PARTS: Final = 256  # of a chunk; more of them take more memory than the chunk
 _PATIENCE: Final = 1.0  # seconds
-
-
-class Sink(Protocol):
-    """Where the bytes of a stream go, in order. With several threads any of them writes, one at a time."""
-
-    def write(self, data: memoryview, /) -> int | None:
-        """Take `data`, or its first bytes, and say how many; None stands for all of them."""
-        ...
 
 
 class Writer:
@@ -339,10 +331,7 @@ class Writer:
 
     def _put(self, data: memoryview) -> None:
         while data and self._open:
-            taken = self._sink.write(data)
-            if taken == 0 or (taken is None and isinstance(self._sink, io.RawIOBase)):
-                raise BlockingIOError(errno.EAGAIN, "a stream that takes no more for now")
-            data = data[len(data) if taken is None else taken :]
+            data = put(self._sink, data)
 
     @contextlib.contextmanager
     def _or_none(self) -> Generator[None]:
