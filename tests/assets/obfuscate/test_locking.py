@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.optimize import linear_sum_assignment
 
 from onnx_nets import answers, attention, feeds, net, residual, session
+from vambrace.assets.obfuscate import locking
 from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.locking import lock, lock_entry, survey, unlock
 from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
@@ -310,6 +311,25 @@ def test_refusals(tmp_path: Path) -> None:
     outside = onnx.load(tmp_path / "m.onnx", load_external_data=False)
     with pytest.raises(ConfigError, match="other files"):
         lock(outside, KEY)
+
+
+def test_more_than_one_message_holds_is_refused_before_it_is_locked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """To order the weights takes many times their memory, and nothing could write them."""
+    model = held(np.ones((8, 8), np.float32))
+    onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, location="net.bin", size_threshold=0)
+    size = sum(len(each.raw_data) for each in held(np.ones((8, 8), np.float32)).graph.initializer)
+    for most, refused in ((size, False), (size - 1, True)):
+        monkeypatch.setattr(locking, "MOST_BYTES", most)
+        for source in (held(np.ones((8, 8), np.float32)), tmp_path / "net.onnx"):
+            for act in (survey, lambda given: lock(given, KEY), lambda given: unlock(given, KEY)):
+                try:
+                    act(source)
+                    seen = ""
+                except (ConfigError, ArtifactRefused) as error:
+                    seen = str(error)
+                assert ("2 GiB" in seen) == refused
 
 
 def accuracy(model: onnx.ModelProto, images: np.ndarray, labels: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exact_nets import Builder, random_net
 from onnx_nets import answers, feeds
+from vambrace.assets.obfuscate import net as nets
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 from vambrace.errors import ConfigError, ModelRefused
@@ -221,6 +222,18 @@ def test_weights_of_more_than_two_gibibytes_do_not_leave() -> None:
     net.graph.initialisers["huge"] = np.broadcast_to(np.float32(0), (2**29, 2))
     with pytest.raises(ConfigError, match="2 GiB"):
         net.model()
+
+
+def test_weights_of_more_than_two_gibibytes_do_not_come_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before passes have worked on them for long."""
+    path = tmp_path / "net.onnx"
+    onnx.save(random_net(2), path)
+    size = sum(len(each) for each in bits(random_net(2)).values())
+    monkeypatch.setattr(nets, "MOST_BYTES", size)
+    Net.load(path)
+    monkeypatch.setattr(nets, "MOST_BYTES", size - 1)
+    with pytest.raises(ConfigError, match="2 GiB"):
+        Net.load(path)
 
 
 def test_an_operator_that_cannot_be_inferred_is_no_error() -> None:

@@ -58,7 +58,7 @@ from vambrace.assets.obfuscate.roles import Held, held_tensors, stated_tensors, 
 from vambrace.assets.obfuscate.stored import bytes_of, element, in_a_byte, store
 from vambrace.core import canonical
 from vambrace.errors import ArtifactRefused, ConfigError
-from vambrace.models.onnx_file import onnx_package, parse_onnx, read_onnx
+from vambrace.models.onnx_file import MOST_BYTES, onnx_package, parse_onnx, read_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,8 +130,8 @@ def lock(source: str | Path | bytes | Any, key: bytes, *, leave_open: bool = Fal
         onnx.ModelProto, of the same size but for one entry of metadata.
 
     Raises:
-        ConfigError: E800 for a key of another length; E836 for a model that is locked already or has nothing to lock;
-            E857 for one with weights that cannot be locked.
+        ConfigError: E800 for a key of another length; E836 for a model that is locked already, has nothing to lock or
+            more than 2 GiB of weights; E857 for one with weights that cannot be locked.
         ModelRefused: E230 to E235, for a file that is unsafe or cannot be read.
     """
     model = _model(source)
@@ -206,7 +206,7 @@ def survey(source: str | Path | bytes | Any) -> Survey:  # noqa: ANN401
     """What `lock` would do to a model, and what it would leave.
 
     Raises:
-        ConfigError: E836, for what is no model.
+        ConfigError: E836, for what is no model, or one of more than 2 GiB of weights.
         ModelRefused: E230 to E235, as `lock`.
     """
     model = _model(source)
@@ -319,7 +319,7 @@ def _model(source: str | Path | bytes | Any) -> Any:  # noqa: ANN401
     """A model of our own: read and checked, or copied."""
     onnx = onnx_package()
     if isinstance(source, str | Path):
-        return read_onnx(Path(source), whole=True).model
+        return _of_one_message(read_onnx(Path(source), whole=True).model)
     if isinstance(source, bytes):
         source = parse_onnx(source, "the model")
     if not isinstance(source, onnx.ModelProto):
@@ -330,6 +330,14 @@ def _model(source: str | Path | bytes | Any) -> Any:  # noqa: ANN401
     model.CopyFrom(source)
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for _, _, tensor, _ in stated_tensors(model)):
         raise _not_lockable("a model whose weights lie in other files", "give the path of the model, not the model")
+    return _of_one_message(model)
+
+
+def _of_one_message(model: Any) -> Any:  # noqa: ANN401  onnx.ModelProto
+    """Refuse what could not leave again, before the memory for its order is asked for."""
+    size = sum(len(tensor.raw_data) for _, _, tensor, _ in stated_tensors(model))
+    if size > MOST_BYTES:
+        raise _not_lockable(f"{size} bytes of weights, more than the 2 GiB of one message", "lock its parts one by one")
     return model
 
 

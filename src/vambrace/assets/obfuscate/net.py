@@ -106,11 +106,13 @@ class Net:
         Raises:
             MissingExtra: E112, without the extra.
             ModelRefused: E200, E230 to E235, as `vambrace.models.onnx_file.read_onnx`.
-            ConfigError: E801, for anything else.
+            ConfigError: E801, for anything else, and for more than 2 GiB of weights.
         """
         onnx = onnx_package()
         if isinstance(source, str | Path):
-            return cls(read_onnx(Path(source), whole=True).model, Path(source).name)
+            read = read_onnx(Path(source), whole=True).model
+            _check_size(sum(len(each.raw_data) for each in read.graph.initializer))  # passes take long, and memory
+            return cls(read, Path(source).name)
         if isinstance(source, bytes):
             source = parse_onnx(source, "the model")
         if not isinstance(source, onnx.ModelProto):
@@ -135,9 +137,7 @@ class Net:
             ConfigError: E801, where it would be larger than a message can be, or no valid ONNX.
         """
         onnx = onnx_package()
-        size = sum(array.nbytes for graph in self.graph.everywhere() for array in graph.initialisers.values())
-        if size > MOST_BYTES:
-            raise _unusable(f"{size} bytes of weights", "at most 2 GiB", "obfuscate the parts of the model one by one")
+        _check_size(sum(array.nbytes for graph in self.graph.everywhere() for array in graph.initialisers.values()))
         built = self._build(onnx, small=False)
         try:
             with _stated(built):
@@ -258,6 +258,11 @@ def _info(value: Any) -> Info:  # noqa: ANN401
         int(each.dim_value) if each.HasField("dim_value") else (each.dim_param or None) for each in tensor.shape.dim
     ]
     return Info(int(tensor.elem_type), tuple(sizes))
+
+
+def _check_size(size: int) -> None:
+    if size > MOST_BYTES:
+        raise _unusable(f"{size} bytes of weights", "at most 2 GiB", "obfuscate the parts of the model one by one")
 
 
 def _unusable(seen: str, expected: str = "a valid model", fix: str = "") -> ConfigError:
