@@ -52,6 +52,10 @@ __all__ = [
 ]
 
 
+_PRODUCTS = ("linear", "matmul", "mm", "addmm", "bmm", "baddbmm")
+"""Operators of torch whose kernels for few rows sum otherwise than those for many."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ObfuscatedProgram:
     """A program and its map.
@@ -126,10 +130,11 @@ def exported_program(
 ) -> ObfuscatedProgram:
     """Obfuscate a program of torch.export.
 
-    The order of sums inside an operator may depend on where a channel stands, so in the exact profile layers give
-    their channels in another order only where all answers to the example inputs stay equal bit for bit. In the
-    tolerance profile passes are left out that move these answers by more than 1e-5 of a sample's largest, or turn a
-    decision, unless the program's own answers differ when it is asked again.
+    The order of sums inside an operator may depend on where a channel stands, so layers give their channels in another
+    order, to be put back, only where all answers to the example inputs stay equal bit for bit; products of matrices do
+    so in no program that takes other sizes than these (`dynamic_shapes`). In the tolerance profile passes are left out
+    that move these answers by more than 1e-5 of a sample's largest, or turn a decision, unless the program's own
+    answers differ when it is asked again.
 
     Args:
         source: a program, which is left as it is, or a module, which is exported in the mode that it is in.
@@ -183,7 +188,8 @@ def _made(
     for place, one in enumerate(passes, first):
         stream = Stream(key, "pass", place, one.name)
         permuting = one.name == "permutation"
-        applied = _permuted(flat, one, stream, examples) if permuting else apply_pass(flat, one, stream)
+        free = bool(cast("Any", program.range_constraints))
+        applied = _permuted(flat, one, stream, examples, free) if permuting else apply_pass(flat, one, stream)
         fields = {field.name: getattr(applied, field.name) for field in dataclasses.fields(applied)}
         entries.append(Entry(name=one.name, options=one.as_json(), **fields))
     made = flat.program()
@@ -310,18 +316,20 @@ def _repeated(program: ExportedProgram, examples: tuple[Any, ...]) -> Difference
         ) from error
 
 
-def _permuted(flat: Flat, one: Pass, stream: Stream, examples: tuple[Any, ...] | None) -> Applied:
+def _permuted(flat: Flat, one: Pass, stream: Stream, examples: tuple[Any, ...] | None, free: bool) -> Applied:
     """Permute channels where all sums come out as before; a place where they do not is left out, and all drawn again.
 
-    The kernels of small products treat the last few channels in another way than the rest.
+    The kernels of small products treat the last few channels in another way than the rest. Where sizes are `free`,
+    what holds at those of the examples says nothing of products at others, and they are left out beforehand.
     """
-    spared: set[str] = set()
+    spared = {node.name for node in flat.graph.nodes if _is_product(node)} if free else set[str]()
+    beforehand = len(spared)
     while True:
         applied = apply_pass(flat, one, stream.child(len(spared)), spared=spared)
         places = [entry["given"] for entry in (applied.record or {}).get("places", [])]
-        if spared:
+        if len(spared) > beforehand:
             why = "sums that depend on where a channel stands"
-            applied = dataclasses.replace(applied, left={**applied.left, why: len(spared)})
+            applied = dataclasses.replace(applied, left={**applied.left, why: len(spared) - beforehand})
         if not places:
             return applied
         assert applied.record is not None
@@ -338,6 +346,10 @@ def _permuted(flat: Flat, one: Pass, stream: Stream, examples: tuple[Any, ...] |
             return dataclasses.replace(again, left=applied.left)
         # Those behind the first one may differ because of it.
         spared.add(wrong[0])
+
+
+def _is_product(node: torch.fx.Node) -> bool:
+    return node.op == "call_function" and getattr(node.target, "_opname", "") in _PRODUCTS
 
 
 def _same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
