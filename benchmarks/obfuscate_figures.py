@@ -64,8 +64,8 @@ def obfuscate(data: Json) -> Iterator[tuple[str, str]]:
             rows = {row["attacker"]: share_of(row) for row in found["rows"]}
             if how != "our de-obfuscator" and all(rows.values()):
                 yield (
-                    f"families of networks told apart, {profile}, {how}: clean; on our output: adaptive, naive, "
-                    "branch by branch; chance",
+                    f"families of networks told apart, no budget of time, {profile}, {how}: clean; on our output: "
+                    "adaptive, naive, branch by branch; chance",
                     f"{rows['clean']}; {rows['adaptive']}, {rows['naive']}, {rows['branches']}; {found['chance']:.4f}; "
                     f"95 % intervals, {found['rows'][0]['n']} networks",
                 )
