@@ -24,9 +24,10 @@ tolerance profile moves answers too far, is left out:
 - `alignment`: channels of the original found again in the model that runs, in what the de-obfuscator left, and in the
   same model locked by a key, as it lies on disk, beside guessing.
 
-The classifier is trained once a profile, on networks of its own: attackers that know clean graphs, and attackers that
-know our output under other keys; on graphs as they are, after onnxruntime's full optimisation, after onnxsim, and after
-our de-obfuscator. Latency ratios belong to this machine. `results/obfuscate.json`.
+The classifier is trained once a profile, on networks of its own, as wide as those in use, obfuscated within the same
+budget: attackers that know clean graphs, and attackers that know our output under other keys; on graphs as they are,
+after onnxruntime's full optimisation, after onnxsim, and after our de-obfuscator; `outputs` says what was left out of
+those networks and what they cost. Latency ratios belong to this machine. `results/obfuscate.json`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import tempfile
 import time
 import warnings
 from importlib import metadata
@@ -44,6 +46,7 @@ import nets
 import numpy as np
 import obfuscate_nets
 import onnx
+from obfuscate_families import Outputs
 
 from vambrace.assets.obfuscate import measure as measures
 from vambrace.assets.obfuscate.keyinput import key_tensor, lock_by_input
@@ -234,14 +237,15 @@ def prepared(how: str, model: onnx.ModelProto) -> onnx.ModelProto:
     return measures.take_apart(model, real, random_rows(real, 1, Streams(SEED))).model
 
 
-def classified(profile: str, how: str, given: argparse.Namespace) -> dict[str, object]:
+def classified(outputs: Outputs, how: str, given: argparse.Namespace) -> dict[str, object]:
     """The classifier's rows."""
-    return measures.classify(
-        lambda model, seed: onnx_model(model, profile=profile, ratio=given.ratio, seed=seed).model,
-        options=measures.ClassifierOptions(keys=given.keys),
+    found = measures.classify(
+        outputs,
+        options=measures.ClassifierOptions(keys=given.keys, size="usual"),
         prepare=(lambda model: prepared(how, model)) if how else None,
         prepared=how,
-    ).as_json()
+    )
+    return found.as_json() | {"outputs": outputs.as_json()}
 
 
 def said(name: str, profile: str, found: dict) -> str:
@@ -327,10 +331,15 @@ def main() -> None:
         result["nets"][name] = found
     for profile in profiles if given.keys and not (given.again and given.nets) else []:
         result["classifier"][profile] = {}
-        for how in PREPARED:
-            rows_found = result["classifier"][profile][how or "as given"] = classified(profile, how, given)
-            shares = {row["attacker"]: f"{row['accuracy']:.3f}" for row in rows_found["rows"]}
-            interleave.say(f"classifier, {profile}, {how or 'as given'}: {shares}, chance {rows_found['chance']:.4f}")
+        with tempfile.TemporaryDirectory() as folder:
+            outputs = Outputs(profile, given.ratio, Path(folder))
+            for how in PREPARED:
+                rows_found = result["classifier"][profile][how or "as given"] = classified(outputs, how, given)
+                shares = {row["attacker"]: f"{row['accuracy']:.3f}" for row in rows_found["rows"]}
+                interleave.say(
+                    f"classifier, {profile}, {how or 'as given'}: {shares}, chance {rows_found['chance']:.4f}, "
+                    f"{rows_found['outputs']}"
+                )
     if given.again:
         interleave.say(f"written to {interleave.write('obfuscate', merged(result))}")
         return

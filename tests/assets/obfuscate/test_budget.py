@@ -110,35 +110,30 @@ def test_what_may_be_over_the_budget_is(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_what_is_left_open_is_measured_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
+    ends = {31: (0.9, 1.2), 151: (0.9, 1.2), 751: (0.9, 1.2)}
+    call = 1.0
 
     def latency(*_: Any, options: OverheadOptions, **__: Any) -> Any:
         asked.append(options.rounds)
-        sure = asked[-1] > 31
-        return (
-            {"cpu": SimpleNamespace(median=middle, interval=Interval(low=0.9, high=1.06 if sure else 1.2, method="m"))},
-            (1.0, 1.0),
-            1,
-        )
+        low, high = ends[options.rounds]
+        found = SimpleNamespace(median=(low + high) / 2, interval=Interval(low=low, high=high, method="m"))
+        return {"cpu": found}, (call, call), 2
 
     monkeypatch.setattr(budget, "latency", latency)
-    middle = 1.03
+    ends[151] = (1.0, 1.06)
     assert planned(1.1).dropped == ()
     assert asked == [31, 151]
     asked.clear()
-    middle = 1.15  # above it for certain enough
+    ends[151] = (0.9, 1.2)
+    ends[751] = (1.08, 1.1)
+    assert planned(1.1).dropped == ()
+    assert asked == [31, 151, 751]
+    asked.clear()
+    ends[31] = (1.11, 1.2)  # above it for certain
     assert planned(1.1).dropped == ("phantoms",)
     assert set(asked) == {31}
-
-
-def test_what_runs_the_same_is_not_timed(timed: list[set[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "profile_names", lambda profile: FREE)
-    found = planned(1.0)
-    assert found.ratio == 1.0
-    assert timed == []
-
-
-def test_refused() -> None:
-    with pytest.raises(ConfigError, match="E820"):
-        budget.plan_passes(onnx_nets.residual(), np.zeros((3, 99), np.float32), 1.05)
-    with pytest.raises(ConfigError, match="E839"):
-        planned(0.0)
+    asked.clear()
+    ends[31] = (0.9, 1.2)
+    call = 10.0  # milliseconds: 45 seconds for the longest
+    assert planned(1.1).dropped == ("phantoms",)
+    assert set(asked) == {31, 151}

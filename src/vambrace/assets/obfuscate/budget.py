@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["plan_passes", "within"]
 
-_ROUNDS = (31, 151)
-"""Of a measurement, and of a second one where the first leaves open whether the budget holds."""
+_ROUNDS = (31, 151, 751)
+"""Of a measurement, and of longer ones where those before leave open whether the budget holds."""
+_SECONDS = 30.0
+"""Most that a longer one may take."""
 
 
 def plan_passes(
@@ -120,12 +122,21 @@ def _timed(
         # By model: beside other passes a pass is done as often, but at other places, which cost something else.
         digest = made.map.obfuscated
         if digest not in known:
+            seconds = 0.0
             for rounds in _ROUNDS:
+                if rounds * seconds > _SECONDS:
+                    break
                 options = OverheadOptions(rounds=rounds)
-                found = latency(original, made.model, real, options=options, keys=None, rng=Streams(0))[0]["cpu"]
+                ratios, times, calls = latency(original, made.model, real, options=options, keys=None, rng=Streams(0))
+                found = ratios["cpu"]
+                # The original is timed twice in a round, as its own null.
+                seconds = 1e-3 * calls * (2 * times[0] + times[1])
+                low, high = (
+                    (found.interval.low, found.interval.high) if found.interval else (found.median, found.median)
+                )
                 # The upper end of the median's interval: what may be over the budget is, however busy the machine.
-                known[digest] = found.interval.high if found.interval else found.median
-                if known[digest] <= budget or found.median > budget:
+                known[digest] = high
+                if not low <= budget < high:
                     break
         return known[digest]
 

@@ -8,7 +8,7 @@ ones.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vambrace.assets.obfuscate.shapes import likely_sizes
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.net import Info, Net
     from vambrace.assets.obfuscate.places import Place
 
-__all__ = ["Costs"]
+__all__ = ["Costs", "Predicate"]
+
+Predicate = Literal["brief", "glance", "opaque"]
 
 _PRODUCTS = 80e9
 _FUSED_BYTES = 60e9
@@ -31,8 +33,7 @@ _START = 0.5e-6
 _ADDED = 1e-6
 _MOVING = 0.8e-6
 _BRANCH = 20e-6
-_BRIEF = 2e-6
-_OPAQUE = 5e-6
+_PREDICATES: Mapping[Predicate, float] = {"brief": 2e-6, "glance": 3e-6, "opaque": 5e-6}
 _CALL = 10e-6
 _SINGLE = 2.5e-9
 _IN_BLOCKS = 0.5e-9
@@ -95,9 +96,9 @@ class Costs:
         """Of copies outside and inside of a branch, since layouts end at it."""
         return 2 * 2 * 4 * sum(self._size(name) for name in values) / _COPIED_BYTES
 
-    def predicate(self, *, brief: bool) -> float:
-        """Of an If and its predicate."""
-        return _BRIEF if brief else _OPAQUE
+    def predicate(self, kind: Predicate) -> float:
+        """Of an If and its predicate, one of `vambrace.assets.obfuscate.opaque`."""
+        return _PREDICATES[kind]
 
     def added(self, elements: float, operators: float) -> float:
         """Of operators that are done element by element and fused with nothing: each reads and writes so many."""

@@ -16,6 +16,7 @@ from vambrace.assets.obfuscate.graph import reads_of
 from vambrace.assets.obfuscate.places import find_places
 
 if TYPE_CHECKING:
+    from vambrace.assets.obfuscate.costs import Predicate
     from vambrace.assets.obfuscate.graph import Node
     from vambrace.assets.obfuscate.keyed import Stream
     from vambrace.assets.obfuscate.net import Info, Net
@@ -52,12 +53,12 @@ class Cut:
     Attributes:
         value: the predicate reads it, and what is imagined.
         whole: whether everything goes into the branch, and not only what depends on the value.
-        brief: whether the predicate is a brief one.
+        predicate: which one of `vambrace.assets.obfuscate.opaque`.
     """
 
     value: str
     whole: bool
-    brief: bool
+    predicate: Predicate
 
 
 class Cuts:
@@ -177,10 +178,11 @@ class Cuts:
 
     def _cut(self, value: str, read: list[str], time: float) -> tuple[Cut | None, float]:
         """A cut that fits into a time, and what it takes of it."""
-        for brief in (False, True):
-            cost = self._copied(read) + self._costs.predicate(brief=brief)
-            if cost <= time and not (brief and self._costs.elements(value) > _FEW):
-                return Cut(value, whole=False, brief=brief), cost
+        brief: Predicate = "brief" if self._costs.elements(value) <= _FEW else "glance"
+        for predicate in ("opaque", brief):
+            cost = self._copied(read) + self._costs.predicate(predicate)
+            if cost <= time:
+                return Cut(value, whole=False, predicate=predicate), cost
         return None, 0.0
 
     def _copied(self, read: list[str]) -> float:

@@ -50,7 +50,7 @@ class Fixed:
     """A classifier run on made-up features, so that what it can know is known."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, look: Callable[[ModelProto], np.ndarray]) -> None:
-        def small(family: str, number: int, *, seed: int = 0) -> ModelProto:
+        def small(family: str, number: int, *, seed: int = 0, size: str = "tiny") -> ModelProto:
             model = ModelProto(producer_name=family, producer_version=str(number))
             model.model_version = seed
             return model
@@ -106,7 +106,7 @@ def test_branches_are_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
             shown += np.eye(17)[int(node.name)] if node.name else np.full(17, 0.5)
         return shown / max(1.0, float(np.linalg.norm(shown)))
 
-    def clean(family: str, number: int, *, seed: int = 0) -> ModelProto:
+    def clean(family: str, number: int, *, seed: int = 0, size: str = "tiny") -> ModelProto:
         model = ModelProto(producer_name=family)
         model.graph.node.add(name=str(list(FAMILIES).index(family)))
         return model
@@ -139,7 +139,7 @@ def test_of_branches_that_look_alike_the_one_with_most_weights_for_an_operator_i
         nodes = [onnx.NodeProto(name=str(number)) for _ in range(operators)]
         return onnx.GraphProto(node=nodes, initializer=[weight])
 
-    def clean(family: str, number: int, *, seed: int = 0) -> ModelProto:
+    def clean(family: str, number: int, *, seed: int = 0, size: str = "tiny") -> ModelProto:
         return ModelProto(producer_name=family, graph=graph(list(FAMILIES).index(family), 8))
 
     def hidden(model: ModelProto, seed: int) -> ModelProto:
@@ -218,6 +218,7 @@ def test_no_variant_and_no_key_is_in_both_halves(monkeypatch: pytest.MonkeyPatch
         {"variants": 9},
         {"folds": 1},
         {"keys": 0},
+        {"size": "huge"},
     ],
 )
 def test_too_little_to_learn_from_is_refused(options: dict[str, object]) -> None:

@@ -14,31 +14,31 @@ __all__: list[str] = []
 
 def _plain(net: Sketch, pick: Choices) -> Value:
     """Strided convolutions, one after the other."""
-    x, width = net.input, pick.between(4, 10)
+    x, width = net.input, pick.width(4, 10)
     for _ in range(pick.between(3, 7)):
         stride = 2 if x.shape[1] > 4 and pick.of(True, False) else 1
         x = net.conv(x, width, pick.of(3, 5), stride=stride)
-        width += pick.between(0, 4)
+        width += pick.width(0, 4)
     return net.classes(x, pick.between(2, 12))
 
 
 def _vgg(net: Sketch, pick: Choices) -> Value:
     """Stages of 3x3 convolutions with max pooling between, dense layers at the end."""
-    x, width = net.input, pick.between(4, 8)
+    x, width = net.input, pick.width(4, 8)
     for _ in range(pick.between(2, 4)):
         for _ in range(pick.between(1, 3)):
             x = net.conv(x, width, 3)
         x = net.pool(x)
-        width = min(2 * width, 24)
+        width = min(2 * width, pick.scaled(24))
     x = net.flat(x)
     for _ in range(pick.between(1, 2)):
-        x = net.active(net.linear(x, pick.between(16, 32)))
+        x = net.active(net.linear(x, pick.width(16, 32)))
     return net.linear(x, pick.between(2, 12))
 
 
 def _resnet_basic(net: Sketch, pick: Choices) -> Value:
     """Residual blocks of two 3x3 convolutions (He et al., CVPR 2016)."""
-    width = pick.between(4, 8)
+    width = pick.width(4, 8)
     x = net.conv(net.input, width, pick.of(3, 5))
     for stage in range(pick.between(2, 3)):
         for block in range(pick.between(1, 3)):
@@ -49,7 +49,7 @@ def _resnet_basic(net: Sketch, pick: Choices) -> Value:
 
 def _resnet_bottleneck(net: Sketch, pick: Choices) -> Value:
     """Residual blocks of 1x1, 3x3, 1x1 (He et al., CVPR 2016)."""
-    narrow, times = pick.between(3, 5), pick.of(2, 4)
+    narrow, times = pick.width(3, 5), pick.of(2, 4)
     x = net.conv(net.input, narrow * 2, pick.of(3, 5))
     for stage in range(pick.between(2, 3)):
         for block in range(pick.between(1, 3)):
@@ -71,7 +71,7 @@ def _residual(net: Sketch, x: Value, out: int, *, stride: int, narrow: int) -> V
 
 def _densenet(net: Sketch, pick: Choices) -> Value:
     """Every layer takes all before it (Huang et al., CVPR 2017)."""
-    growth = pick.between(3, 6)
+    growth = pick.width(3, 6)
     x = net.conv(net.input, 2 * growth, 3)
     for stage in range(pick.between(2, 3)):
         if stage:
@@ -83,7 +83,7 @@ def _densenet(net: Sketch, pick: Choices) -> Value:
 
 def _mobilenet(net: Sketch, pick: Choices) -> Value:
     """Inverted residuals: 1x1 up, depthwise, 1x1 down (Sandler et al., CVPR 2018)."""
-    width, times = pick.between(4, 6), pick.between(2, 4)
+    width, times = pick.width(4, 6), pick.between(2, 4)
     x = net.conv(net.input, width, 3, stride=2)
     for stage in range(pick.between(3, 6)):
         stride = 2 if stage % 2 and x.shape[1] > 4 else 1
@@ -91,19 +91,19 @@ def _mobilenet(net: Sketch, pick: Choices) -> Value:
         inner = net.conv(inner, inner.shape[0], pick.of(3, 5), stride=stride, group=inner.shape[0])
         inner = net.normal(net.conv(inner, width, 1, bare=True))
         x = net.add(x, inner) if x.shape == inner.shape else inner
-        width += pick.of(0, 0, 2)
+        width += pick.scaled(pick.of(0, 0, 2))
     return net.classes(x, pick.between(2, 12))
 
 
 def _inception(net: Sketch, pick: Choices) -> Value:
     """Branches of several kernel sizes, put together (Szegedy et al., CVPR 2015)."""
-    width = pick.between(3, 6)
+    width, few = pick.width(3, 6), pick.scaled(3)
     x = net.conv(net.input, 2 * width, 3)
     for _ in range(pick.between(2, 4)):
-        branches = [net.conv(x, width, 1), net.conv(net.conv(x, width, 1), width + 1, 3)]
-        branches.append(net.conv(net.conv(x, 3, 1), 3, 5))
+        branches = [net.conv(x, width, 1), net.conv(net.conv(x, width, 1), width + pick.scaled(1), 3)]
+        branches.append(net.conv(net.conv(x, few, 1), few, 5))
         if pick.of(True, False):
-            branches.append(net.conv(net.pool(x, "MaxPool", kernel=3, stride=1), 3, 1))
+            branches.append(net.conv(net.pool(x, "MaxPool", kernel=3, stride=1), few, 1))
         x = net.concat(*branches)
         if x.shape[1] > 4 and pick.of(True, False):
             x = net.pool(x)
@@ -112,21 +112,21 @@ def _inception(net: Sketch, pick: Choices) -> Value:
 
 def _squeezenet(net: Sketch, pick: Choices) -> Value:
     """Squeeze by 1x1, expand by 1x1 and 3x3 side by side (Iandola et al., 2016)."""
-    narrow = pick.between(3, 5)
+    narrow = pick.width(3, 5)
     x = net.conv(net.input, 4 * narrow, 3, stride=2)
     for fire in range(pick.between(2, 5)):
         squeezed = net.conv(x, narrow, 1)
         x = net.concat(net.conv(squeezed, 3 * narrow, 1), net.conv(squeezed, 3 * narrow, 3))
         if fire == 1 and x.shape[1] > 4:
             x = net.pool(x)
-        narrow += pick.between(0, 1)
+        narrow += pick.width(0, 1)
     x = net.conv(x, pick.between(2, 12), 1)
     return net.flat(net.average(x))
 
 
 def _senet(net: Sketch, pick: Choices) -> Value:
     """Residual blocks whose channels are weighed by what the whole map says (Hu et al., CVPR 2018)."""
-    width = pick.between(4, 8)
+    width = pick.width(4, 8)
     x = net.conv(net.input, width, 3)
     for stage in range(pick.between(2, 4)):
         inner = net.normal(net.conv(net.conv(x, width, 3, stride=2 if stage else 1), width, 3, bare=True))
@@ -135,13 +135,13 @@ def _senet(net: Sketch, pick: Choices) -> Value:
         inner = net.add(inner, gate, "Mul")
         short = x if x.shape == inner.shape else net.conv(x, width, 1, stride=2 if stage else 1, bare=True)
         x = net.active(net.add(inner, short))
-        width += 2 * pick.of(0, 1)
+        width += pick.scaled(2 * pick.of(0, 1))
     return net.classes(x, pick.between(2, 12))
 
 
 def _unet(net: Sketch, pick: Choices) -> Value:
     """Down and up again, each level joined to its counterpart (Ronneberger et al., MICCAI 2015)."""
-    width, twice = pick.between(4, 6), pick.of(True, False)
+    width, twice = pick.width(4, 6), pick.of(True, False)
     x, kept = net.input, list["Value"]()
     for _ in range(pick.between(2, 3)):
         x = net.conv(x, width, 3)
@@ -157,27 +157,27 @@ def _unet(net: Sketch, pick: Choices) -> Value:
 
 def _autoencoder(net: Sketch, pick: Choices) -> Value:
     """Down to a narrow middle and up again, nothing joined."""
-    width, levels = pick.between(4, 8), pick.between(2, 3)
+    width, levels = pick.width(4, 8), pick.between(2, 3)
     x = net.input
     for _ in range(levels):
-        x, width = net.conv(x, width, 3, stride=2), width + pick.between(2, 6)
-    x = net.conv(x, pick.between(2, 4), 1)
+        x, width = net.conv(x, width, 3, stride=2), width + pick.width(2, 6)
+    x = net.conv(x, pick.width(2, 4), 1)
     for _ in range(levels):
-        width = max(width - 3, 4)
+        width = max(width - pick.scaled(3), pick.scaled(4))
         x = net.active(net.transposed(x, width)) if net.style.head == "gemm" else net.conv(net.upsample(x), width, 3)
     return net.active(net.conv(x, net.input.shape[0], 3, bare=True), pick.of("Sigmoid", "Tanh"))
 
 
 def _pyramid(net: Sketch, pick: Choices) -> Value:
     """Scores at several scales, gathered into one list, as detectors do (Lin et al., CVPR 2017)."""
-    width, levels = pick.between(4, 8), list["Value"]()
+    width, levels, few = pick.width(4, 8), list["Value"](), pick.scaled(6)
     x = net.conv(net.input, width, 3, stride=2)
     for _ in range(pick.between(2, 3)):
         x = net.conv(net.conv(x, width, 3), width, 3, stride=2)
-        levels.append(net.conv(x, 6, 1))
+        levels.append(net.conv(x, few, 1))
     top, outputs, columns = levels[-1], list["Value"](), pick.between(3, 6)
     for level in [*reversed(levels[:-1]), None]:
-        scores = net.conv(net.conv(top, 6, 3), columns, 1, bare=True)
+        scores = net.conv(net.conv(top, few, 3), columns, 1, bare=True)
         outputs.append(net.reshape(scores, columns, scores.shape[1] * scores.shape[2]))
         top = net.add(net.upsample(top), level) if level is not None else top
     total = sum(each.shape[1] for each in outputs)

@@ -35,16 +35,30 @@ class Value:
 
 
 class Choices:
-    """Draws in order from one stream: what makes a variant itself."""
+    """Draws in order from one stream: what makes a variant itself.
 
-    def __init__(self, rng: Streams) -> None:
+    Args:
+        rng: the stream.
+        scale: how many times as wide layers are.
+    """
+
+    def __init__(self, rng: Streams, scale: int = 1) -> None:
         self._rng = rng
+        self._scale = scale
         self._step = 0
 
     def between(self, low: int, high: int) -> int:
         """A whole number, both ends included."""
         self._step += 1
         return low + int(self._rng.integers(high - low + 1, shape=(1,), step=self._step)[0])
+
+    def width(self, low: int, high: int) -> int:
+        """Channels or units, both ends included, at this scale."""
+        return self.scaled(self.between(low, high))
+
+    def scaled(self, count: int) -> int:
+        """Channels or units at this scale."""
+        return self._scale * count
 
     def of(self, *options: Any) -> Any:  # noqa: ANN401  whatever is offered
         """One of the options."""

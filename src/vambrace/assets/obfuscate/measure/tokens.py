@@ -18,17 +18,17 @@ __all__ = ["shape"]
 def shape(family: str, choices: Choices) -> tuple[int, ...]:
     """The shape of one sample for a family of this file."""
     if family == "mlp":
-        return (choices.between(12, 48),)
+        return (choices.width(12, 48),)
     if family in {"transformer", "mixer"} and choices.of(True, False):
         return (3, 16, 16)
-    return (choices.between(8, 16), choices.between(8, 16))
+    return (choices.between(8, 16), choices.width(8, 16))
 
 
 def _mlp(net: Sketch, pick: Choices) -> Value:
     """Dense layers."""
     x = net.input
     for _ in range(pick.between(2, 6)):
-        x = net.active(net.linear(x, pick.between(12, 40)))
+        x = net.active(net.linear(x, pick.width(12, 40)))
     return net.linear(x, pick.between(2, 12))
 
 
@@ -44,7 +44,7 @@ def _tokens(net: Sketch, pick: Choices, width: int) -> Value:
 def _transformer(net: Sketch, pick: Choices) -> Value:
     """Encoder blocks of attention and a small dense net (Vaswani et al., NeurIPS 2017)."""
     heads = pick.of(1, 2, 4)
-    width, first = heads * pick.between(4, 6), pick.of(True, False)
+    width, first = heads * pick.width(4, 6), pick.of(True, False)
     x = _tokens(net, pick, width)
     x = net.node("Add", [x.name, net.weight(*x.shape, fan_in=600)], x.shape)
     for _ in range(pick.between(1, 4)):
@@ -81,13 +81,13 @@ def _gelu(net: Sketch, x: Value) -> Value:
 
 def _mixer(net: Sketch, pick: Choices) -> Value:
     """Dense layers along tokens and along channels, in turn (Tolstikhin et al., NeurIPS 2021)."""
-    width = pick.between(8, 20)
+    width = pick.width(8, 20)
     x = _tokens(net, pick, width)
     for _ in range(pick.between(1, 4)):
         inner = net.transpose(net.layer_norm(x), 2, 1)
-        inner = net.matmul(_between(net, pick, net.matmul(inner, pick.between(8, 24))), x.shape[0])
+        inner = net.matmul(_between(net, pick, net.matmul(inner, pick.width(8, 24))), x.shape[0])
         x = net.add(x, net.transpose(inner, 2, 1))
-        inner = net.matmul(net.layer_norm(x), pick.between(12, 32))
+        inner = net.matmul(net.layer_norm(x), pick.width(12, 32))
         x = net.add(x, net.matmul(_between(net, pick, inner), width))
     return _scores(net, x, pick)
 
@@ -107,7 +107,7 @@ def _recurrent(net: Sketch, pick: Choices) -> Value:
     operator, gates = pick.of(("LSTM", 4), ("GRU", 3))
     length, x = net.input.shape[0], net.input
     for _ in range(pick.between(1, 3)):
-        hidden, inside = pick.between(8, 16), x.shape[1]
+        hidden, inside = pick.width(8, 16), x.shape[1]
         # Recurrent operators take (length, batch, features) and give (length, directions, batch, hidden).
         turned = net.node("Transpose", [x.name], x.shape, perm=[1, 0, 2])
         weights = [net.weight(1, gates * hidden, size, fan_in=6 * size) for size in (inside, hidden)]

@@ -95,7 +95,7 @@ class PackWeights(Pass):
             self.share,
             stream.child("places"),
             lambda name: costs.added(2 * found[name].size, _CUTTING),
-            None if time is None else time - costs.predicate(brief=False),
+            None if time is None else time - costs.predicate("opaque"),
         )
         packed: list[dict[str, Any]] = []
         for dtype in sorted({found[name].dtype for name in taken}, key=str):

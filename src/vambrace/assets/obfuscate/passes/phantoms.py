@@ -14,6 +14,7 @@ and have few bytes of weights for each operator.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -25,7 +26,7 @@ from vambrace.assets.obfuscate.ensemble import Ensemble, Given
 from vambrace.assets.obfuscate.graph import Graph, Node, graph_proto
 from vambrace.assets.obfuscate.habits import Habits
 from vambrace.assets.obfuscate.imagined import Imagining, roles_of
-from vambrace.assets.obfuscate.opaque import OLDEST, brief, opaque
+from vambrace.assets.obfuscate.opaque import OLDEST, brief, glance, opaque
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
 from vambrace.core.options import Ratio, require
 from vambrace.models.onnx_file import onnx_package
@@ -58,7 +59,7 @@ class Phantoms(Pass):
         spare: bytes that it may be larger in any case, so that small ones are hidden too.
         ifs: how many Ifs there are at most.
         slowdown: most that they may add to the time of a run, as a share of it, by an estimate from sizes.
-        allowed: microseconds that they may add in any case, by the same estimate: one If with a brief predicate.
+        allowed: microseconds that they may add in any case, by the same estimate: one If with a short predicate.
     """
 
     name: ClassVar[str] = "phantoms"
@@ -70,7 +71,7 @@ class Phantoms(Pass):
     spare: int = 250_000
     ifs: int = 3
     slowdown: Ratio = 0.005
-    allowed: Ratio = 2.5
+    allowed: Ratio = 3.0
 
     def __post_init__(self) -> None:
         for name in ("times", "fewest", "growth", "spare", "ifs", "slowdown", "allowed"):
@@ -161,10 +162,14 @@ class _Work:
             dtype = np.dtype(np.float32)
             before = [Node("Cast", [cut.value], [value])]
             before[0].set(to=_FLOAT)
-        count = 1
-        for size in info.shape or ():
-            count *= size if isinstance(size, int) else 1
-        nodes, answer, truth = (brief if cut.brief else opaque)(self.net, value, dtype, max(1, count), stream)
+        sizes = [size if isinstance(size, int) else None for size in info.shape or ()]
+        if cut.predicate == "glance":
+            nodes, answer, truth = glance(self.net, value, dtype, sizes, stream)
+        else:
+            count = max(1, math.prod(size or 1 for size in sizes))
+            nodes, answer, truth = (brief if cut.predicate == "brief" else opaque)(
+                self.net, value, dtype, count, stream
+            )
         return [*before, *nodes], answer, truth
 
     def _fake(
