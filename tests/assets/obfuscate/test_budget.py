@@ -137,3 +137,17 @@ def test_what_is_left_open_is_measured_for_longer(monkeypatch: pytest.MonkeyPatc
     call = 10.0  # milliseconds: 45 seconds for the longest
     assert planned(1.1).dropped == ("phantoms",)
     assert set(asked) == {31, 151}
+
+
+def test_what_runs_the_same_is_not_timed(timed: list[set[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "profile_names", lambda profile: FREE)
+    found = planned(1.0)
+    assert found.ratio == 1.0
+    assert timed == []
+
+
+def test_refused() -> None:
+    with pytest.raises(ConfigError, match="E820"):
+        budget.plan_passes(onnx_nets.residual(), np.zeros((3, 99), np.float32), 1.05)
+    with pytest.raises(ConfigError, match="E839"):
+        planned(0.0)

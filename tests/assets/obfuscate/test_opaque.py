@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -12,17 +15,19 @@ from exact_nets import LEVELS, session
 from vambrace.assets.obfuscate import opaque as module
 from vambrace.assets.obfuscate.keyed import Stream, as_key
 from vambrace.assets.obfuscate.net import Net
-from vambrace.assets.obfuscate.opaque import opaque
+from vambrace.assets.obfuscate.opaque import brief, glance, opaque
 
 SHAPES = {"image": (2, 3, 5, 5), "row": (7,), "one": (1, 1), "none": (0, 4)}
 
 
-def predicate(seed: int, opset: int, count: int, dtype: str = "float32") -> tuple[onnx.ModelProto, bool]:
+def predicate(
+    seed: int, opset: int, about: Any, dtype: str = "float32", make: Callable[..., Any] = opaque
+) -> tuple[onnx.ModelProto, bool]:
     kind = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}[dtype]
     value = helper.make_tensor_value_info("x", kind, None)
     graph = helper.make_graph([], "g", [value], [helper.make_tensor_value_info("y", TensorProto.BOOL, [])])
     net = Net(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6))
-    nodes, answer, truth = opaque(net, "x", np.dtype(dtype), count, Stream(as_key(seed)))
+    nodes, answer, truth = make(net, "x", np.dtype(dtype), about, Stream(as_key(seed)))
     net.graph.nodes.extend(nodes)
     net.graph.outputs[0].name = answer
     model = net._build(onnx, small=False)  # the checker asks for a shape of inputs, which must stay open here
@@ -57,6 +62,42 @@ def test_the_answer_is_always_the_same(opset: int, dtype: str) -> None:
                 assert answer.shape == ()
                 assert bool(answer) is truth, (seed, name, one)
     assert truths == {True, False}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("opset", [9, 13, 18])
+@pytest.mark.parametrize("make", [brief, glance])
+def test_a_short_one_answers_always_the_same(make: Callable[..., Any], opset: int, dtype: str) -> None:
+    truths, operators = set(), set()
+    for seed in range(8):
+        for name, shape in SHAPES.items():
+            sizes = [size if place else None for place, size in enumerate(shape)]
+            model, truth = predicate(seed, opset, sizes if make is glance else 1, dtype, make)
+            truths.add(truth)
+            operators.add(len(model.graph.node))
+            run = session(model)
+            for one in values(shape, dtype):
+                (answer,) = run.run(None, {"x": one})
+                assert answer.shape == ()
+                assert bool(answer) is truth, (seed, name, one)
+    assert truths == {True, False}
+    assert operators == ({3, 4} if make is glance else {2, 3})
+
+
+def test_a_glance_takes_neighbours_from_where_there_are_some() -> None:
+    """A look past the end reads nothing, and would not depend on the data."""
+    seen = set()
+    for seed in range(200):
+        model, _ = predicate(seed, 13, (None, 3, 40), make=glance)
+        starts, ends = (onnx.numpy_helper.to_array(each) for each in model.graph.initializer[:2])
+        assert (starts >= 0).all()
+        assert (starts < (1, 3, 40)).all()
+        assert (ends <= (1, 3, 40)).all()
+        assert (ends[:2] == starts[:2] + 1).all()
+        assert 2 <= ends[2] - starts[2] < module._WINDOW
+        seen.add((int(starts[1]), int(starts[2])))
+    assert {one for one, _ in seen} == {0, 1, 2}
+    assert len({two for _, two in seen}) > 10
 
 
 def test_every_form_is_drawn() -> None:

@@ -39,6 +39,21 @@ def test_variants_are_valid_differ_and_come_again(family: str) -> None:
         assert answer.std() > 0
 
 
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_variants_of_usual_size_are_wider_and_as_valid(family: str) -> None:
+    for number in range(3):
+        tiny, usual = variant(family, number), variant(family, number, size="usual")
+        onnx.checker.check_model(usual, full_check=True)
+        assert {node.op_type for node in usual.graph.node} == {node.op_type for node in tiny.graph.node}
+        assert usual.ByteSize() > 3 * tiny.ByteSize()
+        assert variant(family, number, size="usual").SerializeToString() == usual.SerializeToString()
+        network = Network(usual)
+        inputs = np.random.default_rng(0).normal(size=(2, *(size or 1 for size in network.inputs[0].shape[1:])))
+        (answer,) = network.run([inputs.astype(np.float32)])
+        assert np.isfinite(answer).all()
+        assert answer.std() > 0
+
+
 def test_features_see_the_graph_and_not_the_file() -> None:
     model = variant("inception", 0)
     assert np.array_equal(features(model), features(disguises.renamed(model)))
