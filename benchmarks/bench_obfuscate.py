@@ -57,6 +57,7 @@ from vambrace.assets.obfuscate.measure.runtime import Network, optimised, simpli
 from vambrace.assets.obfuscate.passes.phantoms import Phantoms
 from vambrace.assets.obfuscate.pipeline import onnx_model
 from vambrace.assets.obfuscate.planning import BUDGET
+from vambrace.assets.obfuscate.rehearsal import Rehearsal
 from vambrace.core.rng import Streams
 
 SEED = 0
@@ -332,7 +333,7 @@ def main() -> None:
     for profile in profiles if given.keys and not (given.again and given.nets) else []:
         result["classifier"][profile] = {}
         with tempfile.TemporaryDirectory() as folder:
-            outputs = Outputs(profile, given.ratio, Path(folder))
+            outputs = Outputs(Rehearsal(profile=profile, ratio=given.ratio, budget=BUDGET), Path(folder))
             for how in PREPARED:
                 rows_found = result["classifier"][profile][how or "as given"] = classified(outputs, how, given)
                 shares = {row["attacker"]: f"{row['accuracy']:.3f}" for row in rows_found["rows"]}

@@ -9,18 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from vambrace.assets.obfuscate.pipeline import onnx_model
-from vambrace.assets.obfuscate.planning import BUDGET
-
-ROWS = 20
-"""Inputs that a network is timed and compared on: noise, as its weights are."""
+from vambrace.assets.obfuscate.rehearsal import Rehearsal
 
 
 class Outputs:
-    """Obfuscates, within the budget that is usual, and keeps what it made, so that every attacker sees the same.
+    """Obfuscates and keeps what was made, so that every attacker sees the same.
 
     Args:
-        profile, ratio: as for `onnx_model`.
+        rehearsal: how.
         folder: where models are kept.
 
     Attributes:
@@ -29,8 +25,8 @@ class Outputs:
         ratios: time over the original's, of each, as the plan measured it: the upper end of an interval.
     """
 
-    def __init__(self, profile: str, ratio: str, folder: Path) -> None:
-        self._wanted = {"profile": profile, "ratio": ratio, "budget": BUDGET}
+    def __init__(self, rehearsal: Rehearsal, folder: Path) -> None:
+        self._rehearsal = rehearsal
         self._folder = folder
         self.made = 0
         self.left_out = Counter[str]()
@@ -38,12 +34,10 @@ class Outputs:
 
     def __call__(self, model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
         """The obfuscated model."""
-        content = model.SerializeToString(deterministic=True) + f" {seed} {self._wanted}".encode()
+        content = model.SerializeToString(deterministic=True) + f" {seed}".encode()
         path = self._folder / f"{hashlib.sha256(content).hexdigest()}.onnx"
         if not path.exists():
-            sizes = [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim]
-            inputs = np.random.default_rng(seed).normal(size=(ROWS, *sizes[1:])).astype(np.float32)
-            found = onnx_model(model, **self._wanted, seed=seed, inputs=inputs)
+            found = self._rehearsal.obfuscated(model, seed)
             assert found.fitted is not None
             assert found.planned is not None
             self.made += 1
@@ -56,7 +50,7 @@ class Outputs:
         """What was left out, and what it costs."""
         low, median, high = np.quantile(self.ratios, (0.25, 0.5, 0.75))
         return {
-            "budget": BUDGET,
+            "budget": self._rehearsal.budget,
             "made": self.made,
             "left_out": dict(self.left_out),
             "time": {"median": median, "low_quarter": low, "high_quarter": high, "most": max(self.ratios)},

@@ -18,7 +18,36 @@ def attackers(results: Path) -> str:
             rows = {row["attacker"]: share_of(row) for row in kind["rows"]}
             count = f"{kind['chance']:.4f}, {kind['rows'][0]['n']}"
             lines.append(f"| {profile} | {how} | **{rows['adaptive']}** | {rows['naive']} | {count} |")
-    return "\n".join([*lines, "", where({**data, "nets": {}}, "obfuscate")])
+    told = [
+        f"Of {kept['made']} networks, those of the attackers among them, in the {profile} profile at a budget of "
+        f"{kept['budget']}: {_lost(kept)}. {_cost(kept)}."
+        for profile, found in data["classifier"].items()
+        if (kept := outputs_of(found))
+    ]
+    return "\n".join([*lines, "", *told, "", where({**data, "nets": {}}, "obfuscate")])
+
+
+def outputs_of(found: Json) -> Json | None:
+    """What the networks of a profile's classifier lost and took; the same ones whatever attackers do to them first."""
+    kinds = [each["outputs"] for each in found.values() if isinstance(each, dict) and "outputs" in each]
+    return kinds[0] if kinds else None
+
+
+def _lost(kept: Json) -> str:
+    left_out = kept["left_out"]
+    assert isinstance(left_out, dict)
+    ranked = sorted(left_out.items(), key=lambda each: (-each[1], each[0]))
+    return ", ".join(f"`{name}` left out of {count}" for name, count in ranked) or "nothing left out"
+
+
+def _cost(kept: Json) -> str:
+    median, low, high, most = (
+        number_at(kept, "time", key) for key in ("median", "low_quarter", "high_quarter", "most")
+    )
+    return (
+        f"CPU time over the original's, the upper end of what each plan measured: {median:.3f}, median (middle half "
+        f"{low:.3f} to {high:.3f}, most {most:.3f})"
+    )
 
 
 def obfuscate(data: Json) -> Iterator[tuple[str, str]]:
@@ -60,12 +89,19 @@ def obfuscate(data: Json) -> Iterator[tuple[str, str]]:
                 f"{taking}; {differing:.0f}; {', '.join('?' if each is None else f'{each:.3f}' for each in shares)}",
             )
     for profile in ("exact", "tolerance"):
-        for how, found in sorted((data.get("classifier") or {}).get(profile, {}).items()):
+        kinds = (data.get("classifier") or {}).get(profile, {})
+        if kept := outputs_of(kinds):
+            yield (
+                f"networks of the classifier, {profile}, budget of {kept['budget']}: how many of "
+                f"{kept['made']} lost what",
+                f"{_lost(kept)}; {_cost(kept)}",
+            )
+        for how, found in sorted(kinds.items()):
             rows = {row["attacker"]: share_of(row) for row in found["rows"]}
             if how != "our de-obfuscator" and all(rows.values()):
                 yield (
-                    f"families of networks told apart, no budget of time, {profile}, {how}: clean; on our output: "
-                    "adaptive, naive, branch by branch; chance",
+                    f"families of networks told apart, {profile}, {how}: clean; on our output: adaptive, naive, branch "
+                    "by branch; chance",
                     f"{rows['clean']}; {rows['adaptive']}, {rows['naive']}, {rows['branches']}; {found['chance']:.4f}; "
                     f"95 % intervals, {found['rows'][0]['n']} networks",
                 )

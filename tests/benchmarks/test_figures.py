@@ -189,7 +189,9 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
     shares = {"clean": 0.99, "naive": 0.106, "branches": 0.92, "adaptive": 0.31}
     bare = [{"attacker": name, "accuracy": share, "n": 160} for name, share in shares.items()]
     rows = [{**row, "interval": {"low": row["accuracy"] - 0.061, "high": row["accuracy"] + 0.003}} for row in bare]
-    row = {"rows": rows, "chance": 0.0625}
+    spread = {"median": 1.0312, "low_quarter": 1.0214, "high_quarter": 1.0424, "most": 1.0499}
+    outputs = {"budget": 1.05, "made": 480, "left_out": {"pack": 2, "phantoms": 12, "chain": 2}, "time": spread}
+    row = {"rows": rows, "chance": 0.0625, "outputs": outputs}
     measured: dict[str, dict[str, Any]] = {
         "nets": {
             "one": {
@@ -221,6 +223,14 @@ def test_obfuscation_is_told_by_net_with_all_attackers(figures: ModuleType, tmp_
         "| 0.99 (0.93 to 0.99); 0.31 (0.25 to 0.31), 0.11 (0.04 to 0.11), 0.92 (0.86 to 0.92); 0.0625; "
         "95 % intervals, 160 networks |"
     ) in said
+    lost = "`phantoms` left out of 12, `chain` left out of 2, `pack` left out of 2"
+    assert "| networks of the classifier, exact, budget of 1.05: how many of 480 lost what |" in said
+    assert f"| {lost}; CPU time over the original's, the upper end of what each plan measured: 1.031, median (" in said
+    assert "(middle half 1.021 to 1.042, most 1.050) |" in said
+    assert (
+        f"480 networks, those of the attackers among them, in the exact profile at a budget of 1.05: {lost}. CPU"
+        in (figures.attackers(tmp_path))
+    )
     for words in ("Timed once", "as given"):
         assert words not in said, "no spread, no figure"
     assert "de-obfuscator" not in said

@@ -16,11 +16,12 @@ import pytest
 from onnx import numpy_helper
 
 from vambrace.assets.obfuscate import budget, locking, pipeline
-from vambrace.assets.obfuscate.measure import EqualityOptions, Gates, OverheadOptions, Settings, measuring
+from vambrace.assets.obfuscate.measure import EqualityOptions, Gates, OverheadOptions, Settings, classifier, measuring
+from vambrace.assets.obfuscate.rehearsal import Rehearsal
 from vambrace.assets.seal import keys
+from vambrace.cli.gating import said_of_lock, write_reports
 from vambrace.cli.main import main
-from vambrace.cli.obfuscated import said_of_lock, tell_left_out
-from vambrace.cli.obfuscating import write_reports
+from vambrace.cli.obfuscated import tell_left_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -231,6 +232,59 @@ def test_a_locked_file_that_does_what_the_original_does_fails(
     assert "keyless" in said.out
     assert "; locked" in said.err
     assert code == (1 if open_ else 0)
+
+
+def test_attackers_are_trained_where_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On networks that are obfuscated with the same options, and the gate `naive` decides about the exit code."""
+    net, data, page = (tmp_path / name for name in ("net.onnx", "rows.npy", "page.html"))
+    onnx.save(cancelling(0.0), net)
+    np.save(data, np.random.default_rng(1).standard_normal((8, 8)).astype(np.float32))
+    asked: list[Any] = []
+    shares = {"clean": 1.0, "naive": 0.1, "branches": 0.9, "adaptive": 0.4}
+
+    def trained(obfuscate: Any, *, options: Any, progress: Any) -> Any:
+        asked.append((obfuscate, options.size))
+        rows = [
+            classifier.Row(attacker=name, accuracy=share, interval=None, right=1, n=160, learners={}, best="forest")  # type: ignore[arg-type]
+            for name, share in shares.items()
+        ]
+        return classifier.Classified(
+            rows=tuple(rows), families=("mlp",), variants=10, folds=5, keys=2, size="usual", chance=1 / 16, prepared=""
+        )
+
+    real = measuring.measure
+    quick = measuring.MeasureOptions(
+        equality=EqualityOptions(fewer=5, settings=(Settings(),)),
+        overhead=OverheadOptions(rounds=5, processes=0),
+        tools=("ort-basic",),
+        apart=0,
+    )
+
+    def measured(*args: Any, gates: Any, **given: Any) -> Any:
+        loose = Gates(profile=gates.profile, latency=1000, size=1000, memory=1000, survival=1.0, naive=gates.naive)
+        return real(*args, **{**given, "gates": loose, "options": quick})
+
+    monkeypatch.setattr(classifier, "classify", trained)
+    monkeypatch.setattr(measuring, "measure", measured)
+    call = ["obfuscate", str(net), "-o", str(tmp_path / "out.onnx"), "--no-map", "--data", str(data), "--force"]
+    call += ["--profile", "tolerance", "--ratio", "small", "--budget-latency", "1.3"]
+    assert main(call) == 0
+    assert asked == []
+    assert main([*call, "--classify", "--report", str(page)]) == 0
+    ((obfuscate, size),) = asked
+    assert size == "usual"
+    assert obfuscate == Rehearsal(profile="tolerance", ratio="small", budget=1.3)
+    said = capsys.readouterr().out
+    assert said.count("No classifier was trained") == 1, "in the first run"
+    text = page.read_text()
+    assert '<th scope="row">adaptive</th><td class="right">40' in text
+    assert "10 variants each, as wide as networks in use, and are asked" in text
+    shares["naive"] = 0.2
+    assert main([*call, "--classify"]) == 1
+    assert main(["obfuscate", str(net), "-o", str(tmp_path / "other.onnx"), "--no-map", "--classify"]) == 2
+    assert "--classify without inputs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--key-file", "--owner-key", "--recipient", "--identity"])

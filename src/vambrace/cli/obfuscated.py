@@ -1,4 +1,4 @@
-"""What `vambrace obfuscate` says about a model that was made: passes, gates, and what a lock is worth."""
+"""What `vambrace obfuscate` says about a model that was made: its passes, and what was left out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from vambrace.cli.speaking import say, tell
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vambrace.assets.obfuscate.measure.report import Report
     from vambrace.assets.obfuscate.pipeline import Obfuscated
     from vambrace.assets.obfuscate.record import ObfuscationMap
 
-__all__ = ["said_of_lock", "tell_gates", "tell_left_out", "tell_passes", "tell_table", "tell_untraceable"]
+__all__ = ["tell_left_out", "tell_passes", "tell_table", "tell_untraceable"]
 
 
 def tell_left_out(made: Obfuscated) -> None:
@@ -38,26 +37,6 @@ def tell_passes(done: ObfuscationMap) -> None:
         for entry in done.passes
     ]
     tell_table(("pass", "places", "left, and why"), rows)
-
-
-def said_of_lock(found: Report | None) -> str:
-    """What may be said of a locked model, by what was measured."""
-    word = next((each.word for each in found.judged if each.gate == "keyless"), None) if found is not None else None
-    if found is None or word is None or found.keyless is None or word == "does not apply":
-        return "; locked: what it does without its key was not measured" + ("; give --data" if found is None else "")
-    if word == "fail":
-        return "; locked, yet it does without its key some of what the original does: see the gate keyless"
-    most = max((each.without or 0.0 for each in found.keyless.outputs), key=abs)
-    if abs(most) <= found.gates.keyless:
-        return "; locked: at chance without its key, on these inputs"
-    return f"; locked: without its key at {most:.2f} on these inputs, where 0 is chance and 1 the original"
-
-
-def tell_gates(found: Report) -> None:
-    """A table of the gates, under their verdict."""
-    rows = [(each.gate, each.word, each.sentence) for each in found.judged]
-    tell("")
-    tell_table(("gate", found.verdict.lower(), "what was found"), rows)
 
 
 def tell_untraceable(made: Obfuscated) -> None:

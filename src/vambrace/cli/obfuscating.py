@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vambrace.cli.ending import tidily
-from vambrace.cli.obfuscated import said_of_lock, tell_gates, tell_left_out, tell_passes, tell_table, tell_untraceable
+from vambrace.cli.gating import measured, said_of_lock, tell_gates, write_reports
+from vambrace.cli.obfuscated import tell_left_out, tell_passes, tell_table, tell_untraceable
 from vambrace.cli.sealing import are_one, there
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say
@@ -21,12 +22,9 @@ from vambrace.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vambrace.assets.obfuscate.measure.gates import Gates
-    from vambrace.assets.obfuscate.measure.report import Report
-    from vambrace.assets.obfuscate.pipeline import Obfuscated
     from vambrace.assets.obfuscate.record import ObfuscationMap
 
-__all__ = ["obfuscate", "restore", "trace", "unlock", "write_reports"]
+__all__ = ["obfuscate", "restore", "trace", "unlock"]
 
 Profile = Literal["exact", "tolerance"]
 Ratio = Literal["small", "medium", "large"]
@@ -74,6 +72,13 @@ def obfuscate(
         list[Path],
         typer.Option(metavar="FILE", help="Real inputs, .npy, one for each of the model's; else nothing is measured."),
     ] = [],  # noqa: B006  the parser copies it
+    classify: Annotated[
+        bool,
+        typer.Option(
+            "--classify",
+            help="Also train attackers on networks that are obfuscated alike; half an hour or more; needs --data.",
+        ),
+    ] = False,
     report: Annotated[
         list[Path], typer.Option(metavar="FILE", help="Write what was measured: .html or .json; again for both.")
     ] = [],  # noqa: B006
@@ -92,7 +97,8 @@ def obfuscate(
     SOURCE is an .onnx file. The map of what was done leads back to it, so it is sealed: --recipient says for whom.
     With --key-file its weights are out of order until `vambrace unlock` or obfuscate.load_model puts them in order.
     With --data, what makes the model too slow is left out, and in the tolerance profile what moves answers too far;
-    then the gates are measured, what the model does without its key among them. Exits 1 when a gate fails.
+    then the gates are measured, what the model does without its key among them; --classify adds how well attackers tell
+    what kind of network it is. Exits 1 when a gate fails.
     """
     from vambrace.assets.obfuscate.keyed import as_key
     from vambrace.assets.obfuscate.locked import key_bytes
@@ -100,10 +106,11 @@ def obfuscate(
     from vambrace.assets.obfuscate.measure.gates import Gates
     from vambrace.assets.obfuscate.pipeline import onnx_model
     from vambrace.assets.obfuscate.planning import check_budget
+    from vambrace.assets.obfuscate.rehearsal import Rehearsal
 
     _model(source)
     place = target.with_name(f"{target.name}.map.sealed") if place is None else place
-    _check(data, report, budget, seed, owner, customer)
+    _check(data, report, budget, classify, seed, owner, customer)
     if leave_open and key is None:
         raise _apart("--leave-open without --key-file", "a key that locks the model", "--key-file KEY, or leave it out")
     if budget is not None:
@@ -132,7 +139,8 @@ def obfuscate(
     )
     tell_left_out(made)
     written = made.model if secret is None else lock(made.model, secret, leave_open=leave_open)
-    found = _measured(source, made, written if secret else None, inputs, gates) if inputs else None
+    attackers = Rehearsal(profile=profile, ratio=ratio, budget=budget) if classify else None
+    found = measured(source, made, written if secret else None, inputs, gates, attackers) if inputs else None
     if not no_map:
         _seal(made.map, place, by)
     digest = _write(target, written)
@@ -243,6 +251,7 @@ def _check(
     data: Sequence[Path],
     report: Sequence[Path],
     budget: float | None,
+    classify: bool,
     seed: int | None,
     owner: Path | None,
     customer: str | None,
@@ -251,8 +260,9 @@ def _check(
     wrong = [path.name for path in report if path.suffix not in {".html", ".json"}]
     if wrong:
         raise _apart(f"a report called {wrong[0]}", "a name that ends in .html or .json", "--report out.html")
-    if not data and (report or budget is not None):
-        name = "--report" if report else "--budget-latency"
+    asked = {"--report": bool(report), "--budget-latency": budget is not None, "--classify": classify}
+    name = next((name for name, given in asked.items() if given and not data), None)
+    if name is not None:
         raise _apart(f"{name} without inputs to measure with", "real inputs", "--data inputs.npy")
     if seed is not None and owner is not None:
         raise _apart("both --seed and --owner-key", "one of them", "--owner-key for copies, --seed to repeat work")
@@ -324,32 +334,6 @@ def _inputs(data: Sequence[Path]) -> list[Any]:
             )
         found.append(array)
     return found
-
-
-def _measured(
-    source: Path,
-    made: Obfuscated,
-    at_rest: Any,  # noqa: ANN401  onnx.ModelProto
-    inputs: list[Any],
-    gates: Gates,
-) -> Report:
-    from vambrace.assets.obfuscate.measure.measuring import measure
-
-    say("measuring; this takes a minute or a few")
-    return measure(source, made.model, inputs, gates=gates, at_rest=at_rest, name=source.stem, left_out=made.left_out)
-
-
-def write_reports(found: Report, places: Sequence[Path]) -> None:
-    """Write what was measured, as a page or as JSON by the names; a page names the JSON in its folder."""
-    import json
-
-    from vambrace.core.files import write_file
-
-    numbers = [path for path in places if path.suffix == ".json"]
-    for path in places:
-        beside = next((each.name for each in numbers if each.parent == path.parent), None)
-        text = json.dumps(found.as_json(), indent=2, allow_nan=False) if path in numbers else found.html(beside)
-        write_file(path, text.encode())
 
 
 def _seal(done: ObfuscationMap, place: Path, by: list[object]) -> None:

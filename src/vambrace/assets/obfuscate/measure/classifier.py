@@ -28,6 +28,7 @@ from vambrace.assets.obfuscate.measure.features import features
 from vambrace.core.intervals import wilson
 from vambrace.core.options import Options
 from vambrace.core.options import require as hold
+from vambrace.core.progress import Progress, silent
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ __all__ = ["Attacker", "Classified", "ClassifierOptions", "Row", "classify"]
 
 Attacker = Literal["clean", "naive", "branches", "adaptive"]
 _LEAST_FAMILIES, _LEAST_VARIANTS = 10, 10
+_WORK = "networks for attackers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +147,7 @@ def classify(
     options: ClassifierOptions | None = None,
     prepare: Prepare | None = None,
     prepared: str = "",
+    progress: Progress = silent,
 ) -> Classified:
     """Train the attackers and ask them.
 
@@ -153,6 +156,7 @@ def classify(
         options: what the attacker has.
         prepare: what the attacker does to every graph, clean or not, before he looks at it, such as simplifying.
         prepared: the name of that.
+        progress: hears of every network.
 
     Raises:
         ConfigError: E824, where the obfuscator fails on a network; the families are ordinary ONNX models.
@@ -164,6 +168,7 @@ def classify(
     alone: list[NDArray[np.float64]] = []
     picked: list[NDArray[np.float64]] = []
     others: list[list[NDArray[np.float64]]] = []
+    progress.start(_WORK, len(places))
     for place, (family, number) in enumerate(places):
         model = variant(family, number, seed=chosen.seed, size=chosen.size)
         seen["clean"].append(features(_prepared(model, prepare)))
@@ -177,6 +182,8 @@ def classify(
         alone.append(np.stack([features(each) for each in branches]))
         picked.append(alone[-1][most_real(branches)][None])
         others.append([features(_prepared(each, prepare)) for each in hidden[1:]])
+        progress.advance(_WORK, note=family)
+    progress.finish(_WORK)
     labels = np.array([names.index(family) for family, _ in places])
     fold = np.array([number % chosen.folds for _, number in places])
     clean, asked = np.stack(seen["clean"]), np.stack(seen["asked"])

@@ -222,7 +222,9 @@ def judge_survival(found: tuple[Survived, ...], gates: Gates) -> list[Judged]:
 def judge_classifier(found: Classified | None, gates: Gates) -> list[Judged]:
     """`naive`."""
     if found is None:
-        return [unmeasured("naive", gates, "No classifier was trained: that takes the obfuscator itself.")]
+        return [
+            unmeasured("naive", gates, "No classifier was trained: that takes the obfuscator itself, and half an hour.")
+        ]
     naive, branches, adaptive = (found.row(name) for name in ("naive", "branches", "adaptive"))
     threshold = min(1.0, gates.naive * found.chance)
     return [
