@@ -384,6 +384,29 @@ def test_a_sink_that_takes_no_more_for_now(path: Path, answer: int | None) -> No
         Reader(stream, identities()).copy_to(Full())
 
 
+def test_a_stream_goes_on_where_the_sink_took_no_more(path: Path) -> None:
+    """As after a `select`: the chunk that was refused was lost, and nobody heard of it."""
+
+    class Full(Recorder):
+        calls = 0
+
+        def write(self, data: bytes | memoryview) -> int:
+            self.calls += 1
+            return super().write(data[:10_000]) if self.calls % 3 else 0
+
+    sink, times = Full(), 0
+    with path.open("rb") as stream:
+        reader = Reader(stream, identities())
+        while True:
+            try:
+                reader.copy_to(sink)
+                break
+            except BlockingIOError:
+                times += 1
+    assert sink.data == DATA
+    assert times > 9
+
+
 def test_a_sink_that_takes_little(path: Path) -> None:
     class Little(Recorder):
         def write(self, data: bytes | memoryview) -> int:

@@ -109,6 +109,7 @@ class Reader(io.RawIOBase):
         """Write the rest of the content to `sink`, without another copy; how many bytes that were."""
         total = 0
         while part := self._part or self._next():
+            self._part = part  # stays, for who asks again, where the sink takes nothing
             self._part = put(sink, part)
             total += len(part) - len(self._part)
         return total
