@@ -24,7 +24,7 @@ class _Told(SystemExit):
 
 @contextlib.contextmanager
 def tidily() -> Generator[None]:
-    """Inside, SIGTERM and SIGHUP clean up as Ctrl-C does; one that comes while that is done ends at once.
+    """Inside, SIGTERM and SIGHUP clean up as Ctrl-C does; further ones wait for that to end.
 
     What the process ignores (`nohup`) or somebody else listens to stays so, and so does all in other threads than the
     main one, where Python lets nobody listen.
@@ -37,7 +37,8 @@ def tidily() -> Generator[None]:
         heard = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
 
     def end(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        for each in heard:  # a shell and its terminal both send one: the second must not leave the rest of a folder
+            signal.signal(each, signal.SIG_IGN)
         raise _Told(128 + number)
 
     try:
