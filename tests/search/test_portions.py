@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -107,7 +109,9 @@ def test_the_oracle_asks_in_portions_and_counts_the_same() -> None:
 def test_compiled_and_scripted_nets_can_be_watched() -> None:
     net = nn.Sequential(nn.Linear(6, WIDE), nn.ReLU(), nn.Linear(WIDE, 3)).eval()
     points = torch.rand(64, 6)
-    for made in (torch.compile(net, backend="eager"), torch.jit.script(net)):
+    whole = torch.compile(net, backend="eager", fullgraph=True)  # fails where torch falls back, as under most modes
+    scripted = cast("nn.Module", torch.jit.script(net))
+    for made in (torch.compile(net, backend="eager"), whole, scripted):
         portions, calls = Portions(), list[int]()
 
         def asked(part: Tensor, made: nn.Module = made, calls: list[int] = calls) -> Tensor:
@@ -117,3 +121,29 @@ def test_compiled_and_scripted_nets_can_be_watched() -> None:
         answers = [portions.ask(asked, points) for _ in range(3)]
         assert calls == [64, 32, 32, 32, 32]
         assert all(torch.allclose(each, net(points)) for each in answers)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype stage")
+def test_nets_of_operators_without_a_schema_or_tensors_without_a_shape_can_be_watched() -> None:
+    """`torch.cond`, and what torch itself makes of padded rows for its encoders."""
+    points = torch.rand(64, 160)
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 1).eval()
+
+    def padded(rows: Tensor) -> Tensor:
+        mask = torch.zeros(len(rows), 10, dtype=torch.bool)
+        mask[:, 5:] = rows[:, :1] > 0.5
+        return encoder(rows.view(-1, 10, 16), src_key_padding_mask=mask)[:, 0]
+
+    def wide(rows: Tensor) -> Tensor:
+        return rows.repeat(1, 200)
+
+    def chosen(rows: Tensor) -> Tensor:
+        calls.append(len(rows))
+        return torch.cond(rows.sum() > 0, wide, wide, (rows,))[:, :3]
+
+    calls: list[int] = []
+    for net in (padded, chosen):
+        portions = Portions()
+        assert all(torch.allclose(portions.ask(net, points), net(points), atol=1e-6) for _ in range(2))
+    assert calls == [64, 64, 32, 32, 64]

@@ -52,6 +52,13 @@ class Portions:
 class _Watch(TorchDispatchMode):
     """Remembers the bytes of the largest tensor that was made anew for all rows together."""
 
+    supports_higher_order_operators = True
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Compiled parts are asked as ever; torch would not compile them here, and fail where that is a must."""
+        return True
+
     def __init__(self, rows: int) -> None:
         super().__init__()
         self._rows = rows
@@ -66,9 +73,10 @@ class _Watch(TorchDispatchMode):
     ) -> Any:  # noqa: ANN401  whatever the operator gives
         del types
         found: Any = func(*args, **(kwargs or {}))
+        returns: Any = getattr(getattr(func, "_schema", None), "returns", ())  # none for operators of a higher order
         # Views and what is written in place take no room.
-        if all(each.alias_info is None for each in func._schema.returns):
+        if all(each.alias_info is None for each in returns):
             for each in pytree.tree_leaves(found):
-                if isinstance(each, Tensor) and each.dim() and each.shape[0] % self._rows == 0:
+                if isinstance(each, Tensor) and each.dim() and each.size(0) % self._rows == 0:
                     self.largest = max(self.largest, each.numel() * each.element_size())
         return found
