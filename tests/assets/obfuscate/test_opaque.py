@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from exact_nets import LEVELS, session
+from vambrace.assets.obfuscate import cuts
 from vambrace.assets.obfuscate import opaque as module
 from vambrace.assets.obfuscate.keyed import Stream, as_key
 from vambrace.assets.obfuscate.net import Net
@@ -98,6 +99,22 @@ def test_a_glance_takes_neighbours_from_where_there_are_some() -> None:
         seen.add((int(starts[1]), int(starts[2])))
     assert {one for one, _ in seen} == {0, 1, 2}
     assert len({two for _, two in seen}) > 10
+
+
+@pytest.mark.parametrize("opset", [9, 13])
+@pytest.mark.parametrize("kind", cuts.WHOLE)
+def test_a_glance_at_whole_numbers_takes_its_part_first(kind: int, opset: int) -> None:
+    """Pictures came whole into another type before a few of their numbers were looked at: most of the time it took."""
+    value = helper.make_tensor_value_info("x", kind, [1, 9, 8, 40])
+    graph = helper.make_graph([], "g", [value], [helper.make_tensor_value_info("y", TensorProto.BOOL, [])])
+    net = Net(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6))
+    sizes, dtype = (1, 9, 8, 40), np.dtype(np.float32)
+    nodes, answer, truth = glance(net, "x", dtype, sizes, Stream(as_key(1)), whole=True)
+    assert [node.op for node in nodes[:2]] == ["Slice", "Cast"]
+    net.graph.nodes.extend(nodes)
+    net.graph.outputs[0].name = answer
+    given = np.random.default_rng(0).integers(0, 2, sizes).astype(helper.tensor_dtype_to_np_dtype(kind))
+    assert bool(session(net.model()).run(None, {"x": given})[0]) is truth
 
 
 def test_every_form_is_drawn() -> None:

@@ -178,8 +178,12 @@ class Cuts:
 
     def _cut(self, value: str, read: list[str], time: float) -> tuple[Cut | None, float]:
         """A cut that fits into a time, and what it takes of it."""
-        brief: Predicate = "brief" if self._costs.elements(value) <= _FEW else "glance"
-        for predicate in ("opaque", brief):
+        forms: list[Predicate] = ["opaque"]
+        if self._costs.elements(value) <= _FEW:
+            forms.append("brief")
+        elif self.infos[value].shape:  # to look at a part, its axes have to be known
+            forms.append("glance")
+        for predicate in forms:
             cost = self._copied(read) + self._costs.predicate(predicate)
             if cost <= time:
                 return Cut(value, whole=False, predicate=predicate), cost

@@ -31,6 +31,7 @@ OLDEST = 9
 """The operator set from which on runtimes compare whole numbers."""
 BOUND = 4096
 _WINDOW = 24
+_FLOAT = 1
 _INT64 = 7
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 
@@ -64,17 +65,19 @@ def brief(net: Net, value: str, dtype: np.dtype[Any], count: int, stream: Stream
 
 
 def glance(
-    net: Net, value: str, dtype: np.dtype[Any], sizes: Sequence[int | None], stream: Stream
+    net: Net, value: str, dtype: np.dtype[Any], sizes: Sequence[int | None], stream: Stream, *, whole: bool = False
 ) -> tuple[list[Node], str, bool]:
     """As `brief`, over a few neighbours, with one operator more: it costs the same however many elements there are.
 
-    `sizes` are those of the value's axes, of which there is at least one; None where a size is not known.
+    `sizes` are those of the value's axes, of which there is at least one; None where a size is not known. A value of
+    `whole` numbers is read as float32, which `dtype` is then.
     """
     writer = _Writer(net, value, dtype, 1, stream)
     starts = [writer.draw(0, max(1, size or 1)) for size in sizes[:-1]]
     starts.append(writer.draw(0, max(1, (sizes[-1] or 1) - _WINDOW)))
     ends = [start + 1 for start in starts[:-1]] + [starts[-1] + writer.draw(2, _WINDOW)]
-    return _normed(writer, writer.cut(value, starts, ends))
+    part = writer.cut(value, starts, ends)
+    return _normed(writer, writer.add("Cast", part, to=_FLOAT) if whole else part)
 
 
 def _normed(writer: _Writer, value: str) -> tuple[list[Node], str, bool]:

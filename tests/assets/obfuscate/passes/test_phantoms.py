@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from exact_nets import LEVELS, SIZE, Builder, differences, images, random_net, session
 from vambrace.assets.obfuscate import cuts
+from vambrace.assets.obfuscate.keyed import Stream, as_key
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.phantoms import Phantoms
 from vambrace.assets.obfuscate.passes.predicates import Predicates
@@ -299,6 +300,64 @@ def test_inputs_of_whole_numbers_and_free_sizes() -> None:
             results = [session(each, level).run(None, {"ids": ids})[0] for each in (model, done.model)]
             assert np.array_equal(*results)
         session(flipped(done.model)).run(None, {"ids": ids})
+
+
+def pictures(kind: str, rows: int) -> onnx.ModelProto:
+    body = "a = Cast <to = 1> (image) b = Conv <strides = [8, 8]> (a, w) y = Relu (b)"
+    model = text(body, f"{kind}[1, 1, {rows}, 64] image", "float[1, 4, 8, 8] y")
+    model.graph.initializer.append(numpy_helper.from_array(Builder(0).normal(4, 1, 8, 8), "w"))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("allowed", "few", "many"),
+    [
+        (1.9, [], []),
+        (2, ["brief"], []),
+        (Phantoms().allowed, ["brief"], ["glance"]),
+        (4.9, ["brief"], ["glance"]),
+        (5.1, ["opaque"], ["opaque"]),
+    ],
+)
+def test_where_time_is_short_a_short_predicate_decides(allowed: float, few: list[str], many: list[str]) -> None:
+    for rows, forms in ((64, few), (65, many)):
+        found = cuts.Cuts(Net.load(pictures("float", rows))).chosen(1, 0.0, 1e-6 * allowed, Stream(as_key(1)))
+        assert [one.predicate for one in found] == forms
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "first"),
+    [("float", 64, "Reduce"), ("float", 65, "Slice"), ("uint8", 64, "Cast"), ("uint8", 65, "Slice")],
+)
+def test_a_short_predicate_over_much_looks_at_a_part(kind: str, rows: int, first: str) -> None:
+    """Pictures of whole numbers became floating ones as a whole first, which took longer than all the rest."""
+    model = pictures(kind, rows)
+    given = np.random.default_rng(0).integers(0, 9, (1, 1, rows, 64)).astype({"float": "f4", "uint8": "u1"}[kind])
+    for seed in range(4):
+        done = onnx_model(model, passes=[Phantoms(fewest=40, times=0, slowdown=0.0)], seed=seed)
+        readers = [node.op_type for node in done.model.graph.node if "image" in node.input]
+        assert [name.startswith(first) for name in readers] == [True]
+        assert differences(model, done.model, {"plain": given}) == []
+        assert onnx.printer.to_text(undo(done.model, done.map).model) == onnx.printer.to_text(model)
+
+
+def test_what_has_axes_that_are_not_known_is_not_looked_at_in_part() -> None:
+    """An IndexError came out, where such a value was estimated to be large."""
+    body = """s = Shape (x) n = NonZero (ones) k = Reshape (n, flat) t = Gather (s, k) r = Reshape (x, t)
+        a = MatMul (r, w) b = Relu (a) y = MatMul (b, v)"""
+    model = text(body, "float[n, m, 64] x", "float[] y")
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    held = {"ones": np.ones(3, np.int64), "flat": np.array([-1])} | dict.fromkeys("vw", Builder(0).normal(64, 64))
+    for name, array in held.items():
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    net = Net.load(model)
+    found: set[tuple[str, str]] = set()
+    for allowed in range(40, 46):
+        chosen = cuts.Cuts(net).chosen(3, 0.0, 1e-6 * allowed, Stream(as_key(1)))
+        found |= {(one.value, one.predicate) for one in chosen}
+        passes = [Phantoms(fewest=40, times=0, slowdown=0.0, allowed=allowed)]
+        assert onnx_model(model, passes=passes, seed=1).map.passes[0].done == len(chosen)
+    assert found == {("x", "opaque"), ("b", "opaque")}
 
 
 def test_models_that_it_cannot_hide_are_left_alone() -> None:

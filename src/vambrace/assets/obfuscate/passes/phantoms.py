@@ -155,21 +155,18 @@ class _Work:
 
     def _predicate(self, cut: Cut, stream: Stream) -> tuple[list[Node], str, bool]:
         info = self.cuts.infos[cut.value]
-        value, before = cut.value, list[Node]()
-        dtype = onnx_package().helper.tensor_dtype_to_np_dtype(info.kind)
-        if info.kind in WHOLE:
-            (value,) = self.net.fresh()
-            dtype = np.dtype(np.float32)
-            before = [Node("Cast", [cut.value], [value])]
-            before[0].set(to=_FLOAT)
+        whole = info.kind in WHOLE
+        dtype = np.dtype(np.float32) if whole else onnx_package().helper.tensor_dtype_to_np_dtype(info.kind)
         sizes = [size if isinstance(size, int) else None for size in info.shape or ()]
         if cut.predicate == "glance":
-            nodes, answer, truth = glance(self.net, value, dtype, sizes, stream)
-        else:
-            count = max(1, math.prod(size or 1 for size in sizes))
-            nodes, answer, truth = (brief if cut.predicate == "brief" else opaque)(
-                self.net, value, dtype, count, stream
-            )
+            return glance(self.net, cut.value, dtype, sizes, stream, whole=whole)
+        value, before = cut.value, list[Node]()
+        if whole:
+            (value,) = self.net.fresh()
+            before = [Node("Cast", [cut.value], [value])]
+            before[0].set(to=_FLOAT)
+        count = math.prod(size or 1 for size in sizes)
+        nodes, answer, truth = (brief if cut.predicate == "brief" else opaque)(self.net, value, dtype, count, stream)
         return [*before, *nodes], answer, truth
 
     def _fake(
