@@ -13,6 +13,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch.testing._internal.two_tensor import TwoTensor
 
 from vambrace.assets import seal
 from vambrace.assets.seal.tensors import _DTYPES, Packed
@@ -186,10 +187,11 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         {"w": unequal()},
         {"w": nn.UninitializedParameter()},
         {"w": imagined()},
+        {"w": TwoTensor(torch.ones(2), torch.ones(2))},
     ],
     ids=[
         *("sparse", "meta", "complex128", "a list", "a number as name", "metadata"),
-        *("half a character", "jagged", "nested", "lazy", "imagined"),
+        *("half a character", "jagged", "nested", "lazy", "imagined", "made of others"),
     ],
 )
 def test_what_cannot_be_read_back_is_not_written(tmp_path: Path, bad: dict[str, Tensor]) -> None:

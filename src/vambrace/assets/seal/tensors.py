@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import numpy as np
 import torch
 from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from vambrace.core.options import require
 from vambrace.errors import ArtifactRefused, ConfigError
@@ -274,9 +275,9 @@ def _view(content: Tensor, entry: Entry) -> Tensor:
 def _check_packable(name: Any, tensor: Any) -> None:  # noqa: ANN401  users' dicts hold anything
     if not isinstance(name, str) or name == "__metadata__" or not _is_text(name):
         found = f"the name {str(name)[:80]!r}"
-    elif not isinstance(tensor, torch.Tensor) or is_lazy(tensor) or tensor.is_nested or _is_imagined(tensor):
+    elif not isinstance(tensor, torch.Tensor) or is_lazy(tensor) or tensor.is_nested or _is_elsewhere(tensor):
         found = f"{name!r}, which is a {type(tensor).__name__} and no dense tensor in memory"
-    elif tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in _CODES:
+    elif tensor.layout != torch.strided or tensor.dtype not in _CODES:
         found = f"{name!r}, which is of {tensor.dtype}, {tensor.layout}, on {tensor.device}"
     else:
         return
@@ -297,9 +298,10 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _is_imagined(tensor: Tensor) -> bool:
-    """Whether it claims a device, and has no memory there, as those of torch's tracing do."""
-    return tensor.layout == torch.strided and not tensor.is_meta and tensor.untyped_storage().device.type == "meta"
+def _is_elsewhere(tensor: Tensor) -> bool:
+    """Whether it has no memory, whatever it claims: torch traces with it, or it is made of others (`DTensor`)."""
+    made = is_traceable_wrapper_subclass(tensor)
+    return made or (tensor.layout == torch.strided and tensor.untyped_storage().device.type == "meta")
 
 
 def _other(seen: str) -> ArtifactRefused:
