@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -97,9 +98,15 @@ def test_what_is_no_checkpoint_or_lacks_what_is_wanted(tmp_path: Path) -> None:
         keep.restore(identity=bytes(32), module=net)
     with pytest.raises(ConfigError, match="E109.*extra"):
         keep(2, module=net, extra={"bad": object()})
-    with pytest.raises(ConfigError, match="E712"):
-        keep(-1, module=net)
-    with pytest.raises(ConfigError, match="E712"):
-        keep(1.5, module=net)  # type: ignore[arg-type]
+    for bad in (-1, 10**12, 1.5):
+        with pytest.raises(ConfigError, match="E712"):
+            keep(bad, module=net)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="E712"):
         seal.Checkpoints(tmp_path, recipients=KEY, keep=-1)
+
+
+def test_steps_that_numpy_counted(tmp_path: Path) -> None:
+    keep = seal.Checkpoints(tmp_path, recipients=KEY)
+    net, _ = training()
+    assert keep(np.int64(7), module=net).name == "step-000000000007.sealed"  # type: ignore[arg-type]
+    assert keep.restore(identity=KEY, module=net) == (7, {})

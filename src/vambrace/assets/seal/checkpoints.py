@@ -83,7 +83,7 @@ class Checkpoints:
             whole and 0 <= step < 10**12, code="E712", seen=f"step {step}", expected="0 to 10^12 - 1", fix="count steps"
         )
         state = {
-            "step": step,
+            "step": int(step),
             "module": dict(module.state_dict()),
             "optimizer": None if optimizer is None else optimizer.state_dict(),
             "extra": dict(extra or {}),
