@@ -66,7 +66,7 @@ def test_only_stanzas_of_the_service_are_tried_and_those_of_the_key_first() -> N
     assert len(service.heard) == 4
 
 
-@pytest.mark.parametrize("answer", [b"", bytes(16_385), FILE_KEY, b"x" + FILE_KEY, "text", 7])
+@pytest.mark.parametrize("answer", [b"", bytes(16_385), FILE_KEY, b"x" + FILE_KEY, FILE_KEY.hex(), 7])
 def test_a_wrapped_key_that_fits_no_header_or_hides_nothing_is_refused(answer: bytes) -> None:
     with pytest.raises(ResourceError, match="E734") as caught:
         Kms(Listening(wrapped=answer)).wrap(FILE_KEY, BINDING)
@@ -76,8 +76,16 @@ def test_a_wrapped_key_that_fits_no_header_or_hides_nothing_is_refused(answer: b
 @pytest.mark.parametrize("answer", [b"", bytes(16), bytes(33), "x" * 32, 32])
 def test_an_answer_that_is_no_file_key_is_refused(answer: bytes) -> None:
     stanza = Kms(Listening()).wrap(FILE_KEY, BINDING)
-    with pytest.raises(ResourceError, match="E734"):
+    with pytest.raises(ResourceError, match="E734") as caught:
         next(Kms(Listening(unwrapped=answer)).unwrap([stanza], BINDING))
+    assert "xxx" not in str(caught.value)
+
+
+def test_answers_may_be_bytearrays_and_keys_are_bytes() -> None:
+    stanza = Kms(Listening(wrapped=bytearray(Local(bytes(32)).wrap(FILE_KEY, {})))).wrap(FILE_KEY, BINDING)
+    (found,) = Kms(Listening(unwrapped=bytearray(FILE_KEY))).unwrap([stanza], BINDING)
+    assert found == FILE_KEY
+    assert isinstance(found, bytes)
 
 
 @pytest.mark.parametrize("context", [{"a": 1}, {1: "a"}, {"vambrace-binding": "00"}, {"a": None}])

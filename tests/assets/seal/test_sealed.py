@@ -415,3 +415,19 @@ def test_a_sink_that_takes_little(path: Path) -> None:
     with open_(path) as sealed:
         sealed.copy_to(sink := Little(), threads=2)
     assert sink.data == DATA
+    with path.open("rb") as stream:
+        assert Reader(stream, identities()).copy_to(sink := Little()) == SIZE
+    assert sink.data == DATA
+
+
+def test_a_sink_that_does_not_say_how_much_it_takes(path: Path) -> None:
+    """None stands for all of it, but in raw streams of Python's own."""
+
+    class Silent(Recorder):
+        def write(self, data: bytes | memoryview) -> None:
+            super().write(data)
+
+    with open_(path) as sealed, path.open("rb") as stream:
+        for source in (sealed, Reader(stream, identities())):
+            source.copy_to(sink := Silent())
+            assert sink.data == DATA
