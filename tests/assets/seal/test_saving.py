@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from vambrace.assets import seal
 from vambrace.assets.seal import folders
 from vambrace.assets.seal.chunks import OVERHEAD, ChunkCipher
-from vambrace.assets.seal.folders import gather
+from vambrace.assets.seal.folders import extract, gather
 from vambrace.assets.seal.opening import open_header
-from vambrace.assets.seal.recipients import as_identity
-from vambrace.core import files
+from vambrace.assets.seal.recipients import as_identity, as_recipient
+from vambrace.assets.seal.sealed import Sealed
+from vambrace.core import canonical, files
 from vambrace.errors import ArtifactRefused, ConfigError, NotThere, ResourceError
 
 KEY = bytes(range(32))
@@ -71,8 +72,6 @@ def test_every_suite_by_name(tmp_path: Path, suite: str) -> None:
 def test_a_folder_comes_back_whole_and_in_place(tmp_path: Path, folder: Path) -> None:
     seal.save(folder, tmp_path / "y", recipients=[KEY], pad=True, chunk_size=65_536)
     assert seal.load(tmp_path / "y", identity=KEY) == contents(folder)
-    from vambrace.assets.seal.folders import extract
-
     with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed:
         extract(sealed, tmp_path / "out" / "there", threads=2)
         assert contents(tmp_path / "out" / "there") == contents(folder)
@@ -87,8 +86,6 @@ def test_a_folder_comes_back_whole_and_in_place(tmp_path: Path, folder: Path) ->
 
 
 def test_a_damaged_folder_leaves_nothing(tmp_path: Path, folder: Path) -> None:
-    from vambrace.assets.seal.folders import extract
-
     seal.save(folder, tmp_path / "y", recipients=[KEY], chunk_size=65_536)
     data = bytearray((tmp_path / "y").read_bytes())
     data[65_536 + 3 * 65_556 + 50] ^= 1
@@ -211,36 +208,47 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, folder: Path) -> N
             list(gathered.pieces())
 
 
-HOSTILE = {
-    "up": [{"path": "../x", "size": 0}],
-    "absolute": [{"path": "/x", "size": 0}],
-    "dot": [{"path": "a/./x", "size": 0}],
-    "empty part": [{"path": "a//x", "size": 0}],
-    "backslash": [{"path": "a\\x", "size": 0}],
-    "twice": [{"path": "a", "size": 0}, {"path": "a", "size": 0}],
-    "in another case": [{"path": "A", "size": 0}, {"path": "a", "size": 0}],
-    "file and folder": [{"path": "a", "size": 0}, {"path": "a/b", "size": 0}],
-    "not in order": [{"path": "b", "size": 0}, {"path": "a", "size": 0}],
-    "too long": [{"path": "a", "size": 1}],
-    "negative": [{"path": "a", "size": -1}],
-    "true": [{"path": "a", "size": True}],
-    "more keys": [{"path": "a", "size": 0, "mode": 1}],
-    "no list": {},
+HOSTILE: dict[str, tuple[object, str]] = {
+    "up": ([{"path": "../x", "size": 0}], r"the name '\.\./x'"),
+    "absolute": ([{"path": "/x", "size": 0}], "the name '/x'"),
+    "dot": ([{"path": "a/./x", "size": 0}], r"the name 'a/\./x'"),
+    "empty part": ([{"path": "a//x", "size": 0}], "the name 'a//x'"),
+    "backslash": ([{"path": "a\\x", "size": 0}], "its file 1 is not written"),
+    "delete": ([{"path": "a\x7fx", "size": 0}], "a control character"),
+    "twice": ([{"path": "a", "size": 0}, {"path": "a", "size": 0}], "'a' twice"),
+    "in another case": ([{"path": "A", "size": 0}, {"path": "a", "size": 0}], "the names 'A' and 'a'"),
+    "file and folder": ([{"path": "a", "size": 0}, {"path": "a/b", "size": 0}], "the names 'a' and 'a'"),
+    "not in order": ([{"path": "b", "size": 0}, {"path": "a", "size": 0}], "not in order"),
+    "too long": ([{"path": "a", "size": 1}], "up to byte 65 in a content of 64"),
+    "negative": ([{"path": "a", "size": -1}], "its file 1 is not written"),
+    "true": ([{"path": "a", "size": True}], "its file 1 is not written"),
+    "more keys": ([{"path": "a", "size": 0, "mode": 1}], "its file 1 is not written"),
+    "no list": ({}, "no list of files"),
 }
+
+
+def with_manifest(path: Path, files: object) -> Sealed:
+    """An authentic folder of empty files, in which all but the manifest is as it has to be."""
+    text = canonical.dumps({"files": files})
+    plain = len(text).to_bytes(8, "little") + text
+    with seal.Writer(path, [as_recipient(KEY)], content="folder") as writer:
+        writer.write(plain + bytes(-len(plain) % 64))
+    return seal.open_sealed(path, identity=KEY)
 
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_an_authentic_folder_with_a_hostile_manifest_writes_nothing(tmp_path: Path, case: str) -> None:
-    from vambrace.assets.seal.folders import extract
-    from vambrace.assets.seal.recipients import as_recipient
-    from vambrace.core import canonical
-
-    text = canonical.dumps({"files": HOSTILE[case]})
-    with seal.Writer(tmp_path / "y", [as_recipient(KEY)], content="folder") as writer:
-        writer.write(len(text).to_bytes(8, "little") + text)
-    with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed, pytest.raises(ArtifactRefused, match="E765"):
+    manifest, fault = HOSTILE[case]
+    with with_manifest(tmp_path / "y", manifest) as sealed, pytest.raises(ArtifactRefused, match=f"E765.*{fault}"):
         extract(sealed, tmp_path / "out")
     assert [each.name for each in tmp_path.iterdir()] == ["y"]
+
+
+def test_but_for_its_manifest_such_a_folder_opens(tmp_path: Path) -> None:
+    """So that what refuses those above is what is wrong with them, and not their size."""
+    with with_manifest(tmp_path / "y", [{"path": "a/..x", "size": 0}, {"path": "b", "size": 0}]) as sealed:
+        extract(sealed, tmp_path / "out")
+    assert (tmp_path / "out" / "a" / "..x").read_bytes() == b""
 
 
 class Evil:
