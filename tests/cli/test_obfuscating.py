@@ -80,6 +80,8 @@ def test_a_copy_that_cannot_be_traced_is_said_to_be_none(
     told = capsys.readouterr().err
     assert said in told
     assert ("be traced" in told) is bool(said)
+    assert main([*call[:-4], "--force"]) == 0
+    assert "be traced" not in capsys.readouterr().err  # it is a copy of nobody
 
 
 def cancelling(common: float) -> onnx.ModelProto:
@@ -133,6 +135,7 @@ def test_what_moves_answers_too_far_is_left_out_and_named(
     for name, options in {"kept.onnx": (), "locked.onnx": ("--key-file", str(key))}.items():
         assert far(name, "--data", str(data), *options) <= 1e-5
         said = capsys.readouterr()
+        assert "measuring what takes more than 1.05 times the latency, or moves answers too far\n" in said.err
         assert ("left out, since answers move too far: baked_permutation by 0.0" in said.err) is left_out
         assert ("1 that move answers by 0.0" in said.out) is left_out
     assert [list(each) for each in told] == [["baked_permutation"] * left_out] * 2
@@ -155,7 +158,7 @@ def test_what_takes_too_long_is_named_with_its_time(capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("limit", [None, 0.5, 1.5])
 def test_the_gate_of_latency_is_the_budget(
-    limit: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    limit: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A budget below 1 was planned for, not held, and passed."""
     net, data = tmp_path / "net.onnx", tmp_path / "rows.npy"
@@ -178,6 +181,7 @@ def test_the_gate_of_latency_is_the_budget(
     call = ["obfuscate", str(net), "-o", str(tmp_path / "out.onnx"), "--no-map", "--data", str(data)]
     assert main([*call, *([] if limit is None else ["--budget-latency", str(limit)])]) == 0
     assert asked == [limit or 1.05] * 2
+    assert f"measuring what takes more than {limit or 1.05} times the latency\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

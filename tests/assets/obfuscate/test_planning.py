@@ -1,7 +1,10 @@
+import dataclasses
 import math
+from typing import ClassVar
 
 import pytest
 
+from vambrace.assets.obfuscate.passes.base import Pass
 from vambrace.assets.obfuscate.passes.channels import BakedPermutation
 from vambrace.assets.obfuscate.passes.disguises import Disguises
 from vambrace.assets.obfuscate.passes.fission import SplitLayers
@@ -90,6 +93,38 @@ def test_what_is_too_slow_by_itself_stays_beside_what_makes_it_faster() -> None:
     assert found.dropped == ()
     assert found.ratio == pytest.approx(1.01)
     assert found.alone == {"split_layers": pytest.approx(1.6), "phantoms": pytest.approx(1.06)}
+
+
+@pytest.mark.parametrize(
+    ("budget", "costs", "back"),
+    [
+        # What hides most, though it takes longest.
+        (1.05, {"fuse_linear": -0.1, "split_layers": 0.22, "phantoms": 0.25}, (Phantoms(),)),
+        # The faster one, of two that hide as much.
+        (1.05, {"fuse_linear": -0.012, "disguises": 0.3, "split_layers": 0.22}, (SplitLayers(share=0.1),)),
+        # What fills the budget.
+        (1.25, {"fuse_linear": -0.1, "split_layers": 4.0, "phantoms": 0.5}, (Phantoms(),)),
+    ],
+)
+def test_not_all_that_went_has_room_after_all(budget: float, costs: dict[str, float], back: tuple[Pass, ...]) -> None:
+    wanted = [FuseLinear(), Disguises(share=0.4), SplitLayers(share=0.4), Phantoms()]
+    found = plan([one for one in wanted if one.name in costs], budget, costing(**costs))
+    assert found.kept == (FuseLinear(), *back)
+    assert found.fits
+
+
+def test_what_fits_by_itself_at_fewer_places_is_done_less_and_no_more() -> None:
+    found = plan((SplitLayers(share=0.4),), 1.05, costing(split_layers=0.08))
+    assert (found.kept, found.dropped) == ((SplitLayers(share=0.2),), ())
+
+
+def test_what_is_too_slow_even_at_few_places_goes_before_others_are_touched() -> None:
+    @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+    class Hiding(SplitLayers):
+        worth: ClassVar[int] = 1
+
+    found = plan((Hiding(share=0.4), Disguises(share=0.4)), 1.05, costing(split_layers=0.3, disguises=0.04))
+    assert found.kept == (Disguises(share=0.4),)
 
 
 def test_a_budget_that_nothing_fits_into() -> None:

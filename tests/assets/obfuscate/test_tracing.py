@@ -137,6 +137,19 @@ def test_channels_of_zeros_accuse_nobody() -> None:
     assert first.log10_chance < -9
 
 
+def test_a_channel_is_marked_where_it_is_not_zero() -> None:
+    """Layers that are added share their factors: where one of them is pruned, the other one tells."""
+    b = Builder(0)
+    kernel = b.normal(40, 3, 3, 3)
+    kernel[:30] = 0.0
+    pruned = b.add("Conv", "image", b.weight(kernel), b.weight(b.normal(40)), pads=[1] * 4)
+    x = b.add("Relu", b.add("Add", pruned, b.conv("image", 3, 40)))
+    made = onnx_model(b.model({b.conv(x, 40, 4): (2, 4, SIZE, SIZE)}), passes=["scaling"], seed=OWNER, customer="acme")
+    assert [len(mark["rows"]) for mark in made.map.passes[0].marks] == [10, 30]
+    (found,) = trace(made.model, [made.map])
+    assert (found.scaled, found.channels) == (40, 40)
+
+
 def test_channels_of_zeros_in_older_maps_do_not_count() -> None:
     weights = np.zeros((32, 5), np.float32)
     weights[:2] = 1.0

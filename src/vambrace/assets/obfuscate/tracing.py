@@ -160,7 +160,7 @@ def _match(
                 log += min(0.0, math.log(arrays) - sum(math.lgamma(size + 1) for size in mark["blocks"]))
             continue
         agree, compared, ways = _agreeing(mark, shapes)
-        if ways and compared:
+        if ways:
             scaled, channels = scaled + agree, channels + compared
             log += math.log(ways)
             chance = max(chance, 1.0 / (mark["reach"] + 1))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal
 
 import onnx.parser
@@ -16,6 +20,8 @@ from vambrace.assets.obfuscate.measure.strangers import Control, control
 from vambrace.assets.obfuscate.measure.survival import TOOLS, try_tools
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from onnx import ModelProto
 
 LAYERS = disguises.weights()
@@ -92,6 +98,67 @@ def test_what_simplifiers_print_is_not_shown(
     print("afterwards")
     print("and here", file=sys.stderr)
     assert capfd.readouterr() == ("afterwards\n", "and here\n")
+
+
+def spoken(monkeypatch: pytest.MonkeyPatch, simplify: Callable[[], None]) -> Callable[[ModelProto], ModelProto]:
+    """A simplifier that does something beside."""
+
+    def act(model: ModelProto) -> tuple[ModelProto, bool]:
+        simplify()
+        return model, True
+
+    monkeypatch.setitem(sys.modules, "onnxsim", SimpleNamespace(simplify=act))
+    found = runtime.simplifier("onnxsim")
+    assert found
+    return found
+
+
+def test_nothing_is_shown_by_any_stream_and_all_are_put_back(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def speak() -> None:
+        os.write(1, b"written")
+        os.write(2, b"written")
+        print("printed")
+        print("printed", file=sys.stderr)
+
+    def free() -> int:
+        number = os.dup(1)
+        os.close(number)
+        return number
+
+    before = free()
+    assert spoken(monkeypatch, speak)(ORIGINAL) is ORIGINAL
+    assert capfd.readouterr() == ("", "")
+    assert free() == before
+    speak()
+    assert capfd.readouterr() == ("writtenprinted\n", "writtenprinted\n")
+
+
+def test_one_simplifier_is_silent_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that begin before one has ended, the second one would put back the silence of the first."""
+    inside: list[int] = []
+
+    def slow() -> None:
+        inside.append(1)
+        assert len(inside) == 1
+        time.sleep(0.05)
+        inside.pop()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(spoken(monkeypatch, slow), [ORIGINAL] * 4))) == 4
+
+
+def test_a_process_without_streams_is_silent_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {number: os.dup(number) for number in (0, 1)}
+    for number in kept:
+        os.close(number)
+    try:
+        assert spoken(monkeypatch, lambda: None)(ORIGINAL) is ORIGINAL
+    finally:
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 def test_a_tool_that_is_missing_or_fails_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,12 +51,15 @@ TAKERS = {
     "sum with an offset": ("y = Conv (t, all, b)", 0),
     "sum with an offset of -0": ("y = Conv (t, all, minus)", 16),
     "sum, and then -0": ("m = Conv (t, all) y = Add (m, below)", 16),
+    "sum, and then numbers": ("m = Conv (t, all) y = Add (m, f)", 0),
+    "sum, less -0": ("m = Conv (t, all) y = Sub (m, below)", 0),
     "sum, and then 0": ("m = Conv (t, all) y = Add (m, flat)", 0),
     "normalisation": ("y = BatchNormalization (t, c, b, mean, v)", 0),
     "normalisation of no offset": ("y = BatchNormalization (t, c, none, mean, v)", 16),
     "normalisation of some offsets": ("y = BatchNormalization (t, c, some, mean, v)", 8),
     "product": ("y = Mul (t, f)", 16),
     "division": ("y = Div (t, f)", 16),
+    "constant, then a product": ("s = Add (t, flat) y = Mul (s, f)", 16),
     "product, then a division": ("m = Mul (t, f) y = Reciprocal (m)", 16),
     "product, then a sum": ("m = Mul (t, f) y = Conv (m, all)", 16),
     "sum and product": ("m = Conv (t, all) p = Mul (t, f) y = Add (m, p)", 16),
@@ -88,6 +91,14 @@ def test_zeros_keep_their_signs(case: str) -> None:
     assert (entry.done > 0) == (entry.eligible > 0)
     rows = {"plain": rng.normal(size=(2, 6, 1, 1)), "zero": np.zeros((2, 6, 1, 1)), "-0": -np.zeros((2, 6, 1, 1))}
     assert differences(model, done.model, {name: each.astype(np.float32) for name, each in rows.items()}) == []
+
+
+def test_channels_that_stay_anyway_are_counted_once() -> None:
+    """Inputs have no channels to turn, but a lone product of one makes them ones whose zeros would show."""
+    b = Builder(0)
+    x = b.add("Tanh", b.conv(b.add("Mul", "image", b.weight(b.normal(3, 1, 1))), 3, 8))
+    entry = onnx_model(b.model({b.conv(x, 8, 4): (2, 4, SIZE, SIZE)}), passes=["signs"], seed=1).map.passes[0]
+    assert (entry.eligible, dict(entry.left)) == (11, {"read by outputs of the model": 4})
 
 
 @pytest.mark.parametrize(
@@ -126,7 +137,7 @@ def test_an_offset_counts_as_it_is_added(taken: int, beta: float, offset: float,
     assert entry.eligible - 4 == taken * eligible
 
 
-@pytest.mark.parametrize(("low", "high", "turned"), [(-1, 1, True), (1, -1, False), (-1, 2, False)])
+@pytest.mark.parametrize(("low", "high", "turned"), [(-1, 1, True), (0, 0, True), (1, -1, False), (-1, 2, False)])
 def test_a_clip_is_odd_where_its_bounds_are_opposite(low: float, high: float, turned: bool) -> None:
     """With the lower one above the upper one all numbers become the upper one."""
     b = Builder(0)

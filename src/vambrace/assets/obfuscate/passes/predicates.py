@@ -117,7 +117,7 @@ def _decoys(net: Net, place: Place, stream: Stream) -> tuple[dict[str, NDArray[A
     assert first.gives is not None
     whole = constants[first.name]
     # One output channel alone lies where there is one: before what a filter takes, and behind what a matrix does.
-    axis = int(np.argmax(first.gives.shape)) if first.gives.size > 1 else int(np.argmin(whole.shape[:2]))
+    axis = int(np.argmax(first.gives.shape)) if first.gives.size > 1 else int(np.argmin(whole.shape))
     sizes = sizes_of(whole / net.factors.get(first.name, np.ones(())), axis)
     groups = int(place.nodes[0].value("group", 1))
     orders: list[NDArray[np.int64]] = []

@@ -90,8 +90,10 @@ def _shown(gauge: Gauge, net: Net) -> NDArray[np.int64]:
     found: set[int] = set()
     for layer in gauge.layers:
         first = layer.parts[0]
-        if layer.shifts or first.takes is None or first.gives is None:
+        if layer.shifts:
             continue
+        assert first.takes is not None
+        assert first.gives is not None
         taken, given = np.broadcast_arrays(first.takes, first.gives)
         terms = np.bincount(given.ravel(), minlength=len(layer.gives))
         offsets = np.zeros(len(layer.gives))
