@@ -69,13 +69,14 @@ def test_the_answer_is_always_the_same(opset: int, dtype: str) -> None:
 @pytest.mark.parametrize("opset", [9, 13, 18])
 @pytest.mark.parametrize("make", [brief, glance])
 def test_a_short_one_answers_always_the_same(make: Callable[..., Any], opset: int, dtype: str) -> None:
-    truths, operators = set(), set()
+    truths, operators, compared = set(), set(), set()
     for seed in range(8):
         for name, shape in SHAPES.items():
             sizes = [size if place else None for place, size in enumerate(shape)]
             model, truth = predicate(seed, opset, sizes if make is glance else 1, dtype, make)
             truths.add(truth)
             operators.add(len(model.graph.node))
+            compared |= {node.op_type for node in model.graph.node} & {"Equal", "Greater", "Less"}
             run = session(model)
             for one in values(shape, dtype):
                 (answer,) = run.run(None, {"x": one})
@@ -83,6 +84,7 @@ def test_a_short_one_answers_always_the_same(make: Callable[..., Any], opset: in
                 assert bool(answer) is truth, (seed, name, one)
     assert truths == {True, False}
     assert operators == ({3, 4} if make is glance else {2, 3})
+    assert compared == ({"Greater", "Less"} | ({"Equal"} if opset > 9 else set()))
 
 
 def test_a_glance_takes_neighbours_from_where_there_are_some() -> None:

@@ -73,7 +73,7 @@ def glance(
     `whole` numbers is read as float32, which `dtype` is then.
     """
     writer = _Writer(net, value, dtype, 1, stream)
-    starts = [writer.draw(0, max(1, size or 1)) for size in sizes[:-1]]
+    starts = [writer.draw(0, size or 1) for size in sizes[:-1]]
     starts.append(writer.draw(0, max(1, (sizes[-1] or 1) - _WINDOW)))
     ends = [start + 1 for start in starts[:-1]] + [starts[-1] + writer.draw(2, _WINDOW)]
     part = writer.cut(value, starts, ends)

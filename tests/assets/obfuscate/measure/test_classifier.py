@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -46,6 +47,12 @@ def test_variants_of_usual_size_are_wider_and_as_valid(family: str) -> None:
         onnx.checker.check_model(usual, full_check=True)
         assert {node.op_type for node in usual.graph.node} == {node.op_type for node in tiny.graph.node}
         assert usual.ByteSize() > 3 * tiny.ByteSize()
+        sizes = [
+            [each.dim_value for each in one.graph.input[0].type.tensor_type.shape.dim[1:]] for one in (tiny, usual)
+        ]
+        wider = 24 if family in {"mlp", "recurrent"} else 8
+        larger = {1: (wider,), 2: (1, wider), 3: (1, 2, 2)}[len(sizes[0])]
+        assert sizes[1] == [side * factor for side, factor in zip(sizes[0], larger, strict=True)]
         assert variant(family, number, size="usual").SerializeToString() == usual.SerializeToString()
         network = Network(usual)
         inputs = np.random.default_rng(0).normal(size=(2, *(size or 1 for size in network.inputs[0].shape[1:])))
@@ -65,9 +72,12 @@ class Fixed:
     """A classifier run on made-up features, so that what it can know is known."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, look: Callable[[ModelProto], np.ndarray]) -> None:
+        self.sizes: set[str] = set()
+
         def small(family: str, number: int, *, seed: int = 0, size: str = "tiny") -> ModelProto:
             model = ModelProto(producer_name=family, producer_version=str(number))
             model.model_version = seed
+            self.sizes.add(size)
             return model
 
         monkeypatch.setattr(classifier, "variant", small)
@@ -90,6 +100,12 @@ def test_what_a_graph_tells_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.row("adaptive").n == 100
     assert found.row("adaptive").interval is not None
     assert found.chance == 0.1
+
+
+def test_networks_are_as_large_as_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed = Fixed(monkeypatch, lambda model: np.eye(17)[int(family_of(model))])
+    found = classify(lambda model, seed: model, options=dataclasses.replace(LEAST, size="usual"))
+    assert (found.size, fixed.sizes) == ("usual", {"usual"})
 
 
 def test_what_is_hidden_is_guessed_and_what_the_key_alone_hides_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
