@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -14,9 +15,13 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from vambrace.assets.obfuscate.locked import key_bytes
+from vambrace.assets.obfuscate.locking import lock
 from vambrace.cli import sealed, sealing
 from vambrace.cli.main import main
+from vambrace.core import files
 
 MIB = 2**20
 
@@ -234,3 +239,47 @@ def test_whoever_is_told_to_end_leaves_nothing_that_was_half_written(
     assert process.stderr.read().decode() == ("interrupted\n" if number == signal.SIGINT else "stopped\n")
     assert set(place.iterdir()) == before
     process.stderr.close()
+
+
+COMMANDS = {
+    "seal": ["seal", "plain", "made", "-r", "me.pub"],
+    "seal a stream": ["seal", "PIPE", "made", "-r", "me.pub"],
+    "open": ["open", "sealed", "made", "-i", "me"],
+    "open a stream": ["open", "PIPE", "made", "-i", "me"],
+    "open MindSpore's": ["open", "minds", "made", "--mindspore", "key"],
+    "rekey": ["rekey", "sealed", "-i", "me", "-r", "me.pub"],
+    "unlock": ["unlock", "locked.onnx", "made", "--key-file", "lock"],
+}
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_every_command_that_makes_a_file_cleans_up_when_told_to_end(
+    case: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there just before the file has its name would stay in clear."""
+    if case == "unlock":
+        onnx = pytest.importorskip("onnx")
+        model = onnx.parser.parse_model(
+            '<ir_version: 8, opset_import: ["" : 17]> g (float[n,64] x) => (float[n,4] y) { y = MatMul (x, w) }'
+        )
+        model.graph.initializer.append(onnx.helper.make_tensor("w", 1, [64, 4], os.urandom(1024), raw=True))
+        assert main(["keygen", "lock", "--kind", "aes256"]) == 0
+        onnx.save(lock(model, key_bytes(Path("lock"))), "locked.onnx")
+    Path("key").write_bytes(bytes(16))
+    iv, text = bytes(16), AESGCM(bytes(16)).encrypt(bytes(16), b"weights", None)
+    body = struct.pack("<i", 16) + iv + struct.pack("<i", len(text) - 16) + text[:-16]
+    Path("minds").write_bytes(struct.pack("<I", 0x7F3A5ED8) + text[-16:] + struct.pack("<i", len(body)) + body)
+    assert main(["seal", "plain", "sealed", "-r", "me.pub"]) == 0
+    heard: list[object] = []
+    true = files.system.replace
+
+    def watched(source: Path, target: Path) -> None:
+        heard.extend(signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP))
+        true(source, target)
+
+    monkeypatch.setattr(files.system, "replace", watched)
+    source = Path("plain" if case.startswith("seal") else "sealed")
+    with piped(source) if "PIPE" in COMMANDS[case] else contextlib.nullcontext("") as pipe:
+        assert main([pipe if each == "PIPE" else each for each in COMMANDS[case]]) == 0
+    assert len(heard) == 2
+    assert signal.SIG_DFL not in heard
