@@ -42,6 +42,26 @@ def test_what_is_large_between_layers_is_asked_in_portions() -> None:
     assert torch.allclose(found[1], whole)
     assert portions.ask(net, points[:34]).shape == (34, 3)
     assert net.calls[4:] == [34]
+    few = points[:34]
+    assert portions.ask(lambda rows: rows, few) is few  # what is asked whole is not copied
+
+
+@torch.no_grad()
+def test_bytes_count_and_rows_that_were_taken_apart() -> None:
+    """Numbers of eight bytes, and parts of samples as rows of their own, as attention in windows has them."""
+    net, portions = Net(WIDE // 2).double(), Portions()
+    for _ in range(2):
+        portions.ask(net, torch.rand(100, 6).double())
+    assert net.calls == [100, 34, 34, 32]
+    portions, calls = Portions(), list[int]()
+
+    def windows(points: Tensor) -> Tensor:
+        calls.append(len(points))
+        return points.repeat(5_000, 1).view(5_000, -1, 6)[0]
+
+    for _ in range(2):
+        portions.ask(windows, torch.rand(100, 6))
+    assert calls == [100, 34, 34, 32]
 
 
 @torch.no_grad()
@@ -57,9 +77,9 @@ def test_every_row_stands_where_it_stood() -> None:
 @torch.no_grad()
 def test_never_fewer_than_sixteen() -> None:
     net, portions = Net(400_000), Portions()
-    for rows in (20, 20, 16):
+    for rows in (16, 20, 20, 16):
         portions.ask(net, torch.rand(rows, 6))
-    assert net.calls == [20, 10, 10, 16]
+    assert net.calls == [16, 20, 10, 10, 16]  # nor is so small a call watched: of one row, everything is a multiple
 
 
 @torch.no_grad()
@@ -70,11 +90,26 @@ def test_small_ones_are_asked_whole() -> None:
     assert net.calls == [500] * 3
 
 
+@torch.no_grad()
+def test_on_other_devices_it_is_asked_whole() -> None:
+    net, portions = Net().to("meta"), Portions()
+    for _ in range(2):
+        portions.ask(net, torch.rand(100, 6, device="meta"))
+    assert net.calls == [100, 100]
+
+
 def test_with_gradients_it_is_asked_whole() -> None:
     net, portions = Net(), Portions()
     for _ in range(2):
         assert portions.ask(net, torch.rand(64, 6)).requires_grad
     assert net.calls == [64, 64]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("net", [lambda rows: rows[:, :3], lambda rows: rows[:, :3] * rows.sum().item()])
+def test_nets_that_make_nothing_or_single_numbers(net: Callable[[Tensor], Tensor]) -> None:
+    portions, points = Portions(), torch.rand(64, 6)
+    assert all(torch.equal(portions.ask(net, points), net(points)) for _ in range(2))
 
 
 @torch.no_grad()
