@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from vambrace.models import from_torch
+from vambrace.models.normalise import Normalisation
+from vambrace.models.onnx import load_onnx
 from vambrace.search.judge import Oracle
 from vambrace.search.portions import Portions
 
@@ -137,6 +140,26 @@ def test_the_oracle_asks_in_portions_and_counts_the_same() -> None:
     assert net.calls == [90, 30, 30, 30, 30, 30, 30]
     assert oracle.forwards == 270
     assert all(torch.allclose(each, answers[0]) for each in answers)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("batch", "calls"), [("64", [1, 2, 3]), ("n", [1, 3, 5])])
+def test_models_of_a_fixed_number_of_rows_are_asked_whole(batch: str, calls: list[int], tmp_path: Path) -> None:
+    """They fill up every portion to that number."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    net = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[{batch}, 30000] x) => (float[{batch}, 3] y)
+        {{ y = MatMul (x, w) }}"""
+    )
+    net.graph.initializer.append(onnx.helper.make_tensor("w", 1, [30_000, 3], bytes(360_000), raw=True))
+    onnx.save(net, tmp_path / "net.onnx")
+    model = load_onnx(tmp_path / "net.onnx", bounds=None, normalise=Normalisation(0.5, 0.5))
+    oracle, found = Oracle(model, -1), list[int]()
+    for _ in range(3):
+        oracle.logits(torch.rand(64, 30_000))
+        found.append(model.calls)
+    assert found == calls
 
 
 @torch.no_grad()

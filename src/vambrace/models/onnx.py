@@ -104,6 +104,7 @@ class OnnxModel:
         calls: how often the model was asked.
         rows: samples it was asked about.
         queries: the same as rows: each answer about a sample is one query.
+        fixed_rows: how many samples the runtime answers at once, always; None: as many as there are.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class OnnxModel:
         self._input = str(inputs[0].name)
         self._output = str(scores[0].name)
         self._dtype = _TYPES[inputs[0].type]
-        self._batch = _fixed(inputs[0].shape[0])
+        self.fixed_rows = _fixed(inputs[0].shape[0])
         self._taken = tuple(_fixed(size) for size in inputs[0].shape[1:])
         self._normalise = normalise
         self._outputs: Outputs = outputs
@@ -235,16 +236,16 @@ class OnnxModel:
         )
 
     def _run_all(self, fed: Tensor) -> object:
-        if self._batch is None or len(fed) == self._batch:
+        if self.fixed_rows is None or len(fed) == self.fixed_rows:
             return self._run(fed)
         if len(fed) == 0:
             return torch.empty(0, self._num_classes or 0)
         parts: list[Tensor] = []
-        for part in cast("tuple[Tensor, ...]", fed.split(self._batch)):
-            short = self._batch - len(part)
+        for part in cast("tuple[Tensor, ...]", fed.split(self.fixed_rows)):
+            short = self.fixed_rows - len(part)
             full = torch.cat([part, part[-1:].expand(short, *part.shape[1:])]) if short else part
             answer = self._run(full)
-            checked_logits(answer, self._batch, "logits")
+            checked_logits(answer, self.fixed_rows, "logits")
             parts.append(answer[: len(part)])
         return torch.cat(parts)
 

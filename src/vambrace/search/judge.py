@@ -83,7 +83,7 @@ class Oracle:
         self.memory_format = torch.contiguous_format
         self._model = model
         self._exact: Model = getattr(model, "exact", model)
-        self._portions = Portions()
+        self._portions = Portions(whole=getattr(model, "fixed_rows", None) is not None)
         self._careful: Model | None = None  # seen to leave alone what it is given
 
     def logits(self, points: Tensor, *, pads: int = 0, exact: bool = False) -> Tensor:

@@ -28,15 +28,20 @@ _FEWEST = 16
 
 
 class Portions:
-    """Rows in calls of as many as fit; one for each model and form of samples."""
+    """Rows in calls of as many as fit; one for each model and form of samples.
 
-    def __init__(self) -> None:
+    Args:
+        whole: never in portions, for models that fill up every call to a number of rows of their own.
+    """
+
+    def __init__(self, *, whole: bool = False) -> None:
+        self._whole = whole
         self._most: int | None = None
 
     def ask(self, answer: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
         """What `answer` gives for points (m, ...): one row for each of them, in order."""
         rows = len(points)
-        if points.device.type != "cpu" or torch.is_grad_enabled() or rows <= _FEWEST:
+        if self._whole or points.device.type != "cpu" or torch.is_grad_enabled() or rows <= _FEWEST:
             return answer(points)
         if self._most is None:
             with _Watch(rows) as watch:
