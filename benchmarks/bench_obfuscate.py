@@ -238,11 +238,16 @@ def prepared(how: str, model: onnx.ModelProto) -> onnx.ModelProto:
     return measures.take_apart(model, real, random_rows(real, 1, Streams(SEED))).model
 
 
+def attackers(given: argparse.Namespace) -> measures.ClassifierOptions:
+    """What they have."""
+    return measures.ClassifierOptions(keys=given.keys, size="usual")
+
+
 def classified(outputs: Outputs, how: str, given: argparse.Namespace) -> dict[str, object]:
     """The classifier's rows."""
     found = measures.classify(
         outputs,
-        options=measures.ClassifierOptions(keys=given.keys, size="usual"),
+        options=attackers(given),
         prepare=(lambda model: prepared(how, model)) if how else None,
         prepared=how,
     )
@@ -299,6 +304,7 @@ def main() -> None:
     parser.add_argument("--ratio", default="medium", choices=("small", "medium", "large"))
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=101)
+    parser.add_argument("--processes", type=int, default=2, help="that make the classifier's networks")
     parser.add_argument("--keys", type=int, default=2, help="keys that the adaptive attacker saw; 0: no classifier")
     parser.add_argument(
         "--again",
@@ -334,12 +340,13 @@ def main() -> None:
         result["classifier"][profile] = {}
         with tempfile.TemporaryDirectory() as folder:
             outputs = Outputs(Rehearsal(profile=profile, ratio=given.ratio, budget=BUDGET), Path(folder))
+            outputs.make_all(attackers(given), given.processes)
+            interleave.say(f"classifier, {profile}: {outputs.as_json()}")
             for how in PREPARED:
                 rows_found = result["classifier"][profile][how or "as given"] = classified(outputs, how, given)
                 shares = {row["attacker"]: f"{row['accuracy']:.3f}" for row in rows_found["rows"]}
                 interleave.say(
-                    f"classifier, {profile}, {how or 'as given'}: {shares}, chance {rows_found['chance']:.4f}, "
-                    f"{rows_found['outputs']}"
+                    f"classifier, {profile}, {how or 'as given'}: {shares}, chance {rows_found['chance']:.4f}"
                 )
     if given.again:
         interleave.say(f"written to {interleave.write('obfuscate', merged(result))}")

@@ -33,6 +33,8 @@ _ROUNDS = (31, 151, 751)
 """Of a measurement, and of longer ones where those before leave open whether the budget holds."""
 _SECONDS = 30.0
 """Most that a longer one may take."""
+_NARROW = 0.01
+"""An interval of which no longer measurement is made: on which side of the budget it lies is all but one."""
 
 
 def plan_passes(
@@ -136,7 +138,7 @@ def _timed(
                 )
                 # The upper end of the median's interval: what may be over the budget is, however busy the machine.
                 known[digest] = high
-                if not low <= budget < high:
+                if not low <= budget < high or high - low <= _NARROW:
                     break
         return known[digest]
 

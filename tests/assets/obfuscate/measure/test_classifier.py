@@ -13,7 +13,7 @@ from onnx import ModelProto
 import disguises
 from vambrace.assets.obfuscate.measure import classifier
 from vambrace.assets.obfuscate.measure.branches import each_alone
-from vambrace.assets.obfuscate.measure.classifier import ClassifierOptions, classify
+from vambrace.assets.obfuscate.measure.classifier import ClassifierOptions, classify, networks
 from vambrace.assets.obfuscate.measure.families import FAMILIES, variant
 from vambrace.assets.obfuscate.measure.features import features
 from vambrace.assets.obfuscate.measure.runtime import Network
@@ -239,6 +239,20 @@ def test_no_variant_and_no_key_is_in_both_halves(monkeypatch: pytest.MonkeyPatch
     found = classify(keyed, options=LEAST)
     assert len(seeds) == len(set(seeds)) == 200
     assert all(row.accuracy <= 0.22 for row in found.rows)
+
+
+def test_what_is_asked_for_is_known_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int, int]] = []
+
+    def keyed(model: ModelProto, seed: int) -> ModelProto:
+        asked.append((model.producer_name, int(model.producer_version), seed))
+        return model
+
+    Fixed(monkeypatch, lambda model: np.eye(17)[int(family_of(model))])
+    classify(keyed, options=LEAST)
+    known = [(family, number, seed) for family, number, seeds in networks(LEAST) for seed in seeds]
+    assert asked == known
+    assert len(known) == 200
 
 
 @pytest.mark.parametrize(

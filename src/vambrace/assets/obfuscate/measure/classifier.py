@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     Obfuscate = Callable[[ModelProto, int], ModelProto]
     Prepare = Callable[[ModelProto], ModelProto]
 
-__all__ = ["Attacker", "Classified", "ClassifierOptions", "Row", "classify"]
+__all__ = ["Attacker", "Classified", "ClassifierOptions", "Row", "classify", "networks"]
 
 Attacker = Literal["clean", "naive", "branches", "adaptive"]
 _LEAST_FAMILIES, _LEAST_VARIANTS = 10, 10
@@ -141,6 +141,20 @@ class Classified:
         return found | {"rows": [asdict(row) for row in self.rows], "families": list(self.families)}
 
 
+def networks(options: ClassifierOptions) -> list[tuple[str, int, tuple[int, ...]]]:
+    """Family and variant of each network, and the seeds that it is obfuscated with: he is asked about the first.
+
+    No seed comes twice, for no two networks: the attacker has never seen the key that he is asked about.
+    """
+    names = tuple(dict.fromkeys(options.families)) or tuple(FAMILIES)
+    places = [(family, number) for family in names for number in range(options.variants)]
+    keys = options.keys + 1
+    return [
+        (family, number, tuple(range(place * keys, (place + 1) * keys)))
+        for place, (family, number) in enumerate(places)
+    ]
+
+
 def classify(
     obfuscate: Obfuscate,
     *,
@@ -162,20 +176,17 @@ def classify(
         ConfigError: E824, where the obfuscator fails on a network; the families are ordinary ONNX models.
     """
     chosen = options or ClassifierOptions()
-    names = tuple(dict.fromkeys(chosen.families)) or tuple(FAMILIES)
-    places = [(family, number) for family in names for number in range(chosen.variants)]
+    asked_for = networks(chosen)
+    names = tuple(dict.fromkeys(family for family, _, _ in asked_for))
     seen: dict[str, list[NDArray[np.float64]]] = {"clean": [], "asked": []}
     alone: list[NDArray[np.float64]] = []
     picked: list[NDArray[np.float64]] = []
     others: list[list[NDArray[np.float64]]] = []
-    progress.start(_WORK, len(places))
-    for place, (family, number) in enumerate(places):
+    progress.start(_WORK, len(asked_for))
+    for family, number, seeds in asked_for:
         model = variant(family, number, seed=chosen.seed, size=chosen.size)
         seen["clean"].append(features(_prepared(model, prepare)))
-        # No seed comes twice, for no two networks: the attacker has never seen the key that he is asked about.
-        hidden = [
-            _obfuscated(obfuscate, model, place * (chosen.keys + 1) + key, family) for key in range(chosen.keys + 1)
-        ]
+        hidden = [_obfuscated(obfuscate, model, seed, family) for seed in seeds]
         asked_about = _prepared(hidden[0], prepare)
         seen["asked"].append(features(asked_about))
         branches = each_alone(asked_about)
@@ -184,8 +195,8 @@ def classify(
         others.append([features(_prepared(each, prepare)) for each in hidden[1:]])
         progress.advance(_WORK, note=family)
     progress.finish(_WORK)
-    labels = np.array([names.index(family) for family, _ in places])
-    fold = np.array([number % chosen.folds for _, number in places])
+    labels = np.array([names.index(family) for family, _, _ in asked_for])
+    fold = np.array([number % chosen.folds for _, number, _ in asked_for])
     clean, asked = np.stack(seen["clean"]), np.stack(seen["asked"])
     ours = np.stack([np.stack(each) for each in others])
     rows = (

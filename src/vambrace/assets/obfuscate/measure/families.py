@@ -33,9 +33,11 @@ FAMILIES: Mapping[str, Callable[[Sketch, Choices], Value]] = {**maps.FAMILIES, *
 
 
 _WIDER, _LARGER = 8, 2
-"""Layers and pictures of usual size, over tiny ones."""
+"""Layers of usual size over tiny ones, and pictures where they are larger."""
 _WIDEST = {"mlp": 24, "recurrent": 24}
 """What has no maps and no tokens to multiply its work."""
+_HALVING = frozenset({"mobilenet", "squeezenet", "autoencoder", "pyramid", "transformer", "mixer"})
+"""What makes a picture smaller at once, and is used on larger ones."""
 
 
 def variant(family: str, number: int, *, seed: int = 0, size: Size = "tiny") -> ModelProto:
@@ -44,7 +46,8 @@ def variant(family: str, number: int, *, seed: int = 0, size: Size = "tiny") -> 
     usual = size == "usual"
     choices = Choices(rng.child("choices"), _WIDEST.get(family, _WIDER) if usual else 1)
     style = Style.drawn(choices)
-    sketch = Sketch(_shape(family, choices, _LARGER if usual else 1), style, rng.child("weights"))
+    larger = _LARGER if usual and family in _HALVING else 1
+    sketch = Sketch(_shape(family, choices, larger), style, rng.child("weights"))
     return sketch.finished(FAMILIES[family](sketch, choices), f"{family}_{number}")
 
 
