@@ -19,6 +19,7 @@ from vambrace.assets.obfuscate.measure.features import features
 from vambrace.assets.obfuscate.measure.runtime import Network
 from vambrace.errors import ConfigError
 
+HALVING = {"mobilenet", "squeezenet", "autoencoder", "pyramid", "transformer", "mixer"}
 LEAST = ClassifierOptions(families=tuple(FAMILIES)[:10], keys=1, folds=2)
 
 
@@ -51,8 +52,9 @@ def test_variants_of_usual_size_are_wider_and_as_valid(family: str) -> None:
             [each.dim_value for each in one.graph.input[0].type.tensor_type.shape.dim[1:]] for one in (tiny, usual)
         ]
         wider = 24 if family in {"mlp", "recurrent"} else 8
-        larger = {1: (wider,), 2: (1, wider), 3: (1, 2, 2)}[len(sizes[0])]
-        assert sizes[1] == [side * factor for side, factor in zip(sizes[0], larger, strict=True)]
+        side = 2 if family in HALVING else 1
+        larger = {1: (wider,), 2: (1, wider), 3: (1, side, side)}[len(sizes[0])]
+        assert sizes[1] == [size * factor for size, factor in zip(sizes[0], larger, strict=True)]
         assert variant(family, number, size="usual").SerializeToString() == usual.SerializeToString()
         network = Network(usual)
         inputs = np.random.default_rng(0).normal(size=(2, *(size or 1 for size in network.inputs[0].shape[1:])))
