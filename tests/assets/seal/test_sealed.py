@@ -425,6 +425,7 @@ def test_a_sink_that_does_not_say_how_much_it_takes(path: Path) -> None:
 
     class Silent(Recorder):
         def write(self, data: bytes | memoryview) -> None:
+            assert len(self.data) < SIZE, "asked again"
             super().write(data)
 
     with open_(path) as sealed, path.open("rb") as stream:
