@@ -185,14 +185,14 @@ def test_names() -> None:
 
 
 def test_survival() -> None:
-    def survived(most: float | None, *, hidden: float = 0.5) -> Survived:
+    def survived(most: float | None, *, hidden: float = 0.5, risen: float = 0.9) -> Survived:
         return Survived(
             tool="ort-all",
             measured=most is not None,
             why="not installed",
             after=None,
             after_both=None,
-            risen={"kernel": 0.9},
+            risen={"kernel": risen},
             brought={"kernel": most or 0.0},
             control=None,
             hidden=hidden,
@@ -203,6 +203,7 @@ def test_survival() -> None:
         found = judge_survival((survived(most),), gates)
         assert words(found) == {"survival:ort-all": word, "survival:onnxsim": "not measured"}
     assert words(judge_survival((survived(0.05, hidden=0.05),), gates))["survival:ort-all"] == "does not apply"
+    assert "rises by 0.000." in judge_survival((survived(0.0, risen=-1e-5),), gates)[0].sentence
 
 
 def test_classifier() -> None:

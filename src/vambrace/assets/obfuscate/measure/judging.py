@@ -203,11 +203,11 @@ def judge_survival(found: tuple[Survived, ...], gates: Gates) -> list[Judged]:
                 value=each.most,
                 threshold=gates.survival,
                 n=each.control.n if each.control else 0,
-                sentence=f"{each.tool} brings back {each.most:.3f} of a similarity at most ({which}): it rises by "
-                f"{each.risen[which]:.3f}"
+                sentence=f"{each.tool} brings back {each.most:z.3f} of a similarity at most ({which}): it rises by "
+                f"{each.risen[which]:z.3f}"
                 + (
                     f", and for nine of ten of {each.control.n} unrelated networks by at most "
-                    f"{each.control.risen[which]:.3f}"
+                    f"{each.control.risen[which]:z.3f}"
                     if each.control
                     else ""
                 )
