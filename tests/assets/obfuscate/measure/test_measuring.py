@@ -100,7 +100,7 @@ def classified(naive: int, adaptive: int = 60) -> Classified:
 
     rows = (row("clean", 99), row("naive", naive), row("branches", 70), row("adaptive", adaptive))
     names = tuple(str(number) for number in range(10))
-    return Classified(rows=rows, families=names, variants=10, folds=5, keys=1, chance=0.1, prepared="")
+    return Classified(rows=rows, families=names, variants=10, folds=5, keys=1, size="tiny", chance=0.1, prepared="")
 
 
 @pytest.mark.parametrize(
