@@ -205,19 +205,36 @@ def test_places_where_sums_come_out_otherwise_are_left(monkeypatch: pytest.Monke
     assert spoiled.map.passes[0].left["sums that depend on where a channel stands"] == 2
 
 
-def test_no_channel_changes_places_where_sizes_are_free() -> None:
-    """Kernels for few rows sum otherwise than those for the rows of an example: one, two or three showed it."""
-    net, inputs = mlp(12, 100, 100, 5), torch.randn(16, 12)
-    free = ({0: torch.export.Dim("rows")},)
-    fixed, open_ = (
-        [exported_program(net, (inputs,), passes=(EVERYWHERE,), seed=seed, dynamic_shapes=sizes) for seed in range(3)]
-        for sizes in (None, free)
-    )
-    assert all(done(each)["permutation"] for each in fixed)
-    assert not any(done(each)["permutation"] for each in open_)
-    calls = [(torch.randn(rows, 12),) for rows in (1, 2, 3, 5, 16, 40)]
-    program = torch.export.export(net, (inputs,), dynamic_shapes=free)
-    assert all(compare_programs(program, each.program, calls).max_abs == 0 for each in open_)
+@pytest.mark.parametrize(
+    ("layers", "size", "free", "others"),
+    [
+        ([nn.Linear(12, 100), nn.Linear(100, 100), nn.Linear(100, 5)], (16, 12), (0,), [(1, 12), (2, 12), (40, 12)]),
+        (
+            [nn.Conv2d(12, 100, 1), nn.Conv2d(100, 101, 1), nn.Conv2d(101, 5, 1)],
+            *((1, 12, 9, 10), (2, 3), [(1, 12, 2, 3), (1, 12, 3, 2), (1, 12, 33, 17)]),
+        ),
+        (
+            [nn.Conv2d(3, 40, 1), nn.Conv2d(40, 42, 3, groups=2, padding=1), nn.Conv2d(42, 5, 1)],
+            *((16, 3, 2, 3), (0,), [(1, 3, 2, 3), (5, 3, 2, 3), (17, 3, 2, 3)]),
+        ),
+    ],
+    ids=["rows", "pictures", "number of pictures"],
+)
+def test_no_channel_changes_places_where_sizes_are_free(
+    layers: list[nn.Module], size: tuple[int, ...], free: tuple[int, ...], others: list[tuple[int, ...]]
+) -> None:
+    """Kernels for few rows, or small pictures, sum otherwise than those for an example: last bits showed it."""
+    first, second, third = layers
+    net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third).eval()
+    inputs = torch.randn(size)
+    sizes = ({axis: torch.export.Dim(f"size{axis}") for axis in free},)
+    program = torch.export.export(net, (inputs,), dynamic_shapes=sizes)
+    calls = [(torch.randn(each),) for each in others]
+    for seed in range(2):
+        assert done(exported_program(net, (inputs,), passes=(EVERYWHERE,), seed=seed))["permutation"]
+        made = exported_program(program, (inputs,), passes=(EVERYWHERE,), seed=seed)
+        assert done(made)["permutation"] == 0
+        assert compare_programs(program, made.program, calls).max_abs == 0
 
 
 def test_copies_of_customers_differ_and_repeat() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -54,6 +55,8 @@ __all__ = [
 
 _PRODUCTS = ("linear", "matmul", "mm", "addmm", "bmm", "baddbmm")
 """Operators of torch whose kernels for few rows sum otherwise than those for many."""
+_LANES = 16
+"""Numbers in a vector of processors: kernels of convolutions sum otherwise where pictures have fewer places."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -131,10 +134,10 @@ def exported_program(
     """Obfuscate a program of torch.export.
 
     The order of sums inside an operator may depend on where a channel stands, so layers give their channels in another
-    order, to be put back, only where all answers to the example inputs stay equal bit for bit; products of matrices do
-    so in no program that takes other sizes than these (`dynamic_shapes`). In the tolerance profile passes are left out
-    that move these answers by more than 1e-5 of a sample's largest, or turn a decision, unless the program's own
-    answers differ when it is asked again.
+    order, to be put back, only where all answers to the example inputs stay equal bit for bit. Where a program takes
+    other sizes than these (`dynamic_shapes`), products of matrices and convolutions of pictures that are small, or of
+    free sizes, never do. In the tolerance profile passes are left out that move these answers by more than 1e-5 of a
+    sample's largest, or turn a decision, unless the program's own answers differ when it is asked again.
 
     Args:
         source: a program, which is left as it is, or a module, which is exported in the mode that it is in.
@@ -320,9 +323,9 @@ def _permuted(flat: Flat, one: Pass, stream: Stream, examples: tuple[Any, ...] |
     """Permute channels where all sums come out as before; a place where they do not is left out, and all drawn again.
 
     The kernels of small products treat the last few channels in another way than the rest. Where sizes are `free`,
-    what holds at those of the examples says nothing of products at others, and they are left out beforehand.
+    what holds at those of the examples says nothing of others, and layers that depend on them are left out beforehand.
     """
-    spared = {node.name for node in flat.graph.nodes if _is_product(node)} if free else set[str]()
+    spared = {node.name for node in flat.graph.nodes if _by_size(node)} if free else set[str]()
     beforehand = len(spared)
     while True:
         applied = apply_pass(flat, one, stream.child(len(spared)), spared=spared)
@@ -348,8 +351,13 @@ def _permuted(flat: Flat, one: Pass, stream: Stream, examples: tuple[Any, ...] |
         spared.add(wrong[0])
 
 
-def _is_product(node: torch.fx.Node) -> bool:
-    return node.op == "call_function" and getattr(node.target, "_opname", "") in _PRODUCTS
+def _by_size(node: torch.fx.Node) -> bool:
+    """Whether the size of a call decides which kernel sums: of products by their rows, and of small pictures."""
+    name = getattr(node.target, "_opname", "")
+    if "conv" not in name:
+        return name in _PRODUCTS
+    places: tuple[Any, ...] = tuple(node.meta["val"].shape[2:])
+    return not all(isinstance(size, int) for size in places) or math.prod(places) < _LANES
 
 
 def _same_values(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -122,10 +122,11 @@ def test_nothing_is_shown_by_any_stream_and_all_are_put_back(
         print("printed")
         print("printed", file=sys.stderr)
 
-    def free() -> int:
-        number = os.dup(1)
-        os.close(number)
-        return number
+    def free() -> list[int]:
+        numbers = [os.dup(1) for _ in range(4)]
+        for number in numbers:
+            os.close(number)
+        return numbers
 
     before = free()
     assert spoken(monkeypatch, speak)(ORIGINAL) is ORIGINAL

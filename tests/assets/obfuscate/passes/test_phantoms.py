@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +15,8 @@ from exact_nets import LEVELS, SIZE, Builder, differences, images, random_net, s
 from vambrace.assets.obfuscate import cuts
 from vambrace.assets.obfuscate.keyed import Stream, as_key
 from vambrace.assets.obfuscate.net import Net
+from vambrace.assets.obfuscate.opaque import opaque
+from vambrace.assets.obfuscate.passes import phantoms
 from vambrace.assets.obfuscate.passes.phantoms import Phantoms
 from vambrace.assets.obfuscate.passes.predicates import Predicates
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
@@ -339,6 +342,25 @@ def test_a_short_predicate_over_much_looks_at_a_part(kind: str, rows: int, first
         assert [name.startswith(first) for name in readers] == [True]
         assert differences(model, done.model, {"plain": given}) == []
         assert onnx.printer.to_text(undo(done.model, done.map).model) == onnx.printer.to_text(model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "count"), [("float", "2, 3, 4", 24), ("uint8", "n, 3, 4", 12), ("float", "0, 4", 4)]
+)
+def test_where_there_is_time_the_predicate_is_a_longer_one(
+    kind: str, sizes: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told how many elements there are for certain."""
+    asked: list[int] = []
+
+    def told(*given: Any) -> Any:
+        asked.append(given[3])
+        return opaque(*given)
+
+    monkeypatch.setattr(phantoms, "opaque", told)
+    model = text("y = Cast <to = 1> (image)", f"{kind}[{sizes}] image", f"float[{sizes}] y")
+    onnx_model(model, passes=[Phantoms(fewest=40, times=0, slowdown=0.0, allowed=5.1)], seed=1)
+    assert asked == [count]
 
 
 def test_what_has_axes_that_are_not_known_is_not_looked_at_in_part() -> None:
