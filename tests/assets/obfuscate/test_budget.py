@@ -129,12 +129,20 @@ def test_what_is_left_open_is_measured_for_longer(monkeypatch: pytest.MonkeyPatc
     assert planned(1.1).dropped == ()
     assert asked == [31, 151, 751]
     asked.clear()
+    ends[31] = (0.9, 1.1)  # no more than it for certain
+    assert planned(1.1).dropped == ()
+    assert asked == [31]
+    asked.clear()
+    ends[31] = (1.1, 1.2)
+    assert planned(1.1).dropped == ()
+    assert asked == [31, 151, 751]
+    asked.clear()
     ends[31] = (1.11, 1.2)  # above it for certain
     assert planned(1.1).dropped == ("phantoms",)
     assert set(asked) == {31}
     asked.clear()
     ends[31] = (0.9, 1.2)
-    call = 10.0  # milliseconds: 45 seconds for the longest
+    call = 7.0  # milliseconds, three times two calls a round: 32 seconds for the longest
     assert planned(1.1).dropped == ("phantoms",)
     assert set(asked) == {31, 151}
     asked.clear()
