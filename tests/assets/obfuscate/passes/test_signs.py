@@ -59,7 +59,7 @@ TAKERS = {
     "normalisation of some offsets": ("y = BatchNormalization (t, c, some, mean, v)", 8),
     "product": ("y = Mul (t, f)", 16),
     "division": ("y = Div (t, f)", 16),
-    "constant, then a product": ("s = Add (t, flat) y = Mul (s, f)", 16),
+    "constant, then a product": ("s = Add (t, e) y = Mul (s, f)", 16),
     "product, then a division": ("m = Mul (t, f) y = Reciprocal (m)", 16),
     "product, then a sum": ("m = Mul (t, f) y = Conv (m, all)", 16),
     "sum and product": ("m = Conv (t, all) p = Mul (t, f) y = Add (m, p)", 16),
@@ -77,6 +77,7 @@ def test_zeros_keep_their_signs(case: str) -> None:
         g (float[2, 6, 1, 1] x) => (float[2, 16, 1, 1] y) {{ a = Conv (x, w) t = Tanh (a) {tail} }}""")
     rng = np.random.default_rng(0)
     sizes = {"w": (16, 6, 1, 1), "all": (16, 16, 1, 1), "lone": (16, 1, 1, 1), "pair": (16, 2, 1, 1), "f": (16, 1, 1)}
+    sizes["e"] = sizes["f"]
     held = {name: rng.normal(size=size) for name, size in sizes.items()}
     held |= {name: rng.normal(size=16) for name in ("c", "b", "mean")}
     held |= {"minus": -np.zeros(16), "below": -np.zeros((16, 1, 1)), "flat": np.zeros((16, 1, 1))}
