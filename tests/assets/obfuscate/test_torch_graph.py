@@ -237,6 +237,34 @@ def test_no_channel_changes_places_where_sizes_are_free(
         assert compare_programs(program, made.program, calls).max_abs == 0
 
 
+class Products(nn.Module):
+    """Two layers, written as one operator."""
+
+    def __init__(self, operator: str) -> None:
+        super().__init__()
+        self.operator = operator
+        self.first, self.last = (nn.Parameter(torch.randn(sizes)) for sizes in ((12, 100), (100, 5)))
+        self.offsets = nn.ParameterList(torch.randn(size) for size in (100, 5))
+
+    def product(self, x: torch.Tensor, at: int) -> torch.Tensor:
+        weights = (self.first, self.last)[at]
+        if self.operator == "addmm":
+            return torch.addmm(self.offsets[at], x, weights)
+        return getattr(torch, self.operator)(x, weights)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.product(torch.relu(self.product(x, 0)), 1)
+
+
+@pytest.mark.parametrize("operator", ["matmul", "mm", "addmm"])
+def test_products_of_any_name_keep_their_channels_where_rows_are_free(operator: str) -> None:
+    net, inputs, free = Products(operator).eval(), torch.randn(16, 12), ({0: torch.export.Dim("rows")},)
+    found = [
+        exported_program(net, (inputs,), passes=(EVERYWHERE,), seed=0, dynamic_shapes=sizes) for sizes in (None, free)
+    ]
+    assert [done(each)["permutation"] for each in found] == [1, 0]
+
+
 def test_copies_of_customers_differ_and_repeat() -> None:
     key = bytes(range(32))
     net = mlp(8, 32, 16, 3)

@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-_PRODUCTS = ("linear", "matmul", "mm", "addmm", "bmm", "baddbmm")
+_PRODUCTS = ("linear", "matmul", "mm", "addmm", "bmm")
 """Operators of torch whose kernels for few rows sum otherwise than those for many."""
 _LANES = 16
 """Numbers in a vector of processors: kernels of convolutions sum otherwise where pictures have fewer places."""
