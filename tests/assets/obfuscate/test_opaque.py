@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -105,14 +106,18 @@ def test_a_glance_takes_neighbours_from_where_there_are_some() -> None:
 
 @pytest.mark.parametrize("opset", [9, 13])
 @pytest.mark.parametrize("kind", cuts.WHOLE)
-def test_a_glance_at_whole_numbers_takes_its_part_first(kind: int, opset: int) -> None:
+@pytest.mark.parametrize(("make", "first"), [(glance, ["Slice", "Cast"]), (opaque, ["Reshape", "Slice", "Cast"])])
+def test_of_whole_numbers_a_part_is_taken_first(
+    make: Callable[..., Any], first: list[str], kind: int, opset: int
+) -> None:
     """Pictures came whole into another type before a few of their numbers were looked at: most of the time it took."""
     value = helper.make_tensor_value_info("x", kind, [1, 9, 8, 40])
     graph = helper.make_graph([], "g", [value], [helper.make_tensor_value_info("y", TensorProto.BOOL, [])])
     net = Net(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6))
     sizes, dtype = (1, 9, 8, 40), np.dtype(np.float32)
-    nodes, answer, truth = glance(net, "x", dtype, sizes, Stream(as_key(1)), whole=True)
-    assert [node.op for node in nodes[:2]] == ["Slice", "Cast"]
+    about = sizes if make is glance else math.prod(sizes)
+    nodes, answer, truth = make(net, "x", dtype, about, Stream(as_key(1)), whole=True)
+    assert [node.op for node in nodes[: len(first)]] == first
     net.graph.nodes.extend(nodes)
     net.graph.outputs[0].name = answer
     given = np.random.default_rng(0).integers(0, 2, sizes).astype(helper.tensor_dtype_to_np_dtype(kind))

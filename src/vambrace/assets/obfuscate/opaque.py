@@ -36,32 +36,38 @@ _INT64 = 7
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 
 
-def opaque(net: Net, value: str, dtype: np.dtype[Any], count: int, stream: Stream) -> tuple[list[Node], str, bool]:
+def opaque(
+    net: Net, value: str, dtype: np.dtype[Any], count: int, stream: Stream, *, whole: bool = False
+) -> tuple[list[Node], str, bool]:
     """Nodes that compute a predicate from a value; their constants are added to the main graph.
 
     Args:
         net: to which the constants are added; the nodes are not inserted yet.
         value: what is read; of any shape.
-        dtype: of the value, floating.
+        dtype: of the value, floating; float32 for one of whole numbers.
         count: elements that it has for certain; 1 where that is not known.
         stream: chooses the predicate and its numbers.
+        whole: whether the value is of whole numbers, which are read as float32.
 
     Returns:
         Nodes in order, the name of a boolean scalar, and what it always is.
     """
-    writer = _Writer(net, value, dtype, count, stream)
+    writer = _Writer(net, value, dtype, count, stream, whole=whole)
     answer, truth = stream.pick(_FORMS)(writer)
     if int(stream.integers(0, 2)):
         answer, truth = writer.add("Not", answer), not truth
     return writer.nodes, answer, truth
 
 
-def brief(net: Net, value: str, dtype: np.dtype[Any], count: int, stream: Stream) -> tuple[list[Node], str, bool]:
+def brief(
+    net: Net, value: str, dtype: np.dtype[Any], count: int, stream: Stream, *, whole: bool = False
+) -> tuple[list[Node], str, bool]:
     """As `opaque`, in two or three operators over all elements: a norm is not below 0, nor equal to less.
 
     It costs less to run where elements are few, and is easier to see through.
     """
-    return _normed(_Writer(net, value, dtype, count, stream), value)
+    writer = _Writer(net, value, dtype, count, stream, whole=whole)
+    return _normed(writer, writer.floating(value))
 
 
 def glance(
@@ -69,15 +75,13 @@ def glance(
 ) -> tuple[list[Node], str, bool]:
     """As `brief`, over a few neighbours, with one operator more: it costs the same however many elements there are.
 
-    `sizes` are those of the value's axes, of which there is at least one; None where a size is not known. A value of
-    `whole` numbers is read as float32, which `dtype` is then.
+    `sizes` are those of the value's axes, of which there is at least one; None where a size is not known.
     """
-    writer = _Writer(net, value, dtype, 1, stream)
+    writer = _Writer(net, value, dtype, 1, stream, whole=whole)
     starts = [writer.draw(0, size or 1) for size in sizes[:-1]]
     starts.append(writer.draw(0, max(1, (sizes[-1] or 1) - _WINDOW)))
     ends = [start + 1 for start in starts[:-1]] + [starts[-1] + writer.draw(2, _WINDOW)]
-    part = writer.cut(value, starts, ends)
-    return _normed(writer, writer.add("Cast", part, to=_FLOAT) if whole else part)
+    return _normed(writer, writer.floating(writer.cut(value, starts, ends)))
 
 
 def _normed(writer: _Writer, value: str) -> tuple[list[Node], str, bool]:
@@ -93,8 +97,8 @@ def _normed(writer: _Writer, value: str) -> tuple[list[Node], str, bool]:
 
 
 class _Writer:
-    def __init__(self, net: Net, value: str, dtype: np.dtype[Any], count: int, stream: Stream) -> None:
-        self._net, self._value, self._dtype, self._count = net, value, dtype, count
+    def __init__(self, net: Net, value: str, dtype: np.dtype[Any], count: int, stream: Stream, *, whole: bool) -> None:
+        self._net, self._value, self._dtype, self._count, self._whole = net, value, dtype, count, whole
         self.stream = stream
         self.nodes: list[Node] = []
 
@@ -122,12 +126,16 @@ class _Writer:
             return self.add("Slice", value, starts=starts, ends=ends, axes=list(range(len(starts))))
         return self.add("Slice", value, np.array(starts, np.int64), np.array(ends, np.int64))
 
+    def floating(self, value: str) -> str:
+        """What was read, as numbers that are not whole."""
+        return self.add("Cast", value, to=_FLOAT) if self._whole else value
+
     def real(self) -> str:
         """The sum of a few neighbours or of their squares, a floating scalar."""
         flat = self.add("Reshape", self._value, np.array([-1], np.int64))
         start = self.draw(0, max(1, self._count - _WINDOW))
         window = self.cut(flat, [start], [start + self.draw(2, _WINDOW)])
-        return self.add(self.stream.pick(("ReduceSum", "ReduceSumSquare")), window, keepdims=0)
+        return self.add(self.stream.pick(("ReduceSum", "ReduceSumSquare")), self.floating(window), keepdims=0)
 
     def whole(self) -> str:
         """A whole number made from the data, -BOUND < n < BOUND."""

@@ -353,9 +353,9 @@ def test_where_there_is_time_the_predicate_is_a_longer_one(
     """It is told how many elements there are for certain."""
     asked: list[int] = []
 
-    def told(*given: Any) -> Any:
+    def told(*given: Any, **named: Any) -> Any:
         asked.append(given[3])
-        return opaque(*given)
+        return opaque(*given, **named)
 
     monkeypatch.setattr(phantoms, "opaque", told)
     model = text("y = Cast <to = 1> (image)", f"{kind}[{sizes}] image", f"float[{sizes}] y")

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Phantoms"]
 
-_FLOAT = 1
 _NODE_BYTES = 110
 """What an imagined operator and its share of the weights may take where the file is small."""
 _WEIGHTS = 0.4
@@ -160,14 +159,9 @@ class _Work:
         sizes = [size if isinstance(size, int) else None for size in info.shape or ()]
         if cut.predicate == "glance":
             return glance(self.net, cut.value, dtype, sizes, stream, whole=whole)
-        value, before = cut.value, list[Node]()
-        if whole:
-            (value,) = self.net.fresh()
-            before = [Node("Cast", [cut.value], [value])]
-            before[0].set(to=_FLOAT)
         count = math.prod(size or 1 for size in sizes)
-        nodes, answer, truth = (brief if cut.predicate == "brief" else opaque)(self.net, value, dtype, count, stream)
-        return [*before, *nodes], answer, truth
+        make = brief if cut.predicate == "brief" else opaque
+        return make(self.net, cut.value, dtype, count, stream, whole=whole)
 
     def _fake(
         self, cut: Cut, nodes: list[Node], exits: list[Exit], wanted: int, room: int, stream: Stream
