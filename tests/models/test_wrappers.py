@@ -40,6 +40,9 @@ def test_wrappers_are_models(wrap) -> None:
     assert torch.equal(outer.predict(inputs), inner.predict(inputs))
     for name in ("bounds", "outputs", "input_shape", "num_classes", "device", "dtype", "identity"):
         assert getattr(outer, name) == getattr(inner, name)
+    assert outer.fixed_rows is None
+    inner.fixed_rows = 4  # as an ONNX model has it
+    assert outer.fixed_rows == 4
 
 
 @given(st.integers(1, 9), st.integers(1, 9))

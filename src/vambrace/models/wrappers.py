@@ -76,6 +76,12 @@ class Wrapper:
         return self.model.dtype
 
     @property
+    def fixed_rows(self) -> int | None:
+        """How many rows the wrapped model answers at once, always; None: as many as there are."""
+        rows: int | None = getattr(self.model, "fixed_rows", None)
+        return rows
+
+    @property
     def identity(self) -> Identity | None:
         """Of the wrapped model: a wrapper does not change its answers."""
         return self.model.identity

@@ -229,11 +229,12 @@ def test_weights_of_more_than_two_gibibytes_do_not_come_in(tmp_path: Path, monke
     path = tmp_path / "net.onnx"
     onnx.save(random_net(2), path)
     size = sum(len(each) for each in bits(random_net(2)).values())
-    monkeypatch.setattr(nets, "MOST_BYTES", size)
-    Net.load(path)
-    monkeypatch.setattr(nets, "MOST_BYTES", size - 1)
-    with pytest.raises(ConfigError, match="2 GiB"):
-        Net.load(path)
+    for source in (path, random_net(2), random_net(2).SerializeToString()):
+        monkeypatch.setattr(nets, "MOST_BYTES", size)
+        Net.load(source)
+        monkeypatch.setattr(nets, "MOST_BYTES", size - 1)
+        with pytest.raises(ConfigError, match="2 GiB"):
+            Net.load(source)
 
 
 def test_an_operator_that_cannot_be_inferred_is_no_error() -> None:

@@ -217,7 +217,7 @@ HOSTILE: dict[str, tuple[object, str]] = {
     "delete": ([{"path": "a\x7fx", "size": 0}], "a control character"),
     "twice": ([{"path": "a", "size": 0}, {"path": "a", "size": 0}], "'a' twice"),
     "in another case": ([{"path": "A", "size": 0}, {"path": "a", "size": 0}], "the names 'A' and 'a'"),
-    "file and folder": ([{"path": "a", "size": 0}, {"path": "a/b", "size": 0}], "the names 'a' and 'a'"),
+    "file and folder": ([{"path": "a", "size": 0}, {"path": "a/b", "size": 0}], "the names 'a' and 'a/'"),
     "not in order": ([{"path": "b", "size": 0}, {"path": "a", "size": 0}], "not in order"),
     "too long": ([{"path": "a", "size": 1}], "up to byte 65 in a content of 64"),
     "negative": ([{"path": "a", "size": -1}], "its file 1 is not written"),

@@ -109,10 +109,10 @@ class Net:
             ConfigError: E801, for anything else, and for more than 2 GiB of weights.
         """
         onnx = onnx_package()
+        title = "the model"
         if isinstance(source, str | Path):
-            read = read_onnx(Path(source), whole=True).model
-            _check_size(sum(len(each.raw_data) for each in read.graph.initializer))  # passes take long, and memory
-            return cls(read, Path(source).name)
+            title = Path(source).name
+            source = read_onnx(Path(source), whole=True).model
         if isinstance(source, bytes):
             source = parse_onnx(source, "the model")
         if not isinstance(source, onnx.ModelProto):
@@ -128,7 +128,8 @@ class Net:
                 "a model with its weights in it",
                 "give the path of the file",
             )
-        return cls(source)
+        _check_size(sum(len(each.raw_data) for each in source.graph.initializer))  # passes take long, and memory
+        return cls(source, title)
 
     def model(self) -> Any:  # noqa: ANN401  onnx.ModelProto
         """The onnx.ModelProto, checked.

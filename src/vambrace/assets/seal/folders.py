@@ -280,7 +280,7 @@ def _fault(paths: dict[str, int]) -> str:
             # Names that differ in case only are one file on some systems, and a file cannot be a folder as well.
             if other != spelt:
                 above = "".join(f"{each}/" for each in parts[: depth - 1])
-                return f"the names {f'{above}{other}'.rstrip('/')[:80]!r} and {f'{above}{part}'[:80]!r}"
+                return f"the names {f'{above}{other}'[:80]!r} and {f'{above}{spelt}'[:80]!r}"
             folder = number
         if len(known) > _MOST_NAMES:
             return f"more than {_MOST_NAMES} files and folders"
