@@ -39,11 +39,13 @@ class Exit:
         name: of the value.
         kind: onnx.TensorProto.DataType.
         shape: 1 for sizes that are free, or None where not even their number is known.
+        batched: whether the first size is free, so that a branch may give any.
     """
 
     name: str
     kind: int
     shape: tuple[int, ...] | None
+    batched: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ class Cuts:
             return None
         sizes = info.shape
         shape = None if sizes is None else tuple(size if isinstance(size, int) else 1 for size in sizes)
-        return Exit(name, info.kind, shape)
+        return Exit(name, info.kind, shape, bool(sizes) and not isinstance(sizes[0], int))
 
     def _all(self, time: float) -> tuple[Cut | None, float]:
         """The cut before everything, and what it takes of a time; None where it cannot be made."""

@@ -153,17 +153,19 @@ class Ensemble:
             x = parts.both(im.stream.pick(("Add", "Add", "Mul", "Max", "Sub")), x, parts.linear(other, last))
         if im.chance(0.3):
             x = parts.softmax(x) if last > 1 else im.node("Sigmoid", x, shape=x.shape)
-        return self._cast(self._shaped(x, last, exit.shape), exit.kind)
+        return self._cast(self._shaped(x, last, exit), exit.kind)
 
-    def _shaped(self, x: Value, last: int, shape: tuple[int, ...] | None) -> Value:
-        im, parts = self._im, self._parts
-        if shape is None or (len(shape) == 2 and shape[-1] == last):
+    def _shaped(self, x: Value, last: int, exit: Exit) -> Value:
+        im, parts, shape = self._im, self._parts, exit.shape
+        # Before operator set 11 both branches of an If give the same sizes, where sizes are known.
+        if shape is None or (exit.batched and len(shape) == 2 and shape[-1] == last):
             return x
-        if 0 in shape or not shape:
-            x = im.node("ReduceMax", x, shape=(), keepdims=0)
+        row = (*[1] * (len(shape) - 1), last) if shape and 0 not in shape else ()
+        if row:
+            x = im.node("Reshape", parts.mean(x, (0,), keep=True), im.whole(*row), shape=())
         else:
-            x = im.node("Reshape", parts.mean(x, (0,), keep=True), im.whole(*[1] * (len(shape) - 1), last), shape=())
-        return im.node("Expand", x, im.whole(*shape), shape=()) if shape and set(shape[:-1]) | {last} != {1} else x
+            x = im.node("ReduceMax", x, shape=(), keepdims=0)
+        return x if row == shape else im.node("Expand", x, im.whole(*shape), shape=())
 
     def _cast(self, x: Value, kind: int) -> str:
         return x.name if kind == _FLOAT else self._im.node("Cast", x, shape=(), to=kind).name

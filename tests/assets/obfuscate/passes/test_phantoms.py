@@ -382,6 +382,43 @@ def test_what_has_axes_that_are_not_known_is_not_looked_at_in_part() -> None:
     assert found == {("x", "opaque"), ("b", "opaque")}
 
 
+ROWS = "h = MatMul (image, a) r = Relu (h) y = MatMul (r, b)"
+SIZED = {
+    "rows": (ROWS, "float[8, 300] image", "float[8, 10] y", {"a": (300, 16), "b": (16, 10)}),
+    "one row": (ROWS, "float[1, 300] image", "float[1, 10] y", {"a": (300, 16), "b": (16, 10)}),
+    "tokens": (f"image = Gather (t, ids) {ROWS}", "int64[90] ids", "float[90, 2] y", {
+        "t": (9, 20), "a": (20, 16), "b": (16, 2),
+    }),
+    "boxes": (
+        "c = Conv (image, a) r = Relu (c) y = Reshape (r, s) z = ReduceMax <axes = [1], keepdims = 0> (y)",
+        "float[1, 3, 12, 12] image",
+        "float[100, 4] y, float[100] z",
+        {"a": (4, 3, 3, 3)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("opset", [9, 10, 12])
+@pytest.mark.parametrize("case", SIZED)
+def test_branches_give_the_sizes_that_an_output_states(case: str, opset: int) -> None:
+    """Before operator set 11 no runtime took the model where the imagined branch gave another number of rows."""
+    body, inputs, outputs, weights = SIZED[case]
+    model = text(body, inputs, outputs, opset)
+    held = {name: Builder(1).normal(*shape) for name, shape in weights.items()} | {"s": np.array([100, 4])}
+    for name, array in held.items():
+        if name in weights or case == "boxes":
+            model.graph.initializer.append(numpy_helper.from_array(array, name))
+    (image,) = model.graph.input
+    sizes = [size.dim_value for size in image.type.tensor_type.shape.dim]
+    rng = np.random.default_rng(0)
+    given = rng.integers(0, 9, sizes) if case == "tokens" else rng.normal(size=sizes).astype(np.float32)
+    for seed in range(4):
+        made = onnx_model(model, passes=[FEW], seed=seed).model
+        assert made.graph.node[-1].op_type == "If"
+        assert differences(model, made, {"plain": given}) == []
+        session(flipped(made)).run(None, {image.name: given})
+
+
 def test_models_that_it_cannot_hide_are_left_alone() -> None:
     strings = text("y = Identity (words)", "string[n] words", "string[n] y")
     sequences = text("y = SequenceConstruct (image)", "float[2] image", "seq(float[2]) y")
