@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from exported_nets import Encoder, ResNet, digits
 from vambrace.assets.obfuscate.passes.permutation import Permutation
-from vambrace.assets.obfuscate.program_answers import compare_programs
+from vambrace.assets.obfuscate.program_answers import _same_bits, compare_programs, noise_like
 from vambrace.assets.obfuscate.programs import Flat
 from vambrace.assets.obfuscate.record import ObfuscationMap
 from vambrace.assets.obfuscate.torch_graph import (
@@ -26,6 +26,7 @@ from vambrace.assets.obfuscate.torch_graph import (
 from vambrace.errors import ArtifactRefused, ConfigError, MissingExtra
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from torch.export import ExportedProgram
@@ -186,6 +187,50 @@ def test_packages_that_are_missing_are_named_with_what_installs_them(
         hidden.save(tmp_path / "net.onnx")
 
 
+@pytest.mark.parametrize("examples", [torch.zeros, torch.ones])
+def test_examples_that_say_nothing_about_sums_are_not_believed(examples: Callable[..., Tensor]) -> None:
+    """Of zeros or ones any order of sums is as good: later inputs got other last bits."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 31, 3, padding=1), nn.ReLU(), nn.Conv2d(31, 29, 3, stride=2), nn.Tanh()]
+    net = nn.Sequential(*layers, nn.Conv2d(29, 13, 1), nn.ReLU()).eval()
+    program = torch.export.export(net, (examples(4, 3, 17, 17),))
+    made = exported_program(program, passes=(EVERYWHERE,), seed=1)
+    for seed in range(8):
+        call = (torch.randn(4, 3, 17, 17, generator=torch.Generator().manual_seed(seed)),)
+        assert compare_programs(program, made.program, [call]).differing == 0
+
+
+def test_noise_stands_in_for_floating_inputs_alone_and_only_where_it_is_taken() -> None:
+    class Looked(nn.Module):
+        def forward(self, places: Tensor, values: Tensor) -> Tensor:
+            return values[places].double().log()
+
+    call = (torch.tensor([2, 0]), torch.ones(3, 2, dtype=torch.float16))
+    flat = Flat.of(torch.export.export(Looked(), call), functional=True)
+    first, second = noise_like(flat, call)
+    assert torch.equal(first[0], call[0])
+    assert first[1].dtype == torch.float16
+    assert not torch.equal(first[1], second[1])
+    assert noise_like(flat, (torch.tensor([9, 0]), call[1])) == []
+
+
+def test_other_bits_are_found_whatever_they_are() -> None:
+    """Zeros of the other sign and infinities are other bits; NaN is NaN."""
+    one = torch.tensor([0.0, torch.nan, torch.inf, 1.0])
+    most = torch.finfo(torch.float32).max
+    for other, same in (
+        ([0.0, torch.nan, torch.inf, 1.0], True),
+        ([-0.0, torch.nan, torch.inf, 1.0], False),
+        ([0.0, 0.0, torch.inf, 1.0], False),
+        ([0.0, torch.nan, most, 1.0], False),
+        ([0.0, torch.nan, torch.inf, torch.nan], False),
+    ):
+        assert _same_bits(one, torch.tensor(other)) is same
+        assert _same_bits(torch.tensor(other), one) is same
+    assert _same_bits(torch.tensor([1, 2]), torch.tensor([1, 2]))
+    assert not _same_bits(torch.tensor([1, 2]), torch.tensor([1, 3]))
+
+
 def test_places_where_sums_come_out_otherwise_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
     # Ten rows at once: some libraries sum the last columns of such a product in another order.
     net, inputs = mlp(64, 64, 10), torch.randn(4, 64)
@@ -199,8 +244,10 @@ def test_places_where_sums_come_out_otherwise_are_left(monkeypatch: pytest.Monke
         return {name: torch.full((1,), float(len(seen))) for name in names}
 
     monkeypatch.setattr("vambrace.assets.obfuscate.torch_graph.values_of", first_wrong)
+    monkeypatch.setattr("vambrace.assets.obfuscate.program_answers.values_of", first_wrong)
     spoiled = exported_program(program, passes=(EVERYWHERE,), seed=3)
-    assert seen == [2, 2, 1, 1]
+    # Noise once to see whether the program takes it, then each of three calls before and after.
+    assert seen == [0, 2, 2, 2, 2, 2, 2, 0, 1, 1, 1, 1, 1, 1]
     assert done(spoiled) == {"permutation": 0}
     assert spoiled.map.passes[0].left["sums that depend on where a channel stands"] == 2
 

@@ -1,4 +1,4 @@
-"""How far the answers of two programs of torch.export are apart, run as they are or compiled."""
+"""How far the answers of two programs of torch.export are apart, run as they are or compiled, and values inside."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import torch
 from torch.utils import _pytree as pytree
 
 from vambrace.assets.obfuscate.measure.difference import NOTHING, compare, joined
+from vambrace.assets.obfuscate.programs import values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from torch.export import ExportedProgram
 
     from vambrace.assets.obfuscate.measure.difference import Difference
+    from vambrace.assets.obfuscate.programs import Flat
 
-__all__ = ["compare_programs"]
+__all__ = ["compare_programs", "differing", "noise_like"]
+
+_NOISES = 2
 
 
 def compare_programs(
@@ -68,3 +72,42 @@ def _runnable(program: ExportedProgram, *, compiled: bool, freezing: bool) -> Ca
 def _plain(leaf: Any) -> Any:  # noqa: ANN401  a tensor or a number
     tensor = torch.as_tensor(leaf).detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def noise_like(flat: Flat, call: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Calls with normal noise in the place of floating inputs; none where the program does not take it."""
+    made = torch.Generator().manual_seed(0)
+
+    def noise(given: torch.Tensor) -> torch.Tensor:
+        if not given.is_floating_point():
+            return given
+        return torch.randn(given.shape, generator=made).to(given)
+
+    calls = [pytree.tree_map_only(torch.Tensor, noise, call) for _ in range(_NOISES)]
+    try:
+        values_of(flat, calls[0], ())
+    except Exception:  # noqa: BLE001  programs check their inputs by errors of many kinds
+        return []
+    return calls
+
+
+def differing(
+    flat: Flat, calls: Sequence[tuple[Any, ...]], names: Collection[str], others: Sequence[dict[str, torch.Tensor]]
+) -> list[str]:
+    """Which nodes make other bits of a call than `others` has for it, in the order in which they run."""
+    found = dict.fromkeys(names, False)
+    for call, other in zip(calls, others, strict=True):
+        values = values_of(flat, call, names)
+        found = {name: found[name] or not _same_bits(values[name], other[name]) for name in values}
+    return [name for name, differs in found.items() if differs]
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """But for those of NaN."""
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    nan = one.isnan()
+    if not torch.equal(nan, other.isnan()):
+        return False
+    one, other = one.masked_fill(nan, 0.0), other.masked_fill(nan, 0.0)
+    return torch.equal(one, other) and torch.equal(one.signbit(), other.signbit())

@@ -29,7 +29,7 @@ from vambrace.assets.obfuscate.measure.difference import NOTHING
 from vambrace.assets.obfuscate.passes import pass_class, profile_names
 from vambrace.assets.obfuscate.passes.names import Names
 from vambrace.assets.obfuscate.pipeline import SHARES
-from vambrace.assets.obfuscate.program_answers import compare_programs
+from vambrace.assets.obfuscate.program_answers import compare_programs, differing, noise_like
 from vambrace.assets.obfuscate.program_passes import PASSES, apply_pass, undo_pass
 from vambrace.assets.obfuscate.programs import Flat, values_of
 from vambrace.assets.obfuscate.record import Entry, ObfuscationMap
@@ -134,7 +134,8 @@ def exported_program(
     """Obfuscate a program of torch.export.
 
     The order of sums inside an operator may depend on where a channel stands, so layers give their channels in another
-    order, to be put back, only where all answers to the example inputs stay equal bit for bit. Where a program takes
+    order, to be put back, only where what they give for the example inputs, and for noise in their place, stays equal
+    bit for bit. Where a program takes
     other sizes than these (`dynamic_shapes`), products of matrices and convolutions of pictures that are small, or of
     free sizes, never do. In the tolerance profile passes are left out that move these answers by more than 1e-5 of a
     sample's largest, or turn a decision, unless the program's own answers differ when it is asked again.
@@ -322,6 +323,7 @@ def _repeated(program: ExportedProgram, examples: tuple[Any, ...]) -> Difference
 def _permuted(flat: Flat, one: Pass, stream: Stream, examples: tuple[Any, ...] | None, free: bool) -> Applied:
     """Permute channels where all sums come out as before; a place where they do not is left out, and all drawn again.
 
+    Sums are compared on the examples and on noise: examples are often zeros or ones, of which any order is as good.
     The kernels of small products treat the last few channels in another way than the rest. Where sizes are `free`,
     what holds at those of the examples says nothing of others, and layers that depend on them are left out beforehand.
     """
@@ -340,10 +342,10 @@ def _permuted(flat: Flat, one: Pass, stream: Stream, examples: tuple[Any, ...] |
             undo_pass(flat, one, applied.record)
             left = {**applied.left, "no example inputs to check with": applied.done}
             return dataclasses.replace(applied, done=0, left=left, record=None, marks=())
-        after = values_of(flat, examples, places)
+        calls = [examples, *noise_like(flat, examples)]
+        after = [values_of(flat, call, places) for call in calls]
         undo_pass(flat, one, applied.record)
-        before = values_of(flat, examples, places)
-        wrong = [name for name in before if not _same_values(before[name], after[name])]
+        wrong = differing(flat, calls, places, after)
         if not wrong:
             again = apply_pass(flat, one, stream.child(len(spared)), spared=spared)
             return dataclasses.replace(again, left=applied.left)
@@ -358,10 +360,6 @@ def _by_size(node: torch.fx.Node) -> bool:
         return name in _PRODUCTS
     places: tuple[Any, ...] = tuple(node.meta["val"].shape[2:])
     return not all(isinstance(size, int) for size in places) or math.prod(places) < _LANES
-
-
-def _same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(one.nan_to_num(), other.nan_to_num()) and torch.equal(one.isnan(), other.isnan())
 
 
 def _save_onnx(program: ExportedProgram, target: Path) -> None:
