@@ -222,7 +222,7 @@ def test_a_locked_file_that_does_what_the_original_does_fails(
     )
 
     def measured(*args: Any, **given: Any) -> Any:
-        loose = Gates(latency=1000, size=1000, memory=1000, survival=1.0, locked=1.0)
+        loose = Gates(latency=1000, size=1000, memory=1000, survival=1.0, locked=1.0, required=())
         return real(*args, **{**given, "gates": loose, "options": quick})
 
     monkeypatch.setattr(measuring, "measure", measured)
@@ -267,9 +267,11 @@ def test_attackers_are_trained_where_they_are_asked_for(
     )
 
     def measured(*args: Any, gates: Any, **given: Any) -> Any:
-        loose = Gates(profile=gates.profile, latency=1000, size=1000, memory=1000, survival=1.0, naive=gates.naive)
+        wide = {"latency": 1000, "size": 1000, "memory": 1000, "survival": 1.0}
+        loose = Gates(profile=gates.profile, naive=gates.naive, required=required, **wide)
         return real(*args, **{**given, "gates": loose, "options": quick})
 
+    required: tuple[str, ...] = ()
     monkeypatch.setattr(classifier, "classify", trained)
     monkeypatch.setattr(measuring, "measure", measured)
     call = ["obfuscate", str(net), "-o", str(tmp_path / "out.onnx"), "--no-map", "--data", str(data), "--force"]
@@ -287,6 +289,8 @@ def test_attackers_are_trained_where_they_are_asked_for(
     assert "10 variants each, as wide as networks in use, and are asked" in text
     shares["naive"] = 0.2
     assert main([*call, "--classify"]) == 1
+    required = ("naive",)
+    assert main(call) == 4, "what is required was not measured"
     assert main(["obfuscate", str(net), "-o", str(tmp_path / "other.onnx"), "--no-map", "--classify"]) == 2
     assert "--classify without inputs" in capsys.readouterr().err
 

@@ -98,7 +98,7 @@ def obfuscate(
     With --key-file its weights are out of order until `vambrace unlock` or obfuscate.load_model puts them in order.
     With --data, what makes the model too slow is left out, and in the tolerance profile what moves answers too far;
     then the gates are measured, what the model does without its key among them; --classify adds how well attackers tell
-    what kind of network it is. Exits 1 when a gate fails.
+    what kind of network it is. Exits 1 when a gate fails, 4 when one that is required was not measured.
     """
     from vambrace.assets.obfuscate.keyed import as_key
     from vambrace.assets.obfuscate.locked import key_bytes
@@ -154,8 +154,8 @@ def obfuscate(
         say("nothing was measured: --data gives real inputs for the gates")
     say(f"{target}: SHA-256 {digest}" + (said_of_lock(found) if secret else ""))
     say("this raises the cost of reading the model and is not encryption; to keep it secret at rest, seal it as well")
-    if found is not None and found.verdict == "FAIL":
-        raise typer.Exit(1)
+    if found is not None and found.verdict != "PASS":
+        raise typer.Exit(1 if found.verdict == "FAIL" else 4)
 
 
 def restore(
