@@ -192,6 +192,7 @@ def test_the_gate_of_latency_is_the_budget(
         ("pass", -0.4, "; locked: without its key at -0.40 on these inputs, where 0 is chance and 1 the original"),
         ("fail", 0.9, "; locked, yet it does without its key some of what the original does: see the gate keyless"),
         ("does not apply", None, "; locked: what it does without its key was not measured"),
+        ("not measured", 0.0, "; locked: what it does without its key was not measured"),
         (None, None, "; locked: what it does without its key was not measured; give --data"),
     ],
 )

@@ -66,7 +66,7 @@ def write_reports(found: Report, places: Sequence[Path]) -> None:
 def said_of_lock(found: Report | None) -> str:
     """What may be said of a locked model, by what was measured."""
     word = next((each.word for each in found.judged if each.gate == "keyless"), None) if found is not None else None
-    if found is None or word is None or found.keyless is None or word == "does not apply":
+    if found is None or word is None or found.keyless is None or word in {"does not apply", "not measured"}:
         return "; locked: what it does without its key was not measured" + ("; give --data" if found is None else "")
     if word == "fail":
         return "; locked, yet it does without its key some of what the original does: see the gate keyless"

@@ -110,7 +110,7 @@ class Planned:
     Attributes:
         kept: passes in their order, some of them with a smaller share than was wanted.
         places: theirs among those that were wanted, from 0.
-        dropped: names of passes that went, the first one first.
+        dropped: names of passes that went and had done anything by themselves, the first one first.
         alone: how much slower each pass that costs time made the model by itself, by name; empty where all of them fit
             at once.
         ratio: latency with those that were kept, relative to the original.
@@ -224,7 +224,8 @@ def plan(passes: Sequence[Pass], budget: float, measure: Callable[[Sequence[Pass
         if more <= budget:
             work.slots[at], ratio = work.dropped[at], more
     kept = dict(sorted(work.slots.items()))
-    dropped = tuple(passes[at].name for at in work.dropped if at not in kept)
+    # One that changes nothing by itself goes as well, in case it does beside others, but is not to blame.
+    dropped = tuple(passes[at].name for at in work.dropped if at not in kept and alone[passes[at].name] != 1.0)
     return Planned(
         kept=tuple(kept.values()), places=tuple(kept), dropped=dropped, alone=alone, ratio=ratio, budget=budget
     )

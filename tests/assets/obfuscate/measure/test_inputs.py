@@ -39,6 +39,7 @@ def test_arrays_lists_and_names_are_the_same(network: Network) -> None:
         np.zeros((3, 6), np.int64),
         {"other": np.zeros((3, 6), np.float32)},
         [np.zeros((3, 6), np.float32)] * 2,
+        np.full((3, 6), np.nan, np.float32),
     ],
 )
 def test_other_inputs_are_refused(network: Network, given: object) -> None:

@@ -179,9 +179,13 @@ def test_what_does_not_run_is_at_chance_and_counted() -> None:
 def test_judging() -> None:
     def output(without: float, *wrong: float) -> Keyless:
         each = KeylessOutput(output="y", decided=False, without=without, wrong=wrong, same=None, chance=None)
-        return Keyless(rows=9, keys=len(wrong), failed=0, outputs=(each,))
+        return Keyless(rows=rows, keys=len(wrong), failed=0, outputs=(each,))
 
-    assert judged(output(0.0, 0.3, 0.3, 0.3)).word == "fail"
+    rows = 10
+
+    assert judged(output(0.0, 0.31, 0.3, 0.3)).word == "fail"
+    assert judged(output(0.0, 0.04, 0.04, 0.04)).word == "fail"
+    assert judged(output(0.0, 0.03, 0.03, 0.03)).word == "pass"
     assert judged(output(0.0, 0.9, -0.5, 0.1)).word == "pass"  # that is chance
     assert judged(output(0.6, 0.0, 0.0)).word == "fail"
     assert judged(output(0.4, 0.0, 0.0)).word == "pass"
@@ -189,6 +193,8 @@ def test_judging() -> None:
     assert judged(output(-0.4, 0.0, 0.0)).word == "pass"
     assert judged(output(0.6)).word == "fail"
     assert judged(None).word == "not measured"
+    rows = 9
+    assert judged(output(0.0, 0.0, 0.0)).word == judged(output(1.0, 1.0, 1.0)).word == "not measured"
     with pytest.raises(ConfigError, match="E820"):
         KeylessOptions(keys=1)
     with pytest.raises(ConfigError, match="E825"):

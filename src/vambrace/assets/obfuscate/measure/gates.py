@@ -83,7 +83,7 @@ class Gates(Options):
     memory_spare: int = 25_165_824
     survival: Ratio = 0.05
     naive: Ratio = 2.0
-    keyless: Ratio = 0.1
+    keyless: Ratio = 0.03
     keyless_once: Ratio = 0.5
     locked: Ratio = 0.05
     interface: bool = False

@@ -104,6 +104,9 @@ def read_rows(
     if len(whole) != 1:
         raise _refused("rows and whole calls side by side", "either for every input")
     cast_arrays = [_fitting(array, each, whole == {True}) for array, each in zip(arrays, taken, strict=True)]
+    floats = [array for array in cast_arrays if array.dtype.kind == "f" and array.size]
+    if floats and not any(np.isfinite(array).any() for array in floats):
+        raise _refused("inputs without a finite number", "real inputs: answers to NaN say nothing")
     fixed = [each.shape[0] for each in taken if each.shape and each.shape[0]]
     return Rows(tuple(cast_arrays), 1 if whole == {True} else (fixed[0] if fixed else batch) or 1, whole == {True})
 

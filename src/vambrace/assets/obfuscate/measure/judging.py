@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _EVERYWHERE = ("real", "random", "edge")
+_FEWEST_ROWS = 10
 
 
 def judge_equality(found: Equality | None, gates: Gates) -> list[Judged]:
@@ -249,6 +250,9 @@ def judge_keyless(found: Keyless | None, gates: Gates) -> list[Judged]:
         return [unmeasured("keyless", gates, "No key-locked file at rest was given.")]
     if not found.outputs:
         return [inapplicable("keyless", gates, "No output depends on weights.")]
+    if found.rows < _FEWEST_ROWS:
+        why = f"{found.rows} real rows say too little about what the file does; {_FEWEST_ROWS} are needed."
+        return [unmeasured("keyless", gates, why)]
     # Each as a multiple of what is allowed, so that the file as it is and wrong keys can be held against each other.
     ranked = [(_beyond(each, gates), each) for each in found.outputs]
     over, worst = max(ranked, key=lambda pair: pair[0])
