@@ -19,7 +19,7 @@ from vambrace.assets.obfuscate import budget, locking, pipeline
 from vambrace.assets.obfuscate.measure import EqualityOptions, Gates, OverheadOptions, Settings, classifier, measuring
 from vambrace.assets.obfuscate.rehearsal import Rehearsal
 from vambrace.assets.seal import keys
-from vambrace.cli.gating import said_of_lock, write_reports
+from vambrace.cli.gating import said_of_lock, tell_gates, write_reports
 from vambrace.cli.main import main
 from vambrace.cli.obfuscated import tell_left_out
 
@@ -237,6 +237,17 @@ def test_a_locked_file_that_does_what_the_original_does_fails(
     assert "keyless" in said.out
     assert "; locked" in said.err
     assert code == (1 if open_ else 0)
+
+
+@pytest.mark.parametrize("word", ["pass", "does not apply"])
+def test_a_structure_that_nothing_hides_is_said_to_be_readable(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Gates have nothing to judge then, and the verdict is PASS."""
+    judged = [
+        SimpleNamespace(gate="survival:ort-all", word=word, sentence=""),
+        SimpleNamespace(gate="top1", word=word, sentence=""),
+    ]
+    tell_gates(SimpleNamespace(judged=judged, verdict="PASS"))  # type: ignore[arg-type]
+    assert ("can be read as in the original" in capsys.readouterr().err) is (word != "pass")
 
 
 def test_attackers_are_trained_where_they_are_asked_for(

@@ -79,5 +79,7 @@ def said_of_lock(found: Report | None) -> str:
 def tell_gates(found: Report) -> None:
     """A table of the gates, under their verdict."""
     rows = [(each.gate, each.word, each.sentence) for each in found.judged]
+    if any(each.gate.startswith("survival:") and each.word == "does not apply" for each in found.judged):
+        say("the operators and how they are joined can be read as in the original: nothing that was done hides them")
     tell("")
     tell_table(("gate", found.verdict.lower(), "what was found"), rows)
