@@ -178,7 +178,8 @@ def _made(
 def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  onnx.ModelProto, bytes or a path
     """Lead an obfuscated model back by its map; the model becomes what it was, bit for bit, and that is checked.
 
-    But for the order of attributes in its file where graphs stand before others (Scan): graphs come last. Where a pass cannot be undone, all others are, and what is checked is that the model is the one that was made.
+    But for the order of attributes in its file where graphs stand before others (Scan): graphs come last. Where a pass
+    cannot be undone, all others are, and what is checked is that the model is the one that was made.
 
     Raises:
         ArtifactRefused: E804, for the map of another model, or a model that was changed since.
