@@ -276,6 +276,10 @@ def merged(result: dict) -> dict:
     """Figures that are there, with these networks and profiles in place of theirs, which say where they come from."""
     known = json.loads((interleave.RESULTS / "obfuscate.json").read_text())
     assert known["ratio"] == result["ratio"], "other figures at another ratio"
+    for rows in [*(net["profiles"] for net in known["nets"].values()), *known["classifier"].values()]:
+        for each in rows.values():
+            each.setdefault("surroundings", known["surroundings"])
+    known["surroundings"] = result["surroundings"]
     for name, found in result["nets"].items():
         profiles = {
             profile: rows | {"surroundings": result["surroundings"]} for profile, rows in found["profiles"].items()

@@ -30,7 +30,7 @@ def ratio_at(data: Json, *path: str, digits: int, quarters: tuple[str, str] = ("
 def share_of(row: Json) -> str:
     """A share of networks that were told apart, with its interval; nothing where it has none."""
     share, low, high = (number_at(row, *path) for path in (("accuracy",), ("interval", "low"), ("interval", "high")))
-    return "" if share is None or low is None or high is None else f"{share:.2f} ({low:.2f} to {high:.2f})"
+    return "" if share is None or low is None or high is None else f"{share:.3f} ({low:.3f} to {high:.3f})"
 
 
 def number_at(data: Json, *path: str) -> float | None:
@@ -56,12 +56,13 @@ def where(data: Json, name: str) -> str:
     measured = [rows for net in parts_of(data, "nets") for rows in parts_of(net, "profiles")]
     measured += [rows for profile in data.get("classifier", {}) for rows in parts_of(data["classifier"], profile)]
     places = [rows.get("surroundings") for rows in measured]
-    again = sorted({str(place.get("commit", "?"))[:12] for place in places if isinstance(place, dict)})
+    commit = str(known.get("commit", "?"))[:12]
+    again = sorted({str(place.get("commit", "?"))[:12] for place in places if isinstance(place, dict)} - {commit})
     facts = [
         str(known.get("cpu", "unknown processor")),
         f"{known.get('cores', '?')} cores, {known.get('threads', '?')} in use",
         f"Python {known.get('python', '?')}",
         f"torch {torch}",
-        f"commit {str(known.get('commit', '?'))[:12]}" + (f", some rows at {', '.join(again)}" if again else ""),
+        f"commit {commit}" + (f", some rows at {', '.join(again)}" if again else ""),
     ]
     return f"({'; '.join(facts)}; `benchmarks/results/{name}.json`)"
