@@ -200,18 +200,75 @@ def test_examples_that_say_nothing_about_sums_are_not_believed(examples: Callabl
         assert compare_programs(program, made.program, [call]).differing == 0
 
 
-def test_noise_stands_in_for_floating_inputs_alone_and_only_where_it_is_taken() -> None:
-    class Looked(nn.Module):
-        def forward(self, places: Tensor, values: Tensor) -> Tensor:
-            return values[places].double().log()
+class Picture(nn.Module):
+    """A network of `Res`'s kind behind what its inputs go through first."""
 
-    call = (torch.tensor([2, 0]), torch.ones(3, 2, dtype=torch.float16))
+    def __init__(self, first: str) -> None:
+        super().__init__()
+        self.first = first
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 31, 3, padding=1), nn.BatchNorm2d(31), nn.ReLU(), nn.Conv2d(31, 29, 3, stride=2)]
+        layers += [nn.Tanh(), nn.Conv2d(29, 13, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(13, 7)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.layers(image.sqrt() if self.first == "sqrt" else image.float() / 255)
+
+
+@pytest.mark.parametrize("first", ["sqrt", "bytes"])
+def test_noise_is_what_a_program_takes(first: str) -> None:
+    """Roots of normal noise are NaN, and bytes stayed what they were: answers differed on later inputs."""
+    given = torch.zeros(4, 3, 17, 17, dtype=torch.uint8 if first == "bytes" else torch.float32)
+    program = torch.export.export(Picture(first).eval(), (given,))
+    made = torch.Generator().manual_seed(1)
+    for seed in range(3):
+        hidden = exported_program(program, passes=(EVERYWHERE,), seed=seed)
+        for _ in range(6):
+            call = torch.randint(0, 256, given.shape, generator=made).to(given)
+            assert compare_programs(program, hidden.program, [(call,)]).differing == 0
+
+
+def test_noise_is_of_the_kinds_that_are_taken() -> None:
+    class Looked(nn.Module):
+        def forward(self, places: Tensor, values: Tensor, sure: Tensor) -> Tensor:
+            return torch.where(sure, values[places], 0).double().log()
+
+    call = (torch.tensor([2, 0]), torch.ones(3, 2, dtype=torch.float16), torch.tensor([True, False]))
     flat = Flat.of(torch.export.export(Looked(), call), functional=True)
-    first, second = noise_like(flat, call)
-    assert torch.equal(first[0], call[0])
-    assert first[1].dtype == torch.float16
-    assert not torch.equal(first[1], second[1])
-    assert noise_like(flat, (torch.tensor([9, 0]), call[1])) == []
+    noises = noise_like(flat, call)
+    assert len(noises) == 8
+    assert all((places >= 0).all() and (places <= 2).all() for places, _, _ in noises)
+    assert len({tuple(places.tolist()) for places, _, _ in noises}) > 1
+    assert {values.dtype for _, values, _ in noises} == {torch.float16}
+    assert (noises[0][1] < 0).any()
+    assert all((values >= 0).all() for _, values, _ in noises[4:])
+    assert {sure.dtype for _, _, sure in noises} == {torch.bool}
+    small = (torch.tensor([2, 0], dtype=torch.uint8).long(), *call[1:])
+    assert len(noise_like(flat, small)) == 8
+    assert noise_like(flat, (torch.tensor([9, 9]), *call[1:])) == []
+    bytes_taken = Flat.of(torch.export.export(Bytes(), (torch.zeros(4, dtype=torch.uint8),)), functional=True)
+    wide = noise_like(bytes_taken, (torch.zeros(4, dtype=torch.uint8),))
+    assert [bool(each.any()) for (each,) in wide] == [True, True, False, False] * 2
+
+
+class Bytes(nn.Module):
+    def forward(self, values: Tensor) -> Tensor:
+        return values.float() + 1
+
+
+def test_a_place_of_which_noise_says_nothing_is_left() -> None:
+    """Constants and NaN are the same in any order of sums."""
+
+    class Dead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(8, 32), nn.Linear(32, 5)
+
+        def forward(self, values: Tensor) -> Tensor:
+            return self.two(torch.relu(self.one(values.abs().neg().log())))
+
+    program = torch.export.export(Dead().eval(), (torch.randn(4, 8),))
+    assert done(exported_program(program, passes=(EVERYWHERE,), seed=1)) == {"permutation": 0}
 
 
 def test_other_bits_are_found_whatever_they_are() -> None:
@@ -246,8 +303,8 @@ def test_places_where_sums_come_out_otherwise_are_left(monkeypatch: pytest.Monke
     monkeypatch.setattr("vambrace.assets.obfuscate.torch_graph.values_of", first_wrong)
     monkeypatch.setattr("vambrace.assets.obfuscate.program_answers.values_of", first_wrong)
     spoiled = exported_program(program, passes=(EVERYWHERE,), seed=3)
-    # Noise once to see whether the program takes it, then each of three calls before and after.
-    assert seen == [0, 2, 2, 2, 2, 2, 2, 0, 1, 1, 1, 1, 1, 1]
+    # Noise to see whether the program takes it, then each of nine calls before and after.
+    assert seen == [*[0] * 8, *[2] * 18, *[0] * 8, *[1] * 18]
     assert done(spoiled) == {"permutation": 0}
     assert spoiled.map.passes[0].left["sums that depend on where a channel stands"] == 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,31 +76,57 @@ def _plain(leaf: Any) -> Any:  # noqa: ANN401  a tensor or a number
 
 
 def noise_like(flat: Flat, call: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """Calls with normal noise in the place of floating inputs; none where the program does not take it."""
+    """Calls with noise in the place of a call's tensors: all of some kinds that the program takes.
+
+    Floating numbers are normal, or between 0 and 1 for what takes roots and logarithms; single bytes are any, as in
+    pictures; bytes and other whole numbers lie in the range of the call's, as numbers of words must.
+    """
     made = torch.Generator().manual_seed(0)
+    taken: list[tuple[Any, ...]] = []
+    for floating, wide in itertools.product((torch.randn, torch.rand), (True, False)):
+        for _ in range(_NOISES):
+            noisy = pytree.tree_map_only(torch.Tensor, lambda given: _noise(given, floating, wide, made), call)  # noqa: B023
+            try:
+                values_of(flat, noisy, ())
+            except Exception:  # noqa: BLE001, S112  programs check their inputs by errors of many kinds
+                continue
+            taken.append(noisy)
+    return taken
 
-    def noise(given: torch.Tensor) -> torch.Tensor:
-        if not given.is_floating_point():
-            return given
-        return torch.randn(given.shape, generator=made).to(given)
 
-    calls = [pytree.tree_map_only(torch.Tensor, noise, call) for _ in range(_NOISES)]
-    try:
-        values_of(flat, calls[0], ())
-    except Exception:  # noqa: BLE001  programs check their inputs by errors of many kinds
-        return []
-    return calls
+def _noise(
+    given: torch.Tensor, floating: Callable[..., torch.Tensor], wide: bool, made: torch.Generator
+) -> torch.Tensor:
+    if given.is_floating_point():
+        return floating(given.shape, generator=made).to(given)
+    if given.is_complex() or not given.numel():
+        return given
+    kind = torch.iinfo(given.dtype) if given.dtype != torch.bool else None
+    low, high = (kind.min, kind.max) if kind and kind.bits == 8 and wide else (int(given.min()), int(given.max()))
+    return torch.randint(low, high + 1, given.shape, generator=made).to(given)
 
 
 def differing(
     flat: Flat, calls: Sequence[tuple[Any, ...]], names: Collection[str], others: Sequence[dict[str, torch.Tensor]]
 ) -> list[str]:
-    """Which nodes make other bits of a call than `others` has for it, in the order in which they run."""
-    found = dict.fromkeys(names, False)
-    for call, other in zip(calls, others, strict=True):
+    """Which nodes make other bits of a call than `others` has for it, in the order in which they run.
+
+    So do those of which no call but the first, which is the caller's, makes numbers that could differ: constant ones
+    and NaN are the same in any order of sums.
+    """
+    same = dict.fromkeys(names, True)
+    told = dict.fromkeys(names, False)
+    for place, (call, other) in enumerate(zip(calls, others, strict=True)):
         values = values_of(flat, call, names)
-        found = {name: found[name] or not _same_bits(values[name], other[name]) for name in values}
-    return [name for name, differs in found.items() if differs]
+        same = {name: same[name] and _same_bits(value, other[name]) for name, value in values.items()}
+        told = {name: told[name] or (place > 0 and _tells(value)) for name, value in values.items()}
+    return [name for name in same if not (same[name] and told[name])]
+
+
+def _tells(value: torch.Tensor) -> bool:
+    """Whether at least half of the numbers are finite, and not all the same."""
+    finite = value[value.isfinite()]
+    return 2 * finite.numel() >= value.numel() > 0 and bool(finite.min() < finite.max())
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -324,6 +324,7 @@ def _permuted(flat: Flat, one: Pass, stream: Stream, examples: tuple[Any, ...] |
     """Permute channels where all sums come out as before; a place where they do not is left out, and all drawn again.
 
     Sums are compared on the examples and on noise: examples are often zeros or ones, of which any order is as good.
+    Where noise cannot tell, the place is left out as well.
     The kernels of small products treat the last few channels in another way than the rest. Where sizes are `free`,
     what holds at those of the examples says nothing of others, and layers that depend on them are left out beforehand.
     """
