@@ -109,6 +109,12 @@ def test_views_are_written_as_they_look():
         assert same(view.resolve_conj().clone(), decode(encode([view]))[0])
 
 
+def test_no_more_memory_is_asked_for_than_the_elements_take():
+    base = freed(torch.arange(6.0), 20)
+    for view in (base[1:5], base[:5:2], base[4].expand(9), base[6:], base.as_strided((0, 9), (9, 1))):
+        assert same(view.clone(), decode(encode([view]))[0])
+
+
 def test_one_tensor_in_two_places_becomes_two():
     shared = torch.ones(2)
     one, two = decode(encode([shared, shared]))
@@ -166,6 +172,12 @@ class Colour(enum.IntEnum):
     RED = 1
 
 
+def freed(tensor, left):
+    """As sharded training leaves it between steps: its storage has `left` bytes."""
+    tensor.untyped_storage().resize_(left)
+    return tensor
+
+
 Point = collections.namedtuple("Point", "x y")  # noqa: PYI024
 cycle = []
 cycle.append(cycle)
@@ -190,6 +202,10 @@ cycle.append(cycle)
         (cycle, "nesting deeper than 64"),
         ([torch.ones(2, device="meta")], "meta"),
         ([torch.ones(2, 2).to_sparse()], "sparse"),
+        ({"w": freed(torch.ones(4), 0)}, "tree['w'] is a tensor whose memory was freed"),
+        ([freed(torch.ones(4).bfloat16(), 7)], "freed"),
+        ([freed(torch.ones(2, 3).T, 20)], "freed"),
+        ([freed(torch.ones(6)[2:], 20)], "freed"),
         ([torch.ones(2, dtype=torch.complex128)], "complex128"),
         (torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
         (lambda: 0, "builtins.function"),

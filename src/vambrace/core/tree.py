@@ -24,7 +24,7 @@ from vambrace.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "in_memory"]
 
 _VERSION = "vambrace-tree/1"
 _DEEPEST = 64
@@ -46,7 +46,8 @@ def encode(tree: object) -> bytes:
     """A tree to the bytes of one safetensors file.
 
     Raises:
-        ConfigError: E109, for a value that is no tree, naming its path; for nesting deeper than 64, as in a cycle.
+        ConfigError: E109, for a value that is no tree, or a tensor whose memory was freed, naming its path; for nesting
+            deeper than 64, as in a cycle.
     """
     from safetensors.torch import save
 
@@ -77,6 +78,24 @@ def decode(data: bytes) -> Any:  # noqa: ANN401  a tree of any shape
     if used != len(tensors):
         raise _damage(f"{len(tensors) - used} tensors that the tree does not use", "one tensor for each place")
     return tree
+
+
+def in_memory(tensor: Tensor) -> bool:
+    """Whether a strided tensor, of any shape and device, has all of its elements in its storage.
+
+    Not so where the storage was freed or made smaller, as sharded training does between steps: what is read then is
+    whatever lies there in the process, or nothing. Nor where there is no storage: on "meta", and within
+    `torch.func.vmap` and `torch.func.grad`.
+    """
+    try:
+        storage = tensor.untyped_storage()
+    except NotImplementedError:
+        return False
+    if storage.device.type == "meta":
+        return False
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    end = (tensor.storage_offset() + reach + 1) * tensor.element_size()
+    return tensor.numel() == 0 or storage.nbytes() >= end
 
 
 def _skeleton(value: Any, path: str, depth: int, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401
@@ -130,6 +149,8 @@ def _stored(tensor: Tensor, path: str, tensors: dict[str, Tensor]) -> str:
         raise _refusal(
             path, f"a tensor of {tensor.dtype}, {tensor.layout}, on {tensor.device}", "make it a plain dense tensor"
         )
+    if not in_memory(tensor):
+        raise _refusal(path, "a tensor whose memory was freed, or that has none", "gather its shards before storing")
     name = str(len(tensors))
     # A clone, also where the tensor is contiguous already: safetensors refuses tensors that share memory.
     tensors[name] = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().clone()

@@ -55,6 +55,12 @@ def unequal() -> Tensor:
         return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
 
 
+def freed(tensor: Tensor, left: int) -> Tensor:
+    """As sharded training leaves it between steps: its storage has `left` bytes."""
+    tensor.untyped_storage().resize_(left)
+    return tensor
+
+
 def saved(tmp_path: Path, tensors: dict[str, Tensor], **options: object) -> Path:
     path = tmp_path / "net.sealed"
     seal.save(tensors, path, recipients=[KEY], **options)
@@ -188,16 +194,28 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         {"w": nn.UninitializedParameter()},
         {"w": imagined()},
         {"w": TwoTensor(torch.ones(2), torch.ones(2))},
+        {"w": freed(torch.ones(4), 0)},
+        {"w": freed(torch.ones(4).bfloat16(), 7)},
+        {"w": freed(torch.ones(2, 3).T, 20)},
+        {"w": freed(torch.ones(6)[2:], 20)},
     ],
     ids=[
         *("sparse", "meta", "complex128", "a list", "a number as name", "metadata"),
         *("half a character", "jagged", "nested", "lazy", "imagined", "made of others"),
+        *("freed", "freed in part", "freed and turned", "freed at the end"),
     ],
 )
 def test_what_cannot_be_read_back_is_not_written(tmp_path: Path, bad: dict[str, Tensor]) -> None:
     with pytest.raises(ConfigError, match="E760"):
         seal.save(bad, tmp_path / "x.sealed", recipients=[KEY])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_left_of_a_freed_storage_is_written(tmp_path: Path) -> None:
+    base = freed(torch.arange(6.0), 20)
+    views = {"a": base[1:5], "b": base[:5:2], "c": base[4].expand(9), "d": base[6:], "e": torch._neg_view(base[:5])}
+    opened = seal.load(saved(tmp_path, views), identity=KEY)
+    assert all(same(opened[name], view.clone()) for name, view in views.items())
 
 
 def test_an_authentic_file_may_still_be_nonsense(tmp_path: Path) -> None:

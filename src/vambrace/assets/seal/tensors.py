@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from vambrace.core.options import require
+from vambrace.core.tree import in_memory
 from vambrace.errors import ArtifactRefused, ConfigError
 from vambrace.models.safetensors import MOST_HEADER, Entry, parse_header
 
@@ -76,7 +77,8 @@ class Packed:
         size: bytes of the file.
 
     Raises:
-        ConfigError: E760, for what is no dense tensor with a name, or of a dtype that safetensors lacks.
+        ConfigError: E760, for what is no dense tensor with a name, of a dtype that safetensors lacks, or whose memory
+            was freed.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -275,10 +277,17 @@ def _view(content: Tensor, entry: Entry) -> Tensor:
 def _check_packable(name: Any, tensor: Any) -> None:  # noqa: ANN401  users' dicts hold anything
     if not isinstance(name, str) or name == "__metadata__" or not _is_text(name):
         found = f"the name {str(name)[:80]!r}"
-    elif not isinstance(tensor, torch.Tensor) or is_lazy(tensor) or tensor.is_nested or _is_elsewhere(tensor):
+    elif (
+        not isinstance(tensor, torch.Tensor)
+        or is_lazy(tensor)
+        or tensor.is_nested
+        or is_traceable_wrapper_subclass(tensor)
+    ):
         found = f"{name!r}, which is a {type(tensor).__name__} and no dense tensor in memory"
     elif tensor.layout != torch.strided or tensor.dtype not in _CODES:
         found = f"{name!r}, which is of {tensor.dtype}, {tensor.layout}, on {tensor.device}"
+    elif not in_memory(tensor):
+        found = f"{name!r}, a {type(tensor).__name__} whose memory was freed, or that has none"
     else:
         return
     raise ConfigError(
@@ -296,12 +305,6 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _is_elsewhere(tensor: Tensor) -> bool:
-    """Whether it has no memory, whatever it claims: torch traces with it, or it is made of others (`DTensor`)."""
-    made = is_traceable_wrapper_subclass(tensor)
-    return made or (tensor.layout == torch.strided and tensor.untyped_storage().device.type == "meta")
 
 
 def _other(seen: str) -> ArtifactRefused:
