@@ -172,6 +172,30 @@ def test_blocks_in_another_order_are_named_where_the_format_lets_it(mode: str) -
         assert any("left out, exchanged" in warning for warning in opened.warnings)
 
 
+def test_the_order_of_many_blocks_is_checked_at_one_look_each() -> None:
+    """A hostile file of the blocks that take least has a million of them in 64 MiB."""
+    looks = 0
+
+    class Size(int):
+        def __lt__(self, other: int) -> bool:
+            nonlocal looks
+            looks += 1
+            return int(self) < int(other)
+
+        def __gt__(self, other: int) -> bool:
+            nonlocal looks
+            looks += 1
+            return int(self) > int(other)
+
+    count = 100
+    many = [
+        mindspore._Block(start=0, size=Size(64), iv=number.to_bytes(16, "big"), mode="AES-GCM", tag=bytes(16))
+        for number in range(count)
+    ]
+    mindspore._in_order(many, "AES-GCM")
+    assert 0 < looks <= 3 * count
+
+
 def test_a_file_that_may_have_been_cut_behind_a_full_block_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mindspore, "_FULL", (64, 512))
     for mode in KEYS:

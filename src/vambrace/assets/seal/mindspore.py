@@ -220,8 +220,9 @@ def _in_order(blocks: Sequence[_Block], mode: Mode) -> None:
         if mode != "AES-GCM" and block.size % 16:
             raise _cut(number, f"{block.size} bytes of ciphertext are no whole number of cipher blocks")
     first, last = blocks[0].size, len(blocks)
+    most = max(block.size for block in blocks)
     for number, block in enumerate(blocks, 1):
-        if number < last and block.size < max(each.size for each in blocks):
+        if number < last and block.size < most:
             raise _mixed(
                 f"block {number} of {last} is shorter than others, as only the last one is",
                 f"blocks of {first} bytes before the last",
