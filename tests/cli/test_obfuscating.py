@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -22,6 +23,7 @@ from vambrace.assets.seal import keys
 from vambrace.cli.gating import said_of_lock, tell_gates, write_reports
 from vambrace.cli.main import main
 from vambrace.cli.obfuscated import tell_left_out
+from vambrace.core import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -305,6 +307,46 @@ def test_attackers_are_trained_where_they_are_asked_for(
     assert main(call) == 4, "what is required was not measured"
     assert main(["obfuscate", str(net), "-o", str(tmp_path / "other.onnx"), "--no-map", "--classify"]) == 2
     assert "--classify without inputs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("call", range(1, 9))
+def test_a_disk_that_is_full_leaves_a_model_and_its_map(
+    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --force the old map was replaced, the old model stayed, and nothing led it back."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(cancelling(0.0), "net.onnx")
+    assert main(["keygen", "me", "--kind", "x25519"]) == 0
+    again = ["obfuscate", "net.onnx", "-o", "out.onnx", "-r", "me.pub", "--force"]
+    assert main(again) == 0
+    count = 0
+
+    def refused(work: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*given: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count >= call:
+                raise OSError(errno.ENOSPC, "no space")
+            return work(*given)
+
+        return called
+
+    with monkeypatch.context() as patch:
+        for name in ("write", "fsync", "replace"):
+            patch.setattr(files.system, name, refused(getattr(files.system, name)))
+        assert main(again) == (6 if call <= count else 0)
+    capsys.readouterr()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "me",
+        "me.pub",
+        "net.onnx",
+        "out.onnx",
+        "out.onnx.map.sealed",
+    ]
+    back = main(["restore", "out.onnx", "back.onnx", "--map", "out.onnx.map.sealed", "-i", "me"])
+    # Where the model is new and the map is not, it is made again from the original, which is still there.
+    assert back == 0 or "E804" in capsys.readouterr().err
+    assert back == 0 or call > 4, "the old model is there, with the map of another"
 
 
 @pytest.mark.parametrize("option", ["--key-file", "--owner-key", "--recipient", "--identity"])

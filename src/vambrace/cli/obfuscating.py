@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -20,7 +21,7 @@ from vambrace.cli.speaking import say
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vambrace.assets.obfuscate.record import ObfuscationMap
 
@@ -141,9 +142,7 @@ def obfuscate(
     written = made.model if secret is None else lock(made.model, secret, leave_open=leave_open)
     attackers = Rehearsal(profile=profile, ratio=ratio, budget=budget) if classify else None
     found = measured(source, made, written if secret else None, inputs, gates, attackers) if inputs else None
-    if not no_map:
-        _seal(made.map, place, by)
-    digest = _write(target, written)
+    digest = _write(target, written, {} if no_map else {place: _sealed(made.map, by)})
     tell_passes(made.map)
     if customer is not None:
         tell_untraceable(made)
@@ -336,10 +335,12 @@ def _inputs(data: Sequence[Path]) -> list[Any]:
     return found
 
 
-def _seal(done: ObfuscationMap, place: Path, by: list[object]) -> None:
+def _sealed(done: ObfuscationMap, by: list[object]) -> bytes:
     from vambrace.assets.seal import saving
 
-    saving.save_stream(io.BytesIO(done.to_bytes()), place, recipients=by)
+    sealed = io.BytesIO()
+    saving.save_stream(io.BytesIO(done.to_bytes()), sealed, recipients=by)
+    return sealed.getvalue()
 
 
 def _opened(maps: Sequence[Path], by: list[object]) -> list[ObfuscationMap]:
@@ -363,12 +364,22 @@ def _unlocked(source: Path, key: Path | None) -> Any:  # noqa: ANN401  onnx.Mode
     return ordered(source, key_bytes(key))
 
 
-def _write(path: Path, model: Any) -> str:  # noqa: ANN401  onnx.ModelProto
-    from vambrace.core.files import write_file
+def _write(path: Path, model: Any, beside: Mapping[Path, bytes] | None = None) -> str:  # noqa: ANN401  onnx.ModelProto
+    """Put a model, and what belongs to it, on disk before any of them takes its place.
+
+    The model does first: an old one without its map is lost, where a new one can be made again.
+    """
+    from vambrace.core.files import Draft
 
     raw = model.SerializeToString(deterministic=True)
-    with tidily():
-        write_file(path, raw)
+    with tidily(), contextlib.ExitStack() as stack:
+        drafts: list[Draft] = []
+        for place, content in {path: raw, **(beside or {})}.items():
+            drafts.append(Draft(place))
+            stack.callback(drafts[-1].discard)
+            drafts[-1].write(content)
+        for draft in drafts:
+            draft.commit()
     return hashlib.sha256(raw).hexdigest()
 
 
