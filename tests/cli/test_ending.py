@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import shutil
 import signal
 import threading
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vambrace.assets import seal
+from vambrace.assets.seal.folders import extract
 from vambrace.cli.ending import tidily
+from vambrace.core import files
 
 BOTH = [signal.SIGTERM, signal.SIGHUP]
+ALL = [signal.SIGINT, *BOTH]
 
 
 @pytest.fixture(autouse=True)
 def nobody_listens() -> Iterator[None]:
-    before = [signal.signal(each, signal.SIG_DFL) for each in BOTH]
+    usual = [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
+    before = [signal.signal(each, handler) for each, handler in zip(ALL, usual, strict=True)]
     yield
-    for each, handler in zip(BOTH, before, strict=True):
+    for each, handler in zip(ALL, before, strict=True):
         signal.signal(each, handler)
 
 
@@ -31,8 +39,8 @@ def listeners() -> list[object]:
     return [signal.getsignal(each) for each in BOTH]
 
 
-@pytest.mark.parametrize("number", BOTH)
-def test_a_second_one_waits_until_all_is_cleaned_up(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("number", ALL)
+def test_a_second_one_does_not_cut_the_clean_up_off(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
     """A shell and its terminal both send one, and so may a service manager: part of a folder stayed, in clear."""
     steps: list[str] = []
 
@@ -42,17 +50,57 @@ def test_a_second_one_waits_until_all_is_cleaned_up(number: signal.Signals, caps
             yield
             steps.append("went on")
         finally:
-            assert listeners() == [signal.SIG_IGN, signal.SIG_IGN]
-            for each in BOTH:
+            for each in ALL:
                 signal.raise_signal(each)
             steps.append("cleaned up")
 
-    with pytest.raises(SystemExit) as ended, tidily(), draft():
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as ended, tidily(), draft():
         signal.raise_signal(number)
     assert steps == ["cleaned up"]
-    assert ended.value.code == 128 + number
-    assert capsys.readouterr().err == "stopped\n"
+    assert getattr(ended.value, "code", 130) == 128 + number
+    assert capsys.readouterr().err == ("" if number == signal.SIGINT else "stopped\n")
     assert listeners() == [signal.SIG_DFL, signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", ALL)
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_one_does_not_cut_off_what_an_error_began(
+    what: str, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is acted upon when nothing plain is left."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"plain")
+    (tmp_path / "file").write_bytes(b"plain")
+    source, key = tmp_path / "sealed", bytes(32)
+    seal.save(tmp_path / what, source, recipients=[key])
+    before = set(tmp_path.iterdir())
+
+    def fail(_path: object, error: object = None) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    rmtree, unlink = shutil.rmtree, Path.unlink
+
+    def slow(path: Path, *, ignore_errors: bool) -> None:
+        signal.raise_signal(number)
+        rmtree(path, ignore_errors=ignore_errors)
+
+    def slow_too(path: Path) -> None:
+        signal.raise_signal(number)
+        unlink(path)
+
+    monkeypatch.setattr(files.system, "fsync", fail)
+    monkeypatch.setattr(shutil, "rmtree", slow)
+    monkeypatch.setattr(Path, "unlink", slow_too)
+    with (
+        pytest.raises((SystemExit, KeyboardInterrupt)) as ended,
+        tidily(),
+        seal.open_sealed(source, identity=key) as opened,
+    ):
+        extract(opened, tmp_path / "out") if what == "folder" else files.write_file(tmp_path / "out", b"plain")
+    assert getattr(ended.value, "code", 130) == 128 + number
+    assert set(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("error", [None, ValueError, SystemExit])

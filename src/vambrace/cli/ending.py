@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from vambrace.cli.speaking import say
+from vambrace.core.cleanup import ENDING
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -24,22 +25,24 @@ class _Told(SystemExit):
 
 @contextlib.contextmanager
 def tidily() -> Generator[None]:
-    """Inside, SIGTERM and SIGHUP clean up as Ctrl-C does; further ones wait for that to end.
+    """Inside, SIGTERM and SIGHUP clean up as Ctrl-C does; further ones, Ctrl-C included, do not cut that off.
 
     What the process ignores (`nohup`) or somebody else listens to stays so, and so does all in other threads than the
     main one, where Python lets nobody listen.
 
     Raises:
         SystemExit: with 128 and the signal's number, as shells have it.
+        KeyboardInterrupt: for Ctrl-C.
     """
-    heard: list[int] = []
+    before = {}
     if threading.current_thread() is threading.main_thread():
-        heard = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+        before = {each: signal.getsignal(each) for each in ENDING}
+    heard = {each: own for each, own in before.items() if own in {signal.SIG_DFL, signal.default_int_handler}}
 
     def end(number: int, _frame: object) -> None:
         for each in heard:  # a shell and its terminal both send one: the second must not leave the rest of a folder
             signal.signal(each, signal.SIG_IGN)
-        raise _Told(128 + number)
+        raise KeyboardInterrupt if number == signal.SIGINT else _Told(128 + number)
 
     try:
         for each in heard:
@@ -49,5 +52,5 @@ def tidily() -> Generator[None]:
         say("stopped")
         raise
     finally:
-        for each in heard:
-            signal.signal(each, signal.SIG_DFL)
+        for each, own in heard.items():
+            signal.signal(each, own)

@@ -19,6 +19,7 @@ import secrets
 import stat
 from typing import TYPE_CHECKING
 
+from vambrace.core.cleanup import undisturbed
 from vambrace.core.disk import error_name, refuse_special, unwritable
 from vambrace.errors import ResourceError
 
@@ -263,9 +264,10 @@ class Draft:
 
     def discard(self) -> None:
         """Forget it, unless it is committed; twice is fine."""
-        self._close()
-        with contextlib.suppress(OSError):
-            self._temporary.unlink()
+        with undisturbed():
+            self._close()
+            with contextlib.suppress(OSError):
+                self._temporary.unlink()
 
     def _close(self) -> None:
         if self._fd >= 0:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from vambrace.assets.seal.listing import MOST_PATH, SIZED, listed
 from vambrace.assets.seal.source import unreadable
 from vambrace.core import canonical, files
+from vambrace.core.cleanup import undisturbed
 from vambrace.core.disk import unwritable
 from vambrace.core.files import make_folder, publish
 from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
@@ -192,7 +193,8 @@ def extract(
     except OSError as error:
         raise unwritable(target, error) from error
     finally:
-        shutil.rmtree(prepared, ignore_errors=True)
+        with undisturbed():
+            shutil.rmtree(prepared, ignore_errors=True)
     return members
 
 

@@ -1,0 +1,39 @@
+"""Clean-up that nobody's signal cuts off half done."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["ENDING", "undisturbed"]
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What tells a process to end: Ctrl-C, `kill`, a terminal that closes."""
+
+
+@contextlib.contextmanager
+def undisturbed() -> Generator[None]:
+    """Inside, SIGINT, SIGTERM and SIGHUP wait for the end; then the first of them is acted upon.
+
+    What the process ignores stays ignored; in other threads than the main one, where signals raise nothing, this does
+    nothing.
+    """
+    came: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {each: signal.getsignal(each) for each in ENDING}
+    held = {each: handler for each, handler in before.items() if handler not in {None, signal.SIG_IGN}}
+    try:
+        for each in held:
+            signal.signal(each, lambda number, _frame: came.append(number))
+        yield
+    finally:
+        for each, handler in held.items():
+            signal.signal(each, handler)
+        if came:
+            signal.raise_signal(came[0])
