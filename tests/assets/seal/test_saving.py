@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import io
 import os
 import pickle
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -93,6 +97,38 @@ def test_a_damaged_folder_leaves_nothing(tmp_path: Path, folder: Path) -> None:
     with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed, pytest.raises(ArtifactRefused, match="E705"):
         extract(sealed, tmp_path / "out")
     assert {each.name for each in tmp_path.iterdir()} == {"plain", "y"}
+
+
+@contextlib.contextmanager
+def little_recursion() -> Iterator[None]:
+    """As in a folder ten times as deep, which other programs could not remove after the test."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 100)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+@pytest.mark.parametrize("every", [1, 250], ids=["files all the way", "one file"])
+def test_a_folder_too_deep_for_recursion(tmp_path: Path, every: int) -> None:
+    root, depth = tmp_path / "plain", 250
+    (root / ("d/" * depth)).mkdir(parents=True)
+    for level in range(0, depth + 1, every):
+        (root / ("d/" * level) / "f").write_bytes(b"secret")
+    (root / "z").write_bytes(bytes(65_536))
+    with little_recursion():
+        seal.save(root, tmp_path / "y", recipients=[KEY], chunk_size=65_536)
+        with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed:
+            extract(sealed, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(root)
+    data = bytearray((tmp_path / "y").read_bytes())
+    data[-200] ^= 1
+    (tmp_path / "y").write_bytes(data)
+    refused = pytest.raises(ArtifactRefused, match="E705")
+    with little_recursion(), seal.open_sealed(tmp_path / "y", identity=KEY) as sealed, refused:
+        extract(sealed, tmp_path / "again")
+    assert {each.name for each in tmp_path.iterdir()} == {"plain", "out", "y"}
 
 
 @pytest.mark.parametrize("index", [0, 1, 65])

@@ -6,11 +6,11 @@ not kept. On the way out every name is checked again, since a file may be authen
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
 import secrets
-import shutil
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -92,7 +92,7 @@ def gather(folder: Path) -> Gathered:
         ConfigError: E762, for a link, device or name that cannot be sealed.
         ResourceError: E604, when a folder in it cannot be read.
     """
-    sizes = dict(sorted(_walk(folder, "")))
+    sizes = dict(sorted(_walk(folder)))
     if fault := _fault(sizes):
         raise _unsealable(fault)
     listed = [{"path": path, "size": size} for path, size in sizes.items()]
@@ -171,7 +171,7 @@ def extract(
         prepared.mkdir(mode=0o700)
         for member in members:
             place = prepared / member.path
-            place.parent.mkdir(parents=True, exist_ok=True)
+            _make_below(prepared, place.parent)
             fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(fd, "wb", buffering=0) as stream:  # noqa: PTH123  opened with its permissions
                 for begin in range(member.begin, member.begin + member.size, threads * _PIECE):
@@ -194,8 +194,42 @@ def extract(
         raise unwritable(target, error) from error
     finally:
         with undisturbed():
-            shutil.rmtree(prepared, ignore_errors=True)
+            _remove(prepared)
     return members
+
+
+# Paths lead through up to two thousand folders: more than Python lets a function call itself, as `shutil.rmtree` and
+# `Path.mkdir(parents=True)` do.
+def _make_below(top: Path, folder: Path) -> None:
+    """Make `folder`, and what is missing between it and `top`, which is there."""
+    missing = [folder]
+    while missing:
+        try:
+            missing[-1].mkdir(exist_ok=True)
+        except FileNotFoundError:
+            if missing[-1] == top:
+                raise
+            missing.append(missing[-1].parent)
+        else:
+            missing.pop()
+
+
+def _remove(top: Path) -> None:
+    """Remove a folder, unless a link stands there, and all that is in it; what cannot be removed stays."""
+    folders = [] if os.path.islink(top) else [os.fspath(top)]
+    for folder in folders:  # which grows meanwhile
+        with contextlib.suppress(OSError):
+            with os.scandir(folder) as found:
+                entries = list(found)
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        os.unlink(entry.path)  # noqa: PTH108  of a folder of many, no object for each
+    for folder in reversed(folders):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)  # noqa: PTH106
 
 
 def _settle(folder: Path, members: Sequence[Member]) -> None:
@@ -213,22 +247,26 @@ def _settle(folder: Path, members: Sequence[Member]) -> None:
             os.close(fd)
 
 
-def _walk(folder: Path, below: str) -> Iterator[tuple[str, int]]:
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError as error:
-        raise unreadable(str(folder), error) from error
-    for entry in entries:
-        name = f"{below}{entry.name}"
-        mode = entry.stat(follow_symlinks=False).st_mode
-        if stat.S_ISDIR(mode):
-            yield from _walk(Path(entry.path), f"{name}/")
-        elif stat.S_ISREG(mode):
-            yield name, entry.stat(follow_symlinks=False).st_size
-        else:
-            what = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
-            raise _unsealable(f"{name[:200]!r} is {what}")
+def _walk(top: Path) -> Iterator[tuple[str, int]]:
+    """The files below `top`, by their paths in it, and their sizes, in no order."""
+    folders = [(os.fspath(top), "")]
+    while folders:
+        folder, below = folders.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            raise unreadable(folder, error) from error
+        for entry in entries:
+            name = f"{below}{entry.name}"
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                folders.append((entry.path, f"{name}/"))
+            elif stat.S_ISREG(mode):
+                yield name, entry.stat(follow_symlinks=False).st_size
+            else:
+                what = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+                raise _unsealable(f"{name[:200]!r} is {what}")
 
 
 def _pieces(path: Path, size: int) -> Iterator[memoryview]:
