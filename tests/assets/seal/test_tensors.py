@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,25 @@ def test_what_is_left_of_a_freed_storage_is_written(tmp_path: Path) -> None:
     views = {"a": base[1:5], "b": base[:5:2], "c": base[4].expand(9), "d": base[6:], "e": torch._neg_view(base[:5])}
     opened = seal.load(saved(tmp_path, views), identity=KEY)
     assert all(same(opened[name], view.clone()) for name, view in views.items())
+
+
+def test_signs_that_torch_keeps_aside_are_written(tmp_path: Path) -> None:
+    plain = {"a": torch.arange(6.0), "b": torch.arange(6.0).bfloat16()}
+    opened = seal.load(saved(tmp_path, {name: torch._neg_view(each) for name, each in plain.items()}), identity=KEY)
+    assert all(same(opened[name], -each) for name, each in plain.items())
+
+
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad], ids=lambda each: each.__name__)
+def test_what_stands_for_a_tensor_within_a_transform_is_not_written(
+    tmp_path: Path, transform: Callable[..., Callable[[Tensor], Tensor]]
+) -> None:
+    def loss(inner: Tensor) -> Tensor:
+        seal.save({"w": inner}, tmp_path / "x.sealed", recipients=[KEY])
+        return inner.sum()
+
+    with pytest.raises(ConfigError, match="E760"):
+        transform(loss)(torch.ones(3))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_authentic_file_may_still_be_nonsense(tmp_path: Path) -> None:

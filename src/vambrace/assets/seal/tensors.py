@@ -256,7 +256,8 @@ def _room(size: int) -> Tensor:
 def _bytes(tensor: Tensor) -> memoryview:
     """The bytes of a tensor's elements in their order: where they lie, or in a copy on the CPU."""
     if tensor.dtype in _FOREIGN:
-        tensor = tensor.detach().view(_FOREIGN[tensor.dtype])
+        # Torch keeps a minus sign aside for some views, and views no such one as another dtype.
+        tensor = tensor.detach().resolve_neg().view(_FOREIGN[tensor.dtype])
     # By numpy, for torch takes twice as long, and other threads that seal wait for the interpreter meanwhile.
     plain = np.ascontiguousarray(tensor.numpy(force=True))
     return memoryview(cast("Any", plain.reshape(-1).view(np.uint8)))
