@@ -254,6 +254,42 @@ COMMANDS = {
 }
 
 
+@pytest.mark.parametrize("case", ["seal", "seal a stream", "open", "open a stream", "open MindSpore's"])
+@pytest.mark.parametrize("force", [False, True])
+def test_what_appears_at_the_target_meanwhile_stays_unless_forced(
+    case: str, force: bool, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody else's file was replaced, with exit code 0."""
+    Path("key").write_bytes(bytes(16))
+    Path("minds").write_bytes(of_mindspore())
+    assert main(["seal", "plain", "sealed", "-r", "me.pub"]) == 0
+    fsync = files.system.fsync
+
+    def late(number: int) -> None:
+        if not Path("made").exists():
+            Path("made").write_bytes(b"precious")
+        fsync(number)
+
+    monkeypatch.setattr(files.system, "fsync", late)
+    with (
+        piped(Path("plain" if case.startswith("seal") else "sealed"))
+        if "PIPE" in COMMANDS[case]
+        else (contextlib.nullcontext("")) as pipe
+    ):
+        command = [pipe if each == "PIPE" else each for each in COMMANDS[case]]
+        assert main([*command, *["--force"] * force]) == (0 if force else 2)
+    assert ("E766" in capsys.readouterr().err) is not force
+    assert (Path("made").read_bytes() == b"precious") is not force
+    assert not list(place.glob("*.tmp"))
+
+
+def of_mindspore() -> bytes:
+    """A file as MindSpore encrypts it, with a key of 16 zeros."""
+    iv, text = bytes(16), AESGCM(bytes(16)).encrypt(bytes(16), b"weights", None)
+    body = struct.pack("<i", 16) + iv + struct.pack("<i", len(text) - 16) + text[:-16]
+    return struct.pack("<I", 0x7F3A5ED8) + text[-16:] + struct.pack("<i", len(body)) + body
+
+
 @pytest.mark.parametrize("case", COMMANDS)
 def test_every_command_that_makes_a_file_cleans_up_when_told_to_end(
     case: str, place: Path, monkeypatch: pytest.MonkeyPatch
@@ -268,9 +304,7 @@ def test_every_command_that_makes_a_file_cleans_up_when_told_to_end(
         assert main(["keygen", "lock", "--kind", "aes256"]) == 0
         onnx.save(lock(model, key_bytes(Path("lock"))), "locked.onnx")
     Path("key").write_bytes(bytes(16))
-    iv, text = bytes(16), AESGCM(bytes(16)).encrypt(bytes(16), b"weights", None)
-    body = struct.pack("<i", 16) + iv + struct.pack("<i", len(text) - 16) + text[:-16]
-    Path("minds").write_bytes(struct.pack("<I", 0x7F3A5ED8) + text[-16:] + struct.pack("<i", len(body)) + body)
+    Path("minds").write_bytes(of_mindspore())
     assert main(["seal", "plain", "sealed", "-r", "me.pub"]) == 0
     heard: list[object] = []
     true = files.system.replace

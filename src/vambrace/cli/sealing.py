@@ -129,6 +129,7 @@ def seal_file(
         "chunk_size": chunk_size,
         "threads": threads,
         "allow_pickle": allow_pickle,
+        "fresh": not force,
     }
     sink = BytesOut() if target == STREAM else target
     if isinstance(sink, Path):
@@ -143,12 +144,12 @@ def seal_file(
                 expected="a file or folder",
                 fix="leave --pad out, or seal a file",
             )
-        with bytes_in(source) as stream, tidily(), listening() as progress:
+        with bytes_in(source) as stream, tidily(), listening() as progress, _free(target):
             counted = CountedIn(stream, progress, "sealing")
             foot = saving.save_stream(counted, sink, **options)
             counted.finish()
     else:
-        with tidily(), listening() as progress:
+        with tidily(), listening() as progress, _free(target):
             foot = saving.save(source, sink, pad=pad, progress=mebibytes(progress, "sealing"), **options)
     if isinstance(sink, BytesOut):
         sink.flush()
@@ -186,14 +187,16 @@ def open_file(
     if target != STREAM:
         _check_free(target, keys=[*identities, *signers, mindspore], force=force)
     if mindspore is not None:
-        _open_mindspore(source, target, mindspore)
+        _open_mindspore(source, target, mindspore, force=force)
         return
     by = opened_by(identities, ask=ask, environment=environment, number=number)
     from vambrace.assets.seal.origin import accepted_keys
 
     accepted = accepted_keys(signers or None)
     if is_stream(source):
-        said = _open_stream(source, target, by, accepted, unverified=unverified, ignore_expiry=ignore_expiry)
+        said = _open_stream(
+            source, target, by, accepted, unverified=unverified, ignore_expiry=ignore_expiry, force=force
+        )
     else:
         said = _open_path(source, target, by, accepted, ignore_expiry=ignore_expiry, threads=threads, force=force)
     say(standing(said, known=bool(accepted)))
@@ -266,13 +269,20 @@ def _open_path(
                 raise _taken(target, "folders are never replaced: choose another name, or remove it")
             extract(sealed, target, threads=threads, progress=mebibytes(progress, "opening"))
         else:
-            with _sink(target) as sink:
+            with _sink(target, force=force) as sink:
                 sealed.copy_to(sink, progress=mebibytes(progress, "opening"))
         return said
 
 
 def _open_stream(
-    source: Path, target: Path, by: list[object], accepted: frozenset[bytes], *, unverified: bool, ignore_expiry: bool
+    source: Path,
+    target: Path,
+    by: list[object],
+    accepted: frozenset[bytes],
+    *,
+    unverified: bool,
+    ignore_expiry: bool,
+    force: bool,
 ) -> Statement | None:
     from vambrace.assets.seal.reader import Reader
     from vambrace.assets.seal.recipients import identities_of
@@ -289,13 +299,13 @@ def _open_stream(
         )
         if reader.description.content == "folder":
             raise _folder("a folder in a stream", "a sealed file on disk")
-        with _sink(target) as sink:
+        with _sink(target, force=force) as sink:
             reader.copy_to(sink)
         counted.finish()
         return reader.statement
 
 
-def _open_mindspore(source: Path, target: Path, key: Path) -> None:
+def _open_mindspore(source: Path, target: Path, key: Path, *, force: bool) -> None:
     from vambrace.assets.seal import mindspore
     from vambrace.core.files import read_file
 
@@ -305,7 +315,7 @@ def _open_mindspore(source: Path, target: Path, key: Path) -> None:
             opened = mindspore.read(stream.read(), read_file(key))
     else:
         opened = mindspore.read(source, read_file(key))
-    with tidily(), _sink(target) as sink:
+    with tidily(), _sink(target, force=force) as sink:
         sink.write(memoryview(opened.data))
     for warning in opened.warnings:
         say(f"warning: {warning}")
@@ -314,7 +324,7 @@ def _open_mindspore(source: Path, target: Path, key: Path) -> None:
 
 
 @contextlib.contextmanager
-def _sink(target: Path) -> Generator[BytesOut | Draft]:
+def _sink(target: Path, *, force: bool) -> Generator[BytesOut | Draft]:
     """Where plain bytes go: stdout, or a file that appears when all of them have been written."""
     from vambrace.core.files import Draft
 
@@ -323,13 +333,23 @@ def _sink(target: Path) -> Generator[BytesOut | Draft]:
         yield out
         out.flush()
         return
-    draft = Draft(target, mode=0o600)
+    with _free(target):
+        draft = Draft(target, mode=0o600, fresh=not force)
+        try:
+            yield draft
+            draft.commit()
+        except BaseException:
+            draft.discard()
+            raise
+
+
+@contextlib.contextmanager
+def _free(target: Path) -> Generator[None]:
+    """Say it as `_check_free` does, where something came to TARGET during the work."""
     try:
-        yield draft
-        draft.commit()
-    except BaseException:
-        draft.discard()
-        raise
+        yield
+    except FileExistsError as error:
+        raise _taken(target) from error
 
 
 def _say_expired(metadata: Mapping[str, str]) -> None:

@@ -95,12 +95,7 @@ def make_folder(path: Path) -> None:
 
 def write_file(path: Path, data: bytes) -> None:
     """Put `data` at `path`, replacing what was there, whole or not at all."""
-    draft = Draft(path)
-    try:
-        draft.write(data)
-        draft.commit()
-    finally:
-        draft.discard()
+    _fill(Draft(path), data)
 
 
 def create_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -115,28 +110,7 @@ def create_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         FileExistsError: there is something at `path`.
         ResourceError: E601, when it cannot be written.
     """
-    with _explained(path):
-        try:
-            # The name is taken first, so that of two that create it one is refused, on every file system.
-            os.close(os.open(path, _NEW, mode))
-        except FileExistsError as error:
-            raise _Taken(errno.EEXIST, "taken", str(path)) from error
-        leftovers = [path]
-        try:
-            fd, temporary = _beside(path, mode)
-            leftovers.append(temporary)
-            try:
-                _write_all(fd, data)
-                system.fsync(fd)
-            finally:
-                os.close(fd)
-            system.replace(temporary, path)
-        except BaseException:
-            for leftover in leftovers:
-                with contextlib.suppress(OSError):
-                    leftover.unlink()
-            raise
-        _sync_folder(path.parent)
+    _fill(Draft(path, mode=mode, fresh=True), data)
 
 
 def read_file(path: Path) -> bytes:
@@ -229,14 +203,19 @@ class Draft:
     Args:
         path: where it will be, replacing what is there.
         mode: permissions, from its first moment on; the process's umask takes from them.
+        fresh: replace nothing, also not what appears there before `commit`.
         like: descriptor of a file whose owner and permissions it gets instead, as far as the system lets us.
 
     Raises:
+        FileExistsError: with `fresh`, here and by `commit`: there is something at `path`.
         ResourceError: E601, when it cannot be written; E605, for a device, pipe or socket, which is never replaced.
     """
 
-    def __init__(self, path: Path, *, mode: int = 0o644, like: int | None = None) -> None:
+    def __init__(self, path: Path, *, mode: int = 0o644, fresh: bool = False, like: int | None = None) -> None:
         self.path = path
+        self._fresh = fresh
+        if fresh and os.path.lexists(path):
+            raise _Taken(errno.EEXIST, "taken", str(path))
         refuse_special(path)
         with _explained(path):
             self._fd, self._temporary = _beside(path, mode if like is None else 0o600)
@@ -251,13 +230,19 @@ class Draft:
 
     def commit(self) -> None:
         """Make it durable and give it its name; what fails leaves no file behind."""
+        taken = False
         try:
             with _explained(self.path):
                 system.fsync(self._fd)
                 self._close()
+                if self._fresh:
+                    taken = _take(self.path)
                 system.replace(self._temporary, self.path)
         except BaseException:
             self.discard()
+            if taken:
+                with contextlib.suppress(OSError):
+                    self.path.unlink()
             raise
         with _explained(self.path):
             _sync_folder(self.path.parent)
@@ -322,6 +307,23 @@ class Appender:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _fill(draft: Draft, data: bytes) -> None:
+    try:
+        draft.write(data)
+        draft.commit()
+    finally:
+        draft.discard()
+
+
+def _take(path: Path) -> bool:
+    """Take a free name, by an empty file: of two that want it one is refused, on every file system; always True."""
+    try:
+        os.close(os.open(path, _NEW, 0o600))
+    except FileExistsError as error:
+        raise _Taken(errno.EEXIST, "taken", str(path)) from error
+    return True
 
 
 def _beside(path: Path, mode: int) -> tuple[int, Path]:

@@ -57,6 +57,7 @@ def save(
     chunk_size: int = 2**20,
     threads: int = 1,
     allow_pickle: bool = False,
+    fresh: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Foot:
     """Seal tensors, a file or a folder.
@@ -77,6 +78,7 @@ def save(
         chunk_size: bytes that are decrypted as one: a power of two from 65,536 to 16,777,216.
         threads: how many encrypt, 1 to 256.
         allow_pickle: also seal files that run code when they are opened.
+        fresh: replace no file, also not one that appears meanwhile.
         progress: called with the bytes that were taken, and those there are.
 
     Returns:
@@ -86,6 +88,7 @@ def save(
         ConfigError: E712 to E715 for options, E723 or E724 for recipients, E748 for a signer, E760 for tensors, E762
             or E763 for a folder; E746 for words that a signature cannot carry.
         ArtifactRefused: E761, for a file that holds a pickle.
+        FileExistsError: with `fresh`, something is at `path`.
         NotThere: E776, a FileNotFoundError: there is nothing at `source`.
         ResourceError: E601 or E604, when something cannot be written or read.
     """
@@ -104,6 +107,7 @@ def save(
         chunk_size=chunk_size,
         sign=_signer(sign, name, role),
         threads=threads,
+        fresh=fresh,
     ) as writer:
         done = 0
         for piece in pieces:
@@ -129,6 +133,7 @@ def save_stream(
     chunk_size: int = 2**20,
     threads: int = 1,
     allow_pickle: bool = False,
+    fresh: bool = False,
 ) -> Foot:
     """Seal the bytes of a stream to its end, which need not be known beforehand.
 
@@ -148,6 +153,7 @@ def save_stream(
         chunk_size=chunk_size,
         sign=_signer(sign, name, role),
         threads=threads,
+        fresh=fresh,
     ) as writer:
         if not allow_pickle:
             writer.write(start_without_pickle(stream))

@@ -70,6 +70,7 @@ class Writer:
             (`statement.make`); None: not signed.
         threads: how many encrypt, 1 to 256.
         like: descriptor of a file whose owner and permissions a file on disk gets; None: those of any new file.
+        fresh: replace no file, also not one that appears meanwhile.
 
     Attributes:
         header: what stands at the beginning of the file.
@@ -78,6 +79,7 @@ class Writer:
     Raises:
         ConfigError: E712, for options that do not fit together; E713, when the suite is not there; E714, for
             descriptions that cannot be stored.
+        FileExistsError: with `fresh`, here and by `finish`: something is at `target`.
         ResourceError: E601, when it cannot be written.
     """
 
@@ -96,6 +98,7 @@ class Writer:
         sign: Callable[[Fixed, int, int, bytes], bytes] | None = None,
         threads: int = 1,
         like: int | None = None,
+        fresh: bool = False,
     ) -> None:
         _check(suite, chunk_size, size, pad, threads)
         self._keys = FileKeys(new_file_key(), salt := new_salt(), suite)
@@ -117,7 +120,7 @@ class Writer:
         room = self._memory.room if self._memory else None
         self._pipeline = Pipeline(cipher, chunk_size, self._emit, hashed=sign is not None, threads=threads, room=room)
         # After what may fail for lack of memory: from here on, something may be left behind.
-        self._draft = Draft(target, like=like) if isinstance(target, Path) else None
+        self._draft = Draft(target, fresh=fresh, like=like) if isinstance(target, Path) else None
         self._sink: Sink = self._draft or cast("Sink", target)
         if self._memory:
             self._memory.claim(self._keys)
