@@ -1,8 +1,9 @@
 """Imagined networks put together: from values of the real model to outputs of the types that the real one has.
 
-Each network takes a value as it comes, where its sizes suit, or one number made of all of it, spread out again. So the
-whole is valid for inputs of any size, though it never runs. What the networks give is added, multiplied or compared,
-and brought to the shape and type of each output.
+Each network takes a value as it comes, where its sizes suit, or one number made of all of it, spread out again. Where
+values state first sizes, those that have another one, or none that is known, are taken as the mean of their rows. So
+the whole is valid for whatever the model states, though it never runs; first sizes that are all free count as one
+batch. What the networks give is added, multiplied or compared, and brought to the shape and type of each output.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from vambrace.assets.obfuscate.imagined_nets import Taste, imagine
 from vambrace.assets.obfuscate.imagined_parts import Parts, Style
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from vambrace.assets.obfuscate.cuts import Exit
     from vambrace.assets.obfuscate.net import Info
@@ -76,13 +77,13 @@ class Ensemble:
             Kinds of values by name, one for each exit.
         """
         im, found = self._im, list[Value]()
-        tried, taste = 0, Taste.drawn(im)
+        tried, taste, others = 0, Taste.drawn(im), _others(given)
         while len(im.nodes) < self._wanted and im.spent < _FULL * self._room and tried < _TRIES:
             nodes, weights = len(im.nodes), len(im.weights)
             # The first ones bring the weights that others use again.
             share = _PART * (self._room - im.spent)
             im.soft, im.most = im.spent + share / 2, im.spent + share
-            if (made := self._network(given, taste)) is not None:
+            if (made := self._network(given, taste, others)) is not None:
                 found.append(made)
                 tried = 0
                 continue
@@ -102,11 +103,11 @@ class Ensemble:
         im.sweep(kinds)
         return kinds
 
-    def _network(self, given: Sequence[Given], taste: Taste) -> Value | None:
+    def _network(self, given: Sequence[Given], taste: Taste, others: Collection[str]) -> Value | None:
         """One more, or None where it takes too much."""
         im = self._im
         try:
-            x = self._entry(im.stream.pick(given))
+            x = self._entry(im.stream.pick(given), others)
             return imagine(im, x, self._widths, taste if im.chance(_ALIKE) else Taste())
         except TooLarge:
             return None
@@ -115,15 +116,13 @@ class Ensemble:
         x = Value(given.name, ())
         return x if given.info.kind == _FLOAT else self._im.node("Cast", x, shape=(), to=_FLOAT)
 
-    def _entry(self, given: Given) -> Value:
+    def _entry(self, given: Given, others: Collection[str]) -> Value:
         im, parts = self._im, self._parts
         x = self._floating(given)
-        sizes = given.info.shape
-        known = [size for size in (sizes or ())[1:] if isinstance(size, int) and size > 0]
-        if sizes and len(known) == len(sizes) - 1 and im.chance(_AS_IT_COMES):
-            channels = known[:1] if len(known) == 3 else known
-            if 1 <= len(known) <= 3 and max(channels) <= _WIDEST and (len(known) < 3 or min(known[1:]) >= 2):
-                return Value(x.name, tuple(known))
+        sizes = _known(given.info)
+        if sizes is not None and im.chance(_AS_IT_COMES) and _suit(sizes):
+            x = Value(x.name, sizes)
+            return parts.mean(x, (0,), keep=True) if given.name in others else x
         one = self._one(x)
         count = im.stream.pick(self._widths)
         rows = im.stream.pick((2, 4))
@@ -169,3 +168,22 @@ class Ensemble:
 
     def _cast(self, x: Value, kind: int) -> str:
         return x.name if kind == _FLOAT else self._im.node("Cast", x, shape=(), to=kind).name
+
+
+def _others(given: Sequence[Given]) -> frozenset[str]:
+    """Values that may have other rows than the first that states how many: what is made of both cannot be joined."""
+    firsts = {each.name: each.info.shape[0] for each in given if each.info.shape and _suit(_known(each.info) or ())}
+    stated = [first for first in firsts.values() if isinstance(first, int) and first != 1]
+    return frozenset(name for name, first in firsts.items() if stated and first not in {1, stated[0]})
+
+
+def _known(info: Info) -> tuple[int, ...] | None:
+    """Sizes without the batch, where all of them are known."""
+    sizes = tuple(size for size in (info.shape or ())[1:] if isinstance(size, int) and size > 0)
+    return sizes if info.shape and len(sizes) == len(info.shape) - 1 else None
+
+
+def _suit(sizes: tuple[int, ...]) -> bool:
+    """Whether a network may begin with a value of these sizes."""
+    channels = sizes[:1] if len(sizes) == 3 else sizes
+    return 1 <= len(sizes) <= 3 and max(channels) <= _WIDEST and (len(sizes) < 3 or min(sizes[1:]) >= 2)

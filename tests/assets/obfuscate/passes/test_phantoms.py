@@ -419,6 +419,50 @@ def test_branches_give_the_sizes_that_an_output_states(case: str, opset: int) ->
         session(flipped(made)).run(None, {image.name: given})
 
 
+@pytest.mark.parametrize("opset", [9, 12, 13, 18, 23])
+@pytest.mark.parametrize(
+    "rows",
+    [("2", "5"), ("5", "2"), ("1", "5"), ("3", "3"), ("n", "5"), ("5", "n"), ("n", "1"), ("n", "n")]
+    + [("2", "5", "3"), ("n", "5", "2"), ("2", "n", "m"), ("1", "2", "5"), ("5", "1", "n"), ("2", "5", "2")],
+)
+def test_inputs_with_first_sizes_of_their_own(rows: tuple[str, ...], opset: int) -> None:
+    """Networks of one with 2 rows and of one with 5 were joined, and no runtime took the file."""
+    numbers = {"n": 4, "m": 6}
+    body = " ".join(f"h{i} = MatMul (x{i}, w{i}) r{i} = Relu (h{i}) y{i} = MatMul (r{i}, v)" for i in range(len(rows)))
+    inputs = ", ".join(f"float[{size}, {16 + i}] x{i}" for i, size in enumerate(rows))
+    outputs = ", ".join(f"float[{size}, 4] y{i}" for i, size in enumerate(rows))
+    model = text(body, inputs, outputs, opset)
+    for name, shape in {"v": (8, 4), **{f"w{i}": (16 + i, 8) for i in range(len(rows))}}.items():
+        model.graph.initializer.append(numpy_helper.from_array(Builder(2).normal(*shape), name))
+    sizes = [numbers[size] if size in numbers else int(size) for size in rows]
+    given = {f"x{i}": Builder(3).normal(size, 16 + i) for i, size in enumerate(sizes)}
+    for seed in range(3):
+        made = onnx_model(model, passes=[QUICK], seed=seed)
+        assert made.map.passes[0].done
+        results = [session(each).run(None, given) for each in (model, made.model)]
+        assert all(np.array_equal(*pair) for pair in zip(*results, strict=True))
+        session(flipped(made.model)).run(None, given)
+        assert onnx.printer.to_text(undo(made.model, made.map).model) == onnx.printer.to_text(model)
+
+
+def test_parts_of_one_input_that_have_other_rows() -> None:
+    """What crosses a cut has rows of its own, even if there is one input."""
+    model = text(
+        """a = Slice (x, zero, two, zero) h = MatMul (a, w) j = Relu (h) c = MatMul (j, v)
+        y = Concat <axis = 0> (c, x)""",
+        "float[7, 16] x",
+        "float[9, 16] y",
+    )
+    held = {name: np.array([at]) for name, at in (("zero", 0), ("two", 2))}
+    for name, array in {**held, "w": Builder(4).normal(16, 16), "v": Builder(5).normal(16, 16)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    given = {"x": Builder(3).normal(7, 16)}
+    for seed in range(6):
+        made = onnx_model(model, passes=[FREE], seed=seed).model
+        assert np.array_equal(session(model).run(None, given)[0], session(made).run(None, given)[0])
+        session(flipped(made)).run(None, given)
+
+
 def test_models_that_it_cannot_hide_are_left_alone() -> None:
     strings = text("y = Identity (words)", "string[n] words", "string[n] y")
     sequences = text("y = SequenceConstruct (image)", "float[2] image", "seq(float[2]) y")
