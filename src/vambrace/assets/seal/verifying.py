@@ -1,7 +1,7 @@
 """What can be proven of a file or folder: that it is intact, and who made it.
 
     verify("net.sealed", signer="release.pub")  # as that signer sealed it; nothing needs to be opened for that
-    verify("net.sealed", identity="my.key")  # intact; whoever knew the public key can have made it
+    verify("net.sealed", identity="my.key")  # intact and not signed; whoever knew the public key can have made it
     verify("runs/20260402T181530Z-3f9c2a1b", signer=["alice.pub", "bob.pub"])  # by the signature beside it
 
 It returns when something was proven, and says what; otherwise it raises. A signature by a key that nobody vouches for
@@ -114,8 +114,8 @@ def verify(
     Raises:
         ConfigError: E723, E724 or E748, for what is no identity or signer; E749, where nothing is.
         ArtifactRefused: E740, E741 or E744, for signatures that are none or do not hold; E742, when there is none where
-            one is needed; E743, when it is by nobody who is accepted, and nothing else proves anything; E745, for what
-            is not as it was signed; E747, for a folder with links; E753, for a sealed file that is not signed, when it
+            one is needed; E743, when it is by nobody who is accepted, opened or not; E745, for what is not as it was
+            signed; E747, for a folder with links; E753, for a sealed file that is not signed, when it
             is not opened either; with an identity, E700 for what is not sealed, and as `Sealed`.
         ResourceError: E600, E604.
     """
@@ -131,9 +131,12 @@ def verify(
     with Sealed.open(place, identities_of(identity), signers=accepted, threads=threads, ignore_expiry=True) as sealed:
         said = sealed.verify(progress=progress)
         late = _late(sealed.header.public, sealed.description.metadata)
+    signatures = _by((said,) if said else (), accepted)
+    if not all(each.known for each in signatures):
+        raise _unknown(signatures, accepted)
     return Verified(
         kind="sealed",
-        signatures=_by((said,) if said else (), accepted),
+        signatures=signatures,
         checked=("header", "every chunk", "trailer", *(("signature",) if said else ())),
         unchecked=(*(() if accepted else ("who made it",)), *late),
     )
