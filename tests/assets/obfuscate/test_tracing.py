@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from vambrace.assets.obfuscate.passes.predicates import Predicates
 from vambrace.assets.obfuscate.pipeline import Obfuscated, onnx_model
 from vambrace.assets.obfuscate.record import Entry, ObfuscationMap
 from vambrace.assets.obfuscate.tracing import trace
-from vambrace.errors import ConfigError, ModelRefused
+from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
 
 OWNER = bytes(range(32))
 CUSTOMERS = ("acme", "bolt", "corp", "dune")
@@ -206,6 +207,25 @@ def test_more_arrays_to_choose_from_make_a_match_weaker() -> None:
 def test_no_candidates_are_refused() -> None:
     with pytest.raises(ConfigError, match="E805"):
         trace(network(), [])
+
+
+@pytest.mark.parametrize("kind", ["scale", "arrangement"])
+def test_marks_that_cannot_be_read_are_refused(copies: dict[str, Obfuscated], kind: str) -> None:
+    """A KeyError came out, or an IndexError, or a mark counted for what it does not say."""
+    copy = copies["acme"]
+    mark = next(mark for entry in copy.map.passes for mark in entry.marks if mark["kind"] == kind)
+    wrong: list[object] = [None, {}, [], "mark", {"kind": kind}, mark | {"kind": "other"}]
+    wrong += [{key: value for key, value in mark.items() if key != name} for name in mark]
+    wrong += [mark | {name: value} for name in mark for value in (None, "1", {}, ["1"], [1.5], -1, 2**70, [2**70])]
+    if kind == "scale":
+        rows = mark["rows"]
+        wrong += [mark | {"rows": rows[:-1]}, mark | {"rows": [*rows[:-1], mark["shape"][0] + 999]}]
+        wrong += [mark | {"axis": 9}, mark | {"shape": mark["shape"][:1]}]
+    for each in wrong:
+        entry = dataclasses.replace(copy.map.passes[0], marks=(mark, each))
+        edited = dataclasses.replace(copy.map, passes=(entry,))
+        with pytest.raises(ArtifactRefused, match="E803: .*mark that cannot be read"):
+            trace(copy.model, [copy.map, edited])
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,13 @@ import dataclasses
 import hashlib
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import numpy as np
 
 from vambrace.assets.obfuscate.locks import lock_of, not_traced
 from vambrace.assets.obfuscate.net import Net
-from vambrace.errors import ConfigError
+from vambrace.errors import ArtifactRefused, ConfigError
 from vambrace.models.external import external_tensors, inline, map_files
 from vambrace.models.onnx_file import file_bytes, parse_onnx
 
@@ -43,6 +43,9 @@ _STEPS = 16
 """Steps of an octave in which magnitudes are written down."""
 _NEAR = 4
 _NOTHING = -1100
+_MOST = 2**62
+"""Beyond all sizes and numbers of a mark."""
+_DIGITS = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,7 @@ def trace(model: str | Path | bytes | Any, candidates: Iterable[ObfuscationMap])
 
     Raises:
         ConfigError: E805, for no candidates.
+        ArtifactRefused: E803, for a map with a mark that cannot be read.
         ModelRefused: E200, E230 to E234, for a file that is unsafe or cannot be read; E855, for a locked model in which
             no copy shows: `obfuscate.unlock` it first.
     """
@@ -112,6 +116,14 @@ def trace(model: str | Path | bytes | Any, candidates: Iterable[ObfuscationMap])
             expected="the obfuscation maps of the copies that were given away",
             fix="open the sealed maps; with the owner's key and the original they can also be made again",
         )
+    for mark in (mark for one in maps for entry in one.passes for mark in entry.marks):
+        if not _readable(mark):
+            raise ArtifactRefused(
+                "E803",
+                seen=f"an obfuscation map with a mark that cannot be read ({str(mark)[:120]})",
+                expected="marks as obfuscation writes them",
+                fix="open the sealed map again, and give it as it was written",
+            )
     net = _opened(model)
     arrays = [array for graph in net.graphs() for array in graph.constants().values() if array.ndim]
     digests = {_digest(array) for array in arrays}
@@ -126,6 +138,34 @@ def trace(model: str | Path | bytes | Any, candidates: Iterable[ObfuscationMap])
     if found[0].log10_chance > SURE and (lock := lock_of(net.extra)) is not None:
         raise not_traced(lock)
     return found
+
+
+def _readable(mark: Any) -> bool:  # noqa: ANN401  JSON, by whoever edited it
+    """Whether a mark has the fields of its kind, and they fit each other."""
+    if not isinstance(mark, dict):
+        return False
+    one = cast("dict[str, Any]", mark)
+    if one.get("kind") == "arrangement":
+        digest = one.get("digest")
+        return isinstance(digest, str) and len(digest) == _DIGITS and _wholes(one.get("blocks"), 0, _MOST)
+    shape, axis, rows, peaks = (one.get(name) for name in ("shape", "axis", "rows", "peaks"))
+    return (
+        one.get("kind") == "scale"
+        and _wholes(shape, 0, _MOST)
+        and len(shape) > 1
+        and isinstance(axis, int)
+        and 0 <= axis < len(shape)
+        and _wholes(rows, 0, shape[axis] - 1)
+        and _wholes(peaks, -_MOST, _MOST)
+        and len(rows) == len(peaks)
+        and _wholes([one.get("reach")], 0, _MOST)
+    )
+
+
+def _wholes(numbers: Any, low: int, high: int) -> TypeGuard[list[int]]:  # noqa: ANN401  as above
+    return isinstance(numbers, list) and all(
+        isinstance(each, int) and low <= each <= high for each in cast("list[Any]", numbers)
+    )
 
 
 def _opened(model: str | Path | bytes | Any) -> Net:  # noqa: ANN401
