@@ -309,6 +309,30 @@ def test_attackers_are_trained_where_they_are_asked_for(
     assert "--classify without inputs" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("late", ["out.onnx", "out.onnx.map.sealed"])
+def test_what_appears_at_the_target_meanwhile_is_kept(
+    late: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two runs into one target both ended well, and one model was gone."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(cancelling(0.0), "net.onnx")
+    assert main(["keygen", "me", "--kind", "x25519"]) == 0
+    real = pipeline.onnx_model
+
+    def slow(*given: Any, **named: Any) -> Any:
+        Path(late).write_text("of another")
+        return real(*given, **named)
+
+    call = ["obfuscate", "net.onnx", "-o", "out.onnx", "-r", "me.pub"]
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "onnx_model", slow)
+        assert main(call) == 2
+    assert f"E766 {late} is there already" in capsys.readouterr().err
+    assert Path(late).read_text() == "of another"
+    assert not list(tmp_path.glob(".*"))
+    assert main([*call, "--force"]) == 0
+
+
 @pytest.mark.parametrize("call", range(1, 9))
 def test_a_disk_that_is_full_leaves_a_model_and_its_map(
     call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -142,7 +142,7 @@ def obfuscate(
     written = made.model if secret is None else lock(made.model, secret, leave_open=leave_open)
     attackers = Rehearsal(profile=profile, ratio=ratio, budget=budget) if classify else None
     found = measured(source, made, written if secret else None, inputs, gates, attackers) if inputs else None
-    digest = _write(target, written, {} if no_map else {place: _sealed(made.map, by)})
+    digest = _write(target, written, {} if no_map else {place: _sealed(made.map, by)}, force=force)
     tell_passes(made.map)
     if customer is not None:
         tell_untraceable(made)
@@ -180,7 +180,7 @@ def restore(
     by = opened_by(identities, ask=ask, environment=environment, number=number)
     (known,) = _opened([place], by)
     undone = undo(_unlocked(source, key), known)
-    digest = _write(target, undone.model)
+    digest = _write(target, undone.model, force=force)
     if undone.kept:
         say(f"led back, but for what cannot be undone bit for bit: {', '.join(undone.kept)}")
     else:
@@ -204,7 +204,7 @@ def unlock(
     """
     _model(source)
     _free([target], read=[*_parts(source), key], force=force)
-    digest = _write(target, _unlocked(source, key))
+    digest = _write(target, _unlocked(source, key), force=force)
     say(f"{target}: SHA-256 {digest}; not the model if the key was wrong, which nothing tells")
 
 
@@ -303,13 +303,17 @@ def _free(places: Sequence[Path], *, read: Sequence[Path], force: bool) -> None:
             raise _apart(f"{path} twice", "a place of its own for each file", "choose another name")
         known.append(path)
         if not force and os.path.lexists(path):
-            raise ConfigError(
-                "E766",
-                seen=f"{path} is there already",
-                expected="a new name",
-                fix="choose another name, or --force to replace it",
-            )
+            raise _taken(path)
         check_writable(path)
+
+
+def _taken(path: Path) -> ConfigError:
+    return ConfigError(
+        "E766",
+        seen=f"{path} is there already",
+        expected="a new name",
+        fix="choose another name, or --force to replace it",
+    )
 
 
 def _inputs(data: Sequence[Path]) -> list[Any]:
@@ -364,7 +368,13 @@ def _unlocked(source: Path, key: Path | None) -> Any:  # noqa: ANN401  onnx.Mode
     return ordered(source, key_bytes(key))
 
 
-def _write(path: Path, model: Any, beside: Mapping[Path, bytes] | None = None) -> str:  # noqa: ANN401  onnx.ModelProto
+def _write(
+    path: Path,
+    model: Any,  # noqa: ANN401  onnx.ModelProto
+    beside: Mapping[Path, bytes] | None = None,
+    *,
+    force: bool,
+) -> str:
     """Put a model, and what belongs to it, on disk before any of them takes its place.
 
     The model does first: an old one without its map is lost, where a new one can be made again.
@@ -374,12 +384,15 @@ def _write(path: Path, model: Any, beside: Mapping[Path, bytes] | None = None) -
     raw = model.SerializeToString(deterministic=True)
     with tidily(), contextlib.ExitStack() as stack:
         drafts: list[Draft] = []
-        for place, content in {path: raw, **(beside or {})}.items():
-            drafts.append(Draft(place))
-            stack.callback(drafts[-1].discard)
-            drafts[-1].write(content)
-        for draft in drafts:
-            draft.commit()
+        try:
+            for place, content in {path: raw, **(beside or {})}.items():
+                drafts.append(Draft(place, fresh=not force))
+                stack.callback(drafts[-1].discard)
+                drafts[-1].write(content)
+            for draft in drafts:
+                draft.commit()
+        except FileExistsError as error:  # it came while this was at work
+            raise _taken(Path(error.filename)) from error
     return hashlib.sha256(raw).hexdigest()
 
 
