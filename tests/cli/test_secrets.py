@@ -151,7 +151,7 @@ def test_it_is_said_what_is_missing(command: str, capsys: pytest.CaptureFixture[
     assert main(["seal", "plain", "sealed", "-r", "me.pub"]) == 0
     assert main([command, "sealed", "-i", "me", "--new-passphrase-env", "NOTHING"]) == 2
     told = capsys.readouterr().err
-    assert "E773 no variable 'NOTHING'" in told
+    assert "E773 no variable of the given name" in told
     assert "--new-passphrase-env NAME" in told
     assert main([command, "sealed", "-i", "me", "--new-passphrase", "--new-passphrase-fd", "0"]) == 2
     assert "E773 more than one place" in capsys.readouterr().err
@@ -159,3 +159,34 @@ def test_it_is_said_what_is_missing(command: str, capsys: pytest.CaptureFixture[
     told = capsys.readouterr().err
     assert ("E751 nothing to change" if command == "rewrap" else "E772 nobody") in told
     assert "--new-passphrase" in told or command == "rewrap"
+
+
+@pytest.mark.parametrize(
+    "secret", ["correct horse", "me/correct horse", "correct horse " * 40, "vambrace-secret-key/2 x"]
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["inspect", "sealed", "-i"],
+        ["open", "sealed", "out", "-i"],
+        ["open", "sealed", "out", "--mindspore"],
+        ["open", "sealed", "out", "--passphrase-env"],
+        ["open", "sealed", "out", "-i", "me", "--signer"],
+        ["seal", "plain", "out", "-r"],
+        ["seal", "plain", "out", "-r", "me.pub", "--sign"],
+        ["rewrap", "sealed", "-i", "me", "--add"],
+        ["rewrap", "sealed", "-i", "me", "--remove"],
+    ],
+    ids=" ".join,
+)
+def test_a_secret_in_the_place_of_a_key_is_not_repeated(
+    command: list[str], secret: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Errors go into logs. What is no file there may be a passphrase or a key."""
+    assert main(["seal", "plain", "sealed", "-r", "me.pub"]) == 0
+    capsys.readouterr()
+    assert main([*command, secret]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("E7")
+    assert "correct horse" not in told
+    assert "vambrace-secret-key" not in told

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +14,13 @@ from vambrace.cli.ending import tidily
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say, tell
 from vambrace.cli.streams import STREAM, BytesOut, CountedIn, bytes_in, is_stream, mebibytes, place
-from vambrace.errors import ConfigError, MissingExtra, ModelRefused
+from vambrace.cli.targets import are_one, check_free, free, sink, taken, weights_of
+from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Mapping
 
     from vambrace.assets.seal.statement import Statement
-    from vambrace.core.files import Draft
 
 __all__ = ["are_one", "keygen", "open_file", "seal_file", "standing", "there"]
 
@@ -64,7 +63,7 @@ def keygen(
     public = None if kind == "aes256" else key.public()
     beside = path.with_name(f"{path.name}.pub")
     if public and os.path.lexists(beside):
-        raise _taken(beside, "keys are never overwritten: choose another name")
+        raise taken(beside, "keys are never overwritten: choose another name")
     keys.write(path, key)
     tell(str(path))
     if public:
@@ -131,11 +130,11 @@ def seal_file(
         "allow_pickle": allow_pickle,
         "fresh": not force,
     }
-    sink = BytesOut() if target == STREAM else target
-    if isinstance(sink, Path):
+    out = BytesOut() if target == STREAM else target
+    if isinstance(out, Path):
         # A model is read whole for that, so only where there is something that could be lost.
-        weights = _weights(source) if force and sink.exists() else ()
-        _check_free(sink, keys=[*recipients, sign], force=force, weights=weights)
+        weights = weights_of(source) if force and out.exists() else ()
+        check_free(out, keys=[*recipients, sign], force=force, weights=weights)
     if is_stream(source):
         if pad:
             raise ConfigError(
@@ -144,15 +143,15 @@ def seal_file(
                 expected="a file or folder",
                 fix="leave --pad out, or seal a file",
             )
-        with bytes_in(source) as stream, tidily(), listening() as progress, _free(target):
+        with bytes_in(source) as stream, tidily(), listening() as progress, free(target):
             counted = CountedIn(stream, progress, "sealing")
-            foot = saving.save_stream(counted, sink, **options)
+            foot = saving.save_stream(counted, out, **options)
             counted.finish()
     else:
-        with tidily(), listening() as progress, _free(target):
-            foot = saving.save(source, sink, pad=pad, progress=mebibytes(progress, "sealing"), **options)
-    if isinstance(sink, BytesOut):
-        sink.flush()
+        with tidily(), listening() as progress, free(target):
+            foot = saving.save(source, out, pad=pad, progress=mebibytes(progress, "sealing"), **options)
+    if isinstance(out, BytesOut):
+        out.flush()
     signed = f", signed by {name or sign}" if sign else ""
     say(f"sealed {foot.stream} bytes in {_many(foot.chunks, 'chunk')} for {_many(len(by), 'recipient')}{signed}")
 
@@ -185,7 +184,7 @@ def open_file(
     """
     there(source)
     if target != STREAM:
-        _check_free(target, keys=[*identities, *signers, mindspore], force=force)
+        check_free(target, keys=[*identities, *signers, mindspore], force=force)
     if mindspore is not None:
         _open_mindspore(source, target, mindspore, force=force)
         return
@@ -202,24 +201,23 @@ def open_file(
     say(standing(said, known=bool(accepted)))
 
 
-def there(path: Path) -> None:
+def there(path: Path, *, shown: str | None = None) -> None:
     """Refuse a path where nothing is, before anything else is asked for.
+
+    Args:
+        path: that path, or the stream.
+        shown: what stands for it in the error; None: itself.
 
     Raises:
         ConfigError: E776.
     """
     if path != STREAM and not os.path.exists(path):  # noqa: PTH110  a name that is too long is not there either
         raise ConfigError(
-            "E776", seen=f"nothing at {path}", expected="a file or folder", fix="check the path and its permissions"
+            "E776",
+            seen=f"nothing at {shown or path}",
+            expected="a file or folder",
+            fix="check the path and its permissions",
         )
-
-
-def are_one(path: Path, other: str | Path) -> bool:
-    """Whether both are names of one file; where nothing is at one of them, no."""
-    try:
-        return os.path.samefile(path, other)
-    except (OSError, ValueError):
-        return False  # a key may be words, too
 
 
 def standing(said: Statement | None, *, known: bool) -> str:
@@ -266,11 +264,11 @@ def _open_path(
             if target == STREAM:
                 raise _folder("a folder for stdout", "the name of a folder")
             if force and os.path.lexists(target):
-                raise _taken(target, "folders are never replaced: choose another name, or remove it")
+                raise taken(target, "folders are never replaced: choose another name, or remove it")
             extract(sealed, target, threads=threads, progress=mebibytes(progress, "opening"))
         else:
-            with _sink(target, force=force) as sink:
-                sealed.copy_to(sink, progress=mebibytes(progress, "opening"))
+            with sink(target, force=force) as out:
+                sealed.copy_to(out, progress=mebibytes(progress, "opening"))
         return said
 
 
@@ -299,8 +297,8 @@ def _open_stream(
         )
         if reader.description.content == "folder":
             raise _folder("a folder in a stream", "a sealed file on disk")
-        with _sink(target, force=force) as sink:
-            reader.copy_to(sink)
+        with sink(target, force=force) as out:
+            reader.copy_to(out)
         counted.finish()
         return reader.statement
 
@@ -309,47 +307,18 @@ def _open_mindspore(source: Path, target: Path, key: Path, *, force: bool) -> No
     from vambrace.assets.seal import mindspore
     from vambrace.core.files import read_file
 
-    there(key)
+    there(key, shown="the path of the key, which is not shown: it may be a secret")
     if is_stream(source):
         with bytes_in(source) as stream:
             opened = mindspore.read(stream.read(), read_file(key))
     else:
         opened = mindspore.read(source, read_file(key))
-    with tidily(), _sink(target, force=force) as sink:
-        sink.write(memoryview(opened.data))
+    with tidily(), sink(target, force=force) as out:
+        out.write(memoryview(opened.data))
     for warning in opened.warnings:
         say(f"warning: {warning}")
     state = "every block authentic" if opened.authenticated else "nothing authenticated: it may have been changed"
     say(f"opened {len(opened.data)} bytes ({opened.mode}), {state}")
-
-
-@contextlib.contextmanager
-def _sink(target: Path, *, force: bool) -> Generator[BytesOut | Draft]:
-    """Where plain bytes go: stdout, or a file that appears when all of them have been written."""
-    from vambrace.core.files import Draft
-
-    if target == STREAM:
-        out = BytesOut()
-        yield out
-        out.flush()
-        return
-    with _free(target):
-        draft = Draft(target, mode=0o600, fresh=not force)
-        try:
-            yield draft
-            draft.commit()
-        except BaseException:
-            draft.discard()
-            raise
-
-
-@contextlib.contextmanager
-def _free(target: Path) -> Generator[None]:
-    """Say it as `_check_free` does, where something came to TARGET during the work."""
-    try:
-        yield
-    except FileExistsError as error:
-        raise _taken(target) from error
 
 
 def _say_expired(metadata: Mapping[str, str]) -> None:
@@ -362,35 +331,6 @@ def _say_expired(metadata: Mapping[str, str]) -> None:
 
 def _many(count: int, what: str) -> str:
     return f"{count} {what}{'s'[: count != 1]}"
-
-
-def _weights(source: Path) -> list[Path]:
-    """Files in which an ONNX model says that its weights lie; they are not sealed with it."""
-    if source.suffix != ".onnx" or not source.is_file():
-        return []
-    from vambrace.models.onnx_file import weight_files
-
-    try:
-        return weight_files(source)
-    except (MissingExtra, ModelRefused):  # a file of any kind can be sealed
-        return []
-
-
-def _check_free(path: Path, *, keys: Sequence[str | Path | None], force: bool, weights: Sequence[Path] = ()) -> None:
-    from vambrace.core.disk import refuse_special
-
-    refuse_special(path)  # first, for no --force replaces such a thing
-    if not force and os.path.lexists(path):
-        raise _taken(path)
-    # What was sealed would stand in the place of what opens it.
-    if any(key is not None and are_one(path, key) for key in keys):
-        raise _taken(path, "choose another place: this is a key that the command reads", "a place of its own")
-    if any(are_one(path, each) for each in weights):
-        raise _taken(path, "choose another place: weights of the model lie in it", "a place of its own")
-
-
-def _taken(path: Path, fix: str = "choose another place, or --force", expected: str = "a new place") -> ConfigError:
-    return ConfigError("E766", seen=f"{path} is there already", expected=expected, fix=fix)
 
 
 def _folder(seen: str, expected: str) -> ConfigError:

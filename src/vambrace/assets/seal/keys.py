@@ -213,9 +213,9 @@ def read(path: str | os.PathLike[str], *, permissive: bool = False) -> Secret | 
             data = b""
             while len(data) <= _LONGEST and (more := file.read(_LONGEST)):
                 data += more
-    except (FileNotFoundError, ValueError) as error:  # ValueError: a null byte in the path
-        raise nothing_at(source, "a key file") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        if not os.path.exists(source):  # noqa: PTH110  nor is a name that is too long, or has a null byte
+            raise nothing_at(source, "a key file") from error
         raise ResourceError(
             "E604",
             seen=f"{type(error).__name__} reading {source}",

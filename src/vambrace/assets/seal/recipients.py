@@ -239,7 +239,7 @@ def _unusable(seen: str) -> ConfigError:
         "E724",
         seen=f"{seen}, where a recipient or identity is needed",
         expected="32 bytes, a key, the path of a key file, or Passphrase, PublicKey, PrivateKey or Kms",
-        fix="give a passphrase as Passphrase(...); check a path",
+        fix="give a passphrase as Passphrase(...), in commands by --passphrase; check a path",
     )
 
 

@@ -1,0 +1,97 @@
+"""TARGET of a command that makes a file: free, apart from what the command reads, and made whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from vambrace.cli.streams import STREAM, BytesOut
+from vambrace.errors import ConfigError, MissingExtra, ModelRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from pathlib import Path
+
+    from vambrace.core.files import Draft
+
+__all__ = ["are_one", "check_free", "free", "sink", "taken", "weights_of"]
+
+
+@contextlib.contextmanager
+def sink(target: Path, *, force: bool) -> Generator[BytesOut | Draft]:
+    """Where plain bytes go: stdout, or a file that appears when all of them have been written."""
+    from vambrace.core.files import Draft
+
+    if target == STREAM:
+        out = BytesOut()
+        yield out
+        out.flush()
+        return
+    with free(target):
+        draft = Draft(target, mode=0o600, fresh=not force)
+        try:
+            yield draft
+            draft.commit()
+        except BaseException:
+            draft.discard()
+            raise
+
+
+@contextlib.contextmanager
+def free(target: Path) -> Generator[None]:
+    """Say it as `check_free` does, where something came to TARGET during the work."""
+    try:
+        yield
+    except FileExistsError as error:
+        raise taken(target) from error
+
+
+def are_one(path: Path, other: str | Path) -> bool:
+    """Whether both are names of one file; where nothing is at one of them, no."""
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):
+        return False  # a key may be words, too
+
+
+def weights_of(source: Path) -> list[Path]:
+    """Files in which an ONNX model says that its weights lie; they are not sealed with it."""
+    if source.suffix != ".onnx" or not source.is_file():
+        return []
+    from vambrace.models.onnx_file import weight_files
+
+    try:
+        return weight_files(source)
+    except (MissingExtra, ModelRefused):  # a file of any kind can be sealed
+        return []
+
+
+def check_free(path: Path, *, keys: Sequence[str | Path | None], force: bool, weights: Sequence[Path] = ()) -> None:
+    """Refuse a TARGET where something is, or may not be replaced.
+
+    Args:
+        path: TARGET.
+        keys: what else the command reads, keys in words included; never replaced.
+        force: replace what is there.
+        weights: files that are never replaced either.
+
+    Raises:
+        ConfigError: E766.
+        ResourceError: E605, for a device, pipe or socket.
+    """
+    from vambrace.core.disk import refuse_special
+
+    refuse_special(path)  # first, for no --force replaces such a thing
+    if not force and os.path.lexists(path):
+        raise taken(path)
+    # What was sealed would stand in the place of what opens it.
+    if any(key is not None and are_one(path, key) for key in keys):
+        raise taken(path, "choose another place: this is a key that the command reads", "a place of its own")
+    if any(are_one(path, each) for each in weights):
+        raise taken(path, "choose another place: weights of the model lie in it", "a place of its own")
+
+
+def taken(path: Path, fix: str = "choose another place, or --force", expected: str = "a new place") -> ConfigError:
+    """E766: something is at `path`."""
+    return ConfigError("E766", seen=f"{path} is there already", expected=expected, fix=fix)
