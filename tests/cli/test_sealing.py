@@ -283,6 +283,30 @@ def test_what_appears_at_the_target_meanwhile_stays_unless_forced(
     assert not list(place.glob("*.tmp"))
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--signer", "maker.pub"],
+        ["-i", "me"],
+        ["-p"],
+        ["--passphrase-env", "WORD"],
+        ["--passphrase-fd", "0"],
+        ["--stream-unverified"],
+        ["--ignore-expiry"],
+    ],
+    ids=" ".join,
+)
+def test_what_a_file_of_mindspore_has_not_cannot_be_asked_of_it(
+    more: list[str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It opened, with exit code 0, though the signer that was demanded had not signed it."""
+    Path("key").write_bytes(bytes(16))
+    Path("minds").write_bytes(of_mindspore())
+    assert main(["open", "minds", "made", "--mindspore", "key", *more]) == 2
+    assert re.search("E712 --mindspore with --(identity|passphrase|s|ignore)", capsys.readouterr().err)
+    assert not (place / "made").exists()
+
+
 def of_mindspore() -> bytes:
     """A file as MindSpore encrypts it, with a key of 16 zeros."""
     iv, text = bytes(16), AESGCM(bytes(16)).encrypt(bytes(16), b"weights", None)

@@ -186,6 +186,20 @@ def open_file(
     if target != STREAM:
         check_free(target, keys=[*identities, *signers, mindspore], force=force)
     if mindspore is not None:
+        given = {
+            "--identity": identities,
+            "--passphrase": ask or environment is not None or number is not None,
+            "--signer": signers,
+            "--stream-unverified": unverified,
+            "--ignore-expiry": ignore_expiry,
+        }
+        if others := [option for option, value in given.items() if value]:
+            raise ConfigError(
+                "E712",
+                seen=f"--mindspore with {', '.join(others)}",
+                expected="--mindspore KEY alone: such a file has neither recipients, nor signatures, nor a date",
+                fix="leave the others out; or leave --mindspore out, if the file was sealed by Vambrace",
+            )
         _open_mindspore(source, target, mindspore, force=force)
         return
     by = opened_by(identities, ask=ask, environment=environment, number=number)
