@@ -12,6 +12,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vambrace.assets.obfuscate.imagined import Imagining, TooLarge, Value
 from vambrace.assets.obfuscate.imagined_nets import Taste, imagine
 from vambrace.assets.obfuscate.imagined_parts import Parts, Style
@@ -39,6 +41,8 @@ _NODE_BYTES = 75
 _AS_IT_COMES = 0.35
 _PART = 0.4
 """Of the room that is left, what a network may take; stages end from half of it on."""
+_OWN_SIZES = 11
+"""From this operator set on each branch of an If may give sizes of its own."""
 _FULL = 0.95
 """Part of the room beyond which no network is begun."""
 
@@ -152,7 +156,7 @@ class Ensemble:
             x = parts.both(im.stream.pick(("Add", "Add", "Mul", "Max", "Sub")), x, parts.linear(other, last))
         if im.chance(0.3):
             x = parts.softmax(x) if last > 1 else im.node("Sigmoid", x, shape=x.shape)
-        return self._cast(self._shaped(x, last, exit), exit.kind)
+        return self._cast(self._loose(self._shaped(x, last, exit), exit), exit.kind)
 
     def _shaped(self, x: Value, last: int, exit: Exit) -> Value:
         im, parts, shape = self._im, self._parts, exit.shape
@@ -165,6 +169,15 @@ class Ensemble:
         else:
             x = im.node("ReduceMax", x, shape=(), keepdims=0)
         return x if row == shape else im.node("Expand", x, im.whole(*shape), shape=())
+
+    def _loose(self, x: Value, exit: Exit) -> Value:
+        """With free sizes that nobody knows before a run, for operator sets whose Ifs have the sizes of one branch."""
+        im = self._im
+        if im.opset < _OWN_SIZES:
+            for axis, size in enumerate(exit.shape or ()):
+                if size == 1 and (axis or exit.batched):
+                    x = im.node("Compress", x, im.constant(np.array([True])), shape=(), axis=axis)
+        return x
 
     def _cast(self, x: Value, kind: int) -> str:
         return x.name if kind == _FLOAT else self._im.node("Cast", x, shape=(), to=kind).name

@@ -463,6 +463,28 @@ def test_parts_of_one_input_that_have_other_rows() -> None:
         session(flipped(made)).run(None, given)
 
 
+@pytest.mark.parametrize("opset", [9, 10, 11])
+@pytest.mark.parametrize("sizes", ["n, 3, 4", "n, 200", "n, k, 4", "n, 1, 4", "n, 4", "1, k, 4"])
+def test_free_sizes_stay_free(sizes: str, opset: int) -> None:
+    """Before operator set 11 an If in an If had the sizes of what was imagined: one row, and more were refused."""
+    *others, last = sizes.split(", ")
+    model = text(
+        "h = MatMul (x, w) r = Relu (h) y = MatMul (r, v)",
+        f"float[{', '.join(others)}, 16] x",
+        f"float[{sizes}] y",
+        opset,
+    )
+    for name, array in {"w": Builder(2).normal(16, 8), "v": Builder(3).normal(8, int(last))}.items():
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    given = {"x": Builder(4).normal(*({"n": 4, "k": 2}.get(size) or int(size) for size in others), 16)}
+    for seed in range(3):
+        made = onnx_model(model, passes=[FREE], seed=seed).model
+        assert operators(made)["If"] > 1
+        for level in LEVELS:
+            assert np.array_equal(*(session(each, level).run(None, given)[0] for each in (model, made)))
+        session(flipped(made)).run(None, given)
+
+
 def test_models_that_it_cannot_hide_are_left_alone() -> None:
     strings = text("y = Identity (words)", "string[n] words", "string[n] y")
     sequences = text("y = SequenceConstruct (image)", "float[2] image", "seq(float[2]) y")
