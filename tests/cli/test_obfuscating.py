@@ -309,39 +309,41 @@ def test_attackers_are_trained_where_they_are_asked_for(
     assert "--classify without inputs" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("late", ["out.onnx", "out.onnx.map.sealed"])
-def test_what_appears_at_the_target_meanwhile_is_kept(
-    late: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Of two runs into one target both ended well, and one model was gone."""
+@pytest.fixture
+def plain_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command with a model and a key in an empty folder."""
     monkeypatch.chdir(tmp_path)
     onnx.save(cancelling(0.0), "net.onnx")
     assert main(["keygen", "me", "--kind", "x25519"]) == 0
+    return ["obfuscate", "net.onnx", "-o", "out.onnx", "-r", "me.pub"]
+
+
+@pytest.mark.parametrize("late", ["out.onnx", "out.onnx.map.sealed"])
+def test_what_appears_at_the_target_meanwhile_is_kept(
+    late: str, plain_call: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two runs into one target both ended well, and one model was gone."""
     real = pipeline.onnx_model
 
     def slow(*given: Any, **named: Any) -> Any:
         Path(late).write_text("of another")
         return real(*given, **named)
 
-    call = ["obfuscate", "net.onnx", "-o", "out.onnx", "-r", "me.pub"]
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "onnx_model", slow)
-        assert main(call) == 2
+        assert main(plain_call) == 2
     assert f"E766 {late} is there already" in capsys.readouterr().err
     assert Path(late).read_text() == "of another"
-    assert not list(tmp_path.glob(".*"))
-    assert main([*call, "--force"]) == 0
+    assert not list(Path().glob(".*"))
+    assert main([*plain_call, "--force"]) == 0
 
 
 @pytest.mark.parametrize("call", range(1, 9))
 def test_a_disk_that_is_full_leaves_a_model_and_its_map(
-    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    call: int, plain_call: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With --force the old map was replaced, the old model stayed, and nothing led it back."""
-    monkeypatch.chdir(tmp_path)
-    onnx.save(cancelling(0.0), "net.onnx")
-    assert main(["keygen", "me", "--kind", "x25519"]) == 0
-    again = ["obfuscate", "net.onnx", "-o", "out.onnx", "-r", "me.pub", "--force"]
+    again = [*plain_call, "--force"]
     assert main(again) == 0
     count = 0
 
@@ -360,7 +362,7 @@ def test_a_disk_that_is_full_leaves_a_model_and_its_map(
             patch.setattr(files.system, name, refused(getattr(files.system, name)))
         assert main(again) == (6 if call <= count else 0)
     capsys.readouterr()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert sorted(path.name for path in Path().iterdir()) == [
         "me",
         "me.pub",
         "net.onnx",

@@ -15,9 +15,10 @@ import typer
 from vambrace.cli.ending import tidily
 from vambrace.cli.gating import measured, said_of_lock, tell_gates, write_reports
 from vambrace.cli.obfuscated import tell_left_out, tell_passes, tell_table, tell_untraceable
-from vambrace.cli.sealing import are_one, there
+from vambrace.cli.sealing import there
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say
+from vambrace.cli.targets import are_one, free, taken
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -303,17 +304,8 @@ def _free(places: Sequence[Path], *, read: Sequence[Path], force: bool) -> None:
             raise _apart(f"{path} twice", "a place of its own for each file", "choose another name")
         known.append(path)
         if not force and os.path.lexists(path):
-            raise _taken(path)
+            raise taken(path)
         check_writable(path)
-
-
-def _taken(path: Path) -> ConfigError:
-    return ConfigError(
-        "E766",
-        seen=f"{path} is there already",
-        expected="a new name",
-        fix="choose another name, or --force to replace it",
-    )
 
 
 def _inputs(data: Sequence[Path]) -> list[Any]:
@@ -384,15 +376,14 @@ def _write(
     raw = model.SerializeToString(deterministic=True)
     with tidily(), contextlib.ExitStack() as stack:
         drafts: list[Draft] = []
-        try:
-            for place, content in {path: raw, **(beside or {})}.items():
+        for place, content in {path: raw, **(beside or {})}.items():
+            with free(place):
                 drafts.append(Draft(place, fresh=not force))
-                stack.callback(drafts[-1].discard)
-                drafts[-1].write(content)
-            for draft in drafts:
+            stack.callback(drafts[-1].discard)
+            drafts[-1].write(content)
+        for draft in drafts:
+            with free(draft.path):
                 draft.commit()
-        except FileExistsError as error:  # it came while this was at work
-            raise _taken(Path(error.filename)) from error
     return hashlib.sha256(raw).hexdigest()
 
 

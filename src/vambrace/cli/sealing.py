@@ -14,7 +14,7 @@ from vambrace.cli.ending import tidily
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say, tell
 from vambrace.cli.streams import STREAM, BytesOut, CountedIn, bytes_in, is_stream, mebibytes, place
-from vambrace.cli.targets import are_one, check_free, free, sink, taken, weights_of
+from vambrace.cli.targets import check_free, free, sink, taken, weights_of
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vambrace.assets.seal.statement import Statement
 
-__all__ = ["are_one", "keygen", "open_file", "seal_file", "standing", "there"]
+__all__ = ["keygen", "open_file", "seal_file", "standing", "there"]
 
 
 def _so_many(threads: int) -> int:

@@ -256,6 +256,29 @@ class Bytes(nn.Module):
         return values.float() + 1
 
 
+def test_where_a_program_takes_no_noise_its_places_stay() -> None:
+    """The examples alone say too little: of zeros any order of sums is as good."""
+
+    class Strict(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(8, 32), nn.Linear(32, 5)
+
+        def forward(self, values: Tensor, places: Tensor) -> Tensor:
+            return self.two(torch.relu(self.one(values[places])))
+
+    # No other number is a place, and this one is none of a smaller table.
+    program = torch.export.export(Strict().eval(), (torch.randn(4, 8), torch.tensor([3])))
+    flat = Flat.of(program, functional=True)
+    assert noise_like(flat, (torch.randn(4, 8), torch.tensor([4]))) == []
+    taken = exported_program(program, passes=(EVERYWHERE,), seed=1)
+    assert done(taken) == {"permutation": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vambrace.assets.obfuscate.torch_graph.noise_like", lambda *_: [])
+        left = exported_program(program, passes=(EVERYWHERE,), seed=1)
+    assert done(left) == {"permutation": 0}
+
+
 def test_a_place_of_which_noise_says_nothing_is_left() -> None:
     """Constants and NaN are the same in any order of sums."""
 

@@ -135,10 +135,10 @@ def exported_program(
 
     The order of sums inside an operator may depend on where a channel stands, so layers give their channels in another
     order, to be put back, only where what they give for the example inputs, and for noise in their place, stays equal
-    bit for bit. Where a program takes
-    other sizes than these (`dynamic_shapes`), products of matrices and convolutions of pictures that are small, or of
-    free sizes, never do. In the tolerance profile passes are left out that move these answers by more than 1e-5 of a
-    sample's largest, or turn a decision, unless the program's own answers differ when it is asked again.
+    bit for bit. Where a program takes other sizes than these (`dynamic_shapes`), products of matrices and convolutions
+    of pictures that are small, or of free sizes, never do. In the tolerance profile passes are left out that move these
+    answers by more than 1e-5 of a sample's largest, or turn a decision, unless the program's own answers differ when it
+    is asked again.
 
     Args:
         source: a program, which is left as it is, or a module, which is exported in the mode that it is in.
