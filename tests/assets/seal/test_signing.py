@@ -86,6 +86,23 @@ def test_a_changed_file(file: Path) -> None:
     assert signing.beside(file).read_bytes() == before
 
 
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    def late(*_: object) -> None:
+        raise TimeoutError("sign waits for somebody to write into the pipe")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(10)
+    try:
+        with pytest.raises(ArtifactRefused, match="E747.*neither a file nor a folder"):
+            signing.sign(tmp_path / "pipe", KEY)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
+
+
 def test_the_signature_of_another_file(file: Path) -> None:
     other = file.with_name("other.onnx")
     other.write_bytes(b"other")

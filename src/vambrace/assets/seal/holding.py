@@ -57,7 +57,8 @@ def unreadable(path: Path, error: OSError) -> ResourceError:
 def _held(path: Path, write: bool) -> int:
     while True:
         try:
-            fd = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
+            # Without O_NONBLOCK, the open of a pipe that nobody writes to would never return.
+            fd = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise (unwritable if write else unreadable)(path, error) from error
         try:
