@@ -199,11 +199,14 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         {"w": freed(torch.ones(4).bfloat16(), 7)},
         {"w": freed(torch.ones(2, 3).T, 20)},
         {"w": freed(torch.ones(6)[2:], 20)},
+        {"w": torch._neg_view(torch.ones(2).to(torch.float8_e5m2))},
+        {"w": torch._neg_view(torch.ones(2).to(torch.uint32))},
     ],
     ids=[
         *("sparse", "meta", "complex128", "a list", "a number as name", "metadata"),
         *("half a character", "jagged", "nested", "lazy", "imagined", "made of others"),
         *("freed", "freed in part", "freed and turned", "freed at the end"),
+        *("a sign of float8", "a sign of what has none"),
     ],
 )
 def test_what_cannot_be_read_back_is_not_written(tmp_path: Path, bad: dict[str, Tensor]) -> None:
@@ -251,6 +254,13 @@ def test_an_authentic_file_may_still_be_nonsense(tmp_path: Path) -> None:
     writer.finish()
     with pytest.raises(ModelRefused, match="E222"):
         seal.load(tmp_path / "y.sealed", identity=KEY)
+    header = b'{"a":{"dtype":"F32","shape":[1099511627776,1099511627776,0],"data_offsets":[0,0]}}'
+    writer = seal.Writer(tmp_path / "w.sealed", [_recipient()], content="tensors")
+    writer.write(len(header).to_bytes(8, "little") + header)
+    writer.finish()
+    for read in (seal.load, seal.lazy):
+        with pytest.raises(ModelRefused, match="E222"):
+            read(tmp_path / "w.sealed", identity=KEY)
     seal.save(__file__, tmp_path / "z.sealed", recipients=[KEY])
     with pytest.raises(ArtifactRefused, match="E764"):
         seal.lazy(tmp_path / "z.sealed", identity=KEY)

@@ -77,8 +77,8 @@ class Packed:
         size: bytes of the file.
 
     Raises:
-        ConfigError: E760, for what is no dense tensor with a name, of a dtype that safetensors lacks, or whose memory
-            was freed.
+        ConfigError: E760, for what is no dense tensor with a name, of a dtype that safetensors lacks, whose memory was
+            freed, or whose sign torch keeps aside and cannot apply.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -289,6 +289,8 @@ def _check_packable(name: Any, tensor: Any) -> None:  # noqa: ANN401  users' dic
         found = f"{name!r}, which is of {tensor.dtype}, {tensor.layout}, on {tensor.device}"
     elif not in_memory(tensor):
         found = f"{name!r}, a {type(tensor).__name__} whose memory was freed, or that has none"
+    elif tensor.is_neg() and not _negates(tensor.dtype):
+        found = f"{name!r}, of {tensor.dtype} with a minus sign that torch keeps aside and has no way to apply"
     else:
         return
     raise ConfigError(
@@ -297,6 +299,14 @@ def _check_packable(name: Any, tensor: Any) -> None:  # noqa: ANN401  users' dic
         expected="dense tensors by name, of a dtype that safetensors has",
         fix="convert it, leave it out, or store nested state with seal.Checkpoints",
     )
+
+
+def _negates(dtype: torch.dtype) -> bool:
+    try:
+        torch.ones(1).to(dtype).neg()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _is_text(name: str) -> bool:
