@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vambrace.cli.bar import listening
 from vambrace.cli.obfuscated import tell_table
 from vambrace.cli.speaking import say, tell
+from vambrace.cli.targets import put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,17 +51,16 @@ def measured(
     )
 
 
-def write_reports(found: Report, places: Sequence[Path]) -> None:
-    """Write what was measured, as a page or as JSON by the names; a page names the JSON in its folder."""
+def write_reports(found: Report, places: Sequence[Path], *, force: bool) -> None:
+    """Put what was measured on disk, as a page or as JSON by the names; a page names the JSON in its folder."""
     import json
 
-    from vambrace.core.files import write_file
-
     numbers = [path for path in places if path.suffix == ".json"]
+    texts: dict[Path, str] = {}
     for path in places:
         beside = next((each.name for each in numbers if each.parent == path.parent), None)
-        text = json.dumps(found.as_json(), indent=2, allow_nan=False) if path in numbers else found.html(beside)
-        write_file(path, text.encode())
+        texts[path] = json.dumps(found.as_json(), indent=2, allow_nan=False) if path in numbers else found.html(beside)
+    put({path: text.encode() for path, text in texts.items()}, force=force)
 
 
 def said_of_lock(found: Report | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import io
@@ -12,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vambrace.cli.ending import tidily
 from vambrace.cli.gating import measured, said_of_lock, tell_gates, write_reports
 from vambrace.cli.obfuscated import tell_left_out, tell_passes, tell_table, tell_untraceable
 from vambrace.cli.sealing import there
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say
-from vambrace.cli.targets import are_one, free, taken
+from vambrace.cli.targets import are_one, put, taken
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -148,7 +146,7 @@ def obfuscate(
     if customer is not None:
         tell_untraceable(made)
     if found is not None:
-        write_reports(found, report)
+        write_reports(found, report, force=force)
         tell_gates(found)
     else:
         say("nothing was measured: --data gives real inputs for the gates")
@@ -367,23 +365,12 @@ def _write(
     *,
     force: bool,
 ) -> str:
-    """Put a model, and what belongs to it, on disk before any of them takes its place.
+    """Put a model, and what belongs to it, on disk.
 
-    The model does first: an old one without its map is lost, where a new one can be made again.
+    The model takes its place first: an old one without its map is lost, where a new one can be made again.
     """
-    from vambrace.core.files import Draft
-
     raw = model.SerializeToString(deterministic=True)
-    with tidily(), contextlib.ExitStack() as stack:
-        drafts: list[Draft] = []
-        for place, content in {path: raw, **(beside or {})}.items():
-            with free(place):
-                drafts.append(Draft(place, fresh=not force))
-            stack.callback(drafts[-1].discard)
-            drafts[-1].write(content)
-        for draft in drafts:
-            with free(draft.path):
-                draft.commit()
+    put({path: raw, **(beside or {})}, force=force)
     return hashlib.sha256(raw).hexdigest()
 
 

@@ -6,16 +6,17 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from vambrace.cli.ending import tidily
 from vambrace.cli.streams import STREAM, BytesOut
 from vambrace.errors import ConfigError, MissingExtra, ModelRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
     from vambrace.core.files import Draft
 
-__all__ = ["are_one", "check_free", "free", "sink", "taken", "weights_of"]
+__all__ = ["are_one", "check_free", "free", "put", "sink", "taken", "weights_of"]
 
 
 @contextlib.contextmanager
@@ -45,6 +46,27 @@ def free(target: Path) -> Generator[None]:
         yield
     except FileExistsError as error:
         raise taken(target) from error
+
+
+def put(contents: Mapping[Path, bytes], *, force: bool) -> None:
+    """Put all of them on disk before any takes its place, one after the other.
+
+    Raises:
+        ConfigError: E766, where something came to one of the places meanwhile and may not be replaced.
+        ResourceError: E601, when one cannot be written.
+    """
+    from vambrace.core.files import Draft
+
+    with tidily(), contextlib.ExitStack() as stack:
+        drafts: list[Draft] = []
+        for path, content in contents.items():
+            with free(path):
+                drafts.append(Draft(path, fresh=not force))
+            stack.callback(drafts[-1].discard)
+            drafts[-1].write(content)
+        for draft in drafts:
+            with free(draft.path):
+                draft.commit()
 
 
 def are_one(path: Path, other: str | Path) -> bool:
