@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from exported_nets import Encoder, ResNet, digits
+from vambrace.assets.obfuscate import torch_graph
 from vambrace.assets.obfuscate.passes.permutation import Permutation
 from vambrace.assets.obfuscate.program_answers import _same_bits, compare_programs, noise_like
 from vambrace.assets.obfuscate.programs import Flat
@@ -23,7 +25,8 @@ from vambrace.assets.obfuscate.torch_graph import (
     program_digest,
     undo_program,
 )
-from vambrace.errors import ArtifactRefused, ConfigError, MissingExtra
+from vambrace.core import files
+from vambrace.errors import ArtifactRefused, ConfigError, MissingExtra, ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,6 +179,40 @@ def test_an_archive_only_on_request(hidden: ObfuscatedProgram, tmp_path: Path, n
     with pytest.raises(ConfigError, match="E852"):
         hidden.save(tmp_path / name, pt2=pt2)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("pt2", [False, True])
+def test_what_cannot_be_written_leaves_what_was_there(
+    hidden: ObfuscatedProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pt2: bool
+) -> None:
+    """Half a file stood in its place, under an error of torch or onnx."""
+    target = tmp_path / ("net.pt2" if pt2 else "net.onnx")
+    target.write_text("before")
+
+    def full(*_given: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.system, "write", full)
+        patch.setattr(torch_graph, "_as_onnx", lambda _program: b"model")
+        with pytest.raises(ResourceError, match="E601.*ENOSPC"):
+            hidden.save(target, pt2=pt2)
+    assert target.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [target]
+    with pytest.raises(ResourceError, match="E601.*ENOENT"):
+        hidden.save(tmp_path / "nowhere" / target.name, pt2=pt2)
+
+
+def test_a_program_that_changes_its_buffers_is_no_onnx_model(tmp_path: Path) -> None:
+    """The file was written, and counted no calls."""
+    made = exported_program(Counting().eval(), (torch.ones(2, 8),), passes=("names",), seed=1)
+    with pytest.raises(ConfigError, match="E852.*changes 1 of its buffers"):
+        made.save(tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
+    made.save(tmp_path / "net.pt2", pt2=True)
+    again = torch.export.load(tmp_path / "net.pt2").module()
+    counts = [answer["calls"].item() for answer in (again(torch.ones(2, 8)), again(torch.ones(2, 8)))]
+    assert counts[1] == counts[0] + 1
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])

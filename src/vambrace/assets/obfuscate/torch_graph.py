@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import math
 import warnings
 from pathlib import Path
@@ -34,7 +35,9 @@ from vambrace.assets.obfuscate.program_passes import PASSES, apply_pass, undo_pa
 from vambrace.assets.obfuscate.programs import Flat, values_of
 from vambrace.assets.obfuscate.record import Entry, ObfuscationMap
 from vambrace.core import spec
+from vambrace.core.disk import check_writable
 from vambrace.core.extras import require
+from vambrace.core.files import write_file
 from vambrace.errors import ArtifactRefused, ConfigError
 
 if TYPE_CHECKING:
@@ -89,8 +92,10 @@ class ObfuscatedProgram:
             SHA-256 of the file, 64 hexadecimal digits.
 
         Raises:
-            ConfigError: E852, for a `.pt2` name without `pt2`, or a program that torch cannot export to ONNX.
+            ConfigError: E852, for a `.pt2` name without `pt2`, or a program that torch cannot export to ONNX, or that
+                changes what it holds, as ONNX models cannot.
             MissingExtra: E112, where exporting to ONNX needs a package that is not there.
+            ResourceError: E601, where the file cannot be written; what was there stays.
         """
         target = Path(path)
         if pt2 != (target.suffix == ".pt2"):
@@ -100,11 +105,15 @@ class ObfuscatedProgram:
                 expected="a name that ends in .pt2 exactly where such an archive is wanted",
                 fix="save as .onnx, which can be read without trust; or save(path, pt2=True) for a .pt2 file",
             )
+        check_writable(target)
         if pt2:
-            torch.export.save(self.program, target)
+            archive = io.BytesIO()
+            torch.export.save(self.program, archive)
+            raw = archive.getvalue()
         else:
-            _save_onnx(self.program, target)
-        return hashlib.sha256(target.read_bytes()).hexdigest()
+            raw = _as_onnx(self.program)
+        write_file(target, raw)
+        return hashlib.sha256(raw).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -363,9 +372,16 @@ def _by_size(node: torch.fx.Node) -> bool:
     return not all(isinstance(size, int) for size in places) or math.prod(places) < _LANES
 
 
-def _save_onnx(program: ExportedProgram, target: Path) -> None:
-    onnx = require("onnx", extra="onnx")
+def _as_onnx(program: ExportedProgram) -> bytes:
+    require("onnx", extra="onnx")
     require("onnxscript", extra="onnx")  # which torch.onnx.export imports
+    if changed := len(program.graph_signature.buffers_to_mutate):
+        raise ConfigError(
+            "E852",
+            seen=f"a program that changes {changed} of its buffers when it runs",
+            expected="a program that only gives outputs, as all ONNX models do",
+            fix="export the module after eval(), or save(path, pt2=True)",
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -381,5 +397,4 @@ def _save_onnx(program: ExportedProgram, target: Path) -> None:
         ) from error
     from vambrace.assets.obfuscate.pipeline import onnx_model
 
-    stripped = onnx_model(model, passes=("metadata", "names"), seed=None).model
-    onnx.save_model(stripped, target)
+    return onnx_model(model, passes=("metadata", "names"), seed=None).model.SerializeToString()
