@@ -157,7 +157,8 @@ def _entry(tensor: str, fields: object, name: str) -> Entry:
         seen = f"tensor {_shown(tensor)} of shape {_shown(described['shape'])}"
         _refuse("E222", seen, f"at most {_MOST_DIMENSIONS} sizes, none negative", name)
     # Torch multiplies from the first size on, so a 0 further on does not help it over what it cannot count.
-    if max(accumulate(shape, mul), default=0) >= 2**64:
+    products: list[int] = list(accumulate(shape, mul))
+    if max(products, default=0) >= 2**64:
         seen = f"tensor {_shown(tensor)} of shape {_shown(list(shape))}"
         _refuse("E222", seen, "sizes whose product, from the first one on, stays below 2^64", name)
     if offsets is None or len(offsets) != 2 or offsets[0] > offsets[1]:
