@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from math import prod
-from operator import mul
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from vambrace.errors import ModelRefused
@@ -156,11 +155,10 @@ def _entry(tensor: str, fields: object, name: str) -> Entry:
     if shape is None or len(shape) > _MOST_DIMENSIONS:
         seen = f"tensor {_shown(tensor)} of shape {_shown(described['shape'])}"
         _refuse("E222", seen, f"at most {_MOST_DIMENSIONS} sizes, none negative", name)
-    # Torch multiplies from the first size on, so a 0 further on does not help it over what it cannot count.
-    products: list[int] = list(accumulate(shape, mul))
-    if max(products, default=0) >= 2**64:
+    # Torch counts steps between places as if a size of 0 were one of 1.
+    if prod(max(1, size) for size in shape) >= 2**63:
         seen = f"tensor {_shown(tensor)} of shape {_shown(list(shape))}"
-        _refuse("E222", seen, "sizes whose product, from the first one on, stays below 2^64", name)
+        _refuse("E222", seen, "sizes whose product, those of 0 left out, stays below 2^63", name)
     if offsets is None or len(offsets) != 2 or offsets[0] > offsets[1]:
         _refuse("E223", f"tensor {_shown(tensor)} at {_shown(described['data_offsets'])}", "a begin and an end", name)
     begin, end = offsets
