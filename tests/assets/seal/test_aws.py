@@ -120,6 +120,35 @@ def test_refusals_and_lost_networks_are_said(client: Any) -> None:
             assert repr(FILE_KEY)[2:-1] not in str(caught.value)
 
 
+class Answering:
+    """A client with one answer to everything."""
+
+    def __init__(self, answer: object) -> None:
+        self.encrypt = self.decrypt = lambda **_: answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "E733.*without"),
+        ({}, "E733.*without"),
+        ([], "E733.*without"),
+        ({"CiphertextBlob": None, "Plaintext": None}, "E733.*without"),
+        ({"CiphertextBlob": 5, "Plaintext": 32}, "E734.*a int"),
+        ({"CiphertextBlob": "text", "Plaintext": "text"}, "E734.*a str"),
+        ({"CiphertextBlob": b"", "Plaintext": bytes(31)}, "E734.*bytes"),
+    ],
+)
+def test_answers_that_hold_no_key_are_refused(client: Any, answer: object, words: str) -> None:
+    """A number was taken for as many zeros, and 32 of them for a file key; others ended in errors of Python."""
+    stanza = Kms(Aws(new_key(client))).wrap(FILE_KEY, BINDING)
+    kms = Kms(Aws("k", client=Answering(answer)))
+    with pytest.raises(ResourceError, match=words):
+        kms.wrap(FILE_KEY, BINDING)
+    with pytest.raises(ResourceError, match=words):
+        [*kms.unwrap([stanza], BINDING)]
+
+
 def test_without_credentials_or_region(monkeypatch: pytest.MonkeyPatch, client: Any) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)

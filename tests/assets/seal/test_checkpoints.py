@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,27 @@ def test_what_is_no_checkpoint_or_lacks_what_is_wanted(tmp_path: Path) -> None:
             keep(bad, module=net)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="E712"):
         seal.Checkpoints(tmp_path, recipients=KEY, keep=-1)
+
+
+def test_what_does_not_fit_changes_nothing(tmp_path: Path) -> None:
+    """The module had the checkpoint's state, or a part of it, when its optimizer or its last layer was refused."""
+    keep = seal.Checkpoints(tmp_path, recipients=KEY)
+    net, optimizer = training()
+    step(net, optimizer, 0)
+    keep(1, module=net, optimizer=optimizer)
+    step(net, optimizer, 1)
+    two = torch.optim.AdamW([{"params": each.parameters()} for each in net], lr=0.01)
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        keep.restore(identity=KEY, module=net, optimizer=two)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert not two.state_dict()["state"]
+    wider = nn.Sequential(net[0], net[1], nn.Linear(8, 3))
+    before, kept = copy.deepcopy(wider.state_dict()), copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        keep.restore(identity=KEY, module=wider, optimizer=optimizer)
+    assert all(torch.equal(value, before[name]) for name, value in wider.state_dict().items())
+    assert torch.equal(optimizer.state_dict()["state"][0]["exp_avg"], kept["state"][0]["exp_avg"])
 
 
 def test_steps_that_numpy_counted(tmp_path: Path) -> None:

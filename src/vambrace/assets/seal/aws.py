@@ -5,7 +5,7 @@ Requests carry the file key, encrypted by TLS; so does the debug log of botocore
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from vambrace.core.extras import require
 from vambrace.errors import ResourceError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Aws"]
 
+_REFUSED: Final = object()
 # What KMS says of a ciphertext that is another key's, was changed, or comes with another context.
 _NOT_OURS: Final = frozenset({"IncorrectKeyException", "InvalidCiphertextException"})
 
@@ -51,12 +52,19 @@ class Aws:
     def wrap(self, file_key: bytes, context: Mapping[str, str]) -> bytes:
         """See `kms.Provider`."""
         answer = self._ask("encrypt", KeyId=self.key, Plaintext=file_key, EncryptionContext=dict(context))
-        return bytes(answer["CiphertextBlob"])
+        return self._field(answer, "encrypt", "CiphertextBlob")
 
     def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> bytes | None:
         """See `kms.Provider`; the key is named, so that no ciphertext is opened under another key of the account."""
         answer = self._ask("decrypt", KeyId=self.key, CiphertextBlob=wrapped, EncryptionContext=dict(context))
-        return None if answer is None else bytes(answer["Plaintext"])
+        return None if answer is _REFUSED else self._field(answer, "decrypt", "Plaintext")
+
+    def _field(self, answer: Any, operation: str, name: str) -> Any:  # noqa: ANN401  `Kms` looks at what it is
+        # A client of the caller's own may say anything.
+        found: object = cast("dict[str, object]", answer).get(name) if isinstance(answer, dict) else None
+        if found is None:
+            raise self._failed(operation, f"an answer without {name}")
+        return found
 
     def _ask(self, operation: str, **given: object) -> Any:  # noqa: ANN401  boto3 has no types
         try:
@@ -64,14 +72,14 @@ class Aws:
         except self._errors.ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", "an error"))
             if operation == "decrypt" and code in _NOT_OURS:
-                return None
+                return _REFUSED
             raise self._failed(operation, code, error) from None
         except self._errors.BotoCoreError as error:
             raise self._failed(operation, type(error).__name__, error) from None
 
-    def _failed(self, operation: str, code: str, error: Exception) -> ResourceError:
+    def _failed(self, operation: str, code: str, error: Exception | None = None) -> ResourceError:
         # botocore's own words for wrong parameters repeat the parameters.
-        words = "" if code == "ParamValidationError" else f": {error}"
+        words = "" if error is None or code == "ParamValidationError" else f": {error}"
         return ResourceError(
             "E733",
             seen=f"AWS KMS, {operation} with key {self.key!r}, {code}{words}"[:400],

@@ -13,11 +13,14 @@ codec (`vambrace.core.tree`), so nested optimizer state is stored without a pick
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
+
+import torch
 
 from vambrace.assets.seal.loading import open_sealed
 from vambrace.assets.seal.recipients import recipients_of
@@ -126,7 +129,8 @@ class Checkpoints:
         Raises:
             NotThere: E776, a FileNotFoundError: there is none.
             ArtifactRefused: as `seal.load`; E764, for a file that is no checkpoint.
-            RuntimeError: by torch, when the state does not fit.
+            RuntimeError, ValueError: by torch, when the state of a module or of an optimizer does not fit; both are
+                as before then.
         """
         paths = self.paths() if step is None else [self.folder / f"step-{step:012}.sealed"]
         if not paths:
@@ -149,7 +153,18 @@ class Checkpoints:
                 expected="one that was stored with an optimizer",
                 fix="restore the module alone, or choose another checkpoint",
             )
-        module.load_state_dict(stored["module"])
-        if optimizer is not None:
-            optimizer.load_state_dict(stored["optimizer"])
+        # Torch has copied some of a module's state by the time it says what does not fit.
+        before = {name: _kept(value) for name, value in module.state_dict().items()}
+        try:
+            module.load_state_dict(stored["module"])
+            if optimizer is not None:
+                optimizer.load_state_dict(stored["optimizer"])  # checked whole before any of it is taken
+        except BaseException:
+            module.load_state_dict(before)
+            raise
         return int(stored["step"]), cast("dict[str, Any]", stored["extra"])
+
+
+def _kept(value: Any) -> Any:  # noqa: ANN401  modules may hold state of any kind
+    """A copy in main memory, where a model on a GPU has room to be twice."""
+    return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else copy.deepcopy(value)
