@@ -74,6 +74,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("name", [".", "/", ""])
+@pytest.mark.parametrize("kind", ["x25519", "aes256"])
+def test_a_key_has_a_name(
+    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ended as a bug of vambrace."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["keygen", name, "--kind", kind]) == 2
+    assert "E722" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @contextlib.contextmanager
 def piped(path: Path) -> Generator[str]:
     """A named pipe through which the bytes of `path` come."""

@@ -61,7 +61,7 @@ def keygen(
 
     key = keys.generate(kind)
     public = None if kind == "aes256" else key.public()
-    beside = path.with_name(f"{path.name}.pub")
+    beside = Path(f"{path}.pub")
     if public and os.path.lexists(beside):
         raise taken(beside, "keys are never overwritten: choose another name")
     keys.write(path, key)

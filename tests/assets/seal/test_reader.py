@@ -174,6 +174,13 @@ def test_nothing_comes_out_before_the_signature_is_verified(tmp_path: Path) -> N
     assert set(sizes) == {0, CHUNK, 2 * CHUNK}
 
 
+def test_a_folder_that_nothing_can_wait_in(tmp_path: Path) -> None:
+    """An OSError of Python came out."""
+    data = Naive(content(CHUNK), signer=SIGNER).data()
+    with pytest.raises(ResourceError, match="E601: ENOENT"):
+        reader(data, signers=[PUBLIC], spool=tmp_path / "nowhere").read()
+
+
 def test_what_waits_is_ciphertext_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, kept = Naive(content(3 * CHUNK), signer=SIGNER).data(), []
     true = tempfile.TemporaryFile

@@ -159,6 +159,15 @@ def test_more_than_fits(path: Path) -> None:
     assert path.read_bytes() == before + BODY
 
 
+def test_a_name_that_leaves_no_room_for_a_sidecar(path: Path) -> None:
+    """An OSError of Python came out."""
+    long = path.with_name("n" * 250)
+    before = put(long, A)
+    with pytest.raises(ResourceError, match="E604: ENAMETOOLONG"):
+        rewrap(long, A, add=B)
+    assert long.read_bytes()[:HEADER_BYTES] == before
+
+
 def test_who_cannot_open_it_changes_nothing(path: Path) -> None:
     before = put(path, A)
     with pytest.raises(ArtifactRefused):

@@ -174,9 +174,9 @@ def test_nothing_gets_into_a_folder_that_was_not_sealed(tmp_path: Path, folder: 
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "out").rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("many", [0, 200])
+@pytest.mark.parametrize(("many", "depth"), [(0, 2_000), (200, 0), (200, 2_000)])
 def test_a_folder_is_durable_before_it_appears(
-    many: int, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    many: int, depth: int, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seal.save(folder, tmp_path / "x.sealed", recipients=[KEY])
     calls: list[str] = []
@@ -191,12 +191,14 @@ def test_a_folder_is_durable_before_it_appears(
             super().replace(source, target)
 
     monkeypatch.setattr(folders, "_MANY", many)
+    monkeypatch.setattr(folders, "_DEEP", depth)
     monkeypatch.setattr(files, "system", Watching())
     monkeypatch.setattr(os, "sync", lambda: calls.append("sync"))
     with seal.open_sealed(tmp_path / "x.sealed", identity=KEY) as sealed:
         folders.extract(sealed, tmp_path / "out")
     before = calls[: calls.index("replace")]
-    assert set(before) >= ({"a.txt", "empty", "big", "zz", "deep", "er"} if many else {"sync"})
+    assert set(before) >= ({"a.txt", "empty", "big", "zz", "deep", "er"} if many and depth else {"sync"})
+    assert ("sync" in before) == (not many or not depth)
 
 
 def test_a_pipe_is_no_file(tmp_path: Path) -> None:

@@ -149,6 +149,13 @@ def test_no_signature_takes_the_place_of_a_pipe(folder: Path, tmp_path: Path) ->
     assert pipe.is_fifo()
 
 
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    """An OSError of Python came out."""
+    for act in (lambda path: signing.sign(path, KEY), signing.check):
+        with pytest.raises(ConfigError, match="E749: nothing at"):
+            act(tmp_path / ("n" * 300))
+
+
 def test_a_folder_without_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     signing.sign(".", KEY)

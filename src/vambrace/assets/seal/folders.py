@@ -35,6 +35,7 @@ _MOST_MANIFEST: Final = 64 * 2**20
 _PIECE: Final = 2**20
 _MOST_NAMES: Final = 1_000_000  # of files and folders
 _MANY: Final = 200  # files
+_DEEP: Final = 2_000  # folders, each counted for every file below it
 # Control characters, and what is a separator on some system or other.
 _UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
 
@@ -234,8 +235,8 @@ def _remove(top: Path) -> None:
 
 def _settle(folder: Path, members: Sequence[Member]) -> None:
     """Make what was written below `folder` durable."""
-    if len(members) > _MANY:
-        os.sync()  # one by one, ten thousand small files take minutes
+    if len(members) > _MANY or sum(member.path.count("/") for member in members) > _DEEP:
+        os.sync()  # one by one, ten thousand small files take minutes, and folders in folders gigabytes of names
         return
     written = {folder / member.path for member in members}
     above = {parent for path in written for parent in path.parents if parent.is_relative_to(folder)}

@@ -115,7 +115,7 @@ def _sidecar(path: Path, region: bytes) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if place.is_symlink():
+        if os.path.islink(place):  # noqa: PTH114  of a name that is too long it says no
             raise _foreign(place, "a link") from error
         raise unreadable(place, error) from error
     try:

@@ -8,6 +8,7 @@ Both let out plain bytes only of chunks that were verified, and refuse all that 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tempfile
 from pathlib import Path
@@ -132,8 +133,9 @@ class Reader(io.RawIOBase):
             raise
 
     def _spooled(self, folder: Path | None) -> Generator[memoryview]:
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with contextlib.ExitStack() as stack:
             try:
+                file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
                 for _ in self._incoming.contents(keep=file.write):
                     pass
                 file.seek(0)
