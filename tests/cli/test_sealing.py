@@ -171,6 +171,7 @@ def test_weights_beside_a_model_are_not_replaced_by_it(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[n,64] x) => (float[n,4] y) { y = MatMul (x, w) }'
     )
     model.graph.initializer.append(weight)
+    onnx.save(model, "whole.onnx")
     onnx.save(model, "net.onnx", save_as_external_data=True, location="net.bin", size_threshold=0)
     target = "net.bin" if link is None else "other.bin"
     if link is not None:
@@ -181,6 +182,10 @@ def test_weights_beside_a_model_are_not_replaced_by_it(
     assert "E766" in said
     assert "weights of the model" in said
     assert Path("net.bin").read_bytes() == before
+    assert main(["seal", "net.onnx", "net.sealed", "-r", "me.pub"]) == 0
+    assert "net.onnx keeps weights in other files (net.bin), which are not sealed with it" in capsys.readouterr().err
+    assert main(["seal", "whole.onnx", "whole.sealed", "-r", "me.pub"]) == 0
+    assert "weights" not in capsys.readouterr().err
     Path("broken.onnx").write_bytes(b"no model")
     Path("broken.sealed").write_bytes(b"from before")
     assert main(["seal", "broken.onnx", "broken.sealed", "-r", "me.pub", "--force"]) == 0

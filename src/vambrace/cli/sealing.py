@@ -14,7 +14,7 @@ from vambrace.cli.ending import tidily
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say, tell
 from vambrace.cli.streams import STREAM, BytesOut, CountedIn, bytes_in, is_stream, mebibytes, place
-from vambrace.cli.targets import check_free, free, sink, taken, weights_of
+from vambrace.cli.targets import check_free, free, outside, sink, taken, weights_of
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -148,6 +148,9 @@ def seal_file(
             foot = saving.save_stream(counted, out, **options)
             counted.finish()
     else:
+        if apart := outside(source):
+            names = ", ".join(path.name for path in apart[:3])
+            say(f"{source} keeps weights in other files ({names}), which are not sealed with it: seal their folder")
         with tidily(), listening() as progress, free(target):
             foot = saving.save(source, out, pad=pad, progress=mebibytes(progress, "sealing"), **options)
     if isinstance(out, BytesOut):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vambrace.cli.ending import tidily
 from vambrace.cli.streams import STREAM, BytesOut
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from vambrace.core.files import Draft
 
-__all__ = ["are_one", "check_free", "free", "put", "sink", "taken", "weights_of"]
+__all__ = ["are_one", "check_free", "free", "outside", "put", "sink", "taken", "weights_of"]
+
+_GRAPH_BYTES: Final = 2**26
 
 
 @contextlib.contextmanager
@@ -87,6 +89,18 @@ def weights_of(source: Path) -> list[Path]:
         return weight_files(source)
     except (MissingExtra, ModelRefused):  # a file of any kind can be sealed
         return []
+
+
+def outside(source: Path) -> list[Path]:
+    """Weights of an ONNX model that is small enough to be looked at in passing: those of large ones lie inside them."""
+    if (
+        source.suffix != ".onnx"
+        or not source.is_file()
+        or source.stat().st_size > _GRAPH_BYTES
+        or b"location" not in source.read_bytes()
+    ):
+        return []
+    return weights_of(source)
 
 
 def check_free(path: Path, *, keys: Sequence[str | Path | None], force: bool, weights: Sequence[Path] = ()) -> None:
