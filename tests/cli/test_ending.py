@@ -98,6 +98,27 @@ def test_one_does_not_cut_off_what_an_error_began(
     assert set(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_one_that_comes_with_the_rename_leaves_a_whole_file_or_none(
+    fresh: bool, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file at a new place was removed again, or an empty one stayed."""
+    replace = files.system.replace
+
+    def slow(source: Path, target: Path) -> None:
+        if fails:
+            signal.raise_signal(signal.SIGTERM)
+            raise OSError(errno.EIO, "broken")
+        replace(source, target)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(files.system, "replace", slow)
+    with pytest.raises(SystemExit), tidily():
+        (files.create_file if fresh else files.write_file)(tmp_path / "out", b"whole")
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == ([] if fails else [("out", b"whole")])
+
+
 @pytest.mark.parametrize("error", [None, ValueError, SystemExit])
 def test_afterwards_nobody_listens(error: type[BaseException] | None, capsys: pytest.CaptureFixture[str]) -> None:
     with contextlib.nullcontext() if error is None else pytest.raises(error), tidily():

@@ -74,6 +74,33 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_key_that_is_not_finished_leaves_nothing_of_it(
+    call: int, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its secret stayed in a hidden file."""
+    monkeypatch.chdir(tmp_path)
+    real, count = files.system.fsync, 0
+
+    def told(fd: int) -> None:
+        nonlocal count
+        count += 1
+        if count == call:
+            signal.raise_signal(number)
+        real(fd)
+
+    monkeypatch.setattr(files.system, "fsync", told)
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(["keygen", "me"])
+        assert ended.value.code == 128 + number
+    finally:
+        signal.signal(number, before)
+    assert [each.name for each in tmp_path.iterdir()] == ([] if call == 1 else ["me"])
+
+
 @pytest.mark.parametrize("name", [".", "/", ""])
 @pytest.mark.parametrize("kind", ["x25519", "aes256"])
 def test_a_key_has_a_name(

@@ -146,6 +146,20 @@ def test_both_from_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert opens(word(NEW))
 
 
+def test_a_line_that_is_too_long_is_not_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its rest would have been the new passphrase."""
+    sealed_by(monkeypatch)
+    before = Path("sealed").read_bytes()
+    Path("words").write_text(f"{'w' * 2**20}rest\n")
+    with Path("words").open("rb") as stream:
+        number = str(stream.fileno())
+        assert main(["rewrap", "sealed", "--passphrase-fd", number, "--new-passphrase-fd", number]) == 2
+    assert "E773 a first line of more than 1048576 bytes" in capsys.readouterr().err
+    assert Path("sealed").read_bytes() == before
+
+
 @pytest.mark.parametrize("command", ["rewrap", "rekey"])
 def test_it_is_said_what_is_missing(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["seal", "plain", "sealed", "-r", "me.pub"]) == 0

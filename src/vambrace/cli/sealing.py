@@ -64,11 +64,12 @@ def keygen(
     beside = Path(f"{path}.pub")
     if public and os.path.lexists(beside):
         raise taken(beside, "keys are never overwritten: choose another name")
-    keys.write(path, key)
-    tell(str(path))
-    if public:
-        keys.write(beside, public)
-        tell(str(beside))
+    with tidily():
+        keys.write(path, key)
+        tell(str(path))
+        if public:
+            keys.write(beside, public)
+            tell(str(beside))
     say(f"keep {path} to yourself and back it up: nothing but its permissions guards it, and nothing replaces it")
 
 

@@ -161,12 +161,13 @@ def passphrase(
         try:
             # Without a buffer: what stands behind the line may be the content.
             with open(number, "rb", buffering=0, closefd=False) as stream:  # noqa: PTH123  a descriptor has no path
-                return Passphrase(stream.readline(_LONGEST).rstrip(b"\r\n"))
+                line = stream.readline(_LONGEST + 1)
         except (OSError, ValueError, TypeError, OverflowError) as error:
-            if isinstance(error, ConfigError):
-                raise
             why = getattr(error, "strerror", None) or "it is none"
             raise nowhere(f"file descriptor {number} cannot be read ({why})", "an open one") from error
+        if len(line) > _LONGEST:  # a second passphrase from there would be the rest of the first
+            raise nowhere(f"a first line of more than {_LONGEST} bytes", "a passphrase")
+        return Passphrase(line.rstrip(b"\r\n"))
     if not ask:
         return None
     if not sys.stdin.isatty():

@@ -230,19 +230,16 @@ class Draft:
 
     def commit(self) -> None:
         """Make it durable and give it its name; what fails leaves no file behind."""
-        taken = False
         try:
             with _explained(self.path):
                 system.fsync(self._fd)
                 self._close()
                 if self._fresh:
-                    taken = _take(self.path)
-                system.replace(self._temporary, self.path)
+                    _move(self._temporary, self.path)
+                else:
+                    system.replace(self._temporary, self.path)
         except BaseException:
             self.discard()
-            if taken:
-                with contextlib.suppress(OSError):
-                    self.path.unlink()
             raise
         with _explained(self.path):
             _sync_folder(self.path.parent)
@@ -317,13 +314,22 @@ def _fill(draft: Draft, data: bytes) -> None:
         draft.discard()
 
 
-def _take(path: Path) -> bool:
-    """Take a free name, by an empty file: of two that want it one is refused, on every file system; always True."""
-    try:
-        os.close(os.open(path, _NEW, 0o600))
-    except FileExistsError as error:
-        raise _Taken(errno.EEXIST, "taken", str(path)) from error
-    return True
+def _move(source: Path, target: Path) -> None:
+    """Rename to a name that is free, and taken by an empty file first: of two that want it one is refused.
+
+    That works on every file system. No signal comes between, which would leave the empty file or remove the whole one.
+    """
+    with undisturbed():
+        try:
+            os.close(os.open(target, _NEW, 0o600))
+        except FileExistsError as error:
+            raise _Taken(errno.EEXIST, "taken", str(target)) from error
+        try:
+            system.replace(source, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                target.unlink()
+            raise
 
 
 def _beside(path: Path, mode: int) -> tuple[int, Path]:

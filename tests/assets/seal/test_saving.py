@@ -246,6 +246,22 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, folder: Path) -> N
             list(gathered.pieces())
 
 
+def test_a_file_that_goes_while_the_folder_is_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A FileNotFoundError of Python came out."""
+    real = os.scandir
+
+    @contextlib.contextmanager
+    def scan(path: str) -> Generator[list[os.DirEntry[str]]]:
+        with real(path) as found:
+            entries = list(found)
+        (folder / "a.txt").unlink(missing_ok=True)
+        yield entries
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(ResourceError, match="E604: ENOENT"):
+        gather(folder)
+
+
 HOSTILE: dict[str, tuple[object, str]] = {
     "up": ([{"path": "../x", "size": 0}], r"the name '\.\./x'"),
     "absolute": ([{"path": "/x", "size": 0}], "the name '/x'"),

@@ -407,6 +407,13 @@ def test_an_identity_is_for_sealed_files(tmp_path: Path) -> None:
         verify(path, SIGNER, A)
 
 
+def test_signatures_elsewhere_are_not_for_sealed_files(path: Path, tmp_path: Path) -> None:
+    """They were not looked at, and nobody said so."""
+    for identity in (None, A):
+        with pytest.raises(ConfigError, match="E749.*for a sealed file"):
+            verify(path, SIGNER, identity, at=tmp_path / "elsewhere.sig")
+
+
 def test_what_is_no_signer(path: Path, tmp_path: Path) -> None:
     for accepted in ([], "absent.pub", bytes(32), keys.generate("x25519").public()):
         with pytest.raises(ConfigError, match="E748"):

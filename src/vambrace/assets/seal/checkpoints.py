@@ -124,7 +124,7 @@ class Checkpoints:
             module: gets its state, strictly by name.
             optimizer: the same; None: stored optimizer state is left alone.
             signer: see `seal.load`.
-            step: which; None: the newest.
+            step: which; None: that of the most steps, whichever training it is of.
 
         Raises:
             NotThere: E776, a FileNotFoundError: there is none.

@@ -254,19 +254,19 @@ def _walk(top: Path) -> Iterator[tuple[str, int]]:
     while folders:
         folder, below = folders.pop()
         try:
-            with os.scandir(folder) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+                stats = [entry.stat(follow_symlinks=False) for entry in entries]
         except OSError as error:
             raise unreadable(folder, error) from error
-        for entry in entries:
+        for entry, found in zip(entries, stats, strict=True):
             name = f"{below}{entry.name}"
-            mode = entry.stat(follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode):
+            if stat.S_ISDIR(found.st_mode):
                 folders.append((entry.path, f"{name}/"))
-            elif stat.S_ISREG(mode):
-                yield name, entry.stat(follow_symlinks=False).st_size
+            elif stat.S_ISREG(found.st_mode):
+                yield name, found.st_size
             else:
-                what = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+                what = "a link" if stat.S_ISLNK(found.st_mode) else "neither a file nor a folder"
                 raise _unsealable(f"{name[:200]!r} is {what}")
 
 

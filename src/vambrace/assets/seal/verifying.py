@@ -28,7 +28,7 @@ from vambrace.assets.seal.sealed import MOST_CHANGES, Sealed
 from vambrace.assets.seal.source import FileSource
 from vambrace.assets.seal.subject import shown
 from vambrace.assets.seal.trailer import FOOT_BYTES, Foot
-from vambrace.errors import ArtifactRefused
+from vambrace.errors import ArtifactRefused, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -112,7 +112,8 @@ def verify(
         progress: called with the bytes that were checked, and those there are; None, as long as that is not known.
 
     Raises:
-        ConfigError: E723, E724 or E748, for what is no identity or signer; E749, where nothing is.
+        ConfigError: E723, E724 or E748, for what is no identity or signer; E749, where nothing is, or for `at` and a
+            sealed file.
         ArtifactRefused: E740, E741 or E744, for signatures that are none or do not hold; E742, when there is none where
             one is needed; E743, when it is by nobody who is accepted, opened or not; E745, for what is not as it was
             signed; E747, for a folder with links; E753, for a sealed file that is not signed, when it
@@ -125,6 +126,13 @@ def verify(
         if identity is not None:
             raise not_sealed("a file or folder that is not sealed, and an identity to open it")
         return _detached(place, accepted, at, progress)
+    if at is not None:
+        raise ConfigError(
+            "E749",
+            seen=f"signatures in {shown(str(at))} for a sealed file",
+            expected="the signature inside it",
+            fix="leave the other place out",
+        )
     place = place.resolve()
     if identity is None:
         return _unopened(place, accepted, progress)
