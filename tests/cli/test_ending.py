@@ -119,6 +119,23 @@ def test_one_that_comes_with_the_rename_leaves_a_whole_file_or_none(
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == ([] if fails else [("out", b"whole")])
 
 
+def test_one_that_comes_while_a_file_is_closed_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was closed twice, and stayed, in clear."""
+    close, seen = os.close, list[int]()
+
+    def slow(fd: int) -> None:
+        close(fd)
+        if not seen:
+            seen.append(fd)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(os, "close", slow)
+    with pytest.raises(SystemExit), tidily():
+        files.write_file(tmp_path / "out", b"plain")
+    assert seen
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("error", [None, ValueError, SystemExit])
 def test_afterwards_nobody_listens(error: type[BaseException] | None, capsys: pytest.CaptureFixture[str]) -> None:
     with contextlib.nullcontext() if error is None else pytest.raises(error), tidily():

@@ -350,6 +350,21 @@ def test_what_appears_at_the_target_meanwhile_is_kept(
     assert main([*plain_call, "--force"]) == 0
 
 
+@pytest.mark.parametrize("name", [".", "/", ""])
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_target_has_a_name(
+    name: str, force: list[str], plain_call: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ended as a bug of vambrace."""
+    before = sorted(Path().iterdir())
+    for option in ("-o", "--map", "--report"):
+        call = [*plain_call, option, name, *force]
+        capsys.readouterr()
+        assert main(call) in {2, 6}
+        assert "E900" not in capsys.readouterr().err
+    assert sorted(Path().iterdir()) == before
+
+
 @pytest.mark.parametrize("call", range(1, 9))
 def test_a_disk_that_is_full_leaves_a_model_and_its_map(
     call: int, plain_call: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

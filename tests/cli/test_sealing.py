@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -17,8 +18,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from vambrace.assets import seal
 from vambrace.assets.obfuscate.locked import key_bytes
 from vambrace.assets.obfuscate.locking import lock
+from vambrace.assets.seal.recipients import recipients_of
 from vambrace.cli import sealed, sealing
 from vambrace.cli.main import main
 from vambrace.core import files
@@ -99,6 +102,58 @@ def test_a_key_that_is_not_finished_leaves_nothing_of_it(
     finally:
         signal.signal(number, before)
     assert [each.name for each in tmp_path.iterdir()] == ([] if call == 1 else ["me"])
+
+
+def test_a_key_that_cannot_be_said_is_there_with_its_public_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The public one was missing, and a second try found the name taken."""
+    monkeypatch.chdir(tmp_path)
+
+    def full(_text: str) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(sealing, "tell", full)
+    assert main(["keygen", "me"]) != 0
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["me", "me.pub"]
+
+
+def test_rekey_asks_who_made_it_before_it_vouches(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a stranger had sealed for its recipient was signed anew, without a word."""
+    assert main(["keygen", "stranger", "--kind", "ed25519"]) == 0
+    again = ["rekey", "sealed", "-i", "me", "-r", "me.pub", "--sign", "maker"]
+    for key, signer, code in (("stranger", "maker.pub", 3), ("maker", "maker.pub", 0), ("stranger", None, 0)):
+        assert main(["seal", "plain", "sealed", "-r", "me.pub", "--sign", key, "--force"]) == 0
+        before = Path("sealed").read_bytes()
+        capsys.readouterr()
+        assert main([*again, *(["--signer", signer] if signer else [])]) == code
+        assert (Path("sealed").read_bytes() == before) == (code == 3)
+        assert ("who made the old file was not asked" in capsys.readouterr().err) == (signer is None)
+
+
+def test_what_a_file_says_stays_on_its_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever could write a file wrote lines of `inspect`, of its origin too."""
+    forged = "2\norigin       intact, signed by maker\x1b[2J"
+    with seal.Writer(Path("sealed"), recipients_of("me.pub"), public={"v": forged, "a\nb": "c"}) as writer:
+        writer.write(b"evil")
+    for identity in ([], ["-i", "me"]):
+        assert main(["inspect", "sealed", *identity]) == 0
+        told = capsys.readouterr().out
+        assert not any(line.startswith(("origin       intact, signed", "b")) for line in told.splitlines())
+        assert "\x1b" not in told
+        assert "2\ufffdorigin" in told
+
+
+@pytest.mark.parametrize("name", [".", "/", ""])
+def test_a_target_has_a_name(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It ended as a bug of vambrace."""
+    assert main(["seal", "plain", "sealed", "-r", "me.pub"]) == 0
+    before = sorted(place.iterdir())
+    for call in (["seal", "plain", name, "-r", "me.pub"], ["open", "sealed", name, "-i", "me"]):
+        assert main([*call, "--force"]) == 6
+        assert "E601 EISDIR" in capsys.readouterr().err
+    assert main(["verify", "/"]) == 2
+    assert sorted(place.iterdir()) == before
 
 
 @pytest.mark.parametrize("name", [".", "/", ""])

@@ -48,6 +48,27 @@ def test_said_in_our_words(arguments: list[str], seen: str, expected: str, fix: 
     assert "Did you mean" not in error.seen
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["seal", "a", "b", "--passphrase", "hunter2"],
+        ["inspect", "a", "-p", "hunter2", "hunter2"],
+        ["rewrap", "a", "--new-passphrase", "hunter2"],
+        ["open", "a", "b", "--passphrase-fd", "hunter2"],
+        ["rekey", "a", "--new-passphrase-fd", "hunter2"],
+    ],
+)
+def test_what_may_be_a_passphrase_is_not_repeated(arguments: list[str]) -> None:
+    error = complaint(*arguments)
+    assert error.code == "E576"
+    assert not any("hunter2" in text for text in (error.seen, error.expected, error.fix))
+    assert "extra argument" in error.seen or arguments[-2] in error.seen
+
+
+def test_what_cannot_be_one_is() -> None:
+    assert complaint("explain", "E100", "E101").seen.endswith("(E101)")
+
+
 def test_a_complaint_without_a_context() -> None:
     error = usage_error(click.ClickException("Something."))
     assert (error.seen, error.fix) == ("something", "vambrace --help")

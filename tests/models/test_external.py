@@ -30,6 +30,12 @@ def code(made: onnx.ModelProto) -> str:
     return ""
 
 
+def test_a_location_that_is_no_text() -> None:
+    """A TypeError of Python came out."""
+    raw = model(tensor(location="release.bin")).SerializeToString().replace(b"release.bin", b"release.\xff\xfe\xfd")
+    assert code(onnx.load_model_from_string(raw)) == "E232"
+
+
 @pytest.mark.parametrize(
     "location",
     [

@@ -14,6 +14,7 @@ from vambrace.report.text import (
     eps_text,
     interval_text,
     norm_text,
+    on_a_line,
     seconds_text,
     share,
     shorten,
@@ -57,6 +58,12 @@ def test_what_people_write_is_kept(text: str) -> None:
 def test_cut() -> None:
     assert visible("x" * 11, 10) == "x" * 10 + "…"
     assert visible("x" * 10, 10) == "x" * 10
+
+
+def test_a_line_stays_one() -> None:
+    assert on_a_line("a\nb\tc\x1bd\u2028e") == "a\ufffdb c\ufffdd\ufffde"
+    assert on_a_line("\n" * 11, 10) == "\ufffd" * 10 + "…"
+    assert on_a_line("plain Ä") == "plain Ä"
 
 
 @given(st.text(), st.integers(0, 60))

@@ -51,9 +51,9 @@ def tell_untraceable(made: Obfuscated) -> None:
 
 def tell_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Rows under heads; the last column is as wide as it needs to be."""
-    from vambrace.report.text import visible
+    from vambrace.report.text import on_a_line
 
-    shown = [heads, *(tuple(visible(cell, 400) for cell in row) for row in rows)]
+    shown = [heads, *(tuple(on_a_line(cell, 400) for cell in row) for row in rows)]
     widths = [max(len(row[at]) for row in shown) for at in range(len(heads) - 1)]
     for row in shown:
         tell("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip())

@@ -109,7 +109,7 @@ def obfuscate(
     from vambrace.assets.obfuscate.rehearsal import Rehearsal
 
     _model(source)
-    place = target.with_name(f"{target.name}.map.sealed") if place is None else place
+    place = Path(f"{target}.map.sealed") if place is None else place
     _check(data, report, budget, classify, seed, owner, customer)
     if leave_open and key is None:
         raise _apart("--leave-open without --key-file", "a key that locks the model", "--key-file KEY, or leave it out")
@@ -224,6 +224,7 @@ def trace(
     """
     from vambrace.assets.obfuscate.tracing import SURE
     from vambrace.assets.obfuscate.tracing import trace as compared
+    from vambrace.report.text import on_a_line
 
     _model(source)
     by = opened_by(identities, ask=ask, environment=environment, number=number)
@@ -242,7 +243,8 @@ def trace(
     if best.log10_chance > SURE:
         say("no copy agrees better than chance allows" + ("" if key is None else ", if that was its key"))
         raise typer.Exit(1)
-    say(f"this is the copy of {best.customer or 'the first one in the table, which has no name'}, or was made from it")
+    whose = on_a_line(best.customer or "the first one in the table, which has no name")
+    say(f"this is the copy of {whose}, or was made from it")
 
 
 def _check(

@@ -199,14 +199,16 @@ def rekey(
     key: Annotated[Path | None, typer.Option("--sign", metavar="KEY", help="Sign the new file with this key.")] = None,
     name: Name = "",
     role: Role = "",
+    signers: Signers = [],  # noqa: B006
     unsigned: Annotated[bool, typer.Option("--unsigned", help="Let a signed file become an unsigned one.")] = False,
     suite: Annotated[str | None, typer.Option(metavar="NAME", help="Another suite than it has.")] = None,
     threads: Threads = 1,
 ) -> None:
     """Seal the content of a sealed file anew, under another key and for those who are named now.
 
-    The file is replaced when the new one is whole. --passphrase is what opens it now, and not the new one unless
-    --new-passphrase says so.
+    The file is replaced when the new one is whole. Whoever knows a public key can have made the old one: with --signer
+    one of these must have, before --sign vouches for what is in it. --passphrase is what opens it now, and not the new
+    one unless --new-passphrase says so.
     """
     from vambrace.assets.seal.rekeying import rekey as renew
     from vambrace.assets.seal.saving import suite_of
@@ -223,12 +225,15 @@ def rekey(
             name=name,
             role=role,
             unsigned=unsigned,
+            signer=signers or None,
             suite=suite_of(suite) if suite else None,
             threads=threads,
             progress=mebibytes(progress, "sealing"),
         )
     state = "signed" if done.signed else "not signed"
     say(f"sealed {done.size} bytes anew for {done.recipients} recipient{'s'[: done.recipients != 1]}, {state}")
+    if done.signed and not signers:
+        say("who made the old file was not asked: --signer says who may have")
     say("copies that were made before open as they did")
 
 
@@ -290,9 +295,10 @@ def _listing(sealed: Sealed) -> dict[str, Any] | None:
 
 
 def _text(value: Any) -> str:  # noqa: ANN401  of JSON
-    from vambrace.report.text import visible
+    """On one line: whoever wrote a file must not write what is said about it."""
+    from vambrace.report.text import on_a_line
 
     if isinstance(value, dict):
         pairs = cast("dict[str, Any]", value).items()
-        return "; ".join(f"{visible(key, _SHOWN)}: {_text(each)}" for key, each in pairs)
-    return visible(str(value), 4 * _SHOWN)
+        return "; ".join(f"{on_a_line(key, _SHOWN)}: {_text(each)}" for key, each in pairs)
+    return on_a_line(str(value), 4 * _SHOWN)

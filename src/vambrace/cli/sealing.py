@@ -66,10 +66,9 @@ def keygen(
         raise taken(beside, "keys are never overwritten: choose another name")
     with tidily():
         keys.write(path, key)
-        tell(str(path))
         if public:
             keys.write(beside, public)
-            tell(str(beside))
+    tell("\n".join(map(str, [path, beside][: 1 + bool(public)])))
     say(f"keep {path} to yourself and back it up: nothing but its permissions guards it, and nothing replaces it")
 
 
@@ -114,6 +113,7 @@ def seal_file(
     read one by one later. Nothing is removed: SOURCE stays where it is, unless --force puts TARGET in its place.
     """
     from vambrace.assets.seal import saving
+    from vambrace.report.text import on_a_line
 
     there(source)
     by = read_by(recipients, ask=ask, environment=environment, number=number)
@@ -150,7 +150,7 @@ def seal_file(
             counted.finish()
     else:
         if apart := outside(source):
-            names = ", ".join(path.name for path in apart[:3])
+            names = ", ".join(on_a_line(path.name, 100) for path in apart[:3])
             say(f"{source} keeps weights in other files ({names}), which are not sealed with it: seal their folder")
         with tidily(), listening() as progress, free(target):
             foot = saving.save(source, out, pad=pad, progress=mebibytes(progress, "sealing"), **options)

@@ -24,7 +24,7 @@ def usage_error(error: ClickException, called: str = "vambrace") -> ConfigError:
     """
     context = cast("Context | None", getattr(error, "ctx", None))
     called = context.command_path if context is not None else called
-    seen = _HINT.sub("", error.format_message()).strip().rstrip(".")
+    seen = _unsaid(_HINT.sub("", error.format_message()).strip().rstrip("."), context)
     meant, place = _meant(seen, context), _place(seen, context)
     return ConfigError(
         "E576",
@@ -32,6 +32,16 @@ def usage_error(error: ClickException, called: str = "vambrace") -> ConfigError:
         expected=_expected(error, context, called),
         fix=place or (f"did you mean {meant}?" if meant else f"{called} --help"),
     )
+
+
+def _unsaid(seen: str, context: Context | None) -> str:
+    """Without what was typed where it may be a passphrase: `--passphrase` takes none, and its kin take other things."""
+    secret = context is not None and any("passphrase" in name for each in context.command.params for name in each.opts)
+    if secret and "extra argument" in seen.lower():
+        return seen.partition(" (")[0]
+    if "passphrase" in (named := seen.partition(":")[0]):
+        return named
+    return seen
 
 
 def _expected(error: ClickException, context: Context | None, called: str) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 import stat
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vambrace.errors import ResourceError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Generator
 
-__all__ = ["check_writable", "error_name", "refuse_special", "unwritable"]
+__all__ = ["check_writable", "error_name", "refuse_special", "spooling", "unwritable"]
 
 
 def check_writable(path: Path) -> None:
@@ -75,6 +77,18 @@ def unwritable(path: Path, error: OSError, *, named: str = "", otherwise: str = 
         expected="a writable place with room",
         fix=fix,
     )
+
+
+@contextlib.contextmanager
+def spooling(folder: Path | None = None) -> Generator[None]:
+    """Inside, a file without a name is made, written or read in `folder`, or in the system's for such; E601 if not."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ResourceError):
+            raise
+        place = Path(folder or tempfile.tempdir or os.environ.get("TMPDIR") or "/tmp")  # noqa: S108  only to say it
+        raise unwritable(place, error) from error
 
 
 def error_name(error: OSError) -> str:

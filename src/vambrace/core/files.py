@@ -252,9 +252,9 @@ class Draft:
                 self._temporary.unlink()
 
     def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if (fd := self._fd) >= 0:
+            self._fd = -1  # first: after a signal in between, a second close would fail, and the file stay
+            os.close(fd)
 
 
 class Appender:
@@ -334,6 +334,8 @@ def _move(source: Path, target: Path) -> None:
 
 def _beside(path: Path, mode: int) -> tuple[int, Path]:
     """A new file beside `path`, by its descriptor and its name: one that nobody else can have put something at."""
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, "no name for a file", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     return os.open(temporary, _NEW, mode), temporary
 

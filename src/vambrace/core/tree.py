@@ -24,7 +24,7 @@ from vambrace.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["decode", "encode", "in_memory"]
+__all__ = ["decode", "encode", "has_sign", "in_memory"]
 
 _VERSION = "vambrace-tree/1"
 _DEEPEST = 64
@@ -98,6 +98,16 @@ def in_memory(tensor: Tensor) -> bool:
     return tensor.numel() == 0 or storage.nbytes() >= end
 
 
+def has_sign(tensor: Tensor) -> bool:
+    """Whether the elements of a tensor can be had with their sign, which torch keeps aside in some views."""
+    if tensor.is_neg():
+        try:
+            tensor.flatten()[:1].resolve_neg()
+        except RuntimeError:  # float8, truth values and wide numbers without a sign
+            return False
+    return True
+
+
 def _skeleton(value: Any, path: str, depth: int, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401
     if depth > _DEEPEST:
         raise _refusal(path, "nesting deeper than 64, or a cycle", "flatten it")
@@ -151,6 +161,10 @@ def _stored(tensor: Tensor, path: str, tensors: dict[str, Tensor]) -> str:
         )
     if not in_memory(tensor):
         raise _refusal(path, "a tensor whose memory was freed, or that has none", "gather its shards before storing")
+    if not has_sign(tensor):
+        raise _refusal(
+            path, f"a tensor of {tensor.dtype} whose sign torch keeps aside", "store the tensor it is made of"
+        )
     name = str(len(tensors))
     # A clone, also where the tensor is contiguous already: safetensors refuses tensors that share memory.
     tensors[name] = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().clone()

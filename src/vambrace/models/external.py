@@ -163,6 +163,8 @@ def _read(tensor: Any, name: str) -> External:  # noqa: ANN401
     keys = [key for key, _ in entries]
     found = dict(entries)
     title = f"tensor {tensor.name[:80]!r}"
+    if not all(isinstance(each, str) for pair in entries for each in pair):  # protobuf gives bytes that are no UTF-8 so
+        _refuse("E232", f"{title} with external entries that are no text", "text in UTF-8", name)
     if len(found) < len(entries) or not set(keys) <= _KEYS or tensor.data_location != 1 or "location" not in found:
         _refuse("E232", f"{title} with the external entries {keys}", "one location, offset and length", name)
     _check_location(found["location"], title, name)

@@ -22,6 +22,7 @@ __all__ = [
     "interval_text",
     "norm_text",
     "number",
+    "on_a_line",
     "seconds_text",
     "share",
     "shorten",
@@ -42,6 +43,11 @@ def visible(text: str, limit: int = 2000) -> str:
     if not (cut.isascii() and cut.isprintable()):
         cut = "".join(char if char in _KEPT or unicodedata.category(char) not in _FLAGS else _MARK for char in cut)
     return cut if len(text) <= limit else f"{cut}\u2026"
+
+
+def on_a_line(text: str, limit: int = 2000) -> str:
+    """`visible`, for a text that must not begin lines of its own."""
+    return visible(text, limit).translate({ord("\n"): _MARK, ord("\t"): " "})
 
 
 def shorten(text: str, width: int) -> str:

@@ -206,13 +206,38 @@ def test_what_cannot_be_written_leaves_what_was_there(
 def test_a_program_that_changes_its_buffers_is_no_onnx_model(tmp_path: Path) -> None:
     """The file was written, and counted no calls."""
     made = exported_program(Counting().eval(), (torch.ones(2, 8),), passes=("names",), seed=1)
-    with pytest.raises(ConfigError, match="E852.*changes 1 of its buffers"):
+    with pytest.raises(ConfigError, match="E852.*changes 1 of its buffers or weights"):
         made.save(tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())
     made.save(tmp_path / "net.pt2", pt2=True)
     again = torch.export.load(tmp_path / "net.pt2").module()
     counts = [answer["calls"].item() for answer in (again(torch.ones(2, 8)), again(torch.ones(2, 8)))]
     assert counts[1] == counts[0] + 1
+
+
+class Learning(nn.Module):
+    """Changes a weight, and with `inputs` what it is given, when it runs."""
+
+    def __init__(self, inputs: bool) -> None:
+        super().__init__()
+        self.layer, self.inputs = nn.Linear(4, 4), inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            (x if self.inputs else self.layer.weight).add_(1)
+        return torch.relu(self.layer(x))
+
+
+def test_a_program_that_changes_its_weights_is_no_onnx_model(tmp_path: Path) -> None:
+    made = exported_program(Learning(False).eval(), (torch.ones(2, 4),), passes=("names",), seed=1)
+    with pytest.raises(ConfigError, match="E852.*changes 1 of its buffers or weights"):
+        made.save(tmp_path / "net.onnx")
+
+
+def test_a_program_that_changes_its_inputs_is_refused() -> None:
+    """An error of torch came out."""
+    with pytest.raises(ConfigError, match="E850.*changes its inputs in place"):
+        exported_program(Learning(True).eval(), (torch.ones(2, 4),), seed=1)
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])

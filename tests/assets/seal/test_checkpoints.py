@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from vambrace.assets import seal
+from vambrace.assets.seal.recipients import recipients_of
+from vambrace.core import tree
 from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
 
 KEY = bytes(range(32))
@@ -125,6 +127,59 @@ def test_what_does_not_fit_changes_nothing(tmp_path: Path) -> None:
         keep.restore(identity=KEY, module=wider, optimizer=optimizer)
     assert all(torch.equal(value, before[name]) for name, value in wider.state_dict().items())
     assert torch.equal(optimizer.state_dict()["state"][0]["exp_avg"], kept["state"][0]["exp_avg"])
+
+
+def test_a_module_without_elements_yet(tmp_path: Path) -> None:
+    """What cannot be copied aside ended the work."""
+    keep = seal.Checkpoints(tmp_path, recipients=KEY)
+    net, lazy = nn.Linear(5, 3), nn.LazyLinear(3)
+    keep(1, module=net)
+    assert keep.restore(identity=KEY, module=lazy) == (1, {})
+    assert torch.equal(lazy.weight, net.weight)
+    with pytest.warns(UserWarning, match="a no-op"):  # torch's own, of what it does then
+        keep.restore(identity=KEY, module=nn.Linear(5, 3, device="meta"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"step": "x"},
+        {"step": [1]},
+        {"step": True},
+        {"module": [1]},
+        {"module": None},
+        {"optimizer": [1]},
+        {"optimizer": {}},
+        {"extra": 3},
+    ],
+    ids=str,
+)
+def test_what_only_looks_like_a_checkpoint(changed: dict[str, object], tmp_path: Path) -> None:
+    """Whoever knows the public key can have made it: the module was overwritten, or an error of Python came out."""
+    net, optimizer = training()
+    state = {"step": 1, "module": dict(net.state_dict()), "optimizer": optimizer.state_dict(), "extra": {}}
+    plain = tree.encode(state | changed)
+    with seal.Writer(tmp_path / "step-000000000001.sealed", recipients_of(KEY), content="tensors") as writer:
+        writer.write(plain)
+    module, other = training()
+    step(module, other, 3)
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(ArtifactRefused, match="E764"):
+        seal.Checkpoints(tmp_path, recipients=KEY).restore(identity=KEY, module=module, optimizer=other)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bool, torch.uint16, torch.float32])
+def test_signs_that_torch_keeps_aside(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Those that it cannot apply ended in an error of torch."""
+    keep = seal.Checkpoints(tmp_path, recipients=KEY)
+    extra = {"view": torch._neg_view(torch.ones(3).to(dtype))}  # pyright: ignore[reportPrivateUsage]
+    if dtype == torch.float32:
+        keep(1, module=nn.Linear(1, 1), extra=extra)
+        assert keep.restore(identity=KEY, module=nn.Linear(1, 1))[1]["view"].tolist() == [-1.0] * 3
+    else:
+        with pytest.raises(ConfigError, match=r"E109.*\['view'\].*whose sign torch keeps aside"):
+            keep(1, module=nn.Linear(1, 1), extra=extra)
 
 
 def test_steps_that_numpy_counted(tmp_path: Path) -> None:

@@ -174,11 +174,15 @@ def test_nothing_comes_out_before_the_signature_is_verified(tmp_path: Path) -> N
     assert set(sizes) == {0, CHUNK, 2 * CHUNK}
 
 
-def test_a_folder_that_nothing_can_wait_in(tmp_path: Path) -> None:
+def test_a_folder_that_nothing_can_wait_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An OSError of Python came out."""
     data = Naive(content(CHUNK), signer=SIGNER).data()
     with pytest.raises(ResourceError, match="E601: ENOENT"):
         reader(data, signers=[PUBLIC], spool=tmp_path / "nowhere").read()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
+    with pytest.raises(ResourceError, match="E601: ENOENT"):
+        reader(data, signers=[PUBLIC]).read()
 
 
 def test_what_waits_is_ciphertext_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import random
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,15 @@ def test_leaves_beyond_memory_go_to_a_file(monkeypatch: pytest.MonkeyPatch) -> N
     data = sealed(content(6 * CHUNK), sign=sign)
     assert open_naively(data, KEY)["statement"]
     assert streamed(data, signers=[PUBLIC]).code == ""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_leaves_that_find_no_room(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An OSError of Python came out."""
+    monkeypatch.setattr(writer, "_LEAVES_IN_MEMORY", 64)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(ResourceError, match="E601: ENOENT"):
+        sealed(content(6 * CHUNK), sign=sign, threads=threads)
 
 
 def test_nothing_secret_shows(monkeypatch: pytest.MonkeyPatch) -> None:

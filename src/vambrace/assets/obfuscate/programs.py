@@ -69,9 +69,16 @@ class Flat:
             functional: whether it is so already, as one that `program` gave; else torch makes it so, and new names.
 
         Raises:
-            ConfigError: E850, where torch cannot make it functional.
+            ConfigError: E850, where torch cannot make it functional, or it changes what it is given.
         """
         made = program if functional else _functional(program)
+        if made.graph_signature.user_inputs_to_mutate:
+            raise ConfigError(
+                "E850",
+                seen="a program that changes its inputs in place",
+                expected="a program that only gives outputs",
+                fix="clone the inputs first in the module's forward, and export it again",
+            )
         signature = made.graph_signature
         owned: dict[Any, Tensor] = {}
         return cls(

@@ -375,10 +375,10 @@ def _by_size(node: torch.fx.Node) -> bool:
 def _as_onnx(program: ExportedProgram) -> bytes:
     require("onnx", extra="onnx")
     require("onnxscript", extra="onnx")  # which torch.onnx.export imports
-    if changed := len(program.graph_signature.buffers_to_mutate):
+    if changed := sum("MUTATION" in each.kind.name for each in program.graph_signature.output_specs):
         raise ConfigError(
             "E852",
-            seen=f"a program that changes {changed} of its buffers when it runs",
+            seen=f"a program that changes {changed} of its buffers or weights when it runs",
             expected="a program that only gives outputs, as all ONNX models do",
             fix="export the module after eval(), or save(path, pt2=True)",
         )

@@ -13,7 +13,6 @@ codec (`vambrace.core.tree`), so nested optimizer state is stored without a pick
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 from numbers import Integral
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
+from torch import nn
 
 from vambrace.assets.seal.loading import open_sealed
 from vambrace.assets.seal.recipients import recipients_of
@@ -33,7 +33,7 @@ from vambrace.errors import ArtifactRefused
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from torch import nn, optim
+    from torch import optim
 
     from vambrace.assets.seal.origin import Signer
 
@@ -99,8 +99,8 @@ class Checkpoints:
         if self._keep:
             # Of a training that began anew, a checkpoint may have fewer steps than what an earlier one has left.
             for old in self.paths()[: -self._keep]:
-                if old != path:
-                    old.unlink(missing_ok=True)
+                if old != path and old.exists():
+                    files.remove(old)
         return path
 
     def paths(self) -> list[Path]:
@@ -137,13 +137,8 @@ class Checkpoints:
             raise nothing_at(self.folder / "step-*.sealed", "a checkpoint")
         with open_sealed(paths[-1], identity=identity, signer=signer) as sealed:
             state: Any = tree.decode(sealed.read(0, sealed.size))
-        if not isinstance(state, dict) or sorted(map(str, cast("dict[Any, Any]", state))) != _KEYS:
-            raise ArtifactRefused(
-                "E764",
-                seen=f"{paths[-1].name} without a module's and an optimizer's state",
-                expected="a checkpoint that seal.Checkpoints made",
-                fix="open it with seal.load",
-            )
+        if not _is_checkpoint(state):
+            raise _no_checkpoint(paths[-1])
         stored = cast("dict[str, Any]", state)
         if optimizer is not None:
             require(
@@ -154,17 +149,47 @@ class Checkpoints:
                 fix="restore the module alone, or choose another checkpoint",
             )
         # Torch has copied some of a module's state by the time it says what does not fit.
-        before = {name: _kept(value) for name, value in module.state_dict().items()}
+        before = {name: _kept(value) for name, value in module.state_dict().items() if not _is_empty(value)}
         try:
             module.load_state_dict(stored["module"])
             if optimizer is not None:
                 optimizer.load_state_dict(stored["optimizer"])  # checked whole before any of it is taken
-        except BaseException:
-            module.load_state_dict(before)
+        except BaseException as error:
+            module.load_state_dict(before, strict=False)
+            if isinstance(error, (KeyError, TypeError, AttributeError)):  # torch, of what is no state of an optimizer
+                raise _no_checkpoint(paths[-1]) from error
             raise
-        return int(stored["step"]), cast("dict[str, Any]", stored["extra"])
+        return stored["step"], stored["extra"]
+
+
+def _is_checkpoint(state: Any) -> bool:  # noqa: ANN401  a tree of any shape
+    """Whether it has the parts of a checkpoint; whoever knows the public key can have made it."""
+    if type(state) is not dict or sorted(map(str, cast("dict[Any, Any]", state))) != _KEYS:
+        return False
+    parts = cast("dict[str, Any]", state)
+    kinds = {
+        "step": int,
+        "module": dict,
+        "extra": dict,
+        "optimizer": type(None) if parts["optimizer"] is None else dict,
+    }
+    return all(type(parts[name]) is kind for name, kind in kinds.items())
+
+
+def _no_checkpoint(path: Path) -> ArtifactRefused:
+    return ArtifactRefused(
+        "E764",
+        seen=f"{path.name} without a module's and an optimizer's state",
+        expected="a checkpoint that seal.Checkpoints made",
+        fix="open it with seal.load",
+    )
+
+
+def _is_empty(value: Any) -> bool:  # noqa: ANN401  modules may hold state of any kind
+    """Whether it is a tensor that has no elements yet: of a lazy module, or on "meta"."""
+    return isinstance(value, torch.Tensor) and (nn.parameter.is_lazy(value) or value.is_meta)
 
 
 def _kept(value: Any) -> Any:  # noqa: ANN401  modules may hold state of any kind
     """A copy in main memory, where a model on a GPU has room to be twice."""
-    return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+    return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else value

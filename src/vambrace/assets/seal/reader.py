@@ -20,8 +20,7 @@ from vambrace.assets.seal.opening import open_header
 from vambrace.assets.seal.sealed import Sealed
 from vambrace.assets.seal.sink import put
 from vambrace.assets.seal.source import fill
-from vambrace.core.disk import unwritable
-from vambrace.errors import ResourceError
+from vambrace.core.disk import spooling
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Sequence
@@ -134,13 +133,9 @@ class Reader(io.RawIOBase):
 
     def _spooled(self, folder: Path | None) -> Generator[memoryview]:
         with contextlib.ExitStack() as stack:
-            try:
+            with spooling(folder):
                 file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
                 for _ in self._incoming.contents(keep=file.write):
                     pass
                 file.seek(0)
-            except OSError as error:
-                if isinstance(error, ResourceError):
-                    raise
-                raise unwritable(folder or Path(tempfile.gettempdir()), error) from error
             yield from self._incoming.again(file)

@@ -161,7 +161,7 @@ def located(path: str | os.PathLike[str]) -> Path:
     place = Path(path)
     if place.name in {"", ".."}:
         place = place.resolve()
-    if not os.path.exists(place):  # noqa: PTH110  of a name that is too long it says no
+    if not place.name or not os.path.exists(place):  # noqa: PTH110  of a name that is too long it says no
         raise ConfigError(
             "E749",
             seen=f"nothing at {subject.shown(str(place))}",

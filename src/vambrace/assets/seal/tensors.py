@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from vambrace.core.options import require
-from vambrace.core.tree import in_memory
+from vambrace.core.tree import has_sign, in_memory
 from vambrace.errors import ArtifactRefused, ConfigError
 from vambrace.models.safetensors import MOST_HEADER, Entry, parse_header
 
@@ -289,7 +289,7 @@ def _check_packable(name: Any, tensor: Any) -> None:  # noqa: ANN401  users' dic
         found = f"{name!r}, which is of {tensor.dtype}, {tensor.layout}, on {tensor.device}"
     elif not in_memory(tensor):
         found = f"{name!r}, a {type(tensor).__name__} whose memory was freed, or that has none"
-    elif tensor.is_neg() and not _negates(tensor.dtype):
+    elif not has_sign(tensor):
         found = f"{name!r}, of {tensor.dtype} with a minus sign that torch keeps aside and has no way to apply"
     else:
         return
@@ -299,14 +299,6 @@ def _check_packable(name: Any, tensor: Any) -> None:  # noqa: ANN401  users' dic
         expected="dense tensors by name, of a dtype that safetensors has",
         fix="convert it, leave it out, or store nested state with seal.Checkpoints",
     )
-
-
-def _negates(dtype: torch.dtype) -> bool:
-    try:
-        torch.ones(1).to(dtype).neg()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _is_text(name: str) -> bool:

@@ -30,6 +30,7 @@ from vambrace.assets.seal.source import next_bytes
 from vambrace.assets.seal.statement import MOST_BYTES
 from vambrace.assets.seal.suites import Suite
 from vambrace.assets.seal.trailer import FOOT_BYTES, Foot, TrailerMac
+from vambrace.core.disk import spooling
 from vambrace.core.files import Draft
 from vambrace.core.options import require
 
@@ -308,7 +309,8 @@ class Writer:
             self._put(record)
         if leaf is not None and self._leaves:
             self._tree.add(leaf)
-            self._leaves.write(leaf)
+            with spooling():
+                self._leaves.write(leaf)
 
     def _end(self, stream: int) -> None:
         fixed, count = self.header.fixed, self._index
@@ -322,7 +324,8 @@ class Writer:
                 expected=f"1 to {MOST_BYTES}",
                 fix="shorten the signer's name and role",
             )
-            self._leaves.seek(0)
+            with spooling():
+                self._leaves.seek(0)
             while piece := self._leaves.read(_PIECE):
                 mac.update(piece)
                 self._put(memoryview(piece))
