@@ -136,8 +136,14 @@ def test_a_module_without_elements_yet(tmp_path: Path) -> None:
     keep(1, module=net)
     assert keep.restore(identity=KEY, module=lazy) == (1, {})
     assert torch.equal(lazy.weight, net.weight)
+    half, other = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2)), nn.Sequential(net, nn.Linear(3, 4))
+    before = half[1].weight.detach().clone()
+    keep(2, module=other)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        keep.restore(identity=KEY, module=half)
+    assert torch.equal(half[1].weight, before)
     with pytest.warns(UserWarning, match="a no-op"):  # torch's own, of what it does then
-        keep.restore(identity=KEY, module=nn.Linear(5, 3, device="meta"))
+        keep.restore(identity=KEY, module=nn.Linear(5, 3, device="meta"), step=1)
 
 
 @pytest.mark.parametrize(
