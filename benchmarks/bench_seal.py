@@ -78,7 +78,7 @@ def speeds(state: Weights, folder: Path, threads: int, rounds: int, *, few: bool
     """Opening and sealing, and the bare loops beside them; of `few`, what has no signature."""
     bare, path, signed = Bare(state, folder, threads), folder / "ours", folder / "signed"
     options = {"recipients": [KEY], "threads": threads}
-    room = size_of(state) + 64 * MIB
+    room = 2 * (size_of(state) + 64 * MIB)  # what is taken next need not be what was given back last
 
     def nothing_there() -> None:
         for each in (bare.path, path, signed):
