@@ -19,8 +19,9 @@ checks or trailer.
 - `peers`: tensorizer's encrypted load (XSalsa20-Poly1305 by libsodium; names and shapes stay readable) with as many
   threads, and pyrage (age, ChaCha20-Poly1305), which reads and returns bytes: their time over ours.
 
-Before each turn, as much memory as it needs is taken and given back: on a virtual machine, what nobody has used for
-some seconds is got from the host again, which takes longer than all that is measured here, and would fall on anybody.
+Before each turn of either side, twice the memory that it needs is taken and given back: on a virtual machine, what
+nobody has used for some seconds is got from the host again, which takes longer than all that is measured here, and
+would fall on anybody.
 For the same reason no file is there when one is sealed: ours replaces one that is there only when it is whole, so for a
 moment there are two, and the second would take its memory from the host, while the bare loop empties its own first.
 
