@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from vambrace.assets.obfuscate import budget, locking, pipeline
+from vambrace.assets.obfuscate import budget, locking, pipeline, tracing
 from vambrace.assets.obfuscate.measure import EqualityOptions, Gates, OverheadOptions, Settings, classifier, measuring
 from vambrace.assets.obfuscate.rehearsal import Rehearsal
 from vambrace.assets.seal import keys
@@ -328,6 +328,22 @@ def plain_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     onnx.save(cancelling(0.0), "net.onnx")
     assert main(["keygen", "me", "--kind", "x25519"]) == 0
     return ["obfuscate", "net.onnx", "-o", "out.onnx", "-r", "me.pub"]
+
+
+def test_whose_copy_it_is_stands_on_one_line(
+    plain_call: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever wrote a map wrote lines of `trace`, and steered the terminal."""
+    assert main(plain_call) == 0
+    name = "acme\x1b[2J\nthis is the copy of beta"
+    match = SimpleNamespace(customer=name, scaled=9, channels=9, arranged=0, arrangements=0, log10_chance=-50.0)
+    monkeypatch.setattr(tracing, "trace", lambda *_given: [match])
+    capsys.readouterr()
+    assert main(["trace", "out.onnx", "--map", "out.onnx.map.sealed", "-i", "me"]) == 0
+    told = capsys.readouterr()
+    assert [line.partition("acme")[0] for line in told.err.splitlines()] == ["this is the copy of "]
+    assert len(told.out.splitlines()) == 2
+    assert "\x1b" not in told.out + told.err
 
 
 @pytest.mark.parametrize("late", ["out.onnx", "out.onnx.map.sealed"])
