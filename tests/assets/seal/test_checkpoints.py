@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import nn
 
 from vambrace.assets import seal
 from vambrace.assets.seal.recipients import recipients_of
-from vambrace.core import tree
+from vambrace.core import files, tree
 from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
 
 KEY = bytes(range(32))
@@ -82,6 +84,26 @@ def test_the_one_just_made_stays(tmp_path: Path) -> None:
         made = keep(count, module=net)
         assert made.exists()
     assert keep.restore(identity=KEY, module=net, step=10) == (10, {})
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_older_ones_that_another_process_removes(gone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = seal.Checkpoints(tmp_path, recipients=KEY, keep=1)
+    net, _ = training()
+    keep(1, module=net)
+    unlink = files.system.unlink
+
+    def late(path: Path) -> None:
+        if not gone:
+            raise PermissionError(errno.EACCES, "not yours")
+        unlink(path)
+        unlink(path)
+
+    monkeypatch.setattr(files.system, "unlink", late)
+    with contextlib.nullcontext() if gone else pytest.raises(ResourceError, match="E601: EACCES"):
+        keep(2, module=net)
+    assert [each.name for each in keep.paths()][-1] == "step-000000000002.sealed"
+    assert len(keep.paths()) == (1 if gone else 2)
 
 
 def test_what_is_no_checkpoint_or_lacks_what_is_wanted(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from vambrace.assets.seal.source import nothing_at
 from vambrace.assets.seal.writer import Writer
 from vambrace.core import files, tree
 from vambrace.core.options import require
-from vambrace.errors import ArtifactRefused
+from vambrace.errors import ArtifactRefused, ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -99,8 +99,13 @@ class Checkpoints:
         if self._keep:
             # Of a training that began anew, a checkpoint may have fewer steps than what an earlier one has left.
             for old in self.paths()[: -self._keep]:
-                if old != path and old.exists():
+                if old == path:
+                    continue
+                try:
                     files.remove(old)
+                except ResourceError:
+                    if old.exists():  # or another process of the same training was first
+                        raise
         return path
 
     def paths(self) -> list[Path]:
