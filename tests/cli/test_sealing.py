@@ -21,10 +21,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from vambrace.assets import seal
 from vambrace.assets.obfuscate.locked import key_bytes
 from vambrace.assets.obfuscate.locking import lock
+from vambrace.assets.seal import keys
 from vambrace.assets.seal.recipients import recipients_of
 from vambrace.cli import sealed, sealing
 from vambrace.cli.main import main
 from vambrace.core import files
+from vambrace.errors import ResourceError
 
 MIB = 2**20
 
@@ -116,6 +118,35 @@ def test_a_key_that_cannot_be_said_is_there_with_its_public_part(
     monkeypatch.setattr(sealing, "tell", full)
     assert main(["keygen", "me"]) != 0
     assert sorted(each.name for each in tmp_path.iterdir()) == ["me", "me.pub"]
+
+
+def test_a_secret_key_without_its_public_part_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    real = keys.write
+
+    def full(path: Path, key: keys.Secret | keys.Public) -> None:
+        if path.suffix == ".pub":
+            raise ResourceError("E601", seen="ENOSPC", expected="room", fix="make room")
+        real(path, key)
+
+    monkeypatch.setattr(keys, "write", full)
+    assert main(["keygen", "me"]) == 6
+    said = capsys.readouterr()
+    assert "me, the secret key, was written alone: remove it before you try again" in said.err
+    assert not said.out
+    assert [each.name for each in tmp_path.iterdir()] == ["me"]
+
+
+def test_what_a_file_says_stays_in_its_field(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A value could be taken for further fields beside it."""
+    public = {"v": '2"; signer: "maker', "w": "a;b", "x: y; z": 1, "when": "12:30", "in": {"a": "b:", "c": "d"}}
+    with seal.Writer(Path("sealed"), recipients_of("me.pub"), public=public) as writer:
+        writer.write(b"evil")
+    assert main(["inspect", "sealed"]) == 0
+    shown = r'in: {a: "b:"; c: d}; v: "2\"; signer: \"maker"; w: "a;b"; when: 12:30; "x: y; z": 1'
+    assert shown in capsys.readouterr().out
 
 
 def test_rekey_asks_who_made_it_before_it_vouches(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -298,7 +298,16 @@ def _text(value: Any) -> str:  # noqa: ANN401  of JSON
     """On one line: whoever wrote a file must not write what is said about it."""
     from vambrace.report.text import on_a_line
 
-    if isinstance(value, dict):
-        pairs = cast("dict[str, Any]", value).items()
-        return "; ".join(f"{on_a_line(key, _SHOWN)}: {_text(each)}" for key, each in pairs)
-    return on_a_line(str(value), 4 * _SHOWN)
+    if not isinstance(value, dict):
+        return on_a_line(str(value), 4 * _SHOWN)
+    pairs = cast("dict[str, Any]", value).items()
+    return "; ".join(f"{_apart(on_a_line(key, _SHOWN))}: {_within(each)}" for key, each in pairs)
+
+
+def _within(value: Any) -> str:  # noqa: ANN401  of JSON
+    return f"{{{_text(value)}}}" if isinstance(value, dict) else _apart(_text(value))
+
+
+def _apart(text: str) -> str:
+    """In quotes where it could be taken for two fields."""
+    return json.dumps(text, ensure_ascii=False) if ";" in text or ": " in f"{text} " else text

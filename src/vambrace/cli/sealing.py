@@ -15,7 +15,7 @@ from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipient
 from vambrace.cli.speaking import say, tell
 from vambrace.cli.streams import STREAM, BytesOut, CountedIn, bytes_in, is_stream, mebibytes, place
 from vambrace.cli.targets import check_free, free, outside, sink, taken, weights_of
-from vambrace.errors import ConfigError
+from vambrace.errors import ConfigError, VambraceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +67,11 @@ def keygen(
     with tidily():
         keys.write(path, key)
         if public:
-            keys.write(beside, public)
+            try:
+                keys.write(beside, public)
+            except VambraceError:
+                say(f"{path}, the secret key, was written alone: remove it before you try again")
+                raise
     tell("\n".join(map(str, [path, beside][: 1 + bool(public)])))
     say(f"keep {path} to yourself and back it up: nothing but its permissions guards it, and nothing replaces it")
 

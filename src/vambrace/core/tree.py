@@ -102,7 +102,7 @@ def has_sign(tensor: Tensor) -> bool:
     """Whether the elements of a tensor can be had with their sign, which torch keeps aside in some views."""
     if tensor.is_neg():
         try:
-            tensor.flatten()[:1].resolve_neg()
+            tensor[(slice(1),) * tensor.dim()].resolve_neg()  # of one element, and not of a copy of all
         except RuntimeError:  # float8, truth values and wide numbers without a sign
             return False
     return True

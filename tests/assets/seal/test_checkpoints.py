@@ -164,8 +164,55 @@ def test_a_module_without_elements_yet(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="size mismatch"):
         keep.restore(identity=KEY, module=half)
     assert torch.equal(half[1].weight, before)
-    with pytest.warns(UserWarning, match="a no-op"):  # torch's own, of what it does then
-        keep.restore(identity=KEY, module=nn.Linear(5, 3, device="meta"), step=1)
+    # The first layer had got its size, and elements of the checkpoint, by then.
+    assert type(half[0].weight) is type(half[0].bias) is nn.UninitializedParameter
+    assert half(torch.ones(2, 7)).shape == (2, 2)
+
+
+def test_elements_that_came_with_a_size_go_when_the_optimizer_is_refused(tmp_path: Path) -> None:
+    net = nn.Linear(5, 3)
+    state = {"step": 1, "module": dict(net.state_dict()), "optimizer": {}, "extra": {}}
+    with seal.Writer(tmp_path / "step-000000000001.sealed", recipients_of(KEY), content="tensors") as writer:
+        writer.write(tree.encode(state))
+    lazy, other = nn.LazyLinear(3), nn.LazyBatchNorm1d()
+    for module in (lazy, other):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        with pytest.raises(ArtifactRefused if module is lazy else RuntimeError, match="E764|Missing key"):
+            seal.Checkpoints(tmp_path, recipients=KEY).restore(identity=KEY, module=module, optimizer=optimizer)
+        kinds = {type(value) for value in (*module.parameters(), *module.buffers()) if nn.parameter.is_lazy(value)}
+        assert kinds >= {nn.UninitializedParameter}
+        assert all(nn.parameter.is_lazy(value) for name, value in module.named_parameters())
+    assert lazy(torch.ones(2, 9)).shape == (2, 3)
+    assert other(torch.ones(2, 4)).shape == (2, 4)
+
+
+def test_a_module_on_meta_is_refused(tmp_path: Path) -> None:
+    """Nothing was put into it, and a step came back as if it had been."""
+    keep = seal.Checkpoints(tmp_path, recipients=KEY)
+    keep(1, module=nn.Linear(5, 3))
+    away = nn.Sequential(nn.Linear(5, 3, device="meta"))
+    with pytest.raises(ConfigError, match=r"E777: a module whose '0.weight' is on .*to_empty"):
+        keep.restore(identity=KEY, module=away)
+    keep(2, module=nn.Sequential(nn.Linear(5, 3)))
+    assert keep.restore(identity=KEY, module=away.to_empty(device="cpu")) == (2, {})
+
+
+def test_errors_of_a_module_are_its_own(tmp_path: Path) -> None:
+    """They came out as E764, as if the file were no checkpoint."""
+
+    class Own(nn.Linear):
+        def _load_from_state_dict(self, *given: object, **named: object) -> None:
+            super()._load_from_state_dict(*given, **named)
+            if not torch.equal(self.weight, before):
+                raise KeyError("mine")
+
+    keep = seal.Checkpoints(tmp_path, recipients=KEY)
+    keep(1, module=nn.Linear(5, 3))
+    module = Own(5, 3)
+    before = module.weight.detach().clone()
+    with pytest.raises(KeyError, match="mine"):
+        keep.restore(identity=KEY, module=module)
+    assert torch.equal(module.weight, before)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +223,7 @@ def test_a_module_without_elements_yet(tmp_path: Path) -> None:
         {"step": True},
         {"module": [1]},
         {"module": None},
+        {"module": {0: torch.ones(3)}},
         {"optimizer": [1]},
         {"optimizer": {}},
         {"extra": 3},

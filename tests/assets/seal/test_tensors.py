@@ -18,6 +18,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 from vambrace.assets import seal
 from vambrace.assets.seal.tensors import _DTYPES, Packed
+from vambrace.core.tree import has_sign
 from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
 
 KEY = bytes(range(32))
@@ -220,6 +221,13 @@ def test_what_is_left_of_a_freed_storage_is_written(tmp_path: Path) -> None:
     views = {"a": base[1:5], "b": base[:5:2], "c": base[4].expand(9), "d": base[6:], "e": torch._neg_view(base[:5])}
     opened = seal.load(saved(tmp_path, views), identity=KEY)
     assert all(same(opened[name], view.clone()) for name, view in views.items())
+
+
+def test_signs_are_looked_for_in_one_element() -> None:
+    """A copy of all was made, and for want of memory the tensor was refused."""
+    for shape in ((2, 2**45), (0, 3), ()):
+        assert has_sign(torch._neg_view(torch.ones(()).expand(shape)))
+        assert not has_sign(torch._neg_view(torch.ones(()).to(torch.float8_e5m2).expand(shape))) or 0 in shape
 
 
 def test_signs_that_torch_keeps_aside_are_written(tmp_path: Path) -> None:

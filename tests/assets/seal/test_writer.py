@@ -315,13 +315,14 @@ def test_leaves_that_find_no_room(threads: int, tmp_path: Path, monkeypatch: pyt
         sealed(content(6 * CHUNK), sign=sign, threads=threads)
 
 
-def test_leaves_that_find_no_room_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["seek", "read"])
+def test_leaves_that_find_no_room_at_the_end(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a buffer still held is written when they are read again."""
 
     def full(*_given: object) -> int:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "seek", full)
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, call, full)
     with pytest.raises(ResourceError, match="E601: ENOSPC"):
         sealed(content(2 * CHUNK), sign=sign)
 

@@ -13,6 +13,7 @@ codec (`vambrace.core.tree`), so nested optimizer state is stored without a pick
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from numbers import Integral
@@ -31,7 +32,7 @@ from vambrace.core.options import require
 from vambrace.errors import ArtifactRefused, ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from torch import optim
 
@@ -103,8 +104,9 @@ class Checkpoints:
                     continue
                 try:
                     files.remove(old)
-                except ResourceError:
-                    if old.exists():  # or another process of the same training was first
+                except ResourceError as error:
+                    # Another process of the same training may have been first.
+                    if not isinstance(error.__cause__, FileNotFoundError):
                         raise
         return path
 
@@ -126,7 +128,7 @@ class Checkpoints:
 
         Args:
             identity: who opens it; see `seal.load`.
-            module: gets its state, strictly by name.
+            module: gets its state, strictly by name; lazy layers get their size with it.
             optimizer: the same; None: stored optimizer state is left alone.
             signer: see `seal.load`.
             step: which; None: that of the most steps, whichever training it is of.
@@ -134,8 +136,9 @@ class Checkpoints:
         Raises:
             NotThere: E776, a FileNotFoundError: there is none.
             ArtifactRefused: as `seal.load`; E764, for a file that is no checkpoint.
+            ConfigError: E769, for a checkpoint without the state that `optimizer` needs; E777, for a module on "meta".
             RuntimeError, ValueError: by torch, when the state of a module or of an optimizer does not fit; both are
-                as before then.
+                as before then, and so is the module when code of its own raises something.
         """
         paths = self.paths() if step is None else [self.folder / f"step-{step:012}.sealed"]
         if not paths:
@@ -153,18 +156,40 @@ class Checkpoints:
                 expected="one that was stored with an optimizer",
                 fix="restore the module alone, or choose another checkpoint",
             )
-        # Torch has copied some of a module's state by the time it says what does not fit.
-        before = {name: _kept(value) for name, value in module.state_dict().items() if not _is_empty(value)}
-        try:
+        with _unchanged(module):
             module.load_state_dict(stored["module"])
             if optimizer is not None:
-                optimizer.load_state_dict(stored["optimizer"])  # checked whole before any of it is taken
-        except BaseException as error:
-            module.load_state_dict(before, strict=False)
-            if isinstance(error, (KeyError, TypeError, AttributeError)):  # torch, of what is no state of an optimizer
-                raise _no_checkpoint(paths[-1]) from error
-            raise
+                try:
+                    optimizer.load_state_dict(stored["optimizer"])  # checked whole before any of it is taken
+                except (KeyError, TypeError, AttributeError) as error:  # torch, of what is no state of an optimizer
+                    raise _no_checkpoint(paths[-1]) from error
         return stored["step"], stored["extra"]
+
+
+@contextlib.contextmanager
+def _unchanged(module: nn.Module) -> Generator[None]:
+    """Put the state of `module` back when something is raised inside: torch copies some before it says what misfits."""
+    state = module.state_dict()
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    away = [name for name, value in tensors.items() if value.is_meta]
+    require(
+        not away,
+        code="E777",
+        seen=f'a module whose {away[0] if away else ""!r} is on "meta", where nothing can be put',
+        expected="one that has memory",
+        fix="module.to_empty(device=...) first",
+    )
+    lazy = [(value, type(value)) for value in tensors.values() if nn.parameter.is_lazy(value)]
+    kept = {name: _kept(value) for name, value in state.items() if not nn.parameter.is_lazy(value)}
+    try:
+        yield
+    except BaseException:
+        module.load_state_dict(kept, strict=False)
+        for value, kind in lazy:
+            if not nn.parameter.is_lazy(value):  # got its size, and a stranger's elements
+                value.data = value.new_empty(0)
+                value.__class__ = kind
+        raise
 
 
 def _is_checkpoint(state: Any) -> bool:  # noqa: ANN401  a tree of any shape
@@ -178,7 +203,9 @@ def _is_checkpoint(state: Any) -> bool:  # noqa: ANN401  a tree of any shape
         "extra": dict,
         "optimizer": type(None) if parts["optimizer"] is None else dict,
     }
-    return all(type(parts[name]) is kind for name, kind in kinds.items())
+    return all(type(parts[name]) is kind for name, kind in kinds.items()) and all(
+        type(name) is str for name in parts["module"]
+    )
 
 
 def _no_checkpoint(path: Path) -> ArtifactRefused:
@@ -188,11 +215,6 @@ def _no_checkpoint(path: Path) -> ArtifactRefused:
         expected="a checkpoint that seal.Checkpoints made",
         fix="open it with seal.load",
     )
-
-
-def _is_empty(value: Any) -> bool:  # noqa: ANN401  modules may hold state of any kind
-    """Whether it is a tensor that has no elements yet: of a lazy module, or on "meta"."""
-    return isinstance(value, torch.Tensor) and (nn.parameter.is_lazy(value) or value.is_meta)
 
 
 def _kept(value: Any) -> Any:  # noqa: ANN401  modules may hold state of any kind

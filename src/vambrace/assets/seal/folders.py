@@ -256,11 +256,14 @@ def _walk(top: Path) -> Iterator[tuple[str, int]]:
         try:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
-                stats = [entry.stat(follow_symlinks=False) for entry in entries]
         except OSError as error:
             raise unreadable(folder, error) from error
-        for entry, found in zip(entries, stats, strict=True):
+        for entry in entries:
             name = f"{below}{entry.name}"
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except OSError as error:
+                raise unreadable(entry.path, error) from error
             if stat.S_ISDIR(found.st_mode):
                 folders.append((entry.path, f"{name}/"))
             elif stat.S_ISREG(found.st_mode):

@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import IO, TYPE_CHECKING, Any, Final, Self, cast
 
 from vambrace.assets.seal import header as headers
 from vambrace.assets.seal import merkle
@@ -324,9 +324,7 @@ class Writer:
                 expected=f"1 to {MOST_BYTES}",
                 fix="shorten the signer's name and role",
             )
-            with spooling():
-                self._leaves.seek(0)
-            while piece := self._leaves.read(_PIECE):
+            for piece in _pieces(self._leaves):
                 mac.update(piece)
                 self._put(memoryview(piece))
             mac.update(statement)
@@ -361,6 +359,13 @@ def _check(suite: Suite, chunk_size: int, size: int | None, pad: bool, threads: 
         stream = padded(size) if pad else size
         count = Layout(chunk_size=chunk_size, stream=stream).count
         demand(size >= 0 and count <= MOST_CHUNKS, f"{size} bytes in chunks of {chunk_size}", f"{MOST_CHUNKS} chunks")
+
+
+def _pieces(leaves: IO[bytes]) -> Generator[bytes]:
+    with spooling():
+        leaves.seek(0)
+        while piece := leaves.read(_PIECE):
+            yield piece
 
 
 def _header(
