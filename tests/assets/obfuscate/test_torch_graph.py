@@ -17,12 +17,11 @@ from exported_nets import Encoder, ResNet, digits
 from vambrace.assets.obfuscate import torch_graph
 from vambrace.assets.obfuscate.passes.permutation import Permutation
 from vambrace.assets.obfuscate.program_answers import _same_bits, compare_programs, noise_like
-from vambrace.assets.obfuscate.programs import Flat
+from vambrace.assets.obfuscate.programs import Flat, program_digest
 from vambrace.assets.obfuscate.record import ObfuscationMap
 from vambrace.assets.obfuscate.torch_graph import (
     ObfuscatedProgram,
     exported_program,
-    program_digest,
     undo_program,
 )
 from vambrace.core import files
@@ -558,6 +557,46 @@ def test_programs_of_half_precision_turn_signs_and_compute_the_same() -> None:
     assert counts["scaling"] == counts["permutation"] == 0
     assert torch.equal(obfuscated.program.module()(inputs), program.module()(inputs))
     assert program_digest(undo_program(obfuscated.program, obfuscated.map).program) == obfuscated.map.original
+
+
+class Chooses(nn.Module):
+    """A branch in a branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(8, 16), nn.Linear(16, 4), nn.Linear(16, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        def inner(found: torch.Tensor) -> torch.Tensor:
+            return torch.cond(found.sum() > 9, lambda each: each * 3, lambda each: each - 1, (found,))
+
+        found = torch.relu(self.first(inputs))
+        return torch.cond(found.sum() > 3, self.second, lambda each: self.third(inner(each)) / 2, (found,))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of torch, on exporting branches
+def test_programs_with_branches_are_led_back_from_archives(tmp_path: Path) -> None:
+    """An archive makes lists of tuples, and puts branches elsewhere: its own map did not go with it."""
+    inputs = torch.linspace(-2, 2, 48).reshape(6, 8)
+    program = torch.export.export(Chooses().eval(), (inputs,))
+    hidden = exported_program(program, profile="exact", seed=5)
+    hidden.save(tmp_path / "net.pt2", pt2=True)
+    stored = torch.export.load(tmp_path / "net.pt2")
+    assert torch.equal(stored.module()(inputs), program.module()(inputs))
+    for each in (hidden.program, stored):
+        assert program_digest(undo_program(each, hidden.map).program) == hidden.map.original
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of torch, on exporting branches
+@pytest.mark.parametrize("depth", [1, 2])
+def test_what_changed_in_a_branch_is_noticed(depth: int) -> None:
+    hidden = exported_program(torch.export.export(Chooses().eval(), (torch.ones(6, 8),)), profile="exact", seed=5)
+    graphs = [each for each in hidden.program.graph_module.modules() if isinstance(each, torch.fx.GraphModule)]
+    target = {1: torch.ops.aten.div.Tensor, 2: torch.ops.aten.mul.Tensor}[depth]
+    (node,) = [node for each in graphs for node in each.graph.nodes if node.target == target]
+    node.update_arg(1, 5)
+    with pytest.raises(ArtifactRefused, match="E804"):
+        undo_program(hidden.program, hidden.map)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of torch, on exporting some of these

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import operator
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import fx
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["Flat", "WEIGHTS", "is_tensor", "schema_arguments", "values_of"]
+__all__ = ["Flat", "WEIGHTS", "is_tensor", "program_digest", "schema_arguments", "values_of"]
 
 WEIGHTS = frozenset({InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR})
 """Inputs that the program itself holds."""
@@ -216,6 +217,25 @@ class Flat:
         return found
 
 
+def program_digest(program: ExportedProgram | Flat) -> str:
+    """SHA-256 over the graph and the weights of a program, 64 hexadecimal digits; order and metadata do not count.
+
+    Nor do names inside the graphs that operators of control flow hold, and whether arguments stand in a list or a
+    tuple, which archives do not keep.
+    """
+    flat = program if isinstance(program, Flat) else Flat.of(program, functional=True)
+    digest = hashlib.sha256()
+    for node in sorted(flat.graph.nodes, key=lambda node: node.name):
+        args = tuple(map(_listed, node.args))
+        digest.update(f"{node.op} {node.name} {node.target} {args} {_listed(node.kwargs)}\n".encode())
+    for target, module in sorted(flat.modules.items()):
+        digest.update(f"{target} {_held(module)}\n".encode())
+    for node, target in sorted(flat.weights(), key=lambda weight: weight[1]):
+        tensor = flat.tensor(target)
+        digest.update(f"{node.name} {target} {tensor.dtype} {tuple(tensor.shape)}\n".encode() + _raw(tensor))
+    return digest.hexdigest()
+
+
 def values_of(flat: Flat, call: tuple[Any, ...], names: Collection[str]) -> dict[str, Tensor]:
     """What some nodes of a program make of the positional arguments of a call, in the order in which they run."""
     given = iter(pytree.tree_leaves((call, {})))
@@ -250,6 +270,31 @@ def schema_arguments(node: fx.Node) -> dict[str, Any]:
     found = {each.name: each.default_value for each in schema.arguments if each.has_default_value()}
     found.update(zip((each.name for each in schema.arguments), node.args, strict=False))
     return found | dict(node.kwargs)
+
+
+def _held(module: fx.GraphModule) -> str:
+    """What a graph of control flow computes: its nodes by their places, and the graphs in it in theirs."""
+    lines: list[str] = []
+    known: dict[fx.Node, str] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr":  # an archive puts it elsewhere
+            inner = getattr(module, str(node.target))
+            known[node] = _held(inner) if isinstance(inner, fx.GraphModule) else f"{inner} {_raw(inner).hex()}"
+            continue
+        known[node] = f"%{len(lines)}"
+        target = node.target if node.op == "call_function" else ""
+        lines.append(f"{node.op} {target} {_listed(fx.map_arg((node.args, node.kwargs), known.__getitem__))}")
+    return "\n".join(lines)
+
+
+def _raw(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+
+def _listed(value: Any) -> Any:  # noqa: ANN401  of a node
+    if isinstance(value, dict):
+        return {key: _listed(each) for key, each in cast("dict[str, Any]", value).items()}
+    return [_listed(each) for each in cast("Sequence[Any]", value)] if isinstance(value, (list, tuple)) else value
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:

@@ -32,7 +32,7 @@ from vambrace.assets.obfuscate.passes.names import Names
 from vambrace.assets.obfuscate.pipeline import SHARES
 from vambrace.assets.obfuscate.program_answers import compare_programs, differing, noise_like
 from vambrace.assets.obfuscate.program_passes import PASSES, apply_pass, undo_pass
-from vambrace.assets.obfuscate.programs import Flat, values_of
+from vambrace.assets.obfuscate.programs import Flat, program_digest, values_of
 from vambrace.assets.obfuscate.record import Entry, ObfuscationMap
 from vambrace.core import spec
 from vambrace.core.disk import check_writable
@@ -51,7 +51,6 @@ __all__ = [
     "ObfuscatedProgram",
     "UndoneProgram",
     "exported_program",
-    "program_digest",
     "undo_program",
 ]
 
@@ -244,19 +243,6 @@ def undo_program(program: ExportedProgram, obfuscation: ObfuscationMap) -> Undon
     if not one_way and program_digest(flat) != obfuscation.original:
         raise _other("what comes out is not the original")
     return UndoneProgram(program=flat.program(), kept=kept)
-
-
-def program_digest(program: ExportedProgram | Flat) -> str:
-    """SHA-256 over the graph and the weights of a program, 64 hexadecimal digits; order and metadata do not count."""
-    flat = program if isinstance(program, Flat) else Flat.of(program, functional=True)
-    digest = hashlib.sha256()
-    for node in sorted(flat.graph.nodes, key=lambda node: node.name):
-        digest.update(f"{node.op} {node.name} {node.target} {node.args} {node.kwargs}\n".encode())
-    for node, target in sorted(flat.weights(), key=lambda weight: weight[1]):
-        tensor = flat.tensor(target).detach().cpu().contiguous()
-        digest.update(f"{node.name} {target} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return digest.hexdigest()
 
 
 def _other(seen: str) -> ArtifactRefused:
