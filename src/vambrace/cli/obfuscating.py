@@ -170,7 +170,8 @@ def restore(
 ) -> None:
     """Lead an obfuscated model back by its map: to the original bit for bit, but for passes that have no way back.
 
-    SOURCE is what `vambrace obfuscate` wrote, TARGET the file to write. A locked model takes its --key-file.
+    SOURCE is what `vambrace obfuscate` wrote; a locked model takes its --key-file. TARGET gets the original with all
+    its weights inside, as raw bytes without notes.
     """
     from vambrace.assets.obfuscate.pipeline import undo
 
@@ -183,7 +184,7 @@ def restore(
     if undone.kept:
         say(f"led back, but for what cannot be undone bit for bit: {', '.join(undone.kept)}")
     else:
-        say("led back: this is the original")
+        say("led back: this is the original, its weights inside as raw bytes")
     say(f"{target}: SHA-256 {digest}")
 
 

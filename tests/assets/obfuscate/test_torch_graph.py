@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -597,6 +597,40 @@ def test_what_changed_in_a_branch_is_noticed(depth: int) -> None:
     node.update_arg(1, 5)
     with pytest.raises(ArtifactRefused, match="E804"):
         undo_program(hidden.program, hidden.map)
+
+
+class Attends(nn.Module):
+    """Attention gives None in the place of weights that nobody wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.last = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, inputs: torch.Tensor, scale: float | None) -> tuple[torch.Tensor, torch.Tensor | None, str]:
+        found, weights = self.attention(inputs, inputs, inputs, need_weights=False)
+        return self.last(found) * (2.0 if scale is None else scale), weights, "said"
+
+
+@pytest.mark.parametrize("scale", [None, 3.0])
+@pytest.mark.parametrize("profile", ["exact", "tolerance"])
+def test_answers_that_are_no_numbers(profile: Literal["exact", "tolerance"], scale: float | None) -> None:
+    """Examples were refused as what the program does not take."""
+    call = (torch.linspace(-2, 2, 80).reshape(2, 5, 8), scale)
+    program = torch.export.export(Attends().eval(), call)
+    hidden = exported_program(program, profile=profile, seed=5)
+    assert hidden.difference is not None
+    assert hidden.difference.elements == 30
+    assert hidden.difference.max_row < 1e-5
+    found, weights, said = hidden.program.module()(*call)
+    assert (weights, said) == (None, "said")
+    assert torch.allclose(found, program.module()(*call)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("thing", [7, None, "net.onnx", b"net"])
+def test_only_programs_are_led_back(hidden: ObfuscatedProgram, thing: Any) -> None:
+    """An AttributeError of Python came out."""
+    with pytest.raises(ConfigError, match=f"E850: a {type(thing).__name__};"):
+        undo_program(thing, hidden.map)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of torch, on exporting some of these

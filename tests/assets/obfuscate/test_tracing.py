@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 from scipy.stats import binom
 
 from exact_nets import LEVELS, SIZE, Builder, random_net
@@ -260,6 +262,17 @@ def test_an_entry_alone_hides_nothing(copies: dict[str, Obfuscated], maps: list[
     model.metadata_props.add(key=ENTRY, value="{}")
     assert trace(model, maps)[0].customer == "corp"
     assert trace(lock(copies["dune"].model, bytes(32)), maps)[0].customer == "dune"
+
+
+@pytest.mark.parametrize("thing", [7, None, "outside"])
+def test_what_is_no_model_is_refused(thing: object, maps: list[ObfuscationMap]) -> None:
+    """An AttributeError of Python came out, and weights that were not there were none."""
+    if thing == "outside":
+        thing = helper.make_model(helper.make_graph([], "net", [], [], [numpy_helper.from_array(np.ones(3), "w")]))
+        set_external_data(thing.graph.initializer[0], "beside.bin")
+        thing.graph.initializer[0].ClearField("raw_data")
+    with pytest.raises(ConfigError, match="E801"):
+        trace(thing, maps)
 
 
 def test_files_that_cannot_be_read_are_refused(maps: list[ObfuscationMap], tmp_path: Path) -> None:

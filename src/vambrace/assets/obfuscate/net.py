@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from vambrace.assets.obfuscate.graph import Graph, Node
 
-__all__ = ["Index", "Info", "Net"]
+__all__ = ["Index", "Info", "Net", "as_proto"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,26 +108,11 @@ class Net:
             ModelRefused: E200, E230 to E235, as `vambrace.models.onnx_file.read_onnx`.
             ConfigError: E801, for anything else, and for more than 2 GiB of weights.
         """
-        onnx = onnx_package()
         title = "the model"
         if isinstance(source, str | Path):
             title = Path(source).name
             source = read_onnx(Path(source), whole=True).model
-        if isinstance(source, bytes):
-            source = parse_onnx(source, "the model")
-        if not isinstance(source, onnx.ModelProto):
-            raise ConfigError(
-                "E801",
-                seen=f"a {type(source).__name__}",
-                expected="the path of an .onnx file, its bytes, or an onnx.ModelProto",
-                fix="export the model with torch.onnx.export first",
-            )
-        if external_tensors(source, "the model"):
-            raise _unusable(
-                "a model whose weights lie in other files",
-                "a model with its weights in it",
-                "give the path of the file",
-            )
+        source = as_proto(source)
         _check_size(sum(len(each.raw_data) for each in source.graph.initializer))  # passes take long, and memory
         return cls(source, title)
 
@@ -226,6 +211,30 @@ class Net:
         built.functions.extend(self.functions)
         built.graph.CopyFrom(graph_proto(self.graph, onnx, small=small))
         return built
+
+
+def as_proto(source: Any) -> Any:  # noqa: ANN401  onnx.ModelProto
+    """An onnx.ModelProto with its weights in it, or the bytes of one, as an onnx.ModelProto.
+
+    Raises:
+        MissingExtra: E112, without the extra.
+        ModelRefused: E200, for bytes that cannot be read.
+        ConfigError: E801, for anything else.
+    """
+    onnx = onnx_package()
+    if isinstance(source, bytes):
+        source = parse_onnx(source, "the model")
+    if not isinstance(source, onnx.ModelProto):
+        raise _unusable(
+            f"a {type(source).__name__}",
+            "the path of an .onnx file, its bytes, or an onnx.ModelProto",
+            "export the model with torch.onnx.export first",
+        )
+    if external_tensors(source, "the model"):
+        raise _unusable(
+            "a model whose weights lie in other files", "a model with its weights in it", "give the path of the file"
+        )
+    return source
 
 
 @contextlib.contextmanager

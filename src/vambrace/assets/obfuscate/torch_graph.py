@@ -226,6 +226,8 @@ def undo_program(program: ExportedProgram, obfuscation: ObfuscationMap) -> Undon
         ArtifactRefused: E804, for the map of another model, or a program that was changed since.
         ConfigError: E802, E850, for a pass that this version does not have or what cannot be taken apart.
     """
+    if not isinstance(program, ExportedProgram):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _unusable(f"a {type(program).__name__}")
     flat = Flat.of(program, functional=True)
     kept = tuple(entry.name for entry in obfuscation.passes if entry.done and entry.record is None)
     one_way = set(kept) - {"metadata"}  # which no digest counts

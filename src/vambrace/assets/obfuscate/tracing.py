@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 import numpy as np
 
 from vambrace.assets.obfuscate.locks import lock_of, not_traced
-from vambrace.assets.obfuscate.net import Net
+from vambrace.assets.obfuscate.net import Net, as_proto
 from vambrace.errors import ArtifactRefused, ConfigError
 from vambrace.models.external import external_tensors, inline, map_files
 from vambrace.models.onnx_file import file_bytes, parse_onnx
@@ -103,7 +103,7 @@ def trace(model: str | Path | bytes | Any, candidates: Iterable[ObfuscationMap])
         candidates: maps of the copies that it may be.
 
     Raises:
-        ConfigError: E805, for no candidates.
+        ConfigError: E805, for no candidates; E801, for what is no ONNX model with its weights.
         ArtifactRefused: E803, for a map with a mark that cannot be read.
         ModelRefused: E200, E230 to E234, for a file that is unsafe or cannot be read; E855, for a locked model in which
             no copy shows: `obfuscate.unlock` it first.
@@ -171,7 +171,7 @@ def _wholes(numbers: Any, low: int, high: int) -> TypeGuard[list[int]]:  # noqa:
 def _opened(model: str | Path | bytes | Any) -> Net:  # noqa: ANN401
     """Nothing is run, so operators of others are no danger here."""
     if not isinstance(model, str | Path):
-        return Net(parse_onnx(model, "the model") if isinstance(model, bytes) else model, foreign=True)
+        return Net(as_proto(model), foreign=True)
     path = Path(model)
     read = parse_onnx(file_bytes(path), path.name)
     tensors = external_tensors(read, path.name)
