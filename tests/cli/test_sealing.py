@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -175,7 +176,36 @@ def test_what_a_file_says_stays_on_its_line(place: Path, capsys: pytest.CaptureF
         assert "2\ufffdorigin" in told
 
 
-@pytest.mark.parametrize("name", [".", "/", ""])
+@pytest.mark.parametrize("call", ["seal '' out -r me.pub", "open '' out -i me", "sign '' --key maker", "verify ''"])
+def test_no_path_is_not_the_folder_we_are_in(call: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of a variable that is not set: all that lay there was sealed, the secret keys too."""
+    before = sorted(place.iterdir())
+    assert main(shlex.split(call)) == 2
+    assert re.search("E576 .*an empty path, as of a variable that is not set", capsys.readouterr().err)
+    assert sorted(place.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", [".", "../folder", "./", "below/.."])
+def test_the_folder_we_are_in_is_signed_by_its_name(
+    name: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The signature was there, and the command ended as a bug of vambrace."""
+    monkeypatch.chdir(place / "folder")
+    assert main(["sign", name, "--key", str(place / "maker")]) == 0
+    said = re.search("signed; (.*) holds 1 signature", capsys.readouterr().err)
+    assert said
+    assert Path(said[1]).resolve() == place / "folder.sig"
+    assert main(["verify", str(place / "folder"), "--signer", str(place / "maker.pub")]) == 0
+
+
+def test_names_steer_no_terminal(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[31m\u202eX\nintact"
+    Path(name).write_bytes(b"1")
+    assert main(["sign", name, "--key", "maker"]) == 0
+    assert capsys.readouterr().err == "signed; a\ufffd[31m\ufffdX\ufffdintact.sig holds 1 signature\n"
+
+
+@pytest.mark.parametrize("name", [".", "/"])
 def test_a_target_has_a_name(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It ended as a bug of vambrace."""
     assert main(["seal", "plain", "sealed", "-r", "me.pub"]) == 0
@@ -343,7 +373,7 @@ def test_on_a_terminal_there_is_a_bar(place: Path) -> None:
     assert "intact, origin not proven" in shown
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("command", [["open", "-", "again", "-i", "me"], ["seal", "-", "sealed", "-r", "me.pub"]])
 def test_whoever_is_told_to_end_leaves_nothing_that_was_half_written(
     command: list[str], number: signal.Signals, place: Path

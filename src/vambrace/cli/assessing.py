@@ -13,7 +13,7 @@ import typer
 from vambrace.cli.bar import Bar, listening
 from vambrace.cli.flags import ContractFlags, RunFlags, SourceFlags
 from vambrace.cli.planning import planned
-from vambrace.cli.speaking import columns, say, say_lines, tell, wants_colour
+from vambrace.cli.speaking import columns, say, say_as_is, say_lines, tell, wants_colour
 from vambrace.cli.spreading import flagged
 from vambrace.errors import ConfigError
 
@@ -164,7 +164,9 @@ def show(report: Report) -> None:
     run = str(report.path)
     say("")
     written = [path.name for path in report.written]
-    say(summary(report.results, width=columns(sys.stderr), colour=wants_colour(sys.stderr), run=run, written=written))
+    say_as_is(
+        summary(report.results, width=columns(sys.stderr), colour=wants_colour(sys.stderr), run=run, written=written)
+    )
     if report.exit_code in _TO_BE_CONTINUED and report.results.verdict.exit_code in _TO_BE_CONTINUED:
         say_lines([f"continue vambrace assess --resume {shlex.quote(run)}"], indent=9)
 

@@ -1,6 +1,7 @@
 """How commands that write plain bytes end when they are told to: without what they had written so far.
 
-Python ends at once at SIGTERM, and at SIGHUP of a terminal that closes: no draft is removed then.
+Python ends at once at SIGTERM, at SIGHUP of a terminal that closes, and at other such signals: no draft is removed
+then.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class _Told(SystemExit):
 
 @contextlib.contextmanager
 def tidily() -> Generator[None]:
-    """Inside, SIGTERM and SIGHUP clean up as Ctrl-C does; further ones, Ctrl-C included, do not cut that off.
+    """Inside, signals of `ENDING` clean up as Ctrl-C does; further ones, Ctrl-C included, do not cut that off.
 
     What the process ignores (`nohup`) or somebody else listens to stays so, and so does all in other threads than the
     main one, where Python lets nobody listen.

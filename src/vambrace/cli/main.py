@@ -20,7 +20,7 @@ from vambrace.cli.privacy import app as private
 from vambrace.cli.runs import gate, replay, report
 from vambrace.cli.sealed import inspect, rekey, rewrap, sign, verify
 from vambrace.cli.sealing import keygen, open_file, seal_file
-from vambrace.cli.speaking import say, say_error, tell
+from vambrace.cli.speaking import say, say_as_is, say_error, tell
 from vambrace.errors import ConfigError, ResourceError, VambraceError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _not_importable(name: str, error: ImportError) -> ConfigError:
 def _bug(error: Exception) -> int:
     import traceback
 
-    say("".join(traceback.format_exception(error)))
+    say_as_is("".join(traceback.format_exception(error)))
     say(f"E900 a bug in vambrace {__version__}: please report the lines above (vambrace explain E900)")
     return 70
 

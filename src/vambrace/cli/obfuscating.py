@@ -17,6 +17,7 @@ from vambrace.cli.sealing import there
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say
 from vambrace.cli.targets import are_one, put, taken
+from vambrace.core.reason import reason
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -320,7 +321,7 @@ def _inputs(data: Sequence[Path]) -> list[Any]:
             array = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise _apart(
-                f"{path.name}, which cannot be read ({' '.join(str(error).split())[:100]})",
+                f"{path.name}, which cannot be read ({reason(error, 100)})",
                 "an .npy file of numbers",
                 "numpy.save it without objects",
             ) from error

@@ -24,7 +24,7 @@ from vambrace.cli.secrets import (
     read_by,
 )
 from vambrace.cli.speaking import say, tell
-from vambrace.cli.streams import mebibytes
+from vambrace.cli.streams import mebibytes, place
 
 if TYPE_CHECKING:
     from vambrace.assets.seal.header import Header
@@ -60,14 +60,14 @@ def inspect(
         return
     for key, value in found.items():
         if key == "recipients":
-            for place, each in enumerate(value, 1):
-                tell(f"{'recipient':<12} {place}  {_text(each)}")
+            for at, each in enumerate(value, 1):
+                tell(f"{'recipient':<12} {at}  {_text(each)}")
         elif value not in ({}, None, ""):
             tell(f"{key:<12} {_text(value)}")
 
 
 def verify(
-    path: Annotated[Path, typer.Argument()],
+    path: Annotated[Path, typer.Argument(parser=place)],
     *,
     signers: Signers = [],  # noqa: B006  the parser copies it
     identities: Identities = [],  # noqa: B006
@@ -116,7 +116,7 @@ def verify(
 
 
 def sign(
-    path: Annotated[Path, typer.Argument()],
+    path: Annotated[Path, typer.Argument(parser=place)],
     key: Annotated[Path, typer.Option(metavar="KEY", help="The ed25519 key to sign with.", show_default=False)],
     name: Name = "",
     role: Role = "",
@@ -129,13 +129,13 @@ def sign(
     The signature goes beside it, to PATH.sig, below those that are there: each vouches for the ones before. A sealed
     file is signed while it is sealed: `vambrace seal --sign`.
     """
-    from vambrace.assets.seal.signing import beside
+    from vambrace.assets.seal.signing import beside, located
     from vambrace.assets.seal.signing import sign as put
 
     with listening() as progress:
         signed = put(path, key, name=name, role=role, to=to, progress=mebibytes(progress, "signing"))
     many = len(signed.entries)
-    say(f"signed; {to or beside(path)} holds {many} signature{'s'[: many != 1]}")
+    say(f"signed; {to or beside(located(path))} holds {many} signature{'s'[: many != 1]}")
 
 
 def rewrap(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from vambrace.errors import VambraceError
 
-__all__ = ["columns", "discard", "is_terminal", "say", "say_error", "say_lines", "tell", "wants_colour"]
+__all__ = ["columns", "discard", "is_terminal", "say", "say_as_is", "say_error", "say_lines", "tell", "wants_colour"]
 
 _PIPED = 100  # columns of text for people that no terminal shows
 _NARROWEST = 40
@@ -58,7 +58,14 @@ def tell(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Text for people, on stderr. Where it cannot be said, the command goes on without."""
+    """A line for people, on stderr, in which names may steer nothing; where it cannot be said, the command goes on."""
+    from vambrace.report.text import on_a_line
+
+    say_as_is(on_a_line(text, 20_000))
+
+
+def say_as_is(text: str) -> None:
+    """`say`, for lines and colours of our own."""
     try:
         _write(sys.stderr, text)
     except (OSError, ValueError):
@@ -68,15 +75,15 @@ def say(text: str) -> None:
 def say_lines(lines: Iterable[str], *, indent: int = 13) -> None:
     """Lines for people, on stderr; on a terminal folded to its width, with what goes over indented."""
     for line in lines:
-        say(_folded(line, indent))
+        say_as_is(_folded(line, indent))
 
 
 def say_error(error: VambraceError) -> None:
     """The whole error: code, seen, expected, fix, and where to read more."""
     bold, plain = ("\033[1m", "\033[0m") if wants_colour(sys.stderr) else ("", "")
-    say(_folded(f"{error.code} {error.seen}", 5).replace(error.code, f"{bold}{error.code}{plain}", 1))
-    say(_folded(f"     expected {error.expected}", 14))
-    say(_folded(f"     fix      {error.fix}", 14))
+    say_as_is(_folded(f"{error.code} {error.seen}", 5).replace(error.code, f"{bold}{error.code}{plain}", 1))
+    say_as_is(_folded(f"     expected {error.expected}", 14))
+    say_as_is(_folded(f"     fix      {error.fix}", 14))
     say(f"     more     vambrace explain {error.code}")
 
 

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from vambrace.cli.speaking import discard, is_terminal
 from vambrace.errors import ConfigError, ResourceError
 
@@ -26,7 +28,13 @@ _PIECE = 2**20
 
 
 def place(text: str) -> Path:
-    """The path of an argument. `./-` is a file of that name, which `Path` alone would take for the stream `-`."""
+    """The path of an argument. `./-` is a file of that name, which `Path` alone would take for the stream `-`.
+
+    Raises:
+        BadParameter: for no text, as of a variable that is not set: `Path` would take it for the folder we are in.
+    """
+    if not text:
+        raise typer.BadParameter("an empty path, as of a variable that is not set")
     path = Path(text)
     return path.absolute() if path == STREAM and text != "-" else path
 

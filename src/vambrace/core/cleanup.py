@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ENDING", "undisturbed"]
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What tells a process to end: Ctrl-C, `kill`, a terminal that closes."""
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU)
+"""What tells a process to end: Ctrl-C, `kill`, a terminal that closes, Ctrl-\\, a limit of processor time."""
 
 
 @contextlib.contextmanager
 def undisturbed() -> Generator[None]:
-    """Inside, SIGINT, SIGTERM and SIGHUP wait for the end; then the first of them is acted upon.
+    """Inside, signals of `ENDING` wait for the end; then the first of them is acted upon.
 
     What the process ignores stays ignored; in other threads than the main one, where signals raise nothing, this does
     nothing.

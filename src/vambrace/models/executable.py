@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
+from vambrace.core.reason import reason
 from vambrace.core.trusted import importable, is_trusted
 from vambrace.errors import ModelRefused
 from vambrace.models.checkpoint import refusal, scan_checkpoint
@@ -82,7 +83,7 @@ def open_accepted(
     except ModelRefused:
         raise
     except Exception as error:  # these readers raise nearly anything on damaged files
-        why = " ".join(str(error).split())[:200]
+        why = reason(error)
         raise _refused(name, f"torch cannot open it ({why})", "make it again with this version of torch") from error
     if not isinstance(network, nn.Module):
         raise _refused(name, f"it holds a {type(network).__name__}, no network", "save the state dict instead")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
+from vambrace.core.reason import reason
 from vambrace.core.trusted import importable, is_trusted
 from vambrace.errors import ConfigError, ModelRefused, VambraceError
 
@@ -198,4 +199,4 @@ def _place(module: ModuleType) -> str:
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {reason(error)}"

@@ -21,9 +21,10 @@ import torch
 
 from vambrace.core.access import Access, Bounds
 from vambrace.core.extras import require
+from vambrace.core.reason import reason
 from vambrace.errors import ConfigError, ModelMisbehaved, ModelRefused
 from vambrace.models.contract import Identity
-from vambrace.models.onnx_file import Checked, read_onnx, refuse, short
+from vambrace.models.onnx_file import Checked, read_onnx, refuse
 from vambrace.models.outputs import checked_logits
 from vambrace.models.torch import usable_device
 
@@ -256,7 +257,7 @@ class OnnxModel:
             raise ModelMisbehaved(
                 "E406",
                 seen=f"{self._identity.name} raised {type(error).__name__} "
-                f"on inputs of shape {tuple(fed.shape)}: {short(error)}",
+                f"on inputs of shape {tuple(fed.shape)}: {reason(error)}",
                 expected="scores (n, k)",
                 fix="run one batch by hand with onnxruntime; if only single rows work, "
                 "export with a free batch dimension (dynamic_axes or dynamic_shapes)",
@@ -283,7 +284,7 @@ def _session(data: bytes, files: dict[str, Any], name: str, runtime: Any) -> Any
     try:
         return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's errors share no base class
-        refuse("E236", name, f"cannot be used by onnxruntime ({short(error)})", "a valid ONNX model")
+        refuse("E236", name, f"cannot be used by onnxruntime ({reason(error)})", "a valid ONNX model")
 
 
 def _fixed(size: object) -> int | None:

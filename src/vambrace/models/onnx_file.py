@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vambrace.core.extras import require
+from vambrace.core.reason import reason
 from vambrace.errors import ModelRefused
 from vambrace.models.external import check_domains, external_tensors, inline, map_files
 from vambrace.models.wire import Broken, TooLarge, layout_of, walk
@@ -27,7 +28,6 @@ __all__ = [
     "parse_onnx",
     "read_onnx",
     "refuse",
-    "short",
     "weight_files",
 ]
 
@@ -147,12 +147,7 @@ def parse_onnx(data: bytes, name: str) -> Any:  # noqa: ANN401
     except Broken as error:
         refuse("E230", name, f"is no whole ONNX model ({error})", "an ONNX model")
     except Exception as error:  # protobuf's DecodeError, without importing protobuf for its name
-        refuse("E230", name, f"is no ONNX model ({short(error)})", "an ONNX model")
-
-
-def short(error: Exception) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split())[:200]
+        refuse("E230", name, f"is no ONNX model ({reason(error)})", "an ONNX model")
 
 
 def refuse(code: str, name: str, seen: str, expected: str, fix: str = "") -> NoReturn:

@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from vambrace.errors import ModelRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
 
-__all__ = ["Entry", "MOST_HEADER", "parse_header", "read_header", "read_safetensors"]
+__all__ = ["Entry", "MOST_HEADER", "parse_header", "read_header", "read_safetensors", "shape_fault"]
 
 MOST_HEADER = 8 * 2**20
 """Bytes; room for about 80,000 tensors. JSON takes many times its size in memory, so the cap comes before parsing."""
 
-_MOST_DIMENSIONS = 16
+_MOST_DIMENSIONS = 64  # more are too many for most of what torch does
 _BYTES = {
     "BOOL": 1,
     "U8": 1,
@@ -37,6 +38,7 @@ _BYTES = {
     "F8_E5M2": 1,
     "F8_E4M3FNUZ": 1,
     "F8_E5M2FNUZ": 1,
+    "F8_E8M0": 1,
     "I16": 2,
     "U16": 2,
     "F16": 2,
@@ -152,13 +154,9 @@ def _entry(tensor: str, fields: object, name: str) -> Entry:
     dtype, shape, offsets = described["dtype"], _naturals(described["shape"]), _naturals(described["data_offsets"])
     if not isinstance(dtype, str) or dtype not in _BYTES:
         _refuse("E222", f"tensor {_shown(tensor)} of dtype {_shown(dtype)}", f"one of {', '.join(_BYTES)}", name)
-    if shape is None or len(shape) > _MOST_DIMENSIONS:
+    if shape is None or shape_fault(shape):
         seen = f"tensor {_shown(tensor)} of shape {_shown(described['shape'])}"
-        _refuse("E222", seen, f"at most {_MOST_DIMENSIONS} sizes, none negative", name)
-    # Torch counts steps between places as if a size of 0 were one of 1.
-    if prod(max(1, size) for size in shape) >= 2**63:
-        seen = f"tensor {_shown(tensor)} of shape {_shown(list(shape))}"
-        _refuse("E222", seen, "sizes whose product, those of 0 left out, stays below 2^63", name)
+        _refuse("E222", seen, shape_fault(shape) if shape else "sizes that are whole numbers from 0 on", name)
     if offsets is None or len(offsets) != 2 or offsets[0] > offsets[1]:
         _refuse("E223", f"tensor {_shown(tensor)} at {_shown(described['data_offsets'])}", "a begin and an end", name)
     begin, end = offsets
@@ -166,6 +164,16 @@ def _entry(tensor: str, fields: object, name: str) -> Entry:
         seen = f"tensor {_shown(tensor)}: {dtype} of shape {_shown(list(shape))} in {end - begin} bytes"
         _refuse("E222", seen, "as many bytes as dtype and shape need", name)
     return Entry(dtype, shape, begin, end)
+
+
+def shape_fault(shape: Sequence[int]) -> str:
+    """What a shape has to be that cannot be read; "" for one that can."""
+    if len(shape) > _MOST_DIMENSIONS:
+        return f"at most {_MOST_DIMENSIONS} sizes"
+    # Torch counts steps between places as if a size of 0 were one of 1.
+    if prod(max(1, size) for size in shape) >= 2**63:
+        return "sizes whose product, those of 0 left out, stays below 2^63"
+    return ""
 
 
 def _check_cover(ordered: dict[str, Entry], buffer: int, name: str) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from vambrace.core.reason import reason
 from vambrace.errors import ModelRefused
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], *, strip_prefix: str =
     try:
         told = network.load_state_dict(given, strict=False)
     except RuntimeError as error:
-        _misfit(name, " ".join(str(error).split())[:300], "check the factory's arguments")
+        _misfit(name, reason(error, 300), "check the factory's arguments")
     missing = [key for key in cast("list[str]", told.missing_keys) if not _is_tied(key, wanted, given)]
     unexpected = cast("list[str]", told.unexpected_keys)
     if missing or unexpected:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from vambrace.core.access import Access, Bounds
+from vambrace.core.reason import reason
 from vambrace.errors import ConfigError, ModelMisbehaved, VambraceError
 from vambrace.models.contract import Identity
 from vambrace.models.frozen import Frozen
@@ -119,7 +120,7 @@ def usable_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(
             "E115",
-            seen=f"device {str(device)!r} ({_short(error)})",
+            seen=f"device {str(device)!r} ({reason(error)})",
             expected="a device of this machine",
             fix='use "cpu", or see `vambrace doctor` for what is there',
         ) from error
@@ -277,7 +278,7 @@ class TorchModel:
             raise ModelMisbehaved(
                 "E406",
                 seen=f"{type(self.module).__name__} raised {type(error).__name__} "
-                f"on inputs of shape {tuple(fed.shape)}: {_short(error)}",
+                f"on inputs of shape {tuple(fed.shape)}: {reason(error)}",
                 expected="logits (n, k) for inputs of this shape",
                 fix="call the network on such a batch by hand; "
                 "if the shape is wrong, correct size, channels or layout of the input contract",
@@ -332,8 +333,3 @@ def _needs_contiguous(error: BaseException) -> bool:
 def _is_plain(tensor: Tensor) -> bool:
     # Not is_contiguous(): with one channel it is true of channels-last strides as well, and convolutions follow those.
     return tensor.stride() == torch.empty(tensor.shape, device="meta").stride()
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:200] + "..."

@@ -626,6 +626,35 @@ def test_answers_that_are_no_numbers(profile: Literal["exact", "tolerance"], sca
     assert torch.allclose(found, program.module()(*call)[0], atol=1e-5)
 
 
+class Finds(nn.Module):
+    """As many rows as there are large scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        scores = self.last(torch.relu(self.first(inputs)))
+        return scores[torch.where(scores[:, 0] > scores.mean())[0]]
+
+
+def test_a_copy_as_onnx_leaves_the_program_and_other_copies_as_they_are(tmp_path: Path) -> None:
+    """The next copy of a program whose sizes depend on data was refused, and so was the same one again."""
+    torch.manual_seed(0)
+    inputs = torch.randn(6, 8)
+    program = torch.export.export(Finds().eval(), (inputs,))
+    expected = program.module()(inputs)
+    assert 0 < len(expected) < 6
+    for customer in ("ada", "bob"):
+        hidden = exported_program(program, seed=5, customer=customer)
+        for name in ("one.onnx", "two.onnx"):
+            hidden.save(tmp_path / name)
+            session = onnxruntime.InferenceSession(tmp_path / name)
+            (found,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
+            assert np.allclose(found, expected.detach().numpy(), atol=1e-6)
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
+
+
 @pytest.mark.parametrize("thing", [7, None, "net.onnx", b"net"])
 def test_only_programs_are_led_back(hidden: ObfuscatedProgram, thing: Any) -> None:
     """An AttributeError of Python came out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -221,6 +222,34 @@ def test_what_is_left_of_a_freed_storage_is_written(tmp_path: Path) -> None:
     views = {"a": base[1:5], "b": base[:5:2], "c": base[4].expand(9), "d": base[6:], "e": torch._neg_view(base[:5])}
     opened = seal.load(saved(tmp_path, views), identity=KEY)
     assert all(same(opened[name], view.clone()) for name, view in views.items())
+
+
+def test_tensors_of_many_sizes(tmp_path: Path) -> None:
+    """What was written of more than 16 could not be read."""
+    tensors = {"state": torch.arange(2.0**17).reshape([2] * 17), "most": torch.ones([1] * 64)}
+    loaded = seal.load(saved(tmp_path, tensors), identity=KEY)
+    assert all(same(loaded[name], tensor) for name, tensor in tensors.items())
+    for bad in (torch.ones([1] * 65), torch.empty(2**40, 0, 2**30)):
+        with pytest.raises(ConfigError, match="E760.*'w', of .* sizes, where there can be"):
+            seal.save({"w": bad}, tmp_path / "bad", recipients=[KEY])
+
+
+def test_scales_of_eight_bits(tmp_path: Path) -> None:
+    tensor = torch.tensor([0.5, 1.0, 4.0]).to(torch.float8_e8m0fnu)
+    loaded = seal.load(saved(tmp_path, {"w": tensor}), identity=KEY)["w"]
+    assert loaded.dtype == tensor.dtype
+    assert torch.equal(loaded.view(torch.uint8), tensor.view(torch.uint8))
+
+
+@pytest.mark.parametrize("dtype", ["F4", "F6_E2M3"])
+def test_safetensors_files_of_other_dtypes_are_sealed_as_files(dtype: str, tmp_path: Path) -> None:
+    """They were sealed as tensors, which nothing could load."""
+    bits = {"F4": 4, "F6_E2M3": 6}[dtype]
+    header = json.dumps({"w": {"dtype": dtype, "shape": [8], "data_offsets": [0, bits]}}).encode()
+    data = len(header).to_bytes(8, "little") + header + bytes(bits)
+    (tmp_path / "w.safetensors").write_bytes(data)
+    seal.save(tmp_path / "w.safetensors", tmp_path / "w.sealed", recipients=[KEY])
+    assert seal.load(tmp_path / "w.sealed", identity=KEY) == data
 
 
 def test_signs_are_looked_for_in_one_element() -> None:

@@ -30,6 +30,7 @@ from torch.utils import _pytree as pytree
 from vambrace.assets.obfuscate.measure.names import words
 from vambrace.assets.obfuscate.measure.sequences import edits
 from vambrace.assets.obfuscate.program_answers import compare_programs
+from vambrace.core.reason import reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -99,7 +100,7 @@ def try_compile(
                 return work()
         except Exception as error:  # a compiler may fail in its own way on any program
             _LOG.info("torch.compile failed", exc_info=True)
-            missed.append(f"{what}: {' '.join(str(error).split())[:160]}")
+            missed.append(f"{what}: {reason(error, 160)}")
             return None
 
     named = _words(_texts_of_program(original))

@@ -72,6 +72,11 @@ def _clipped(edit: Edit, node: Node, known: Known) -> None:
     edit.clip_below(node.inputs[0], 0.0, known.dtype, to=node.outputs[0])
 
 
+def _clips(node: Node, known: Known) -> bool:
+    """Of double precision, onnxruntime does so from operator set 12 on."""
+    return known.dtype == "float32" or known.opset >= 12
+
+
 def _maximum(edit: Edit, node: Node, known: Known) -> None:
     edit.add("Max", node.inputs[0], edit.scalar(0, known.dtype), to=node.outputs[0])
 
@@ -216,7 +221,7 @@ FORMS: dict[str, tuple[Form, ...]] = {
         Form(title="Min and Max", operators=4, write=_sides, since=8),
     ),
     "Relu": (
-        Form(title="Clip", operators=2, write=_clipped),
+        Form(title="Clip", operators=2, write=_clipped, when=_clips),
         Form(title="Max", operators=2, write=_maximum, since=8),
         Form(title="Where", write=_chosen, since=9),
     ),

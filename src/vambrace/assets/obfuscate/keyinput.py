@@ -49,6 +49,7 @@ from vambrace.assets.obfuscate.passes.scaling import FLOOR
 from vambrace.assets.obfuscate.places import find_places
 from vambrace.assets.obfuscate.shapes import likely_sizes
 from vambrace.core import canonical
+from vambrace.core.reason import reason
 from vambrace.errors import ArtifactRefused, ConfigError
 from vambrace.models.onnx_file import onnx_package
 
@@ -345,7 +346,7 @@ def _entry(model: Any) -> tuple[str, list[_Slot], str]:  # noqa: ANN401
     except (AttributeError, ValueError, TypeError, RecursionError) as error:
         raise ArtifactRefused(
             "E841",
-            seen=f"a model whose key input cannot be read ({' '.join(str(error).split())[:120]})",
+            seen=f"a model whose key input cannot be read ({reason(error, 120)})",
             expected="an ONNX model as vambrace locked it, with a key as an input",
             fix="give the file as it was written, with its metadata",
         ) from error

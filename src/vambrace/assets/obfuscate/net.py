@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vambrace.assets.obfuscate.graph import copies, graph_from, graph_proto
+from vambrace.core.reason import reason
 from vambrace.errors import ConfigError
 from vambrace.models.external import check_domains, external_tensors
 from vambrace.models.onnx_file import MOST_BYTES, onnx_package, parse_onnx, read_onnx
@@ -129,7 +130,7 @@ class Net:
             with _stated(built):
                 onnx.checker.check_model(built)
         except Exception as error:  # checker and protobuf errors share no base class
-            raise _unusable(f"a model that is not valid ONNX ({' '.join(str(error).split())[:200]})") from error
+            raise _unusable(f"a model that is not valid ONNX ({reason(error)})") from error
         return built
 
     def opset(self, domain: str = "") -> int:

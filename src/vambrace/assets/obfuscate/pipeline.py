@@ -21,6 +21,7 @@ from vambrace.assets.obfuscate.passes import pass_class, profile_names
 from vambrace.assets.obfuscate.planning import BUDGET, check_budget
 from vambrace.assets.obfuscate.record import Entry, ObfuscationMap, model_digest
 from vambrace.core import spec
+from vambrace.core.reason import reason
 from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  on
         try:
             one.undo(net, entry.record)
         except (LookupError, ValueError, TypeError, AttributeError) as error:
-            raise _other(f"the pass {entry.name} cannot be undone ({' '.join(str(error).split())[:120]})") from error
+            raise _other(f"the pass {entry.name} cannot be undone ({reason(error, 120)})") from error
     undone = net.model()
     if not kept and model_digest(undone) != obfuscation.original:
         raise _other("what comes out is not the original")

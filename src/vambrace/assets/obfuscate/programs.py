@@ -25,6 +25,7 @@ from torch.export.graph_signature import (
 )
 from torch.utils import _pytree as pytree
 
+from vambrace.core.reason import reason
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -305,7 +306,7 @@ def _functional(program: ExportedProgram) -> ExportedProgram:
     except Exception as error:  # torch raises errors of many kinds here
         raise ConfigError(
             "E850",
-            seen=f"a program that torch cannot make functional ({' '.join(str(error).split())[:200]})",
+            seen=f"a program that torch cannot make functional ({reason(error)})",
             expected="a program of torch.export that runs as it is",
             fix="export the module again with this version of torch, in the mode in which it is to run",
         ) from error

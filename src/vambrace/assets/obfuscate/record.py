@@ -10,6 +10,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, cast
 
 from vambrace.core import canonical
+from vambrace.core.reason import reason
 from vambrace.errors import ArtifactRefused
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class ObfuscationMap:
         except (ValueError, TypeError, RecursionError) as error:
             raise ArtifactRefused(
                 "E803",
-                seen=f"an obfuscation map that cannot be read ({' '.join(str(error).split())[:120]})",
+                seen=f"an obfuscation map that cannot be read ({reason(error, 120)})",
                 expected=f"one JSON object of the format {FORMAT}",
                 fix="open the sealed map again, and give it as it was written",
             ) from error

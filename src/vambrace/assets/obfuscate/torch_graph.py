@@ -38,6 +38,7 @@ from vambrace.core import spec
 from vambrace.core.disk import check_writable
 from vambrace.core.extras import require
 from vambrace.core.files import write_file
+from vambrace.core.reason import reason
 from vambrace.errors import ArtifactRefused, ConfigError
 
 if TYPE_CHECKING:
@@ -105,12 +106,7 @@ class ObfuscatedProgram:
                 fix="save as .onnx, which can be read without trust; or save(path, pt2=True) for a .pt2 file",
             )
         check_writable(target)
-        if pt2:
-            archive = io.BytesIO()
-            torch.export.save(self.program, archive)
-            raw = archive.getvalue()
-        else:
-            raw = _as_onnx(self.program)
+        raw = _archive(self.program) if pt2 else _as_onnx(self.program)
         write_file(target, raw)
         return hashlib.sha256(raw).hexdigest()
 
@@ -241,7 +237,7 @@ def undo_program(program: ExportedProgram, obfuscation: ObfuscationMap) -> Undon
         try:
             undo_pass(flat, one, entry.record)
         except (LookupError, ValueError, TypeError, AttributeError) as error:
-            raise _other(f"the pass {entry.name} cannot be undone ({' '.join(str(error).split())[:120]})") from error
+            raise _other(f"the pass {entry.name} cannot be undone ({reason(error, 120)})") from error
     if not one_way and program_digest(flat) != obfuscation.original:
         raise _other("what comes out is not the original")
     return UndoneProgram(program=flat.program(), kept=kept)
@@ -284,7 +280,7 @@ def _exported(
     try:
         return torch.export.export(source, examples, dynamic_shapes=dynamic)
     except Exception as error:  # torch raises errors of many kinds here
-        raise _unusable(f"a module that torch.export refuses ({' '.join(str(error).split())[:200]})") from error
+        raise _unusable(f"a module that torch.export refuses ({reason(error)})") from error
 
 
 def _unusable(seen: str) -> ConfigError:
@@ -310,7 +306,7 @@ def _repeated(program: ExportedProgram, examples: tuple[Any, ...]) -> Difference
     except Exception as error:  # torch raises errors of many kinds here
         raise ConfigError(
             "E850",
-            seen=f"example inputs that the program does not take ({' '.join(str(error).split())[:200]})",
+            seen=f"example inputs that the program does not take ({reason(error)})",
             expected="a tuple of positional arguments with which program.module() runs",
             fix="give inputs like those that it was exported with; leave them out where it needs keyword arguments "
             "too, and its answers are not compared",
@@ -360,6 +356,12 @@ def _by_size(node: torch.fx.Node) -> bool:
     return not all(isinstance(size, int) for size in places) or math.prod(places) < _LANES
 
 
+def _archive(program: ExportedProgram) -> bytes:
+    archive = io.BytesIO()
+    torch.export.save(program, archive)
+    return archive.getvalue()
+
+
 def _as_onnx(program: ExportedProgram) -> bytes:
     require("onnx", extra="onnx")
     require("onnxscript", extra="onnx")  # which torch.onnx.export imports
@@ -373,13 +375,16 @@ def _as_onnx(program: ExportedProgram) -> bytes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if not all(str(each).startswith("s") for each in program.range_constraints):
+                # Sizes that depend on data: exporting leaves marks in what all copies of the program share.
+                program = torch.export.load(io.BytesIO(_archive(program)))
             made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
         assert made is not None
         model = made.model_proto
     except Exception as error:  # torch raises errors of many kinds here
         raise ConfigError(
             "E852",
-            seen=f"a program that torch cannot write as ONNX ({' '.join(str(error).split())[:200]})",
+            seen=f"a program that torch cannot write as ONNX ({reason(error)})",
             expected="operators that torch.onnx.export knows",
             fix="try torch.onnx.export(program, dynamo=True) for its full report",
         ) from error

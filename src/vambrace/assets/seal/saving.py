@@ -24,6 +24,7 @@ from vambrace.assets.seal.source import nothing_at, unreadable
 from vambrace.assets.seal.suites import Suite
 from vambrace.assets.seal.writer import Writer
 from vambrace.core.options import require
+from vambrace.errors import ModelRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -194,7 +195,18 @@ def _plain(
     if not allow_pickle:
         refuse_pickle(path, kind)
     size = found.st_size
-    return "tensors" if kind == "safetensors" else "bytes", size, _file(path)
+    return "tensors" if kind == "safetensors" and _can_be_read(path) else "bytes", size, _file(path)
+
+
+def _can_be_read(path: Path) -> bool:
+    """Whether tensors can be taken out of a safetensors file, of which others know more dtypes."""
+    from vambrace.models.safetensors import read_header
+
+    try:
+        read_header(path)
+    except ModelRefused:
+        return False
+    return True
 
 
 def _file(path: Path) -> Iterable[memoryview]:

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from vambrace.core.options import require
 from vambrace.core.tree import has_sign, in_memory
 from vambrace.errors import ArtifactRefused, ConfigError
-from vambrace.models.safetensors import MOST_HEADER, Entry, parse_header
+from vambrace.models.safetensors import MOST_HEADER, Entry, parse_header, shape_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,6 +42,7 @@ _DTYPES: Final = {
     "F8_E5M2": torch.float8_e5m2,
     "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
     "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
     "I16": torch.int16,
     "U16": torch.uint16,
     "F16": torch.float16,
@@ -60,6 +61,7 @@ _FOREIGN: Final = {
     torch.float8_e5m2: torch.int8,
     torch.float8_e4m3fnuz: torch.int8,
     torch.float8_e5m2fnuz: torch.int8,
+    torch.float8_e8m0fnu: torch.int8,
 }
 """What numpy lacks, and what it has of the same size."""
 _CODES: Final = {dtype: code for code, dtype in _DTYPES.items()}
@@ -291,6 +293,8 @@ def _check_packable(name: Any, tensor: Any) -> None:  # noqa: ANN401  users' dic
         found = f"{name!r}, a {type(tensor).__name__} whose memory was freed, or that has none"
     elif not has_sign(tensor):
         found = f"{name!r}, of {tensor.dtype} with a minus sign that torch keeps aside and has no way to apply"
+    elif fault := shape_fault(tensor.shape):
+        found = f"{name!r}, of {tensor.dim()} sizes, where there can be {fault}"
     else:
         return
     raise ConfigError(

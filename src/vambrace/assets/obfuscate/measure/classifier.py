@@ -29,6 +29,7 @@ from vambrace.core.intervals import wilson
 from vambrace.core.options import Options
 from vambrace.core.options import require as hold
 from vambrace.core.progress import Progress, silent
+from vambrace.core.reason import reason
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ def _obfuscated(obfuscate: Obfuscate, model: ModelProto, seed: int, family: str)
     except Exception as error:
         raise ConfigError(
             "E824",
-            seen=f"an obfuscator that fails on a network of the family {family}: {' '.join(str(error).split())[:200]}",
+            seen=f"an obfuscator that fails on a network of the family {family}: {reason(error)}",
             expected="an obfuscated model, or the model as it was where nothing applies to it",
             fix="obfuscate vambrace.assets.obfuscate.measure.families.variant by hand to see why",
         ) from error

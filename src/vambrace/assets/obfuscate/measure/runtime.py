@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 from vambrace.core.extras import require
 from vambrace.core.options import Options
 from vambrace.core.options import require as hold
+from vambrace.core.reason import reason
 from vambrace.errors import ArtifactRefused
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class Network:
             return cast("list[NDArray[Any]]", self._session.run(None, feeds))
         except Exception as error:  # the runtime's errors share no base class
             shapes = [tuple(array.shape) for array in arrays]
-            seen = f"failed on inputs of shapes {shapes}: {_short(error)}"
+            seen = f"failed on inputs of shapes {shapes}: {reason(error)}"
             _refuse("E822", seen, "a model that runs on the inputs it is measured on", "run it by hand on one of them")
 
 
@@ -264,7 +265,7 @@ def _session(model: ModelProto, settings: Settings, save_to: str | None = None) 
     try:
         return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's errors share no base class
-        _refuse("E821", f"cannot be used by onnxruntime ({_short(error)})", "a valid ONNX model", "check the model")
+        _refuse("E821", f"cannot be used by onnxruntime ({reason(error)})", "a valid ONNX model", "check the model")
 
 
 def _taken(argument: Any) -> Taken:  # noqa: ANN401  onnxruntime.NodeArg
@@ -282,7 +283,3 @@ def _taken(argument: Any) -> Taken:  # noqa: ANN401  onnxruntime.NodeArg
 
 def _refuse(code: str, seen: str, expected: str, fix: str, name: str = "the model") -> NoReturn:
     raise ArtifactRefused(code, seen=f"{name} {seen}", expected=expected, fix=fix)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

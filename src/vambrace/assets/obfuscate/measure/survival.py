@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from vambrace.assets.obfuscate.measure.readability import JUDGED, Readability, read_structure
 from vambrace.assets.obfuscate.measure.runtime import clone, optimised, simplifier
 from vambrace.assets.obfuscate.measure.strangers import control
+from vambrace.core.reason import reason
 from vambrace.errors import ArtifactRefused
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _survived(tool: Tool, original: ModelProto, obfuscated: ModelProto, before: 
         return _not_measured(tool, error.seen)
     except Exception as error:  # a third party's tool may fail in its own way on any model
         _LOG.info("%s failed", tool, exc_info=True)
-        return _not_measured(tool, f"it failed: {' '.join(str(error).split())[:160]}")
+        return _not_measured(tool, f"it failed: {reason(error, 160)}")
     after, both = read_structure(original, left), read_structure(plain, left)
     known = {name: _of(before, name) for name in JUDGED}
     reached = {name: max(_of(after, name), _of(both, name)) for name in JUDGED}
