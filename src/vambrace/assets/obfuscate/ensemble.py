@@ -1,7 +1,7 @@
 """Imagined networks put together: from values of the real model to outputs of the types that the real one has.
 
-Each network takes a value as it comes, where its sizes suit, or one number made of all of it, spread out again. Where
-values state first sizes, those that have another one, or none that is known, are taken as the mean of their rows. So
+Each network begins with maps, a sequence or a vector, drawn without regard to what the real one begins with: it takes a
+value as it comes, where its sizes suit, or one number made of all of it, spread out again. Where values state first sizes, those that have another one, or none that is known, are taken as the mean of their rows. So
 the whole is valid for whatever the model states, though it never runs; first sizes that are all free count as one
 batch. What the networks give is added, multiplied or compared, and brought to the shape and type of each output.
 """
@@ -38,7 +38,9 @@ _ALIKE = 0.75
 """Of the networks, those that share a taste: files differ more from each other than if all had all tastes."""
 _NODE_BYTES = 75
 """What a node and its part of the weights take at least, about."""
-_AS_IT_COMES = 0.35
+_RANKS = (3, 3, 3, 2, 2, 1)
+"""Maps, sequences or vectors to begin with, whatever the real network begins with."""
+_AS_IT_COMES = 0.7
 _PART = 0.4
 """Of the room that is left, what a network may take; stages end from half of it on."""
 _OWN_SIZES = 11
@@ -123,21 +125,15 @@ class Ensemble:
     def _entry(self, given: Given, others: Collection[str]) -> Value:
         im, parts = self._im, self._parts
         x = self._floating(given)
-        sizes = _known(given.info)
-        if sizes is not None and im.chance(_AS_IT_COMES) and _suit(sizes):
+        sizes, rank = _known(given.info), im.stream.pick(_RANKS)
+        if sizes is not None and len(sizes) == rank and im.chance(_AS_IT_COMES) and _suit(sizes):
             x = Value(x.name, sizes)
             return parts.mean(x, (0,), keep=True) if given.name in others else x
-        one = self._one(x)
-        count = im.stream.pick(self._widths)
-        rows = im.stream.pick((2, 4))
-        # As it comes, a value is mostly maps already.
-        way = im.stream.pick((0, 1, 1, 2))
-        x = parts.linear(one, count * (1, rows, rows * rows)[way])
-        if way == 0:
+        count, rows = im.stream.pick(self._widths), im.stream.pick((2, 4))
+        x = parts.linear(self._one(x), count * rows ** (rank - 1))
+        if rank == 1:
             return x
-        if way == 1:
-            return parts.reshaped(x, rows, count)
-        return parts.reshaped(x, count, rows, rows)
+        return parts.reshaped(x, rows, count) if rank == 2 else parts.reshaped(x, count, rows, rows)
 
     def _one(self, x: Value) -> Value:
         """All of a value as a vector of one number."""
