@@ -18,6 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vambrace.core import tree
 from vambrace.core.tree import decode, encode
 from vambrace.errors import ConfigError
 
@@ -341,3 +342,15 @@ def test_there_are_vectors():
 def test_importing_the_codec_does_not_import_torch():
     code = "import sys, vambrace.core.tree; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_more_values_than_a_reader_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header of 57 MiB of empty lists took gigabytes before it was refused."""
+    monkeypatch.setattr(tree, "_MOST_VALUES", 100)
+    data = tree.encode([[]] * 30)
+    assert tree.decode(data) == [[]] * 30
+    with pytest.raises(ConfigError, match="E109: tree is more values than a reader takes"):
+        tree.encode([[]] * 100)
+    monkeypatch.setattr(tree, "_MOST_VALUES", 50)
+    with pytest.raises(ConfigError, match="E111: .*too many values"):
+        tree.decode(data)

@@ -23,7 +23,7 @@ from vambrace.cli.secrets import (
     opened_by,
     read_by,
 )
-from vambrace.cli.speaking import say, tell
+from vambrace.cli.speaking import many, say, tell
 from vambrace.cli.streams import mebibytes, place
 
 if TYPE_CHECKING:
@@ -134,8 +134,7 @@ def sign(
 
     with listening() as progress:
         signed = put(path, key, name=name, role=role, to=to, progress=mebibytes(progress, "signing"))
-    many = len(signed.entries)
-    say(f"signed; {to or beside(located(path))} holds {many} signature{'s'[: many != 1]}")
+    say(f"signed; {to or beside(located(path))} holds {many(len(signed.entries), 'signature')}")
 
 
 def rewrap(
@@ -180,7 +179,8 @@ def rewrap(
         add=read_by(add, **({} if recipients else word)) if add or (given and not recipients) else (),
         remove=[int(each) if each.isascii() and each.isdigit() and len(each) < 3 else each for each in remove],
     )
-    say(f"{done.recipients} recipients now, {done.added} new, {done.removed} gone, change number {done.epoch}")
+    now = many(done.recipients, "recipient")
+    say(f"{now} now, {done.added} new, {done.removed} gone, change number {done.epoch}")
     if done.removed:
         say("not a revocation: who opened the file before may have kept its key; vambrace rekey makes a new one")
 
@@ -231,7 +231,7 @@ def rekey(
             progress=mebibytes(progress, "sealing"),
         )
     state = "signed" if done.signed else "not signed"
-    say(f"sealed {done.size} bytes anew for {done.recipients} recipient{'s'[: done.recipients != 1]}, {state}")
+    say(f"sealed {done.size} bytes anew for {many(done.recipients, 'recipient')}, {state}")
     if done.signed and not signers:
         say("who made the old file was not asked: --signer says who may have")
     say("copies that were made before open as they did")

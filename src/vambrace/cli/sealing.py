@@ -12,7 +12,7 @@ import typer
 from vambrace.cli.bar import listening
 from vambrace.cli.ending import tidily
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
-from vambrace.cli.speaking import say, tell
+from vambrace.cli.speaking import many, say, tell
 from vambrace.cli.streams import STREAM, BytesOut, CountedIn, bytes_in, is_stream, mebibytes, place
 from vambrace.cli.targets import check_free, free, outside, sink, taken, weights_of
 from vambrace.errors import ConfigError, VambraceError
@@ -161,7 +161,7 @@ def seal_file(
     if isinstance(out, BytesOut):
         out.flush()
     signed = f", signed by {name or sign}" if sign else ""
-    say(f"sealed {foot.stream} bytes in {_many(foot.chunks, 'chunk')} for {_many(len(by), 'recipient')}{signed}")
+    say(f"sealed {foot.stream} bytes in {many(foot.chunks, 'chunk')} for {many(len(by), 'recipient')}{signed}")
 
 
 def open_file(
@@ -349,10 +349,6 @@ def _say_expired(metadata: Mapping[str, str]) -> None:
     date = expiry(metadata)  # None for what is no date, which sealing refuses
     if date is not None and date <= datetime.now(UTC):
         say(f"warning: {metadata['expires']} is past: only --ignore-expiry opens what is sealed here")
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'s'[: count != 1]}"
 
 
 def _folder(seen: str, expected: str) -> ConfigError:

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 
     from vambrace.errors import VambraceError
 
-__all__ = ["columns", "discard", "is_terminal", "say", "say_as_is", "say_error", "say_lines", "tell", "wants_colour"]
+__all__ = [
+    "columns",
+    "discard",
+    "is_terminal",
+    "many",
+    "say",
+    "say_as_is",
+    "say_error",
+    "say_lines",
+    "tell",
+    "wants_colour",
+]
 
 _PIPED = 100  # columns of text for people that no terminal shows
 _NARROWEST = 40
@@ -70,6 +81,11 @@ def say_as_is(text: str) -> None:
         _write(sys.stderr, text)
     except (OSError, ValueError):
         discard(sys.stderr)
+
+
+def many(count: int, what: str) -> str:
+    """The count with what is counted, in the plural but for one."""
+    return f"{count} {what}{'s'[: count != 1]}"
 
 
 def say_lines(lines: Iterable[str], *, indent: int = 13) -> None:

@@ -9,14 +9,14 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from vambrace.errors import ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["check_writable", "error_name", "refuse_special", "spooling", "unwritable"]
+__all__ = ["check_writable", "drop", "error_name", "refuse_special", "spooling", "unreadable", "unwritable"]
 
 
 def check_writable(path: Path) -> None:
@@ -68,7 +68,7 @@ def unwritable(path: Path, error: OSError, *, named: str = "", otherwise: str = 
     if error.errno in _FULL:
         fix = "free some space, then run the same command again"
     elif error.errno in _MANY:
-        fix = "allow more open files (`ulimit -n`), then run the same command again"
+        fix = _MORE_FILES
     else:
         fix = otherwise or "check the path and its permissions, or choose another place"
     return ResourceError(
@@ -77,6 +77,23 @@ def unwritable(path: Path, error: OSError, *, named: str = "", otherwise: str = 
         expected="a writable place with room",
         fix=fix,
     )
+
+
+def unreadable(name: str, error: OSError) -> ResourceError:
+    """E604: what `error` means for somebody who wanted what messages call `name` read."""
+    many = error.errno in _MANY
+    return ResourceError(
+        "E604",
+        seen=f"{error_name(error)} reading {name}",
+        expected="a readable file or folder",
+        fix=_MORE_FILES if many else "check the path, its permissions and the disk",
+    )
+
+
+def drop(file: IO[bytes]) -> None:
+    """Close a file of which nothing is wanted any more; that its buffer could not be written is no error then."""
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 @contextlib.contextmanager
@@ -105,3 +122,4 @@ def _free(path: Path) -> str:
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MANY = frozenset({errno.EMFILE, errno.ENFILE})
+_MORE_FILES = "allow more open files (`ulimit -n`), then run the same command again"

@@ -20,7 +20,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from vambrace.core.cleanup import undisturbed
-from vambrace.core.disk import error_name, refuse_special, unwritable
+from vambrace.core.disk import refuse_special, unreadable, unwritable
 from vambrace.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -125,12 +125,7 @@ def read_file(path: Path) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ResourceError(
-            "E604",
-            seen=f"{error_name(error)} reading {path}",
-            expected="a readable file",
-            fix="check the permissions and the disk",
-        ) from error
+        raise unreadable(str(path), error) from error
 
 
 def store(folder: Path, data: bytes, suffix: str) -> str:

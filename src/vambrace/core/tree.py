@@ -30,6 +30,7 @@ _VERSION = "vambrace-tree/1"
 _DEEPEST = 64
 _EXACT = 2**53
 _LARGEST_HEADER = 64 * 2**20
+_MOST_VALUES = 4_000_000
 _FLOAT = re.compile(r"-?(inf|(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-]?[0-9]+)?)|nan")
 _INT = re.compile(r"-?[1-9][0-9]{0,2466}")
 _NAME = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -54,7 +55,10 @@ def encode(tree: object) -> bytes:
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(_skeleton(tree, "tree", 0, tensors), ensure_ascii=True, separators=(",", ":"))
     # One entry, because safetensors writes several in no fixed order, and equal trees shall give equal bytes.
-    return save(tensors, metadata={_VERSION: skeleton})
+    data = save(tensors, metadata={_VERSION: skeleton})
+    if _values_in(data[8 : 8 + int.from_bytes(data[:8], "little")]) > _MOST_VALUES:
+        raise _refusal("tree", "more values than a reader takes", "store long lists of numbers as tensors")
+    return data
 
 
 def decode(data: bytes) -> Any:  # noqa: ANN401  a tree of any shape
@@ -176,6 +180,8 @@ def _metadata(data: bytes) -> dict[str, str]:
     size = int.from_bytes(data[:8], "little") if len(data) >= 8 else -1
     if not 0 <= size <= min(len(data) - 8, _LARGEST_HEADER):
         raise _damage("no safetensors header", "a file that the tree codec wrote")
+    if _values_in(data[8 : 8 + size]) > _MOST_VALUES:
+        raise _damage("too many values", f"at most {_MOST_VALUES}, tensors aside")
     try:
         text = data[8 : 8 + size].decode("utf-8")
     except UnicodeDecodeError as error:
@@ -187,6 +193,11 @@ def _metadata(data: bytes) -> dict[str, str]:
     ):
         raise _damage("no metadata", "a file that the tree codec wrote")
     return cast("dict[str, str]", metadata)
+
+
+def _values_in(header: bytes) -> int:
+    """At least as many as there are in it: each takes many times its size in memory, so they are counted before."""
+    return sum(map(header.count, (b",", b"[", b"{")))
 
 
 def _json(text: str) -> Any:  # noqa: ANN401

@@ -626,6 +626,47 @@ def test_answers_that_are_no_numbers(profile: Literal["exact", "tolerance"], sca
     assert torch.allclose(found, program.module()(*call)[0], atol=1e-5)
 
 
+class Overwrites(nn.Module):
+    """A scale of channels that every call makes anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 16), nn.Linear(16, 4)
+        self.register_buffer("scale", torch.linspace(0.5, 1.5, 16))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        found = torch.relu(self.first(inputs)) * self.scale
+        self.scale.copy_(found.detach().abs().mean(0) + 0.1)
+        return self.last(found)
+
+
+class Draws(nn.Module):
+    """Chance, in an order that has to stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        found = torch.relu(self.first(inputs))
+        noise = torch.rand_like(found) * torch.randn_like(found)
+        return self.last(found + noise) + torch.rand_like(inputs).sum()
+
+
+@pytest.mark.parametrize("kind", [Overwrites, Draws])
+@pytest.mark.parametrize("seed", range(3))
+def test_later_calls_are_the_same_too(kind: type[nn.Module], seed: int) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(6, 8)
+    program = torch.export.export(kind(), (inputs,))
+    one, other = program.module(), exported_program(program, (inputs,), seed=seed).program.module()
+    torch.manual_seed(5)
+    expected = [one(inputs) for _ in range(3)]
+    torch.manual_seed(5)
+    assert all(torch.equal(other(inputs), each) for each in expected)
+    assert not torch.equal(expected[0], expected[1])
+
+
 class Finds(nn.Module):
     """As many rows as there are large scores."""
 

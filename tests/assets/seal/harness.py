@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,3 +118,25 @@ def nothing_false(outcome: Outcome, true: bytes, *, chunk: int = CHUNK) -> None:
         there = outcome.out[at : at + chunk]
         # Either what was sealed, or nothing, or what was overwritten again.
         assert there == true[at : at + chunk] or set(there) in ({0xEE}, {0}), (outcome.way, at)
+
+
+class Full(io.RawIOBase):
+    """A file on a disk without room."""
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return offset
+
+    def tell(self) -> int:
+        return 0
+
+    def write(self, data: object, /) -> int:
+        raise OSError(errno.ENOSPC, "full")

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import errno
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,8 +183,56 @@ def test_elements_that_came_with_a_size_go_when_the_optimizer_is_refused(tmp_pat
         kinds = {type(value) for value in (*module.parameters(), *module.buffers()) if nn.parameter.is_lazy(value)}
         assert kinds >= {nn.UninitializedParameter}
         assert all(nn.parameter.is_lazy(value) for name, value in module.named_parameters())
+    assert lazy.weight.size() == (0,), "nor are elements of the checkpoint in it"
     assert lazy(torch.ones(2, 9)).shape == (2, 3)
     assert other(torch.ones(2, 4)).shape == (2, 4)
+
+
+def state_of(optimizer: torch.optim.Optimizer) -> tuple[list[dict[str, object]], int]:
+    groups = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    return copy.deepcopy(groups), len(optimizer.state)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.NAdam])
+def test_the_state_of_another_kind_of_optimizer(kind: Any, tmp_path: Path) -> None:
+    """It was refused, as no checkpoint, and stayed in the optimizer."""
+    net, _ = training()
+    keep = seal.Checkpoints(tmp_path, recipients=KEY)
+    other = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    step(net, other, 0)
+    keep(1, module=net, optimizer=other)
+    optimizer = kind(net.parameters(), lr=0.001)
+    step(net, optimizer, 1)
+    before, parameters = state_of(optimizer), [*optimizer.state]
+    with pytest.raises(ArtifactRefused, match=f"E764.*an optimizer's state that {kind.__name__} does not take"):
+        keep.restore(identity=KEY, module=net, optimizer=optimizer)
+    assert state_of(optimizer) == before
+    assert all(one is two for one, two in zip(optimizer.state, parameters, strict=True))
+    step(net, optimizer, 2)
+
+
+def test_state_of_a_modules_own_is_as_before(tmp_path: Path) -> None:
+    """A module that empties what it gave lost it."""
+
+    class Own(nn.Linear):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__(*sizes)
+            self.told = {"count": 4}
+
+        def get_extra_state(self) -> dict[str, int]:
+            return self.told
+
+        def set_extra_state(self, state: dict[str, int]) -> None:
+            self.told.clear()
+            self.told.update(state)
+
+    keep = seal.Checkpoints(tmp_path, recipients=KEY)
+    keep(1, module=nn.Sequential(Own(5, 3), nn.Linear(3, 2)))
+    module = nn.Sequential(Own(5, 3), nn.Linear(3, 4))
+    module[0].told = {"count": 9}
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        keep.restore(identity=KEY, module=module)
+    assert module[0].told == {"count": 9}
 
 
 def test_a_module_on_meta_is_refused(tmp_path: Path) -> None:
@@ -226,6 +275,8 @@ def test_errors_of_a_module_are_its_own(tmp_path: Path) -> None:
         {"module": {0: torch.ones(3)}},
         {"optimizer": [1]},
         {"optimizer": {}},
+        {"optimizer": "x"},
+        {"optimizer": {"state": {}, "param_groups": 3}},
         {"extra": 3},
     ],
     ids=str,

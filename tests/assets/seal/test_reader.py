@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from assets.seal.harness import CHUNK, OTHER, PUBLIC, SIGNER, Dribble, Recorder, content, identities, streamed
+from assets.seal.harness import CHUNK, OTHER, PUBLIC, SIGNER, Dribble, Full, Recorder, content, identities, streamed
 from assets.seal.naive_sealed import HEADER, Naive, padme
 from vambrace.assets.seal.reader import Reader
 from vambrace.errors import ArtifactRefused, ResourceError
@@ -67,11 +67,7 @@ def test_a_recipient_who_holds_the_temporary_file(monkeypatch: pytest.MonkeyPatc
             write, readinto = staticmethod(kept.write), staticmethod(kept.readinto)
             seek = staticmethod(rewind)
 
-            def __enter__(self) -> Any:
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                kept.close()
+            close = staticmethod(kept.close)
 
         return Held()
 
@@ -228,6 +224,13 @@ def test_a_stream_that_breaks_while_it_waits() -> None:
 
     with pytest.raises(ResourceError, match="E604: EIO reading the stream"):
         reader(Breaking(Naive(content(CHUNK), signer=SIGNER).data()), signers=[PUBLIC]).read(1)
+
+
+def test_a_disk_that_is_full_when_the_buffer_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing wrote it once more, and its error came out in the place of the first."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: io.BufferedRandom(Full(), 2**24))
+    with pytest.raises(ResourceError, match="E601: ENOSPC writing"):
+        reader(Naive(content(CHUNK), signer=SIGNER).data(), signers=[PUBLIC]).read()
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

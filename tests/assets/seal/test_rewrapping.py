@@ -143,6 +143,21 @@ def test_what_cannot_be(path: Path, changed: dict[str, Any], seen: str) -> None:
     assert names(path) == ["net.sealed"]
 
 
+def test_who_is_there_is_not_added_again(path: Path) -> None:
+    """One of the two stayed when the other was removed by its number."""
+    key, other = keys.generate("x25519"), keys.generate("x25519")
+    put(path, A)
+    first = rewrap(path, A, add=[key.public(), key.public()])
+    assert (first.recipients, first.added) == (2, 1)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="E751: recipients to add who are all there already"):
+        rewrap(path, A, add=[key.public()])
+    assert path.read_bytes() == before
+    again = rewrap(path, A, add=[key.public(), other.public()])
+    assert (again.recipients, again.added) == (3, 1)
+    assert rewrap(path, A, [key.public(), key.public()]).recipients == 1
+
+
 def test_an_anonymous_recipient_goes_by_number_only(path: Path) -> None:
     put(path, A, Key(B, anonymous=True))
     with pytest.raises(ConfigError, match="E751.*without an id"):
@@ -153,7 +168,7 @@ def test_an_anonymous_recipient_goes_by_number_only(path: Path) -> None:
 
 def test_more_than_fits(path: Path) -> None:
     before = put(path, A)
-    many = [keys.generate("mlkem768-x25519").public()] * 60
+    many = [keys.generate("mlkem768-x25519").public() for _ in range(60)]
     with pytest.raises(ConfigError, match="E714"):
         rewrap(path, A, add=many)
     assert path.read_bytes() == before + BODY

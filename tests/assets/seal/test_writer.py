@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assets.seal.harness import CHUNK, KEY, PUBLIC, Dribble, Recorder, content, sign, streamed
+from assets.seal.harness import CHUNK, KEY, PUBLIC, Dribble, Full, Recorder, content, sign, streamed
 from assets.seal.naive_sealed import Naive, open_naively, padme
 from vambrace.assets.seal import writer
 from vambrace.assets.seal.header import Fixed
@@ -325,6 +325,33 @@ def test_leaves_that_find_no_room_at_the_end(call: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, call, full)
     with pytest.raises(ResourceError, match="E601: ENOSPC"):
         sealed(content(2 * CHUNK), sign=sign)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_disk_that_is_full_when_the_buffer_of_leaves_is_written(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing wrote it once more: its error came out in the place of the first, and what was sealed so far stayed."""
+    monkeypatch.setattr(writer, "_LEAVES_IN_MEMORY", 64)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda *_, **__: io.BufferedRandom(Full(), 2**24))
+    with (
+        pytest.raises(ResourceError, match="E601: ENOSPC"),
+        Writer(tmp_path / "sealed", TO, sign=sign, chunk_size=CHUNK, threads=threads) as file,
+    ):
+        file.write(content(6 * CHUNK))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("taken", [-1, 2**40])
+def test_a_sink_that_takes_what_cannot_be(taken: int) -> None:
+    """With -1 it was asked for ever."""
+
+    class Odd:
+        def write(self, data: memoryview, /) -> int:
+            return taken
+
+    with pytest.raises(OSError, match=f"took {taken} of"), Writer(Odd(), TO) as file:
+        file.write(b"abc")
 
 
 def test_nothing_secret_shows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
 """Imagined networks put together: from values of the real model to outputs of the types that the real one has.
 
 Each network begins with maps, a sequence or a vector, drawn without regard to what the real one begins with: it takes a
-value as it comes, where its sizes suit, or one number made of all of it, spread out again. Where values state first sizes, those that have another one, or none that is known, are taken as the mean of their rows. So
-the whole is valid for whatever the model states, though it never runs; first sizes that are all free count as one
-batch. What the networks give is added, multiplied or compared, and brought to the shape and type of each output.
+value as it comes, where its sizes suit, or one number made of all of it, spread out again. Where values state first
+sizes, those that have another one, or none that is known, are taken as the mean of their rows. So the whole is valid
+for whatever the model states, though it never runs; first sizes that are all free count as one batch. What the networks
+give is added, multiplied or compared, and brought to the shape and type of each output.
 """
 
 from __future__ import annotations

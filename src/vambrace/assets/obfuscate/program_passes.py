@@ -196,9 +196,7 @@ def _skeleton(flat: Flat) -> tuple[Net, list[fx.Node]]:
 
 
 def _acts(node: fx.Node) -> bool:
-    tags: Any = getattr(node.target, "tags", ())
-    chance = torch.Tag.nondeterministic_seeded in tags
-    return chance or node.is_impure() or not isinstance(node.target, torch._ops.OpOverload)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    return node.is_impure() or not isinstance(node.target, torch._ops.OpOverload)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 def _renamed(skeleton: Net, nodes: list[fx.Node]) -> dict[str, str]:

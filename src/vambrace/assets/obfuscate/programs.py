@@ -227,7 +227,8 @@ def program_digest(program: ExportedProgram | Flat) -> str:
     flat = program if isinstance(program, Flat) else Flat.of(program, functional=True)
     digest = hashlib.sha256()
     for node in sorted(flat.graph.nodes, key=lambda node: node.name):
-        args = tuple(map(_listed, node.args))
+        # The names of what comes out stand in a tuple everywhere.
+        args = tuple(map(_listed, node.args)) if node.op == "call_function" else node.args
         digest.update(f"{node.op} {node.name} {node.target} {args} {_listed(node.kwargs)}\n".encode())
     for target, module in sorted(flat.modules.items()):
         digest.update(f"{target} {_held(module)}\n".encode())

@@ -14,6 +14,7 @@ codec (`vambrace.core.tree`), so nested optimizer state is stored without a pick
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import re
 from numbers import Integral
@@ -29,6 +30,7 @@ from vambrace.assets.seal.source import nothing_at
 from vambrace.assets.seal.writer import Writer
 from vambrace.core import files, tree
 from vambrace.core.options import require
+from vambrace.core.reason import reason
 from vambrace.errors import ArtifactRefused, ResourceError
 
 if TYPE_CHECKING:
@@ -159,10 +161,7 @@ class Checkpoints:
         with _unchanged(module):
             module.load_state_dict(stored["module"])
             if optimizer is not None:
-                try:
-                    optimizer.load_state_dict(stored["optimizer"])  # checked whole before any of it is taken
-                except (KeyError, TypeError, AttributeError) as error:  # torch, of what is no state of an optimizer
-                    raise _no_checkpoint(paths[-1]) from error
+                _take(optimizer, stored["optimizer"], paths[-1])
         return stored["step"], stored["extra"]
 
 
@@ -189,6 +188,24 @@ def _unchanged(module: nn.Module) -> Generator[None]:
             if not nn.parameter.is_lazy(value):  # got its size, and a stranger's elements
                 value.data = value.new_empty(0)
                 value.__class__ = kind
+        raise
+
+
+def _take(optimizer: optim.Optimizer, state: dict[str, Any], path: Path) -> None:
+    """Give an optimizer a state; where it does not fit, the optimizer has its own again."""
+    before = optimizer.state, optimizer.param_groups  # torch puts others in their places, some kinds before they look
+    try:
+        optimizer.load_state_dict(state)
+    except BaseException as error:
+        optimizer.state, optimizer.param_groups = before
+        if isinstance(error, (KeyError, TypeError, AttributeError)):
+            raise ArtifactRefused(
+                "E764",
+                seen=f"{path.name} with an optimizer's state that {type(optimizer).__name__} does not take "
+                f"({type(error).__name__}: {reason(error, 80)})",
+                expected="the state of an optimizer of the same kind, as seal.Checkpoints stores it",
+                fix="restore with an optimizer of the kind that it was made with, or the module alone",
+            ) from error
         raise
 
 
@@ -219,4 +236,4 @@ def _no_checkpoint(path: Path) -> ArtifactRefused:
 
 def _kept(value: Any) -> Any:  # noqa: ANN401  modules may hold state of any kind
     """A copy in main memory, where a model on a GPU has room to be twice."""
-    return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else value
+    return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else copy.deepcopy(value)

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vambrace.assets.seal.listing import MOST_PATH, SIZED, listed
-from vambrace.assets.seal.source import unreadable
 from vambrace.core import canonical, files
 from vambrace.core.cleanup import undisturbed
-from vambrace.core.disk import unwritable
+from vambrace.core.disk import unreadable, unwritable
 from vambrace.core.files import make_folder, publish
 from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
 

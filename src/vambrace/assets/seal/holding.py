@@ -12,14 +12,14 @@ import os
 from typing import TYPE_CHECKING
 
 from vambrace.assets.seal.subject import shown
-from vambrace.core.disk import unwritable
+from vambrace.core.disk import unreadable, unwritable
 from vambrace.errors import ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-__all__ = ["alone", "unreadable"]
+__all__ = ["alone"]
 
 
 @contextlib.contextmanager
@@ -44,23 +44,13 @@ def alone(path: Path, *, write: bool = False) -> Generator[int]:
         os.close(fd)
 
 
-def unreadable(path: Path, error: OSError) -> ResourceError:
-    """E604: what `error` means for somebody who reads `path`."""
-    return ResourceError(
-        "E604",
-        seen=f"{errno.errorcode.get(error.errno or 0, 'an error')} reading {shown(str(path))}",
-        expected="a readable file or folder",
-        fix="check the path, its permissions and the disk",
-    )
-
-
 def _held(path: Path, write: bool) -> int:
     while True:
         try:
             # Without O_NONBLOCK, the open of a pipe that nobody writes to would never return.
             fd = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            raise (unwritable if write else unreadable)(path, error) from error
+            raise (unwritable(path, error) if write else unreadable(shown(str(path)), error)) from error
         try:
             _lock(fd, path)
             # Whoever held it before may have put another file in its place: then this lock is on the old one.
@@ -68,7 +58,7 @@ def _held(path: Path, write: bool) -> int:
                 return fd
         except FileNotFoundError as error:
             os.close(fd)
-            raise unreadable(path, error) from error
+            raise unreadable(shown(str(path)), error) from error
         except BaseException:
             os.close(fd)
             raise

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Final
 
 from vambrace.assets.seal import header as headers
 from vambrace.assets.seal.header import FIXED_BYTES, HEADER_BYTES
-from vambrace.assets.seal.holding import unreadable
 from vambrace.assets.seal.opening import SIDECAR_BYTES, Opened, open_header, sidecar_path
 from vambrace.assets.seal.subject import shown
 from vambrace.core import files
+from vambrace.core.disk import unreadable
 from vambrace.errors import ArtifactRefused
 
 if TYPE_CHECKING:
@@ -117,13 +117,13 @@ def _sidecar(path: Path, region: bytes) -> bytes | None:
     except OSError as error:
         if os.path.islink(place):  # noqa: PTH114  of a name that is too long it says no
             raise _foreign(place, "a link") from error
-        raise unreadable(place, error) from error
+        raise unreadable(shown(str(place)), error) from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise _foreign(place, "no file")
         data = os.read(fd, SIDECAR_BYTES + 1)
     except OSError as error:
-        raise unreadable(place, error) from error
+        raise unreadable(shown(str(place)), error) from error
     finally:
         os.close(fd)
     header = data[:HEADER_BYTES]

@@ -20,7 +20,7 @@ from vambrace.assets.seal.opening import open_header
 from vambrace.assets.seal.sealed import Sealed
 from vambrace.assets.seal.sink import put
 from vambrace.assets.seal.source import fill
-from vambrace.core.disk import spooling
+from vambrace.core.disk import drop, spooling
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Sequence
@@ -134,7 +134,8 @@ class Reader(io.RawIOBase):
     def _spooled(self, folder: Path | None) -> Generator[memoryview]:
         with contextlib.ExitStack() as stack:
             with spooling(folder):
-                file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+                file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by `drop`
+                stack.callback(drop, file)
                 for _ in self._incoming.contents(keep=file.write):
                     pass
                 file.seek(0)

@@ -44,7 +44,7 @@ class Rewrapped:
     Attributes:
         epoch: how often the recipients have been changed, this time included.
         recipients: how many there are now.
-        added: how many of them are new.
+        added: how many of them are new; who is there already, by its `id`, is not added again.
         removed: how many there were that are gone.
         finished: whether a change that a crash had left was finished first.
     """
@@ -76,8 +76,8 @@ def rewrap(
             public key, or the file of a key, where the header has their `id`.
 
     Raises:
-        ConfigError: E751, when nobody would be left or too many, nothing is to change, or who is to be removed is not
-            there; E723 or E724, for what is no recipient or identity.
+        ConfigError: E751, when nobody would be left or too many, nothing is to change, or only to add who is there
+            already, or who is to be removed is not there; E723 or E724, for what is no recipient or identity.
         ArtifactRefused: as `open_header`; E750, when a sidecar of another file lies beside.
         ResourceError: E600, when another process changes the file; E601, when it cannot be written: it opens as before,
             or as it was to be; E603, E604.
@@ -98,7 +98,11 @@ def rewrap(
         kept = [] if replaces else _without(before, removals)
         if not 1 <= len(kept) + len(new) <= MOST_RECIPIENTS:
             raise _wrong(f"{len(kept) + len(new)} recipients", f"1 to {MOST_RECIPIENTS}")
-        stanzas = [*kept, *(recipient.wrap(file_keys.file_key, header.fixed.binding) for recipient in new)]
+        wrapped = [recipient.wrap(file_keys.file_key, header.fixed.binding) for recipient in new]
+        fresh = _further(wrapped, kept)
+        if not fresh and not replaces and not removals:
+            raise _wrong("recipients to add who are all there already", "a further one")
+        stanzas = [*kept, *fresh]
         try:
             check_bounds(stanzas)
         except ArtifactRefused as error:
@@ -108,7 +112,7 @@ def rewrap(
     return Rewrapped(
         epoch=changed.epoch,
         recipients=len(stanzas),
-        added=len(new),
+        added=len(fresh),
         removed=len(before) - len(kept),
         finished=current.finished,
     )
@@ -131,6 +135,17 @@ def sealed_file(path: str | os.PathLike[str]) -> Path:
     if not place.is_file():
         raise ConfigError("E749", seen=f"no file at {Path(path)}", expected="a sealed file", fix="check the path")
     return place
+
+
+def _further(stanzas: Sequence[Mapping[str, Any]], there: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those of recipients who are not there already: of two, one would stay when the other is removed by its number."""
+    known = {stanza.get("id") for stanza in there}
+    found: list[Mapping[str, Any]] = []
+    for stanza in stanzas:
+        if stanza.get("id") is None or stanza["id"] not in known:
+            found.append(stanza)
+            known.add(stanza.get("id"))
+    return found
 
 
 def _without(stanzas: Sequence[Mapping[str, Any]], removals: Sequence[object]) -> list[Mapping[str, Any]]:

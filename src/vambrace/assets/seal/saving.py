@@ -20,9 +20,10 @@ from vambrace.assets.seal import origin, statement
 from vambrace.assets.seal.folders import gather
 from vambrace.assets.seal.payload import kind_of, refuse_pickle, start_without_pickle
 from vambrace.assets.seal.recipients import recipients_of
-from vambrace.assets.seal.source import nothing_at, unreadable
+from vambrace.assets.seal.source import nothing_at
 from vambrace.assets.seal.suites import Suite
 from vambrace.assets.seal.writer import Writer
+from vambrace.core.disk import unreadable
 from vambrace.core.options import require
 from vambrace.errors import ModelRefused
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from vambrace.assets.seal import origin, signature, subject
 from vambrace.assets.seal.header import MAGIC
-from vambrace.assets.seal.holding import alone, unreadable
+from vambrace.assets.seal.holding import alone
 from vambrace.core import files
 from vambrace.core.clock import now
-from vambrace.core.disk import refuse_special
+from vambrace.core.disk import refuse_special, unreadable
 from vambrace.errors import ArtifactRefused, ConfigError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def is_sealed(path: Path) -> bool:
         with path.open("rb", buffering=0) as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable(subject.shown(str(path)), error) from error
 
 
 def located(path: str | os.PathLike[str]) -> Path:
@@ -180,7 +180,7 @@ def _content(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable(subject.shown(str(path)), error) from error
 
 
 def _same(signed: subject.Subject, found: subject.Subject, place: Path) -> None:

@@ -30,8 +30,11 @@ def put(sink: Sink, data: memoryview) -> memoryview:
     Raises:
         BlockingIOError: it takes none: to ask again and again would never end. A raw stream of Python's own that does
             not wait says so by None.
+        OSError: it says that it took what cannot be.
     """
     taken = sink.write(data)
     if taken == 0 or (taken is None and isinstance(sink, io.RawIOBase)):
         raise BlockingIOError(errno.EAGAIN, "a stream that takes no more for now")
+    if taken is not None and not 0 < taken <= len(data):
+        raise OSError(errno.EIO, f"a stream that says it took {taken} of {len(data)} bytes")
     return data[len(data) if taken is None else taken :]

@@ -12,12 +12,13 @@ import stat
 from typing import TYPE_CHECKING, Protocol, Self
 
 from vambrace.assets.seal.refusals import cut_short
+from vambrace.core.disk import unreadable
 from vambrace.errors import NotThere, ResourceError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FileSource", "FileStream", "Stream", "fill", "next_bytes", "nothing_at", "unreadable"]
+__all__ = ["FileSource", "FileStream", "Stream", "fill", "next_bytes", "nothing_at"]
 
 
 class Stream(Protocol):
@@ -150,14 +151,4 @@ def nothing_at(path: Path, what: str = "a sealed file") -> NotThere:
     """E776: nothing is at `path`, where `what` is needed."""
     return NotThere(
         "E776", seen=f"nothing at {path}", expected=what, fix="check the path and the permissions of its folders"
-    )
-
-
-def unreadable(name: str, error: OSError) -> ResourceError:
-    """E604: what `error` means for somebody who wanted `name` read."""
-    return ResourceError(
-        "E604",
-        seen=f"{errno.errorcode.get(error.errno or 0, 'an error')} reading {name}",
-        expected="a readable file",
-        fix="check the path, its permissions and the disk",
     )

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from vambrace.assets.seal.listing import HASHED, listed
+from vambrace.core.disk import unreadable
 from vambrace.errors import ArtifactRefused, ResourceError
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _walk(top: Path, held: ExitStack) -> Iterator[tuple[Path, str]]:
         try:
             names = set(os.listdir(folder))
         except OSError as error:
-            raise _unreadable(folder, error) from error
+            raise unreadable(shown(str(folder)), error) from error
         for name in sorted(names):
             path = folder / name
             mode = _status(path, follow=False).st_mode
@@ -194,7 +195,7 @@ def _hashed(path: Path, relative: str, hear: Callable[[int], None], *, follow: b
         finally:
             os.close(fd)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(shown(str(path)), error) from error
     return Entry(relative, digest.hexdigest(), size)
 
 
@@ -214,14 +215,14 @@ def _at_rest(lock: Path, held: ExitStack) -> None:
     except OSError as error:
         # Where there are no locks, nobody can hold one.
         if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}:
-            raise _unreadable(lock, error) from error
+            raise unreadable(shown(str(lock)), error) from error
 
 
 def _status(path: Path, *, follow: bool) -> os.stat_result:
     try:
         return path.stat(follow_symlinks=follow)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(shown(str(path)), error) from error
 
 
 def _fits(path: str) -> bool:
@@ -240,13 +241,4 @@ def _refused(path: Path, seen: str) -> ArtifactRefused:
         seen=f"{shown(str(path))}: {seen}",
         expected="files and folders with plain names",
         fix="put the file itself where the link is, or move what cannot be signed out of the folder",
-    )
-
-
-def _unreadable(path: Path, error: OSError) -> ResourceError:
-    return ResourceError(
-        "E604",
-        seen=f"{errno.errorcode.get(error.errno or 0, 'an error')} reading {shown(str(path))}",
-        expected="a readable file or folder",
-        fix="check the path, its permissions and the disk",
     )

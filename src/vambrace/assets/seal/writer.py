@@ -30,7 +30,7 @@ from vambrace.assets.seal.source import next_bytes
 from vambrace.assets.seal.statement import MOST_BYTES
 from vambrace.assets.seal.suites import Suite
 from vambrace.assets.seal.trailer import FOOT_BYTES, Foot, TrailerMac
-from vambrace.core.disk import spooling
+from vambrace.core.disk import drop, spooling
 from vambrace.core.files import Draft
 from vambrace.core.options import require
 
@@ -240,7 +240,7 @@ class Writer:
         # Nobody waits for ever for a stream that takes nothing; a file must not be closed while a thread writes to it.
         self._pipeline.close(patience=None if self._draft or self._memory else _PATIENCE)
         if self._leaves:
-            self._leaves.close()
+            drop(self._leaves)
 
     def _check_room(self, more: int) -> None:
         most = MOST_CHUNKS * self._chunk_size if self._size is None else self._size
