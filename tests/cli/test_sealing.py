@@ -185,6 +185,23 @@ def test_no_path_is_not_the_folder_we_are_in(call: str, place: Path, capsys: pyt
     assert sorted(place.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        *("sign - --key maker", "verify -", "obfuscate - -o out --no-map", "obfuscate plain -o - --no-map"),
+        *("restore - out --map map -i me", "restore plain - --map map -i me", "unlock plain - --key-file me"),
+    ],
+)
+def test_a_stream_is_no_file_of_that_name(call: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file called - was read or written, and the exit code was 0."""
+    Path("-").write_bytes(b"plain")
+    before = sorted(place.iterdir())
+    assert main(shlex.split(call)) == 2
+    assert re.search("E576 .* - stands for a stream, and this command takes files", capsys.readouterr().err)
+    assert sorted(place.iterdir()) == before
+    assert main(["sign", "./-", "--key", "maker"]) == 0
+
+
 @pytest.mark.parametrize("name", [".", "../folder", "./", "below/.."])
 def test_the_folder_we_are_in_is_signed_by_its_name(
     name: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,10 +1,11 @@
+import errno
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
-from vambrace.core.disk import check_writable, refuse_special
+from vambrace.core.disk import check_writable, refuse_special, unreadable
 from vambrace.errors import ResourceError
 
 
@@ -39,3 +40,11 @@ def test_files_folders_and_new_places_are_not_special(tmp_path: Path) -> None:
     (tmp_path / "away").symlink_to("nowhere")
     for name in ("file", "to", "away", "new", "no/new", "file/new", ".", "a\0b", "x" * 300):
         refuse_special(tmp_path / name)
+
+
+@pytest.mark.parametrize(("code", "fix"), [(errno.EMFILE, "ulimit -n"), (errno.EACCES, "permissions")])
+def test_what_is_told_of_a_file_that_cannot_be_read(code: int, fix: str) -> None:
+    told = unreadable("the plan", OSError(code, "no"))
+    assert (told.code, told.exit_code) == ("E604", 6)
+    assert told.seen == f"{errno.errorcode[code]} reading the plan"
+    assert fix in told.fix

@@ -16,6 +16,7 @@ from vambrace.cli.obfuscated import tell_left_out, tell_passes, tell_table, tell
 from vambrace.cli.sealing import there
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say
+from vambrace.cli.streams import file_place
 from vambrace.cli.targets import are_one, put, taken
 from vambrace.core.reason import reason
 from vambrace.errors import ConfigError
@@ -37,10 +38,18 @@ Maps = Annotated[list[Path], typer.Option("--map", metavar="MAP", help="A sealed
 
 
 def obfuscate(
-    source: Annotated[Path, typer.Argument()],
+    source: Annotated[Path, typer.Argument(parser=file_place)],
     *,
     target: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT", help="Where the obfuscated model goes.", show_default=False)
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            parser=file_place,
+            help="Where the obfuscated model goes.",
+            show_default=False,
+        ),
     ],
     profile: Annotated[
         Profile,
@@ -158,8 +167,8 @@ def obfuscate(
 
 
 def restore(
-    source: Annotated[Path, typer.Argument()],
-    target: Annotated[Path, typer.Argument()],
+    source: Annotated[Path, typer.Argument(parser=file_place)],
+    target: Annotated[Path, typer.Argument(parser=file_place)],
     *,
     place: Annotated[Path, typer.Option("--map", metavar="MAP", help="Its sealed map.", show_default=False)],
     key: Key = None,
@@ -190,8 +199,8 @@ def restore(
 
 
 def unlock(
-    source: Annotated[Path, typer.Argument()],
-    target: Annotated[Path, typer.Argument()],
+    source: Annotated[Path, typer.Argument(parser=file_place)],
+    target: Annotated[Path, typer.Argument(parser=file_place)],
     *,
     key: Annotated[
         Path, typer.Option("--key-file", metavar="KEY", help="The key that it was locked with.", show_default=False)
@@ -210,7 +219,7 @@ def unlock(
 
 
 def trace(
-    source: Annotated[Path, typer.Argument()],
+    source: Annotated[Path, typer.Argument(parser=file_place)],
     *,
     maps: Maps,
     key: Key = None,

@@ -24,7 +24,7 @@ from vambrace.cli.secrets import (
     read_by,
 )
 from vambrace.cli.speaking import many, say, tell
-from vambrace.cli.streams import mebibytes, place
+from vambrace.cli.streams import file_place, mebibytes
 
 if TYPE_CHECKING:
     from vambrace.assets.seal.header import Header
@@ -67,7 +67,7 @@ def inspect(
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(parser=place)],
+    path: Annotated[Path, typer.Argument(parser=file_place)],
     *,
     signers: Signers = [],  # noqa: B006  the parser copies it
     identities: Identities = [],  # noqa: B006
@@ -116,7 +116,7 @@ def verify(
 
 
 def sign(
-    path: Annotated[Path, typer.Argument(parser=place)],
+    path: Annotated[Path, typer.Argument(parser=file_place)],
     key: Annotated[Path, typer.Option(metavar="KEY", help="The ed25519 key to sign with.", show_default=False)],
     name: Name = "",
     role: Role = "",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vambrace.core.progress import Progress
 
-__all__ = ["BytesOut", "CountedIn", "STREAM", "bytes_in", "is_stream", "mebibytes", "place"]
+__all__ = ["BytesOut", "CountedIn", "STREAM", "bytes_in", "file_place", "is_stream", "mebibytes", "place"]
 
 STREAM = Path("-")
 _PIECE = 2**20
@@ -37,6 +37,17 @@ def place(text: str) -> Path:
         raise typer.BadParameter("an empty path, as of a variable that is not set")
     path = Path(text)
     return path.absolute() if path == STREAM and text != "-" else path
+
+
+def file_place(text: str) -> Path:
+    """`place`, for commands that take no streams.
+
+    Raises:
+        BadParameter: for `-` too, which would be taken for a file of that name.
+    """
+    if text == "-":
+        raise typer.BadParameter("- stands for a stream, and this command takes files (./- is one of that name)")
+    return place(text)
 
 
 def is_stream(source: Path) -> bool:

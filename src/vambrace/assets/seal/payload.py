@@ -61,7 +61,7 @@ def refuse_pickle(path: Path, kind: str, *, shown: str = "") -> None:
         ArtifactRefused: E761.
     """
     if kind not in _DATA:
-        raise _refused(f"{shown or path.name} is a {kind} file, which holds a pickle{_inside(path)}")
+        raise _refused(f"{shown or path.name} is {_title(kind)}{_inside(path)}")
 
 
 def start_without_pickle(stream: Stream) -> memoryview:
@@ -75,7 +75,7 @@ def start_without_pickle(stream: Stream) -> memoryview:
     start = room[: fill(stream, room)]
     kind = _kind_of_start(bytes(start))
     if kind not in _DATA:
-        raise _refused(f"the stream begins as a {kind} file, which holds a pickle")
+        raise _refused(f"the stream begins as {_title(kind)}")
     return start
 
 
@@ -95,6 +95,10 @@ def _members(start: bytes) -> Iterator[bytes]:
         length = int.from_bytes(start[at + 26 : at + 28], "little")
         yield start[at + 30 : at + 30 + min(length, _LONGEST)]
         at = start.find(_MEMBER, at + 4)
+
+
+def _title(kind: str) -> str:
+    return "a pickle, or compressed, as joblib's are" if kind == "pickle" else f"a {kind} file, which holds a pickle"
 
 
 def _refused(seen: str) -> ArtifactRefused:
