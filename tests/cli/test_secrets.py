@@ -204,3 +204,29 @@ def test_a_secret_in_the_place_of_a_key_is_not_repeated(
     assert told.startswith("E7")
     assert "correct horse" not in told
     assert "vambrace-secret-key" not in told
+
+
+@pytest.mark.parametrize("command", ["assess", "check"])
+def test_what_is_typed_in_the_place_of_a_key_is_not_repeated(
+    command: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stood in the error, and so in the logs of who gates on it."""
+    assert main(["seal", "plain", "net.sealed", "-r", "me.pub"]) == 0
+    secret = Path("me").read_text().strip()
+    for typed, code in (("correct horse battery", "E724"), (secret, "E772")):
+        capsys.readouterr()
+        assert main([command, "--model", "net.sealed", "--identity", typed, "--data", "digits"]) == 2
+        said = capsys.readouterr()
+        assert code in said.err
+        assert typed not in said.err + said.out
+
+
+@pytest.mark.parametrize("command", ["assess", "check"])
+@pytest.mark.parametrize("option", ["--signer", "--identity"])
+def test_a_demand_that_is_not_said_is_no_demand_that_is_met(
+    option: str, command: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a variable that is not set: an unsigned model passed."""
+    assert main(["seal", "plain", "net.sealed", "-r", "me.pub"]) == 0
+    assert main([command, "--model", "net.sealed", "--identity", "me", option, "", "--data", "digits"]) == 2
+    assert "an empty path, as of a variable that is not set" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """Signals that come during a clean-up."""
 
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Generator
 
@@ -54,3 +56,19 @@ def test_nothing_is_held_back_in_another_thread(heard: list[int]) -> None:
     thread.join()
     assert done == [True]
     assert heard == []
+
+
+def test_listeners_in_c_keep_their_place() -> None:
+    """Python tells them from nobody: after a clean-up, the signal of `faulthandler` ended the process."""
+    program = """
+import faulthandler, os, signal, time
+from vambrace.core.cleanup import undisturbed
+faulthandler.register(signal.SIGQUIT)
+with undisturbed():
+    pass
+os.kill(os.getpid(), signal.SIGQUIT)
+print("alive")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "alive\n")
+    assert "most recent call first" in done.stderr

@@ -346,11 +346,36 @@ def test_importing_the_codec_does_not_import_torch():
 
 def test_more_values_than_a_reader_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A header of 57 MiB of empty lists took gigabytes before it was refused."""
-    monkeypatch.setattr(tree, "_MOST_VALUES", 100)
-    data = tree.encode([[]] * 30)
-    assert tree.decode(data) == [[]] * 30
-    with pytest.raises(ConfigError, match="E109: tree is more values than a reader takes"):
+    monkeypatch.setattr(tree, "_MOST_BRACKETS", 100)
+    data = tree.encode([[]] * 90)
+    assert tree.decode(data) == [[]] * 90
+    assert tree.decode(tree.encode("1,2,3," * 1000)) == "1,2,3," * 1000
+    with pytest.raises(ConfigError, match="E109: tree is more than a reader takes"):
         tree.encode([[]] * 100)
-    monkeypatch.setattr(tree, "_MOST_VALUES", 50)
-    with pytest.raises(ConfigError, match="E111: .*too many values"):
+    monkeypatch.setattr(tree, "_MOST_BRACKETS", 50)
+    with pytest.raises(ConfigError, match="E111: .*too many lists"):
         tree.decode(data)
+
+
+def test_a_longer_header_than_a_reader_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was written, and could never be read."""
+    monkeypatch.setattr(tree, "_LARGEST_HEADER", 1000)
+    assert tree.decode(tree.encode("x" * 800)) == "x" * 800
+    with pytest.raises(ConfigError, match="E109: tree is more than a reader takes"):
+        tree.encode("\u0436" * 800)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]},
+        {"dtype": "F8_E8M0", "shape": [1], "data_offsets": [0, 1]},
+        {"dtype": "F32", "shape": [0, 2**62, 4], "data_offsets": [0, 0]},
+    ],
+)
+def test_tensors_that_torch_cannot_make_are_damage(entry: dict[str, object]) -> None:
+    """Errors of Python and of torch came out."""
+    metadata = {"vambrace-tree/1": json.dumps({"tensor": "0"})}
+    header = json.dumps({"__metadata__": metadata, "0": entry}).encode()
+    with pytest.raises(ConfigError, match="E111"):
+        tree.decode(len(header).to_bytes(8, "little") + header + bytes(entry["data_offsets"][1]))

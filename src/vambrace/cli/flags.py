@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, cast
 
 import typer
 
+from vambrace.cli.secrets import key_path
 from vambrace.errors import ConfigError
 
 __all__ = ["ContractFlags", "RunFlags", "SourceFlags", "is_code", "numbers"]
@@ -29,9 +30,12 @@ class SourceFlags:
         str | None, typer.Option(help="pkg.mod:fn that builds the network; your own code, trusted because you name it.")
     ] = None
     outputs: Annotated[str | None, typer.Option(help="What the network emits: logits or probabilities.")] = None
-    identity: Annotated[str | None, typer.Option(metavar="KEY", help="Key file that opens a sealed model.")] = None
+    identity: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Key file that opens a sealed model.", callback=key_path)
+    ] = None
     signer: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Public key file of who must have signed a sealed model.")
+        str | None,
+        typer.Option(metavar="KEY", help="Public key file of who must have signed a sealed model.", callback=key_path),
     ] = None
     data: Annotated[str | None, typer.Option(help="Folder, zip, npy, npz, idx, pkg.mod:fn, or digits.")] = None
     labels: Annotated[str | None, typer.Option(help="Label file of idx data, when it does not lie beside it.")] = None

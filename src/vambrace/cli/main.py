@@ -20,7 +20,7 @@ from vambrace.cli.privacy import app as private
 from vambrace.cli.runs import gate, replay, report
 from vambrace.cli.sealed import inspect, rekey, rewrap, sign, verify
 from vambrace.cli.sealing import keygen, open_file, seal_file
-from vambrace.cli.speaking import say, say_as_is, say_error, tell
+from vambrace.cli.speaking import buffer_stdout, say, say_as_is, say_error, tell
 from vambrace.errors import ConfigError, ResourceError, VambraceError
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     import click
 
+    if arguments is None:  # the process is ours
+        buffer_stdout()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run([*given])

@@ -40,7 +40,7 @@ Role = Annotated[str, typer.Option(help="What the signature means.")]
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument()],
+    path: Annotated[Path, typer.Argument(parser=file_place)],
     *,
     identities: Identities = [],  # noqa: B006  the parser copies it
     ask: Ask = False,
@@ -121,7 +121,10 @@ def sign(
     name: Name = "",
     role: Role = "",
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="PATH", help="Where to (default: PATH.sig).", show_default=False)
+        Path | None,
+        typer.Option(
+            "--to", metavar="PATH", parser=file_place, help="Where to (default: PATH.sig).", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Sign a file or a folder, such as a run: who vouches for it, in what role, when.
@@ -138,7 +141,7 @@ def sign(
 
 
 def rewrap(
-    path: Annotated[Path, typer.Argument()],
+    path: Annotated[Path, typer.Argument(parser=file_place)],
     *,
     identities: Identities = [],  # noqa: B006  the parser copies it
     recipients: Recipients = [],  # noqa: B006
@@ -186,7 +189,7 @@ def rewrap(
 
 
 def rekey(
-    path: Annotated[Path, typer.Argument()],
+    path: Annotated[Path, typer.Argument(parser=file_place)],
     *,
     identities: Identities = [],  # noqa: B006  the parser copies it
     recipients: Recipients = [],  # noqa: B006

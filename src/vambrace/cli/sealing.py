@@ -13,7 +13,7 @@ from vambrace.cli.bar import listening
 from vambrace.cli.ending import tidily
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import many, say, tell
-from vambrace.cli.streams import STREAM, BytesOut, CountedIn, bytes_in, is_stream, mebibytes, place
+from vambrace.cli.streams import STREAM, BytesOut, CountedIn, bytes_in, file_place, is_stream, mebibytes, place
 from vambrace.cli.targets import check_free, free, outside, sink, taken, weights_of
 from vambrace.errors import ConfigError, VambraceError
 
@@ -46,7 +46,7 @@ Signers = Annotated[
 
 
 def keygen(
-    path: Annotated[Path, typer.Argument()],
+    path: Annotated[Path, typer.Argument(parser=file_place)],
     kind: Annotated[
         Literal["mlkem768-x25519", "x25519", "ed25519", "aes256"],
         typer.Option(help="What for: to be sealed for (default), to sign (ed25519), or shared (aes256)."),
@@ -327,12 +327,13 @@ def _open_stream(
 
 def _open_mindspore(source: Path, target: Path, key: Path, *, force: bool) -> None:
     from vambrace.assets.seal import mindspore
+    from vambrace.assets.seal.source import rest
     from vambrace.core.files import read_file
 
     there(key, shown="the path of the key, which is not shown: it may be a secret")
     if is_stream(source):
         with bytes_in(source) as stream:
-            opened = mindspore.read(stream.read(), read_file(key))
+            opened = mindspore.read(rest(stream), read_file(key))
     else:
         opened = mindspore.read(source, read_file(key))
     with tidily(), sink(target, force=force) as out:

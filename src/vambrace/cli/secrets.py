@@ -30,6 +30,7 @@ __all__ = [
     "NewNumber",
     "Number",
     "Recipients",
+    "key_path",
     "opened_by",
     "passphrase",
     "read_by",
@@ -180,6 +181,20 @@ def passphrase(
     if not same:
         raise nowhere("two different passphrases", "the same one twice")
     return Passphrase(word)
+
+
+def key_path(value: str | None) -> str | None:
+    """A callback of options that take the path of a key: no secret was typed, and no variable that is not set.
+
+    Raises:
+        ConfigError: E772, for a secret key.
+        BadParameter: for no text, which would ask for nothing.
+    """
+    if value == "":
+        raise typer.BadParameter("an empty path, as of a variable that is not set")
+    if value is not None:
+        _named(value)
+    return value
 
 
 def _named(value: str) -> object:

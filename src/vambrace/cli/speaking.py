@@ -7,10 +7,11 @@ as it would have. What a terminal or an old locale cannot show is shown escaped.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import textwrap
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 from vambrace.errors import ResourceError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vambrace.errors import VambraceError
 
 __all__ = [
+    "buffer_stdout",
     "columns",
     "discard",
     "is_terminal",
@@ -34,6 +36,20 @@ __all__ = [
 
 _PIPED = 100  # columns of text for people that no terminal shows
 _NARROWEST = 40
+
+
+def buffer_stdout() -> None:
+    """See that what goes to stdout goes there whole, or is an error.
+
+    Where Python does not buffer it (PYTHONUNBUFFERED, `python -u`), it drops what a full disk, or a pipe that does not
+    wait, does not take at once.
+    """
+    raw = getattr(sys.stdout, "buffer", None)
+    if isinstance(raw, io.RawIOBase):
+        given = cast("io.TextIOWrapper", sys.stdout)
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(raw), encoding=given.encoding, errors=given.errors, line_buffering=given.line_buffering
+        )
 
 
 def discard(stream: TextIO | None) -> None:
@@ -127,9 +143,9 @@ def wants_colour(stream: TextIO | None) -> bool:
 
 
 def _folded(line: str, indent: int) -> str:
-    from vambrace.report.text import visible
+    from vambrace.report.text import on_a_line
 
-    text = visible(line, 20_000)
+    text = on_a_line(line, 20_000)
     if not is_terminal(sys.stderr):
         return text
     folded = textwrap.wrap(

@@ -30,7 +30,7 @@ _VERSION = "vambrace-tree/1"
 _DEEPEST = 64
 _EXACT = 2**53
 _LARGEST_HEADER = 64 * 2**20
-_MOST_VALUES = 4_000_000
+_MOST_BRACKETS = 8_000_000
 _FLOAT = re.compile(r"-?(inf|(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-]?[0-9]+)?)|nan")
 _INT = re.compile(r"-?[1-9][0-9]{0,2466}")
 _NAME = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -56,8 +56,10 @@ def encode(tree: object) -> bytes:
     skeleton = json.dumps(_skeleton(tree, "tree", 0, tensors), ensure_ascii=True, separators=(",", ":"))
     # One entry, because safetensors writes several in no fixed order, and equal trees shall give equal bytes.
     data = save(tensors, metadata={_VERSION: skeleton})
-    if _values_in(data[8 : 8 + int.from_bytes(data[:8], "little")]) > _MOST_VALUES:
-        raise _refusal("tree", "more values than a reader takes", "store long lists of numbers as tensors")
+    size = int.from_bytes(data[:8], "little")
+    if size > _LARGEST_HEADER or _brackets(data[8 : 8 + size]) > _MOST_BRACKETS:
+        fix = "store long lists and texts as tensors (torch.tensor, torch.frombuffer)"
+        raise _refusal("tree", "more than a reader takes beside the tensors' elements", fix)
     return data
 
 
@@ -76,7 +78,7 @@ def decode(data: bytes) -> Any:  # noqa: ANN401  a tree of any shape
     skeleton = _json(metadata[_VERSION])
     try:
         tensors = load(data)
-    except SafetensorError as error:
+    except (SafetensorError, LookupError, RuntimeError, ValueError) as error:  # what torch makes of odd types and sizes
         raise _damage(f"tensors that cannot be read ({error})", "whole safetensors data") from error
     tree, used = _tree(skeleton, tensors, 0, 0)
     if used != len(tensors):
@@ -180,8 +182,8 @@ def _metadata(data: bytes) -> dict[str, str]:
     size = int.from_bytes(data[:8], "little") if len(data) >= 8 else -1
     if not 0 <= size <= min(len(data) - 8, _LARGEST_HEADER):
         raise _damage("no safetensors header", "a file that the tree codec wrote")
-    if _values_in(data[8 : 8 + size]) > _MOST_VALUES:
-        raise _damage("too many values", f"at most {_MOST_VALUES}, tensors aside")
+    if _brackets(data[8 : 8 + size]) > _MOST_BRACKETS:
+        raise _damage("too many lists and numbers", f"at most {_MOST_BRACKETS} opening brackets")
     try:
         text = data[8 : 8 + size].decode("utf-8")
     except UnicodeDecodeError as error:
@@ -195,9 +197,9 @@ def _metadata(data: bytes) -> dict[str, str]:
     return cast("dict[str, str]", metadata)
 
 
-def _values_in(header: bytes) -> int:
-    """At least as many as there are in it: each takes many times its size in memory, so they are counted before."""
-    return sum(map(header.count, (b",", b"[", b"{")))
+def _brackets(header: bytes) -> int:
+    """Each takes many times its size in memory when it is read, so they are counted before."""
+    return header.count(b"[") + header.count(b"{")
 
 
 def _json(text: str) -> Any:  # noqa: ANN401

@@ -230,7 +230,8 @@ def load_model(spec: Source, contract: InputContract, trust: Trust, base: Path, 
             sha256=_hash(spec.sha256) if spec.sha256 else "",
             base=base,
             input_shape=None if size is None else (contract.channels, *size),
-            identity=base / spec.identity if spec.identity else None,
+            # As text, which errors do not repeat: it may be a passphrase in the wrong place.
+            identity=str(base / spec.identity) if spec.identity else None,
             signer=base / spec.signer if spec.signer else None,
         ),
     )

@@ -235,6 +235,44 @@ def test_state_of_a_modules_own_is_as_before(tmp_path: Path) -> None:
     assert module[0].told == {"count": 9}
 
 
+class Observer(nn.Module):
+    """Takes state of its first version as torch's observers do: with another scale."""
+
+    _version = 2
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, local: dict[str, Any], *more: Any) -> None:
+        if local.get("version", 1) < 2:
+            state[prefix + "scale"] = torch.tensor(-1.0)
+        super()._load_from_state_dict(state, prefix, local, *more)
+
+
+def test_state_is_of_the_version_it_is_of(tmp_path: Path) -> None:
+    """The versions were not stored, and new state was taken for old."""
+    keep = seal.Checkpoints(tmp_path, recipients=KEY)
+    keep(1, module=nn.Sequential(Observer(3.0), nn.Linear(3, 2)))
+    module = nn.Sequential(Observer(5.0), nn.Linear(3, 2))
+    assert keep.restore(identity=KEY, module=module) == (1, {})
+    assert module[0].scale == 3
+    other = nn.Sequential(Observer(7.0), nn.Linear(3, 4))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        keep.restore(identity=KEY, module=other)
+    assert other[0].scale == 7
+
+
+def test_checkpoints_without_versions_are_read_as_before(tmp_path: Path) -> None:
+    net = nn.Linear(3, 2)
+    state = {"step": 4, "module": dict(net.state_dict()), "optimizer": None, "extra": {}}
+    with seal.Writer(tmp_path / "step-000000000004.sealed", recipients_of(KEY), content="tensors") as writer:
+        writer.write(tree.encode(state))
+    module = nn.Linear(3, 2)
+    assert seal.Checkpoints(tmp_path, recipients=KEY).restore(identity=KEY, module=module) == (4, {})
+    assert torch.equal(module.weight, net.weight)
+
+
 def test_a_module_on_meta_is_refused(tmp_path: Path) -> None:
     """Nothing was put into it, and a step came back as if it had been."""
     keep = seal.Checkpoints(tmp_path, recipients=KEY)
@@ -278,6 +316,10 @@ def test_errors_of_a_module_are_its_own(tmp_path: Path) -> None:
         {"optimizer": "x"},
         {"optimizer": {"state": {}, "param_groups": 3}},
         {"extra": 3},
+        {"versions": 3},
+        {"versions": {"": "x"}},
+        {"versions": {0: 2}},
+        {"more": 3},
     ],
     ids=str,
 )

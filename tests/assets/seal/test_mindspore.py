@@ -386,3 +386,8 @@ def test_blocks_of_their_real_size(mode: str) -> None:
     opened = mindspore.read(data, key)
     assert opened.data == plain
     assert not any("another program" in warning or "cut" in warning for warning in opened.warnings)
+
+
+def test_a_number_is_no_key() -> None:
+    with pytest.raises(ConfigError, match="E782: a key that is a int"):
+        mindspore.read(b"", 16)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import unicodedata
+from typing import Any
 
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -176,3 +177,11 @@ for run in (lambda: next(found), lambda: Passphrase("word", kdf=Argon2id(memory_
     assert done.stdout.split("\n")[:2] == ["E731 6 no memory for the 1024 MiB of password hashing"] * 2, done.stderr
     assert ResourceError.exit_code == 6
     assert resource.getrlimit(resource.RLIMIT_AS)[0] != 800 * 2**20
+
+
+@pytest.mark.parametrize("value", [1234, None, 1.5, ["word"]])
+def test_a_number_is_no_passphrase(value: Any) -> None:
+    """Of 1234, so many zeros were taken."""
+    with pytest.raises(ConfigError, match="E735: a passphrase that is a") as caught:
+        Passphrase(value)
+    assert "1234" not in str(caught.value)

@@ -57,6 +57,16 @@ def test_an_onnx_file_goes_into_a_session_and_into_load(tmp_path: Path) -> None:
     assert loaded.identity.weights == plain.identity.weights, "a sealed model is the same model"
 
 
+def test_a_model_that_the_runtime_does_not_take(tmp_path: Path) -> None:
+    """An error of onnxruntime came out."""
+    odd = model()
+    odd.graph.node[0].op_type = "Foo"
+    (tmp_path / "net.onnx").write_bytes(odd.SerializeToString())
+    seal.save(tmp_path / "net.onnx", tmp_path / "net.sealed", recipients=[KEY])
+    with pytest.raises(ModelRefused, match="E236: net.sealed cannot be used by onnxruntime"):
+        seal.session(tmp_path / "net.sealed", identity=KEY)
+
+
 def test_tensors_fill_the_factory_s_network(tmp_path: Path) -> None:
     torch.manual_seed(0)
     wanted = net()

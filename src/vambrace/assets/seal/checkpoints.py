@@ -17,6 +17,7 @@ import contextlib
 import copy
 import os
 import re
+from collections import OrderedDict
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoints"]
 
 _NAME: Final = re.compile(r"step-([0-9]{12})\.sealed")
-_KEYS: Final = ["extra", "module", "optimizer", "step"]
+_KEYS: Final = {"extra", "module", "optimizer", "step"}
+_VERSIONS: Final = "versions"
 
 
 class Checkpoints:
@@ -88,11 +90,13 @@ class Checkpoints:
         require(
             whole and 0 <= step < 10**12, code="E712", seen=f"step {step}", expected="0 to 10^12 - 1", fix="count steps"
         )
+        held = module.state_dict()
         state = {
             "step": int(step),
-            "module": dict(module.state_dict()),
+            "module": dict(held),
             "optimizer": None if optimizer is None else optimizer.state_dict(),
             "extra": dict(extra or {}),
+            _VERSIONS: _versions(held),
         }
         plain = tree.encode(state)
         files.make_folder(self.folder)
@@ -138,7 +142,8 @@ class Checkpoints:
         Raises:
             NotThere: E776, a FileNotFoundError: there is none.
             ArtifactRefused: as `seal.load`; E764, for a file that is no checkpoint.
-            ConfigError: E769, for a checkpoint without the state that `optimizer` needs; E777, for a module on "meta".
+            ConfigError: E111, for bytes that the tree codec has not written; E769, for a checkpoint without the state
+                that `optimizer` needs; E777, for a module on "meta".
             RuntimeError, ValueError: by torch, when the state of a module or of an optimizer does not fit; both are
                 as before then, and so is the module when code of its own raises something.
         """
@@ -159,7 +164,7 @@ class Checkpoints:
                 fix="restore the module alone, or choose another checkpoint",
             )
         with _unchanged(module):
-            module.load_state_dict(stored["module"])
+            module.load_state_dict(_versioned(stored["module"], stored.get(_VERSIONS)))
             if optimizer is not None:
                 _take(optimizer, stored["optimizer"], paths[-1])
         return stored["step"], stored["extra"]
@@ -183,7 +188,7 @@ def _unchanged(module: nn.Module) -> Generator[None]:
     try:
         yield
     except BaseException:
-        module.load_state_dict(kept, strict=False)
+        module.load_state_dict(_versioned(kept, _versions(state)), strict=False)
         for value, kind in lazy:
             if not nn.parameter.is_lazy(value):  # got its size, and a stranger's elements
                 value.data = value.new_empty(0)
@@ -211,7 +216,7 @@ def _take(optimizer: optim.Optimizer, state: dict[str, Any], path: Path) -> None
 
 def _is_checkpoint(state: Any) -> bool:  # noqa: ANN401  a tree of any shape
     """Whether it has the parts of a checkpoint; whoever knows the public key can have made it."""
-    if type(state) is not dict or sorted(map(str, cast("dict[Any, Any]", state))) != _KEYS:
+    if type(state) is not dict or {*cast("dict[Any, Any]", state)} - {_VERSIONS} != _KEYS:
         return False
     parts = cast("dict[str, Any]", state)
     kinds = {
@@ -220,9 +225,27 @@ def _is_checkpoint(state: Any) -> bool:  # noqa: ANN401  a tree of any shape
         "extra": dict,
         "optimizer": type(None) if parts["optimizer"] is None else dict,
     }
-    return all(type(parts[name]) is kind for name, kind in kinds.items()) and all(
-        type(name) is str for name in parts["module"]
+    versions = cast("dict[Any, Any]", parts.get(_VERSIONS, {}))
+    return (
+        all(type(parts[name]) is kind for name, kind in kinds.items())
+        and all(type(name) is str for name in parts["module"])
+        and type(versions) is dict
+        and all(type(name) is str and type(number) is int for name, number in versions.items())
     )
+
+
+def _versions(state: Any) -> dict[str, int]:  # noqa: ANN401  of torch
+    """Which version of its state each module inside has: one that is told none takes it for that of an old one."""
+    found = cast("dict[str, dict[str, Any]]", getattr(state, "_metadata", {}))
+    return {name: each["version"] for name, each in found.items() if type(each.get("version")) is int}
+
+
+def _versioned(state: Mapping[str, Any], versions: dict[str, int] | None) -> OrderedDict[str, Any]:
+    """State as `load_state_dict` takes it; checkpoints of before have no versions."""
+    found = OrderedDict(state)
+    if versions is not None:
+        found._metadata = {name: {"version": number} for name, number in versions.items()}  # pyright: ignore[reportAttributeAccessIssue]
+    return found
 
 
 def _no_checkpoint(path: Path) -> ArtifactRefused:

@@ -104,6 +104,8 @@ def read(
     """
     if mode is not None and mode not in MODES:
         raise ConfigError("E782", seen=f"mode {mode!r}", expected=", ".join(MODES), fix="give the mode of `enc_mode`")
+    if not isinstance(key, Secret | bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError("E782", seen=f"a key that is a {type(key).__name__}", expected="bytes", fix="give its bytes")
     secret = key.raw if isinstance(key, Secret) else bytes(key)
     if isinstance(source, str | os.PathLike):
         path = Path(source)

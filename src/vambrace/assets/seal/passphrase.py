@@ -94,6 +94,14 @@ class Passphrase:
     hint = ""
 
     def __init__(self, value: str | bytes | bytearray, *, kdf: Argon2id | Scrypt | None = None) -> None:
+        if not isinstance(value, str | bytes | bytearray):  # pyright: ignore[reportUnnecessaryIsInstance]
+            # Of a number, Python would make so many zeros.
+            raise ConfigError(
+                "E735",
+                seen=f"a passphrase that is a {type(value).__name__}",
+                expected="text, or bytes in UTF-8",
+                fix="put it in quotes",
+            )
         try:
             text = value if isinstance(value, str) else bytes(value).decode()
             secret = unicodedata.normalize("NFC", text).encode()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vambrace.assets.seal.loading import open_sealed
 from vambrace.core.extras import require
+from vambrace.core.reason import reason
 from vambrace.errors import ArtifactRefused
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def session(
     Raises:
         MissingExtra: E112, without onnxruntime.
         ArtifactRefused: as `seal.load`; E764, when it is no single file.
-        ModelRefused: E230 to E235, for a model that `vambrace.load` refuses too; E232 where tensors lie elsewhere.
+        ModelRefused: E230 to E236, for a model that `vambrace.load` refuses too; E232 where tensors lie elsewhere.
     """
-    from vambrace.models.onnx_file import check_onnx
+    from vambrace.models.onnx_file import check_onnx, refuse
 
     runtime = require("onnxruntime", extra="onnx")
     with open_sealed(path, identity=identity, signer=signer, threads=threads) as sealed:
@@ -55,4 +56,7 @@ def session(
             )
         plain = sealed.read(0, sealed.size)
     check_onnx(plain, Path(path).name)
-    return runtime.InferenceSession(plain, options, providers=list(providers))
+    try:
+        return runtime.InferenceSession(plain, options, providers=list(providers))
+    except Exception as error:  # the runtime's errors share no base class
+        refuse("E236", Path(path).name, f"cannot be used by onnxruntime ({reason(error)})", "a valid ONNX model")

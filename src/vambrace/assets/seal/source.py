@@ -18,7 +18,9 @@ from vambrace.errors import NotThere, ResourceError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FileSource", "FileStream", "Stream", "fill", "next_bytes", "nothing_at"]
+__all__ = ["FileSource", "FileStream", "Stream", "fill", "next_bytes", "nothing_at", "rest"]
+
+_PIECE = 2**20
 
 
 class Stream(Protocol):
@@ -130,6 +132,14 @@ def fill(stream: Stream, out: memoryview) -> int:
     while done < len(out) and (got := next_bytes(stream, out[done:])):
         done += got
     return done
+
+
+def rest(stream: Stream) -> bytes:
+    """All that is left of `stream`. Raises as `next_bytes`."""
+    found, piece = bytearray(), memoryview(bytearray(_PIECE))
+    while got := next_bytes(stream, piece):
+        found += piece[:got]
+    return bytes(found)
 
 
 def next_bytes(stream: Stream, out: memoryview) -> int:
