@@ -4,7 +4,7 @@ What comes after some value goes into a branch of an If; the other branch holds 
 architectures (`vambrace.assets.obfuscate.imagined_nets`) that take the same values and give outputs of the same types.
 Arithmetic on the data decides, always alike (`vambrace.assets.obfuscate.opaque`). There are several such Ifs, one
 inside the other, as far as the time allows, so that parts of the real network lie at different depths, in either
-branch. Imagined operators are about twenty times as many as real ones; what bounds them is the size of the file.
+branch. Imagined operators are up to forty times as many as real ones; what bounds them is the size of the file.
 
 What runs is the real network and a few operators on single numbers for each If. An attacker who runs the model sees
 which branches are taken, and one who knows this software sees which networks are imagined: they are many in one branch,
@@ -64,8 +64,8 @@ class Phantoms(Pass):
     name: ClassVar[str] = "phantoms"
     profile: ClassVar[Profile] = "exact"
     worth: ClassVar[int] = 1
-    times: Ratio = 20.0
-    fewest: int = 2000
+    times: Ratio = 40.0
+    fewest: int = 3000
     growth: Ratio = 0.08
     spare: int = 250_000
     ifs: int = 3
