@@ -193,6 +193,7 @@ def test_no_path_is_not_the_folder_we_are_in(call: str, place: Path, capsys: pyt
         *("sign - --key maker", "verify -", "obfuscate - -o out --no-map", "obfuscate plain -o - --no-map"),
         *("keygen -", "sign plain --to - --key maker", "inspect -", "rewrap - -i me --add me.pub", "rekey - -i me"),
         *("restore - out --map map -i me", "restore plain - --map map -i me", "unlock plain - --key-file me"),
+        *("obfuscate plain -o out --map - -r me.pub", "restore plain out --map - -i me", "trace plain --map - -i me"),
     ],
 )
 def test_a_stream_is_no_file_of_that_name(call: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import functools
 import getpass
 import io
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -47,6 +48,48 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     monkeypatch.setattr(sys, "stdin", Terminal())
     monkeypatch.setattr(getpass, "getpass", ask)
     return answers
+
+
+def test_what_a_terminal_sends_in_another_encoding(
+    typed: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ended as a bug of vambrace, with a part of the passphrase."""
+
+    def ask(prompt: str, stream: object = None) -> str:
+        return b"caf\xe9 pass".decode()
+
+    monkeypatch.setattr(getpass, "getpass", ask)
+    capsys.readouterr()
+    assert main(["seal", "plain", "sealed", "--passphrase"]) == 2
+    said = capsys.readouterr().err
+    assert "E773 a passphrase that is no" in said
+    assert "xe9" not in said
+    assert not Path("sealed").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_signal_at_the_prompt_leaves_the_terminal_as_it_was(
+    number: signal.Signals, typed: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python ended at once, and nothing of what was typed afterwards showed."""
+    steps: list[str] = []
+
+    def ask(prompt: str, stream: object = None) -> str:
+        try:
+            signal.raise_signal(number)
+            return "word"
+        finally:
+            steps.append("shows again")
+
+    monkeypatch.setattr(getpass, "getpass", ask)
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(["seal", "plain", "sealed", "--passphrase"])
+    finally:
+        signal.signal(number, before)
+    assert ended.value.code == 128 + number
+    assert steps == ["shows again"]
 
 
 def opens(identity: object) -> bool:

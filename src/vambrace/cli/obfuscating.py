@@ -34,7 +34,9 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is at the tar
 Key = Annotated[
     Path | None, typer.Option("--key-file", metavar="KEY", help="The key that locks the model: an aes256 key file.")
 ]
-Maps = Annotated[list[Path], typer.Option("--map", metavar="MAP", help="A sealed map; again for more.")]
+Maps = Annotated[
+    list[Path], typer.Option("--map", metavar="MAP", parser=file_place, help="A sealed map; again for more.")
+]
 
 
 def obfuscate(
@@ -93,7 +95,10 @@ def obfuscate(
         list[Path], typer.Option(metavar="FILE", help="Write what was measured: .html or .json; again for both.")
     ] = [],  # noqa: B006
     place: Annotated[
-        Path | None, typer.Option("--map", metavar="MAP", help="Where the sealed map goes (default: OUT.map.sealed).")
+        Path | None,
+        typer.Option(
+            "--map", metavar="MAP", parser=file_place, help="Where the sealed map goes (default: OUT.map.sealed)."
+        ),
     ] = None,
     no_map: Annotated[bool, typer.Option("--no-map", help="Keep no map: there is no way back.")] = False,
     recipients: Recipients = [],  # noqa: B006
@@ -170,7 +175,9 @@ def restore(
     source: Annotated[Path, typer.Argument(parser=file_place)],
     target: Annotated[Path, typer.Argument(parser=file_place)],
     *,
-    place: Annotated[Path, typer.Option("--map", metavar="MAP", help="Its sealed map.", show_default=False)],
+    place: Annotated[
+        Path, typer.Option("--map", metavar="MAP", parser=file_place, help="Its sealed map.", show_default=False)
+    ],
     key: Key = None,
     identities: Identities = [],  # noqa: B006
     ask: Ask = False,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vambrace.cli.ending import tidily
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -174,10 +175,16 @@ def passphrase(
     if not sys.stdin.isatty():
         raise nowhere("no terminal to ask for a passphrase on", "a terminal")
     try:
-        word = getpass.getpass("New passphrase: " if new else "Passphrase: ", sys.stderr)
-        same = not twice or getpass.getpass("The same again: ", sys.stderr) == word
+        with tidily():  # or the terminal would show nothing of what is typed afterwards
+            word = getpass.getpass("New passphrase: " if new else "Passphrase: ", sys.stderr)
+            same = not twice or getpass.getpass("The same again: ", sys.stderr) == word
     except EOFError:
         raise nowhere("the end of the input instead of a passphrase", "a passphrase and Enter") from None
+    except UnicodeDecodeError:  # it shows a part of the passphrase
+        encoding = sys.stdin.encoding
+        raise nowhere(
+            f"a passphrase that is no {encoding}, as the terminal should send", f"text in {encoding}"
+        ) from None
     if not same:
         raise nowhere("two different passphrases", "the same one twice")
     return Passphrase(word)

@@ -9,8 +9,10 @@ import onnx
 import pytest
 
 from exact_nets import SIZE, Builder
+from vambrace.assets.obfuscate import ensemble
 from vambrace.assets.obfuscate.habits import Habits
 from vambrace.assets.obfuscate.imagined import Imagining, TooLarge, Value
+from vambrace.assets.obfuscate.imagined_nets import Taste, imagine
 from vambrace.assets.obfuscate.imagined_parts import Parts, Style
 from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.measure import runtime
@@ -47,6 +49,28 @@ def test_simplifiers_find_next_to_nothing_to_do_in_decoys(opset: int, tool: str)
         gone += (before - operators(run(done))).total()
         there += before.total()
     assert gone < 0.02 * there
+
+
+def test_what_imagined_networks_begin_with_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a transformer they were mostly of sequences, and beside others of maps."""
+    ranks: list[int] = []
+
+    def watched(im: Imagining, x: Value, widths: tuple[int, ...], taste: Taste) -> Value:
+        ranks.append(len(x.shape))
+        return imagine(im, x, widths, taste)
+
+    monkeypatch.setattr(ensemble, "imagine", watched)
+    shares: list[dict[int, float]] = []
+    for sizes in ((4, 8, 8), (6, 8), (8,)):
+        ranks.clear()
+        b = Builder(0)
+        model = b.model({b.add("Relu", b.add("Tanh", "image")): ("n", *sizes)}, ("n", *sizes))
+        for seed in range(12):
+            onnx_model(model, passes=[Phantoms(fewest=600, times=0)], seed=seed)
+        shares.append({rank: ranks.count(rank) / len(ranks) for rank in (1, 2, 3)})
+        assert len(ranks) > 60
+    for rank, share in ((1, 1 / 6), (2, 1 / 3), (3, 1 / 2)):
+        assert all(abs(each[rank] - share) < 0.15 for each in shares), shares
 
 
 def test_what_is_the_same_is_there_once_and_steps_are_one_step() -> None:

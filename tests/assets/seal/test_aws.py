@@ -157,6 +157,14 @@ def test_without_credentials_or_region(monkeypatch: pytest.MonkeyPatch, client: 
     assert Aws("k", region="eu-west-1").name == "aws"
 
 
+@pytest.mark.parametrize("endpoint", ["localhost:4566", "http://[bad"])
+def test_an_endpoint_that_is_no_url(endpoint: str, monkeypatch: pytest.MonkeyPatch, client: Any) -> None:
+    """A ValueError of boto3 came out."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(ResourceError, match="E733"):
+        Aws("alias/models")
+
+
 def test_without_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(MissingExtra, match=r"E112.*vambrace\[kms\]"):

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from assets.seal.headers_on_disk import BODY, names, opens, put, region, sidecar, torn, whole
+from vambrace.assets import seal
 from vambrace.assets.seal import keys
 from vambrace.assets.seal.header import FIXED_BYTES, HEADER_BYTES, parse
 from vambrace.assets.seal.holding import alone
+from vambrace.assets.seal.kms import Kms, Local
 from vambrace.assets.seal.opening import open_header
 from vambrace.assets.seal.passphrase import Argon2id, Passphrase
 from vambrace.assets.seal.recipients import Key, PublicKey, as_identity
@@ -156,6 +158,17 @@ def test_who_is_there_is_not_added_again(path: Path) -> None:
     again = rewrap(path, A, add=[key.public(), other.public()])
     assert (again.recipients, again.added) == (3, 1)
     assert rewrap(path, A, [key.public(), key.public()]).recipients == 1
+
+
+def test_who_is_named_twice_is_there_once(tmp_path: Path) -> None:
+    key, other = keys.generate("x25519"), keys.generate("mlkem768-x25519")
+    fake, one = Kms(Local(A, key="one")), Kms(Local(A, key="one"))
+    to = [key.public(), other.public(), key.public(), A, A, fake, Kms(Local(A, key="two")), one]
+    seal.save({}, tmp_path / "sealed", recipients=to)
+    found = parse((tmp_path / "sealed").read_bytes()[:HEADER_BYTES]).recipients
+    assert [stanza["type"] for stanza in found] == ["x25519", "mlkem768-x25519", "key", "kms", "kms"]
+    with pytest.raises(ConfigError, match="E751: recipients to add who are all there already"):
+        rewrap(tmp_path / "sealed", A, add=[fake])
 
 
 def test_an_anonymous_recipient_goes_by_number_only(path: Path) -> None:

@@ -279,6 +279,8 @@ def _held(module: fx.GraphModule) -> str:
     lines: list[str] = []
     known: dict[fx.Node, str] = {}
     for node in module.graph.nodes:
+        if _spare(node):
+            continue
         if node.op == "get_attr":  # an archive puts it elsewhere
             inner = getattr(module, str(node.target))
             known[node] = _held(inner) if isinstance(inner, fx.GraphModule) else f"{inner} {_raw(inner).hex()}"
@@ -318,6 +320,11 @@ def _argument_names(program: ExportedProgram) -> list[str] | None:
     return None if signature is None else signature.forward_arg_names
 
 
+def _spare(node: fx.Node) -> bool:
+    """What reads a file back takes every value out of a tuple, wanted or not."""
+    return node.target is operator.getitem and not node.users
+
+
 def _copied(graph: fx.Graph) -> fx.Graph:
     """A copy with the same names."""
     new = fx.Graph()
@@ -326,8 +333,7 @@ def _copied(graph: fx.Graph) -> fx.Graph:
     for one, other in zip(graph.nodes, new.nodes, strict=True):
         other.name = one.name
     for node in reversed(list(new.nodes)):
-        # What reads a file back takes every value out of a tuple, wanted or not.
-        if node.target is operator.getitem and not node.users:
+        if _spare(node):
             new.erase_node(node)
     return new
 

@@ -45,7 +45,7 @@ class Aws:
             settings = botocore.config.Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 3})
             try:
                 client = boto3.client("kms", region_name=region, config=settings)
-            except self._errors.BotoCoreError as error:
+            except (self._errors.BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no URL
                 raise self._failed("no client", type(error).__name__, error) from error
         self._client = client
 

@@ -19,6 +19,7 @@ from vambrace.assets.seal.kms import Kms
 from vambrace.assets.seal.passphrase import Argon2id, Passphrase, Scrypt
 from vambrace.assets.seal.stanzas import KNOWN, PASSPHRASES, check_bounds
 from vambrace.assets.seal.wrapping import Key
+from vambrace.core import canonical
 from vambrace.errors import ArtifactRefused, ConfigError, MissingExtra, ResourceError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = [
     "candidates",
     "check_bounds",
     "identities_of",
+    "further",
     "recipients_of",
     "refusal",
     "several",
@@ -147,6 +149,30 @@ def identities_of(value: object) -> list[Identity]:
 def recipients_of(value: object) -> list[Recipient]:
     """The recipients that `value` is, or holds: whatever `as_recipient` takes, or a list of such."""
     return [as_recipient(each) for each in several(value)]
+
+
+def further(stanzas: Iterable[Stanza], there: Iterable[Stanza] = ()) -> list[Stanza]:
+    """Those of recipients who are not there already, as far as a header tells who somebody is.
+
+    Of two of one, the other would stay when one is removed by its number.
+    """
+    known = {_who(stanza) for stanza in there}
+    found: list[Stanza] = []
+    for stanza in stanzas:
+        who = _who(stanza)
+        if who is None or who not in known:
+            found.append(stanza)
+            known.add(who)
+    return found
+
+
+def _who(stanza: Stanza) -> tuple[str, ...] | None:
+    """What stands for a recipient in a stanza; None where nothing does."""
+    if "id" in stanza:
+        return ("id", str(stanza["id"]))
+    if stanza.get("type") == "kms":
+        return ("kms", str(stanza["provider"]), str(stanza["key"]), canonical.dumps(stanza["context"]).decode())
+    return None
 
 
 def several(value: object) -> list[object]:

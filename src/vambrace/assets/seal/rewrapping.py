@@ -25,7 +25,7 @@ from vambrace.assets.seal import keys
 from vambrace.assets.seal.header import MOST_RECIPIENTS
 from vambrace.assets.seal.holding import alone
 from vambrace.assets.seal.inplace import replace, settle
-from vambrace.assets.seal.recipients import check_bounds, identities_of, recipients_of, several
+from vambrace.assets.seal.recipients import check_bounds, further, identities_of, recipients_of, several
 from vambrace.errors import ArtifactRefused, ConfigError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def rewrap(
         if not 1 <= len(kept) + len(new) <= MOST_RECIPIENTS:
             raise _wrong(f"{len(kept) + len(new)} recipients", f"1 to {MOST_RECIPIENTS}")
         wrapped = [recipient.wrap(file_keys.file_key, header.fixed.binding) for recipient in new]
-        fresh = _further(wrapped, kept)
+        fresh = further(wrapped, kept)
         if not fresh and not replaces and not removals:
             raise _wrong("recipients to add who are all there already", "a further one")
         stanzas = [*kept, *fresh]
@@ -135,17 +135,6 @@ def sealed_file(path: str | os.PathLike[str]) -> Path:
     if not place.is_file():
         raise ConfigError("E749", seen=f"no file at {Path(path)}", expected="a sealed file", fix="check the path")
     return place
-
-
-def _further(stanzas: Sequence[Mapping[str, Any]], there: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those of recipients who are not there already: of two, one would stay when the other is removed by its number."""
-    known = {stanza.get("id") for stanza in there}
-    found: list[Mapping[str, Any]] = []
-    for stanza in stanzas:
-        if stanza.get("id") is None or stanza["id"] not in known:
-            found.append(stanza)
-            known.add(stanza.get("id"))
-    return found
 
 
 def _without(stanzas: Sequence[Mapping[str, Any]], removals: Sequence[object]) -> list[Mapping[str, Any]]:

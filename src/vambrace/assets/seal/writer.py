@@ -24,6 +24,7 @@ from vambrace.assets.seal.header import CHUNK_SIZES, Fixed, Header
 from vambrace.assets.seal.memory import Memory
 from vambrace.assets.seal.padding import padded
 from vambrace.assets.seal.pipeline import Pipeline
+from vambrace.assets.seal.recipients import further
 from vambrace.assets.seal.schedule import FileKeys, new_file_key, new_salt
 from vambrace.assets.seal.sink import put
 from vambrace.assets.seal.source import next_bytes
@@ -395,6 +396,5 @@ def _header(
     fixed = Fixed(suite=suite, chunk_size=chunk_size, salt=salt, commitment=keys.commit, described=bytes(32))
     private = seal_private(description, keys, suite, fixed.head)
     fixed = dataclasses.replace(fixed, described=headers.described(private, public))
-    binding = fixed.binding
-    stanzas = [recipient.wrap(keys.file_key, binding) for recipient in recipients]
+    stanzas = further(recipient.wrap(keys.file_key, fixed.binding) for recipient in recipients)
     return Header(fixed=fixed, epoch=0, private=private, public=public, recipients=stanzas)
