@@ -67,6 +67,16 @@ def test_what_a_terminal_sends_in_another_encoding(
     assert not Path("sealed").exists()
 
 
+@pytest.mark.parametrize(("length", "code"), [(4094, 0), (4095, 2)])
+def test_what_a_terminal_would_cut(
+    length: int, code: int, typed: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was typed beyond was dropped without a word."""
+    typed += [("Passphrase: ", "x" * length), ("The same again: ", "x" * length)]
+    assert main(["seal", "plain", "sealed", "--passphrase"]) == code
+    assert ("of which a terminal drops the rest" in capsys.readouterr().err) == bool(code)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_a_signal_at_the_prompt_leaves_the_terminal_as_it_was(
     number: signal.Signals, typed: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch

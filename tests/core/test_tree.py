@@ -351,6 +351,8 @@ def test_more_values_than_a_reader_takes(monkeypatch: pytest.MonkeyPatch) -> Non
     assert tree.decode(data) == [[]] * 90
     assert tree.decode(tree.encode("1,2,3," * 1000)) == "1,2,3," * 1000
     with pytest.raises(ConfigError, match="E109: tree is more than a reader takes"):
+        tree.encode([0.5] * 100)
+    with pytest.raises(ConfigError, match="E109: tree is more than a reader takes"):
         tree.encode([[]] * 100)
     monkeypatch.setattr(tree, "_MOST_BRACKETS", 50)
     with pytest.raises(ConfigError, match="E111: .*too many lists"):

@@ -39,6 +39,7 @@ __all__ = [
 
 _AWS = "aws-kms:"
 _LONGEST = 2**20  # bytes of a passphrase
+_LONGEST_TYPED = 4095  # bytes of a line that Linux takes from a terminal
 
 Recipients = Annotated[
     list[str],
@@ -185,6 +186,8 @@ def passphrase(
         raise nowhere(
             f"a passphrase that is no {encoding}, as the terminal should send", f"text in {encoding}"
         ) from None
+    if len(word.encode()) >= _LONGEST_TYPED:
+        raise nowhere(f"{_LONGEST_TYPED} bytes or more, of which a terminal drops the rest", "a shorter passphrase")
     if not same:
         raise nowhere("two different passphrases", "the same one twice")
     return Passphrase(word)

@@ -721,6 +721,20 @@ def test_a_copy_as_onnx_leaves_the_program_and_other_copies_as_they_are(tmp_path
             assert np.allclose(found, expected.detach().numpy(), atol=1e-6)
 
 
+def test_a_number_and_none_are_apart() -> None:
+    class One(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+            return inputs + 1, None
+
+    class Other(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+            return None, inputs + 1
+
+    first, second = (torch.export.export(kind(), (torch.ones(3),)) for kind in (One, Other))
+    assert compare_programs(first, first, [(torch.ones(3),)]).exact
+    assert not compare_programs(first, second, [(torch.ones(3),)]).exact
+
+
 @pytest.mark.parametrize("thing", [7, None, "net.onnx", b"net"])
 def test_only_programs_are_led_back(hidden: ObfuscatedProgram, thing: Any) -> None:
     """An AttributeError of Python came out."""

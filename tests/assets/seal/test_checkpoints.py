@@ -315,6 +315,7 @@ def test_errors_of_a_module_are_its_own(tmp_path: Path) -> None:
         {"optimizer": {}},
         {"optimizer": "x"},
         {"optimizer": {"state": {}, "param_groups": 3}},
+        {"optimizer": {"state": [], "param_groups": [{"params": [0, 1, 2, 3, 4, 5]}]}},
         {"extra": 3},
         {"versions": 3},
         {"versions": {"": "x"}},

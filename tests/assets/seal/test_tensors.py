@@ -252,6 +252,15 @@ def test_safetensors_files_of_other_dtypes_are_sealed_as_files(dtype: str, tmp_p
     assert seal.load(tmp_path / "w.sealed", identity=KEY) == data
 
 
+def test_damaged_safetensors_files_stay_what_they_are(tmp_path: Path) -> None:
+    """Who loads one is told of the damage."""
+    data = save_safetensors({"w": torch.ones(100)})[:-50]
+    (tmp_path / "w.safetensors").write_bytes(data)
+    seal.save(tmp_path / "w.safetensors", tmp_path / "w.sealed", recipients=[KEY])
+    with pytest.raises(ModelRefused, match="E223"):
+        seal.load(tmp_path / "w.sealed", identity=KEY)
+
+
 def test_signs_are_looked_for_in_one_element() -> None:
     """A copy of all was made, and for want of memory the tensor was refused."""
     for shape, first in (((2, 2**45), (2, 1)), ((0, 3), (1, 1)), ((), ())):

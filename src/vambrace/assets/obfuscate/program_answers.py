@@ -32,7 +32,7 @@ def compare_programs(
     compiled: bool = False,
     freezing: bool = False,
 ) -> Difference:
-    """How far the answers of two programs are apart; what is no tensor or number (None, a word) is the same anyway.
+    """How far the answers of two programs are apart; what is no tensor or number in both (None, a word) does not count.
 
     Args:
         first: a program.
@@ -44,8 +44,9 @@ def compare_programs(
     one, two = (_runnable(each, compiled=compiled, freezing=freezing) for each in (first, second))
     found = NOTHING
     for call in calls:
-        answers = [list(map(_plain, filter(_counts, pytree.tree_leaves(run(*call))))) for run in (one, two)]
-        found = joined(found, compare(*answers))
+        leaves = zip(*(pytree.tree_leaves(run(*call)) for run in (one, two)), strict=True)
+        counted = [tuple(map(_plain, pair)) for pair in leaves if any(map(_counts, pair))]
+        found = joined(found, compare([pair[0] for pair in counted], [pair[1] for pair in counted]))
     return found
 
 
@@ -75,7 +76,7 @@ def _counts(leaf: Any) -> bool:  # noqa: ANN401  whatever modules give
 
 
 def _plain(leaf: Any) -> Any:  # noqa: ANN401  a tensor or a number
-    tensor = torch.as_tensor(leaf).detach().cpu()
+    tensor = torch.as_tensor(leaf if _counts(leaf) else ()).detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 

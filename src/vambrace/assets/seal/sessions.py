@@ -59,4 +59,6 @@ def session(
     try:
         return runtime.InferenceSession(plain, options, providers=list(providers))
     except Exception as error:  # the runtime's errors share no base class
+        if not type(error).__module__.startswith("onnxruntime"):  # of the caller's options
+            raise
         refuse("E236", Path(path).name, f"cannot be used by onnxruntime ({reason(error)})", "a valid ONNX model")

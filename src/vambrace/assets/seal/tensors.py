@@ -261,7 +261,8 @@ def _bytes(tensor: Tensor) -> memoryview:
         # Torch keeps a minus sign aside for some views, and views no such one as another dtype.
         tensor = tensor.detach().resolve_neg().view(_FOREIGN[tensor.dtype])
     # By numpy, for torch takes twice as long, and other threads that seal wait for the interpreter meanwhile.
-    plain = np.ascontiguousarray(tensor.numpy(force=True))
+    # One with many sizes is made flat first: older numpy has 32 at most.
+    plain = np.ascontiguousarray((tensor if tensor.dim() <= 32 else tensor.reshape(-1)).numpy(force=True))
     return memoryview(cast("Any", plain.reshape(-1).view(np.uint8)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,19 @@ def test_a_model_beside_itself_is_found_whole(family: str) -> None:
     found = align(model, disguises.renamed(model))
     assert found.share == 1.0
     assert found.values == 1.0
+    assert all((each.by_weights == np.arange(each.channels)).all() for each in found.layers)
+
+
+@pytest.mark.parametrize("masked", [(3,), (0, 7), range(10)])
+def test_a_masked_class_is_no_end(masked: Sequence[int]) -> None:
+    """A bias of -inf, so that a class is never the answer, ended in an error of scipy."""
+    model = disguises.dense(LAYERS)
+    bias = next(each for each in reversed(model.graph.initializer) if list(each.dims) == [10])
+    array = numpy_helper.to_array(bias).copy()
+    array[list(masked)] = -np.inf
+    bias.CopyFrom(numpy_helper.from_array(array, bias.name))
+    found = align(model, disguises.renamed(model))
+    assert found.share == 1.0
     assert all((each.by_weights == np.arange(each.channels)).all() for each in found.layers)
 
 

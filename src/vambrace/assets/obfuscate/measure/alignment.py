@@ -229,9 +229,11 @@ def _matched(one: NDArray[np.float64], two: NDArray[np.float64]) -> tuple[NDArra
 
 
 def _assigned(costs: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and their columns, at least total cost."""
+    """Rows and their columns, at least total cost; what has none, of weights that are infinite, as far as can be."""
     from scipy.optimize import linear_sum_assignment  # pyright: ignore[reportUnknownVariableType]
 
+    farthest = 1.0 + 2.0 * float(np.max(costs, initial=0.0, where=np.isfinite(costs)))
+    costs = np.where(np.isfinite(costs), costs, farthest)
     rows, columns = cast("tuple[NDArray[np.int64], NDArray[np.int64]]", linear_sum_assignment(costs))
     return rows, columns
 
@@ -251,7 +253,8 @@ def _aligned(layer: Layer, other: Layer | None, known: Aligned | None) -> Aligne
         confirmed = apart < _SURE * _usual(_distances(one, one))
         if layer.vector is not None and other.vector is not None:
             one, two = (np.abs(np.frexp(vector)[0]) for vector in (layer.vector, other.vector))
-            by_vectors = _assigned(np.sqrt(np.abs(two[:, None] - one)))[1]
+            with np.errstate(invalid="ignore"):  # two of them infinite, as the bias of a masked class
+                by_vectors = _assigned(np.sqrt(np.abs(two[:, None] - one)))[1]
     judged, truly = channels, None
     if known is not None:
         judged = int(known.confirmed.sum())
