@@ -237,3 +237,12 @@ def test_one_at_a_time(path: Path) -> None:
     seal(path)
     with alone(path), pytest.raises(ResourceError, match="E600"):
         rekey(path, A, [A])
+
+
+def test_a_signer_s_name_needs_a_key(path: Path) -> None:
+    """It was dropped without a word."""
+    seal(path)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="E712: a signer's name or role and no key"):
+        rekey(path, A, [A], unsigned=True, name="me")
+    assert path.read_bytes() == before

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from assets.seal.harness import Dribble
+from vambrace.assets import seal
 from vambrace.assets.seal.source import FileSource, fill
 from vambrace.errors import ArtifactRefused, ResourceError
 
@@ -100,3 +103,14 @@ def test_streams_that_fail() -> None:
     for stream, name in ((Failing(), "EPIPE"), (Waiting(), "EAGAIN")):
         with pytest.raises(ResourceError, match=f"E604: {name} reading the stream"):
             fill(stream, memoryview(bytearray(1)))
+
+
+def test_a_file_that_was_forgotten_is_closed(tmp_path: Path) -> None:
+    """As Python's own are; the descriptor stayed until the process ended."""
+    seal.save({"w": torch.ones(2)}, tmp_path / "sealed", recipients=[bytes(32)])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        assert seal.lazy(tmp_path / "sealed", identity=bytes(32))["w"].sum() == 2
+        seal.open_sealed(tmp_path / "sealed", identity=bytes(32))
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

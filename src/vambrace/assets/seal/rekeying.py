@@ -101,7 +101,7 @@ def rekey(
     place, identities = sealed_file(path), identities_of(identity)
     wanted = recipients_of(recipients)
     accepted = origin.accepted_keys(signer)
-    hook = statement.hook(sign, name=name, role=role, date=date) if sign is not None else None
+    hook = statement.hook(sign, name=name, role=role, date=date)
     with alone(place, write=True) as fd:
         opened = settle(fd, place, identities).opened
         with _open(place, opened, accepted, threads) as old:

@@ -8,15 +8,13 @@ Tensors are encrypted from where they lie, so neither a plain file nor a second 
 
 from __future__ import annotations
 
-import functools
 import os
 import stat
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from vambrace.assets.seal import origin, statement
+from vambrace.assets.seal import statement
 from vambrace.assets.seal.folders import gather
 from vambrace.assets.seal.payload import kind_of, refuse_pickle, start_without_pickle
 from vambrace.assets.seal.recipients import recipients_of
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 
     from vambrace.assets.seal import keys
     from vambrace.assets.seal.description import Content
-    from vambrace.assets.seal.header import Fixed
     from vambrace.assets.seal.sink import Sink
     from vambrace.assets.seal.trailer import Foot
 
@@ -107,7 +104,7 @@ def save(
         public=public,
         suite=suite,
         chunk_size=chunk_size,
-        sign=_signer(sign, name, role),
+        sign=statement.hook(sign, name=name, role=role),
         threads=threads,
         fresh=fresh,
     ) as writer:
@@ -153,7 +150,7 @@ def save_stream(
         public=public,
         suite=suite,
         chunk_size=chunk_size,
-        sign=_signer(sign, name, role),
+        sign=statement.hook(sign, name=name, role=role),
         threads=threads,
         fresh=fresh,
     ) as writer:
@@ -248,20 +245,3 @@ def suite_of(value: Suite | str) -> Suite:
         fix="choose one of them",
     )
     return named[value.lower()]
-
-
-def _signer(
-    key: Ed25519PrivateKey | keys.Secret | str | os.PathLike[str] | None, name: str, role: str
-) -> Callable[[Fixed, int, int, bytes], bytes] | None:
-    if key is None:
-        require(
-            not name and not role,
-            code="E712",
-            seen="a signer's name or role and no key to sign with",
-            expected="a key, or neither",
-            fix="give the signing key: sign=..., --sign KEY",
-        )
-        return None
-    date = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    origin.described(name, role, date)
-    return functools.partial(statement.make, origin.signing_key(key), name=name, role=role, date=date)

@@ -100,6 +100,9 @@ class FileSource:
         """The bytes from `offset` on, one after the other, to the end that the file had when it was opened."""
         return FileStream(self, offset)
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
         """Release the file; twice is fine."""
         if self._fd >= 0:

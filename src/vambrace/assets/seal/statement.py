@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from vambrace.assets.seal import origin
 from vambrace.core import canonical
 from vambrace.core.clock import now
+from vambrace.core.options import require
 from vambrace.errors import ArtifactRefused, ConfigError
 
 if TYPE_CHECKING:
@@ -101,24 +102,34 @@ def make(
 
 
 def hook(
-    key: Ed25519PrivateKey | keys.Secret | str | os.PathLike[str],
+    key: Ed25519PrivateKey | keys.Secret | str | os.PathLike[str] | None,
     *,
     name: str = "",
     role: str = "",
     date: str | None = None,
-) -> Callable[[Bound, int, int, bytes], bytes]:
+) -> Callable[[Bound, int, int, bytes], bytes] | None:
     """What `Writer` calls to have a file signed: fixed part, chunks, bytes of the stream and root to a statement.
 
     Args:
-        key: secret key of kind ed25519, or its file.
+        key: secret key of kind ed25519, or its file; None: nobody signs.
         name: of the signer, at most 200 characters; a claim.
         role: what the signature means, the same; a claim.
         date: `YYYY-MM-DDTHH:MM:SSZ`; None: now.
 
     Raises:
-        ConfigError: E746, for words that a signature cannot carry; E748, for a key that does not sign.
+        ConfigError: E712, for a name or role and no key; E746, for words that a signature cannot carry; E748, for a
+            key that does not sign.
         ArtifactRefused: E720 or E721, for a file that holds no key, or one that others can read.
     """
+    if key is None:
+        require(
+            not name and not role,
+            code="E712",
+            seen="a signer's name or role and no key to sign with",
+            expected="a key, or neither",
+            fix="give the signing key: sign=..., --sign KEY",
+        )
+        return None
     secret, moment = origin.signing_key(key), now() if date is None else date
     origin.described(name, role, moment)
 

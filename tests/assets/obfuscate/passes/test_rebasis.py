@@ -1,5 +1,6 @@
 import numpy as np
 import onnx
+import pytest
 
 from onnx_nets import answers, apart, attention, feeds, net, residual
 from vambrace.assets.obfuscate.keyed import Stream
@@ -87,3 +88,16 @@ def test_a_constant_that_all_channels_share_is_not_linear() -> None:
     edited, applied = rebased(scaled)
     assert applied.done == 1
     assert apart(answers(scaled), answers(edited.model())) < 2e-6
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.inf, np.nan, 3e38])
+def test_infinite_elements_are_not_mixed(value: float) -> None:
+    """All channels got a part of it, and answers that were numbers were none."""
+    model = net("(float[n,6] x) => (float[n,4] y) { a = Gemm (x, w0, b0) y = Gemm (a, w1, b1) }",
+                weights={"w0": (6, 8), "b0": (8,), "w1": (8, 4), "b1": (4,)})  # fmt: skip
+    assert rebased(model)[1].done == 1
+    bias = next(each for each in model.graph.initializer if each.name == "b0")
+    array = onnx.numpy_helper.to_array(bias).copy()
+    array[3] = value
+    bias.CopyFrom(onnx.numpy_helper.from_array(array, "b0"))
+    assert rebased(model)[1].done == 0

@@ -9,7 +9,7 @@ holds the original solves for the matrix instead. Orthogonal, and computed in fl
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.keyed import Stream
     from vambrace.assets.obfuscate.net import Net
     from vambrace.assets.obfuscate.passes.base import Applied
-    from vambrace.assets.obfuscate.ties import Group
 
 __all__ = ["Rebasis"]
 
@@ -51,7 +50,7 @@ class Rebasis(OneWay):
     def apply(self, net: Net, stream: Stream) -> Applied:
         ties = ties_of(net)
         linear = [group for group in ties.groups if not group.rigid]
-        usable = [group for group in linear if _wide(net, group)]
+        usable = [group for group in linear if all(_mixes(net.graph.initialisers[name]) for name, _ in group.places)]
         taken = chosen(usable, self.share, stream.child("places"))
         for number, group in enumerate(taken):
             basis = orthogonal(group.leaf.size, stream.child("basis", number))
@@ -66,9 +65,13 @@ class Rebasis(OneWay):
                 net.graph.initialisers[name] = new.astype(array.dtype)
         left = dict(ties.left)
         left["channels that pass through something that is not linear"] = len(ties.groups) - len(linear)
-        left["weights that are not float32 or float64"] = len(linear) - len(usable)
+        left["weights that are not float32 or float64, or are infinite"] = len(linear) - len(usable)
         return self.report(len(usable), len(taken), left)
 
 
-def _wide(net: Net, group: Group) -> bool:
-    return all(net.graph.initialisers[name].dtype in {np.dtype("f4"), np.dtype("f8")} for name, _ in group.places)
+def _mixes(array: NDArray[Any]) -> bool:
+    """Whether sums of its elements are numbers: of an infinite one, as in masks, all channels would get their part."""
+    if array.dtype not in {np.dtype("f4"), np.dtype("f8")}:
+        return False
+    largest = float(np.abs(array).max(initial=0.0))
+    return largest < float(np.finfo(array.dtype).max) / max(array.size, 1)
