@@ -72,7 +72,7 @@ def test_what_is_not_linear_is_left_and_said() -> None:
         weights={"a": np.ones((4, 3), np.float16), "b": np.ones((3, 2), np.float16)},
     )
     _, applied = rebased(half)
-    assert applied.left == {"weights that are not float32 or float64": 1}
+    assert applied.left == {"weights that are not float32 or float64, or are infinite": 1}
 
 
 def test_a_constant_that_all_channels_share_is_not_linear() -> None:
