@@ -16,6 +16,7 @@ from vambrace.assets import seal
 from vambrace.assets.seal import passphrase
 from vambrace.assets.seal.passphrase import Argon2id
 from vambrace.cli.main import main
+from vambrace.cli.secrets import key_path
 from vambrace.errors import ArtifactRefused
 
 OLD, NEW = "old horse", "new battery"
@@ -65,6 +66,19 @@ def test_what_a_terminal_sends_in_another_encoding(
     assert "E773 a passphrase that is no" in said
     assert "xe9" not in said
     assert not Path("sealed").exists()
+
+
+def test_bytes_that_are_no_text_at_the_prompt(typed: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]) -> None:
+    """As Python reads them where the locale is none: as halves of characters."""
+    typed += [("Passphrase: ", "caf\udce9"), ("The same again: ", "caf\udce9")]
+    assert main(["seal", "plain", "sealed", "--passphrase"]) == 2
+    assert "E735" in capsys.readouterr().err
+
+
+def test_a_key_path_asks_no_service(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "vambrace.assets.seal.aws", None)
+    assert key_path("aws-kms:alias/models") == "aws-kms:alias/models"
+    assert key_path(None) is None
 
 
 @pytest.mark.parametrize(("length", "code"), [(4094, 0), (4095, 2)])

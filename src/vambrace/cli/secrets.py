@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vambrace.cli.ending import tidily
+from vambrace.cli.streams import place
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def passphrase(
         raise nowhere(
             f"a passphrase that is no {encoding}, as the terminal should send", f"text in {encoding}"
         ) from None
-    if len(word.encode()) >= _LONGEST_TYPED:
+    if len(word.encode(errors="surrogatepass")) >= _LONGEST_TYPED:  # of bytes that are no text, `Passphrase` tells
         raise nowhere(f"{_LONGEST_TYPED} bytes or more, of which a terminal drops the rest", "a shorter passphrase")
     if not same:
         raise nowhere("two different passphrases", "the same one twice")
@@ -200,14 +201,23 @@ def key_path(value: str | None) -> str | None:
         ConfigError: E772, for a secret key.
         BadParameter: for no text, which would ask for nothing.
     """
-    if value == "":
-        raise typer.BadParameter("an empty path, as of a variable that is not set")
     if value is not None:
-        _named(value)
+        place(value)
+        _refuse_secret(value)
     return value
 
 
 def _named(value: str) -> object:
+    _refuse_secret(value)
+    if value.startswith(_AWS):
+        from vambrace.assets.seal.aws import Aws
+        from vambrace.assets.seal.kms import Kms
+
+        return Kms(Aws(value.removeprefix(_AWS)))
+    return value  # as text, which errors do not repeat: it may be a secret in the wrong place
+
+
+def _refuse_secret(value: str) -> None:
     if value.startswith("vambrace-secret-key/"):
         raise ConfigError(
             "E772",
@@ -215,12 +225,6 @@ def _named(value: str) -> object:
             expected="the path of its file",
             fix="put it into a file that only you can read; and take this one for known: make a new one",
         )
-    if value.startswith(_AWS):
-        from vambrace.assets.seal.aws import Aws
-        from vambrace.assets.seal.kms import Kms
-
-        return Kms(Aws(value.removeprefix(_AWS)))
-    return value  # as text, which errors do not repeat: it may be a secret in the wrong place
 
 
 def _nowhere(seen: str, expected: str, *, new: bool) -> ConfigError:

@@ -24,8 +24,8 @@ _OFTEN_IN_C = frozenset({signal.SIGQUIT, signal.SIGXCPU})
 def undisturbed() -> Generator[None]:
     """Inside, signals of `ENDING` wait for the end; then the first of them is acted upon.
 
-    What the process ignores stays ignored; in other threads than the main one, where signals raise nothing, this does
-    nothing.
+    What the process ignores stays ignored, and what others may listen to in C stays theirs; in other threads than the
+    main one, where signals raise nothing, this does nothing.
     """
     came: list[int] = []
     before = {}

@@ -154,9 +154,9 @@ def _entry(tensor: str, fields: object, name: str) -> Entry:
     dtype, shape, offsets = described["dtype"], _naturals(described["shape"]), _naturals(described["data_offsets"])
     if not isinstance(dtype, str) or dtype not in _BYTES:
         _refuse("E222", f"tensor {_shown(tensor)} of dtype {_shown(dtype)}", f"one of {', '.join(_BYTES)}", name)
-    if shape is None or shape_fault(shape):
-        seen = f"tensor {_shown(tensor)} of shape {_shown(described['shape'])}"
-        _refuse("E222", seen, shape_fault(shape) if shape else "sizes that are whole numbers from 0 on", name)
+    fault = "sizes that are whole numbers from 0 on" if shape is None else shape_fault(shape)
+    if shape is None or fault:
+        _refuse("E222", f"tensor {_shown(tensor)} of shape {_shown(described['shape'])}", fault, name)
     if offsets is None or len(offsets) != 2 or offsets[0] > offsets[1]:
         _refuse("E223", f"tensor {_shown(tensor)} at {_shown(described['data_offsets'])}", "a begin and an end", name)
     begin, end = offsets

@@ -234,7 +234,8 @@ def program_digest(program: ExportedProgram | Flat) -> str:
         digest.update(f"{target} {_held(module)}\n".encode())
     for node, target in sorted(flat.weights(), key=lambda weight: weight[1]):
         tensor = flat.tensor(target)
-        digest.update(f"{node.name} {target} {tensor.dtype} {tuple(tensor.shape)}\n".encode() + _raw(tensor))
+        digest.update(f"{node.name} {target} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(_raw(tensor))
     return digest.hexdigest()
 
 
