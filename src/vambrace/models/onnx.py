@@ -22,9 +22,9 @@ import torch
 from vambrace.core.access import Access, Bounds
 from vambrace.core.extras import require
 from vambrace.core.reason import reason
-from vambrace.errors import ConfigError, ModelMisbehaved, ModelRefused
+from vambrace.errors import ConfigError, ModelMisbehaved
 from vambrace.models.contract import Identity
-from vambrace.models.onnx_file import Checked, read_onnx, refuse
+from vambrace.models.onnx_file import Checked, read_onnx, refuse, refuse_locked
 from vambrace.models.outputs import checked_logits
 from vambrace.models.torch import usable_device
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxModel", "load_onnx"]
 
-_LOCKED = "vambrace.lock"  # the entry that `vambrace.assets.obfuscate.locking` writes
 _TYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 _EXPORT = "export the network with one input and its scores as the only floating output"
 
@@ -74,13 +73,7 @@ def load_onnx(
     runtime = require("onnxruntime", extra="onnx")
     checked = read_onnx(source) if isinstance(source, Path) else source
     name = checked.name
-    if any(each.key == _LOCKED for each in checked.model.metadata_props):
-        raise ModelRefused(
-            "E855",
-            seen=f"{name} is locked: without its key it is another model",
-            expected="a model in order",
-            fix="vambrace.assets.obfuscate.load_model(path, key=...), or `vambrace unlock` first",
-        )
+    refuse_locked(checked.model, name)
     data = checked.model.SerializeToString() if checked.data is None else checked.data
     files, weights = checked.files, checked.sha256
     del checked

@@ -28,12 +28,14 @@ __all__ = [
     "parse_onnx",
     "read_onnx",
     "refuse",
+    "refuse_locked",
     "weight_files",
 ]
 
 MOST_BYTES = 2**31 - 1
 """The most a protobuf message can hold; larger models keep their weights in other files."""
 
+_LOCKED = "vambrace.lock"  # the entry that `vambrace.assets.obfuscate.locking` writes
 _GRAPH = 7
 
 
@@ -126,6 +128,21 @@ def check_onnx(data: bytes, name: str, *, folder: Path | None = None, whole: boo
         digest.update(location.encode() + b"\0" + hashlib.sha256(files[location]).digest())
     moved = inline(model, tensors, files, whole=whole)
     return Checked(name=name, model=model, data=None if moved else data, files=files, sha256=digest.hexdigest())
+
+
+def refuse_locked(model: Any, name: str) -> None:  # noqa: ANN401
+    """Refuse a model whose weights a key put out of order: it runs, and computes something else.
+
+    Raises:
+        ModelRefused: E855.
+    """
+    if any(each.key == _LOCKED for each in model.metadata_props):
+        raise ModelRefused(
+            "E855",
+            seen=f"{name} is locked: without its key it is another model",
+            expected="a model in order",
+            fix="vambrace.assets.obfuscate.load_model(path, key=...), or `vambrace unlock` first",
+        )
 
 
 def parse_onnx(data: bytes, name: str) -> Any:  # noqa: ANN401

@@ -39,8 +39,6 @@ def test_a_public_part_comes_back_from_its_file(tmp_path: Path, kind: keys.Kind)
     keys.write(tmp_path / "a.pub", key.public())
     assert keys.read(tmp_path / "a.pub") == key.public()
     assert stat.S_IMODE((tmp_path / "a.pub").stat().st_mode) & 0o700 == 0o600
-    for value in (key, key.public(), key.public().text(), tmp_path / "a.pub", str(tmp_path / "a.key")):
-        assert keys.public_key(value) == key.public()
     assert key.id == key.public().id
 
 
@@ -189,8 +187,6 @@ def test_what_is_no_key_file(tmp_path: Path) -> None:
         keys.read(tmp_path)
     with pytest.raises(FileNotFoundError, match="E776"):
         keys.read(tmp_path / "absent")
-    with pytest.raises(ConfigError, match="E724"):
-        keys.public_key(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_a_damaged_folder_leaves_nothing(tmp_path: Path, folder: Path) -> None:
     data[65_536 + 3 * 65_556 + 50] ^= 1
     (tmp_path / "y").write_bytes(data)
     with seal.open_sealed(tmp_path / "y", identity=KEY) as sealed, pytest.raises(ArtifactRefused, match="E705"):
-        extract(sealed, tmp_path / "out")
+        extract(sealed, tmp_path / "new" / "deep" / "out")
     assert {each.name for each in tmp_path.iterdir()} == {"plain", "y"}
 
 
@@ -281,12 +281,12 @@ HOSTILE: dict[str, tuple[object, str]] = {
 }
 
 
-def with_manifest(path: Path, files: object) -> Sealed:
-    """An authentic folder of empty files, in which all but the manifest is as it has to be."""
+def with_manifest(path: Path, files: object, *, gap: int = 0) -> Sealed:
+    """An authentic folder of empty files, in which all but the manifest, and the gap, is as it has to be."""
     text = canonical.dumps({"files": files})
     plain = len(text).to_bytes(8, "little") + text
     with seal.Writer(path, [as_recipient(KEY)], content="folder") as writer:
-        writer.write(plain + bytes(-len(plain) % 64))
+        writer.write(plain + gap.to_bytes(-len(plain) % 64, "little"))
     return seal.open_sealed(path, identity=KEY)
 
 
@@ -296,6 +296,15 @@ def test_an_authentic_folder_with_a_hostile_manifest_writes_nothing(tmp_path: Pa
     with with_manifest(tmp_path / "y", manifest) as sealed, pytest.raises(ArtifactRefused, match=f"E765.*{fault}"):
         extract(sealed, tmp_path / "out")
     assert [each.name for each in tmp_path.iterdir()] == ["y"]
+
+
+def test_nothing_hides_between_files(tmp_path: Path) -> None:
+    with with_manifest(tmp_path / "y", [{"path": "a", "size": 0}], gap=7) as sealed:
+        with pytest.raises(ArtifactRefused, match="E765: bytes before 'a' that are no zeros"):
+            extract(sealed, tmp_path / "out")
+        assert [each.name for each in tmp_path.iterdir()] == ["y"]
+    with pytest.raises(ArtifactRefused, match="E765"):
+        seal.load(tmp_path / "y", identity=KEY)
 
 
 def test_but_for_its_manifest_such_a_folder_opens(tmp_path: Path) -> None:

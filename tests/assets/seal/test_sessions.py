@@ -17,6 +17,7 @@ from torch import nn
 
 import vambrace
 from vambrace.assets import seal
+from vambrace.assets.obfuscate.locking import lock
 from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
 
 KEY = bytes(range(32))
@@ -55,6 +56,15 @@ def test_an_onnx_file_goes_into_a_session_and_into_load(tmp_path: Path) -> None:
     plain = vambrace.load(tmp_path / "net.onnx")
     assert torch.equal(loaded(inputs), plain(inputs))
     assert loaded.identity.weights == plain.identity.weights, "a sealed model is the same model"
+
+
+def test_a_locked_model_is_another_model(tmp_path: Path) -> None:
+    """Its session ran, and computed something else without a word."""
+    onnx.save(lock(model(), KEY), tmp_path / "net.onnx")
+    seal.save(tmp_path / "net.onnx", tmp_path / "net.sealed", recipients=[KEY])
+    for load in (vambrace.load, seal.session):
+        with pytest.raises(ModelRefused, match="E855"):
+            load(tmp_path / "net.sealed", identity=KEY)
 
 
 def test_a_model_that_the_runtime_does_not_take(tmp_path: Path) -> None:

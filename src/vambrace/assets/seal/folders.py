@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vambrace.assets.seal.listing import MOST_PATH, SIZED, listed
+from vambrace.assets.seal.padding import is_zero
 from vambrace.core import canonical, files
 from vambrace.core.cleanup import undisturbed
 from vambrace.core.disk import unreadable, unwritable
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from vambrace.assets.seal.sealed import Sealed
 
-__all__ = ["Gathered", "Member", "extract", "gather", "read_manifest"]
+__all__ = ["Gathered", "Member", "check_gap", "extract", "gather", "read_manifest"]
 
 _ALIGNED: Final = 64
 _MOST_MANIFEST: Final = 64 * 2**20
@@ -47,11 +48,18 @@ class Member:
         path: from the folder, with `/` between parts.
         size: bytes.
         begin: where they begin in the content.
+        gap: zeros before them.
     """
 
     path: str
     size: int
     begin: int
+    gap: int = 0
+
+    @property
+    def end(self) -> int:
+        """Where its bytes end in the content."""
+        return self.begin + self.size
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,11 +86,9 @@ class Gathered:
             ResourceError: E604, when one cannot be read.
         """
         yield memoryview(self.manifest)
-        at = len(self.manifest)
         for member in self.members:
-            yield memoryview(bytes(member.begin - at))
+            yield memoryview(bytes(member.gap))
             yield from _pieces(self.folder / member.path, member.size)
-            at = member.begin + member.size
 
 
 def gather(folder: Path) -> Gathered:
@@ -101,7 +107,7 @@ def gather(folder: Path) -> Gathered:
         raise _unsealable(f"a folder whose {len(sizes)} paths take {len(text)} bytes, more than {_MOST_MANIFEST}")
     manifest = len(text).to_bytes(8, "little") + text
     members = _placed(sizes, len(manifest))
-    end = members[-1].begin + members[-1].size if members else len(manifest)
+    end = members[-1].end if members else len(manifest)
     return Gathered(folder, members, manifest, end)
 
 
@@ -137,10 +143,20 @@ def read_manifest(sealed: Sealed) -> dict[str, Member]:
     if fault := _fault(sizes):
         raise _malformed(fault)
     members = _placed(sizes, 8 + length)
-    end = members[-1].begin + members[-1].size if members else 8 + length
+    end = members[-1].end if members else 8 + length
     if end != sealed.size:
         raise _malformed(f"files up to byte {end} in a content of {sealed.size}")
     return {member.path: member for member in members}
+
+
+def check_gap(sealed: Sealed, member: Member) -> None:
+    """Hold what stands before a file against the format: nobody can put there what no file shows.
+
+    Raises:
+        ArtifactRefused: E765, for what is no zero; and as `Sealed.read_into`.
+    """
+    if not is_zero(memoryview(sealed.read(member.begin - member.gap, member.begin))):
+        raise _malformed(f"bytes before {member.path[:80]!r} that are no zeros")
 
 
 def extract(
@@ -164,18 +180,20 @@ def extract(
     members = tuple(read_manifest(sealed).values())
     if os.path.lexists(target) and not (target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
         raise _taken(target)
+    above = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
     make_folder(target.parent)
     # Nobody else has been in it, and nobody else gets in: what it holds is what was verified.
     prepared = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         prepared.mkdir(mode=0o700)
         for member in members:
+            check_gap(sealed, member)
             place = prepared / member.path
             _make_below(prepared, place.parent)
             fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(fd, "wb", buffering=0) as stream:  # noqa: PTH123  opened with its permissions
-                for begin in range(member.begin, member.begin + member.size, threads * _PIECE):
-                    part = memoryview(bytearray(min(threads * _PIECE, member.begin + member.size - begin)))
+                for begin in range(member.begin, member.end, threads * _PIECE):
+                    part = memoryview(bytearray(min(threads * _PIECE, member.end - begin)))
                     sealed.read_into(begin, part, threads=threads)
                     end = begin + len(part)
                     while part:
@@ -195,6 +213,9 @@ def extract(
     finally:
         with undisturbed():
             _remove(prepared)
+            for folder in above:  # those that are still empty: nothing has appeared
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
     return members
 
 
@@ -297,9 +318,9 @@ def _pieces(path: Path, size: int) -> Iterator[memoryview]:
 def _placed(sizes: dict[str, int], start: int) -> list[Member]:
     members: list[Member] = []
     for path, size in sizes.items():
-        start += -start % _ALIGNED
-        members.append(Member(path, size, start))
-        start += size
+        gap = -start % _ALIGNED
+        members.append(Member(path, size, start + gap, gap))
+        start += gap + size
     return members
 
 

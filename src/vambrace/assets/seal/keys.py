@@ -47,7 +47,7 @@ from vambrace.assets.seal.source import nothing_at
 from vambrace.core import files
 from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
 
-__all__ = ["Public", "Secret", "generate", "parse", "public_key", "read", "write"]
+__all__ = ["Public", "Secret", "generate", "parse", "read", "write"]
 
 Kind = Literal["aes256", "ed25519", "mlkem768-x25519", "x25519"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -257,29 +257,6 @@ def parse(text: str) -> Secret | Public:
             fix="give the line as `text()` wrote it",
         )
     return key
-
-
-def public_key(value: Public | Secret | str | os.PathLike[str]) -> Public:
-    """The public key that `value` is, holds (a key file of either sort, or the line of a public one) or belongs to.
-
-    Raises:
-        ArtifactRefused: E720 or E721, for a file that holds no key, or a secret one that others can read.
-        ConfigError: E723, for a key that has no public part; E724, where there is no such file.
-        MissingExtra: E730, where the installed `cryptography` lacks ML-KEM.
-    """
-    if isinstance(value, str) and value.startswith("vambrace-public-key/"):
-        value = parse(value)
-    if not isinstance(value, Public | Secret):
-        try:
-            value = read(value)
-        except FileNotFoundError as error:
-            raise ConfigError(
-                "E724",
-                seen="a public key that is neither a key, nor its line of text, nor a file that is there",
-                expected="a key, `vambrace-public-key/1 KIND BASE64`, or the path of a key file",
-                fix="check the path",
-            ) from error
-    return value if isinstance(value, Public) else value.public()
 
 
 def _parsed(text: str) -> Secret | Public | None:

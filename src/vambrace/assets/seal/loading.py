@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vambrace.assets.seal.folders import read_manifest
+from vambrace.assets.seal.folders import check_gap, read_manifest
 from vambrace.assets.seal.origin import accepted_keys
 from vambrace.assets.seal.recipients import identities_of
 from vambrace.assets.seal.sealed import Sealed
@@ -64,8 +64,10 @@ def load(
 
                 return read_tensors(sealed, threads=threads)
             case "folder":
-                members = read_manifest(sealed).values()
-                found = {each.path: sealed.read(each.begin, each.begin + each.size) for each in members}
+                found = dict[str, bytes]()
+                for member in read_manifest(sealed).values():
+                    check_gap(sealed, member)
+                    found[member.path] = sealed.read(member.begin, member.end)
                 sealed.verify(threads=threads)
                 return found
             case "bytes":

@@ -1,7 +1,8 @@
 """The Merkle tree over a sealed file's chunks (RFC 6962, section 2.1): one hash that stands for all of them.
 
-    >>> leaves = leaf(b"first chunk") + leaf(b"second chunk")
-    >>> root(leaves) == node(leaves[:32], leaves[32:])
+    >>> tree = Tree()
+    >>> tree.add(leaf(b"first chunk")); tree.add(leaf(b"second chunk"))
+    >>> tree.root() == node(leaf(b"first chunk"), leaf(b"second chunk"))
     True
 
 Leaves and nodes are hashed behind different first bytes, so that no inner node passes for a chunk. What is fed here is
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["SIZE", "Tree", "leaf", "node", "root"]
+__all__ = ["SIZE", "Tree", "leaf", "node"]
 
 SIZE = 32  # bytes of a leaf, a node and a root
 
@@ -28,20 +29,6 @@ def leaf(*record: bytes | bytearray | memoryview) -> bytes:
 def node(left: bytes, right: bytes) -> bytes:
     """The hash of two neighbouring nodes, 32 bytes."""
     return hashlib.sha256(b"\x01" + left + right).digest()
-
-
-def root(leaves: bytes | bytearray | memoryview) -> bytes:
-    """The root of the tree over `leaves`, which hold 32 bytes for each chunk in order.
-
-    Raises:
-        ValueError: when they are not a multiple of 32 bytes.
-    """
-    if len(leaves) % SIZE:
-        raise ValueError(f"{len(leaves)} bytes are no leaves of {SIZE}")
-    tree = Tree()
-    for begin in range(0, len(leaves), SIZE):
-        tree.add(bytes(leaves[begin : begin + SIZE]))
-    return tree.root()
 
 
 class Tree:

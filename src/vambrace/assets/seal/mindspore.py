@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from vambrace.assets.seal.keys import Secret
 from vambrace.assets.seal.source import nothing_at
+from vambrace.core.disk import unreadable
 from vambrace.errors import ArtifactRefused, ConfigError, MissingExtra, ResourceError
 
 if TYPE_CHECKING:
@@ -117,12 +118,7 @@ def read(
         except OSError as error:
             if isinstance(error, ResourceError):
                 raise
-            raise ResourceError(
-                "E604",
-                seen=f"{type(error).__name__} reading {path}",
-                expected="a readable file",
-                fix="check the path and its permissions",
-            ) from error
+            raise unreadable(str(path), error) from error
     data = bytes(cast("bytes", source))
     return _read(io.BytesIO(data), len(data), secret, mode, unverified)
 
@@ -153,7 +149,8 @@ def _read(file: BinaryIO, size: int, key: bytes, mode: Mode | None, unverified: 
             "E785",
             seen="AES-GCM without tags, as early releases of MindSpore wrote it" + (", or AES-CBC" if early else ""),
             expected="a tag in each block",
-            fix="if you trust where the file comes from: unverified=True" + (', or mode="AES-CBC"' if early else ""),
+            fix="if you trust where the file comes from, in Python: seal.mindspore.read(..., unverified=True)"
+            + (', or mode="AES-CBC"' if early else ""),
         )
     _in_order(blocks, mode)
     plain = bytearray(sum(block.size for block in blocks) + 15)

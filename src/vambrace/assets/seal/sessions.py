@@ -41,9 +41,10 @@ def session(
     Raises:
         MissingExtra: E112, without onnxruntime.
         ArtifactRefused: as `seal.load`; E764, when it is no single file.
-        ModelRefused: E230 to E236, for a model that `vambrace.load` refuses too; E232 where tensors lie elsewhere.
+        ModelRefused: E230 to E236, for a model that `vambrace.load` refuses too; E232 where tensors lie elsewhere;
+            E855 locked by a key.
     """
-    from vambrace.models.onnx_file import check_onnx, refuse
+    from vambrace.models.onnx_file import check_onnx, refuse, refuse_locked
 
     runtime = require("onnxruntime", extra="onnx")
     with open_sealed(path, identity=identity, signer=signer, threads=threads) as sealed:
@@ -55,7 +56,7 @@ def session(
                 fix="open the folder with seal.load, and give its tensors to onnxruntime",
             )
         plain = sealed.read(0, sealed.size)
-    check_onnx(plain, Path(path).name)
+    refuse_locked(check_onnx(plain, Path(path).name).model, Path(path).name)
     try:
         return runtime.InferenceSession(plain, options, providers=list(providers))
     except Exception as error:  # the runtime's errors share no base class
