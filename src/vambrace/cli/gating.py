@@ -1,4 +1,4 @@
-"""The gates of an obfuscated model on the command line: measured, written, and said."""
+"""The gates of an obfuscated model on the command line: what they are given, measured, written, and said."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from vambrace.cli.bar import listening
 from vambrace.cli.obfuscated import tell_table
+from vambrace.cli.sealing import there
 from vambrace.cli.speaking import say, tell
 from vambrace.cli.targets import put
+from vambrace.core.reason import reason
+from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +21,38 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.pipeline import Obfuscated
     from vambrace.assets.obfuscate.rehearsal import Rehearsal
 
-__all__ = ["measured", "said_of_lock", "tell_gates", "write_reports"]
+__all__ = ["measured", "read_inputs", "said_of_lock", "tell_gates", "write_reports"]
+
+
+def read_inputs(data: Sequence[Path]) -> list[Any]:
+    """Arrays of the files, without opening pickles.
+
+    Raises:
+        ConfigError: E854, for a file that is not one array of numbers; and as `there`.
+    """
+    import numpy as np
+
+    found: list[Any] = []
+    for path in data:
+        there(path)
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ConfigError(
+                "E854",
+                seen=f"{path.name}, which cannot be read ({reason(error, 100)})",
+                expected="an .npy file of numbers",
+                fix="numpy.save it without objects",
+            ) from error
+        if not isinstance(array, np.ndarray):
+            raise ConfigError(
+                "E854",
+                seen=f"{path.name}, which holds several arrays",
+                expected="one .npy file an input",
+                fix="--data a.npy --data b.npy",
+            )
+        found.append(array)
+    return found
 
 
 def measured(

@@ -23,7 +23,7 @@ def tell_left_out(made: Obfuscated) -> None:
     if made.planned is not None and made.planned.dropped:
         alone = made.planned.alone
         slow = ", ".join(f"{name} ({alone[name]:.2f} by itself)" for name in made.planned.dropped)
-        say(f"left out for the budget of {made.planned.budget:g}: {slow}")
+        say(f"left out for the budget of {made.planned.budget:g}, by what this machine takes now: {slow}")
 
 
 def tell_passes(done: ObfuscationMap) -> None:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vambrace.cli.gating import measured, said_of_lock, tell_gates, write_reports
+from vambrace.cli.gating import measured, read_inputs, said_of_lock, tell_gates, write_reports
 from vambrace.cli.obfuscated import tell_left_out, tell_passes, tell_table, tell_untraceable
 from vambrace.cli.sealing import there
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say
 from vambrace.cli.streams import file_place
 from vambrace.cli.targets import are_one, put, taken
-from vambrace.core.reason import reason
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +31,8 @@ Profile = Literal["exact", "tolerance"]
 Ratio = Literal["small", "medium", "large"]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is at the target.")]
 Key = Annotated[
-    Path | None, typer.Option("--key-file", metavar="KEY", help="The key that locks the model: an aes256 key file.")
+    Path | None,
+    typer.Option("--key-file", metavar="KEY", parser=file_place, help="The key that locks the model: an aes256 key."),
 ]
 Maps = Annotated[
     list[Path], typer.Option("--map", metavar="MAP", parser=file_place, help="A sealed map; again for more.")
@@ -75,14 +75,21 @@ def obfuscate(
     ] = False,
     seed: Annotated[int | None, typer.Option(metavar="N", help="To repeat the work: hides nothing by itself.")] = None,
     owner: Annotated[
-        Path | None, typer.Option("--owner-key", metavar="KEY", help="The secret behind all copies: an aes256 key.")
+        Path | None,
+        typer.Option(
+            "--owner-key", metavar="KEY", parser=file_place, help="The secret behind all copies: an aes256 key."
+        ),
     ] = None,
     customer: Annotated[
         str | None, typer.Option(metavar="ID", help="Whose copy this is, to trace it; needs --owner-key.")
     ] = None,
     data: Annotated[
         list[Path],
-        typer.Option(metavar="FILE", help="Real inputs, .npy, one for each of the model's; else nothing is measured."),
+        typer.Option(
+            metavar="FILE",
+            parser=file_place,
+            help="Real inputs, .npy, one for each of the model's; else nothing is measured.",
+        ),
     ] = [],  # noqa: B006  the parser copies it
     classify: Annotated[
         bool,
@@ -92,7 +99,10 @@ def obfuscate(
         ),
     ] = False,
     report: Annotated[
-        list[Path], typer.Option(metavar="FILE", help="Write what was measured: .html or .json; again for both.")
+        list[Path],
+        typer.Option(
+            metavar="FILE", parser=file_place, help="Write what was measured: .html or .json; again for both."
+        ),
     ] = [],  # noqa: B006
     place: Annotated[
         Path | None,
@@ -136,7 +146,7 @@ def obfuscate(
     by = [] if no_map else read_by(recipients, ask=ask, environment=environment, number=number)
     secret = None if key is None else key_bytes(key)
     shared = None if owner is None else key_bytes(owner)
-    inputs = _inputs(data)
+    inputs = read_inputs(data)
     gates = Gates(profile=profile)
     if inputs:
         budget = gates.latency if budget is None else budget
@@ -210,7 +220,10 @@ def unlock(
     target: Annotated[Path, typer.Argument(parser=file_place)],
     *,
     key: Annotated[
-        Path, typer.Option("--key-file", metavar="KEY", help="The key that it was locked with.", show_default=False)
+        Path,
+        typer.Option(
+            "--key-file", metavar="KEY", parser=file_place, help="The key that it was locked with.", show_default=False
+        ),
     ],
     force: Force = False,
 ) -> None:
@@ -324,29 +337,6 @@ def _free(places: Sequence[Path], *, read: Sequence[Path], force: bool) -> None:
         if not force and os.path.lexists(path):
             raise taken(path)
         check_writable(path)
-
-
-def _inputs(data: Sequence[Path]) -> list[Any]:
-    """Arrays of the files, without opening pickles."""
-    import numpy as np
-
-    found: list[Any] = []
-    for path in data:
-        there(path)
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise _apart(
-                f"{path.name}, which cannot be read ({reason(error, 100)})",
-                "an .npy file of numbers",
-                "numpy.save it without objects",
-            ) from error
-        if not isinstance(array, np.ndarray):
-            raise _apart(
-                f"{path.name}, which holds several arrays", "one .npy file an input", "--data a.npy --data b.npy"
-            )
-        found.append(array)
-    return found
 
 
 def _sealed(done: ObfuscationMap, by: list[object]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -22,6 +22,7 @@ from vambrace.assets.obfuscate.passes.order import Order
 from vambrace.assets.obfuscate.passes.scaling import Scaling
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 from vambrace.assets.obfuscate.record import ObfuscationMap, model_digest
+from vambrace.assets.obfuscate.tracing import trace
 from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
 
 KEY = bytes(range(32))
@@ -148,6 +149,14 @@ def test_other_bytes_are_no_map(net: onnx.ModelProto, change: object) -> None:
     data = onnx_model(net, passes=["order"], seed=1).map.to_bytes()
     with pytest.raises(ArtifactRefused, match="E803"):
         ObfuscationMap.from_bytes(change(data))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("thing", [None, "net.map", b"{}"])
+def test_what_is_no_map_is_named(net: onnx.ModelProto, thing: Any) -> None:
+    """An AttributeError of Python came out."""
+    for use in (lambda: undo(net, thing), lambda: trace(net, [thing])):
+        with pytest.raises(ArtifactRefused, match=f"E803: a {type(thing).__name__} in place of"):
+            use()
 
 
 def test_the_map_of_another_copy_is_refused(net: onnx.ModelProto) -> None:

@@ -19,7 +19,7 @@ from vambrace.assets.obfuscate.locks import lock_of, not_led_back
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes import pass_class, profile_names
 from vambrace.assets.obfuscate.planning import BUDGET, check_budget
-from vambrace.assets.obfuscate.record import Entry, ObfuscationMap, model_digest
+from vambrace.assets.obfuscate.record import Entry, ObfuscationMap, check_map, model_digest
 from vambrace.core import spec
 from vambrace.core.reason import reason
 from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
@@ -183,10 +183,12 @@ def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  on
     cannot be undone, all others are, and what is checked is that the model is the one that was made.
 
     Raises:
-        ArtifactRefused: E804, for the map of another model, or a model that was changed since.
+        ArtifactRefused: E803, for what is no map; E804, for the map of another model, or a model that was
+            changed since.
         ConfigError: E801, E802, for what is no model or a pass that this version does not have.
         ModelRefused: E200, E230 to E235, as `onnx_model`; E855, for a model that was locked since.
     """
+    check_map(obfuscation)
     net = Net.load(model)
     if (lock := lock_of(net.extra)) is not None:
         raise not_led_back(lock)

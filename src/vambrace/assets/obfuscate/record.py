@@ -16,7 +16,7 @@ from vambrace.errors import ArtifactRefused
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Entry", "ObfuscationMap", "model_digest"]
+__all__ = ["Entry", "ObfuscationMap", "check_map", "model_digest"]
 
 FORMAT = "vambrace-obfuscation-map/1"
 
@@ -94,6 +94,21 @@ class ObfuscationMap:
                 expected=f"one JSON object of the format {FORMAT}",
                 fix="open the sealed map again, and give it as it was written",
             ) from error
+
+
+def check_map(thing: object) -> None:
+    """Refuse what is no map, such as the path of one.
+
+    Raises:
+        ArtifactRefused: E803.
+    """
+    if not isinstance(thing, ObfuscationMap):
+        raise ArtifactRefused(
+            "E803",
+            seen=f"a {type(thing).__name__} in place of an obfuscation map",
+            expected="an ObfuscationMap",
+            fix="read it: ObfuscationMap.from_bytes(seal.load(path, identity=...))",
+        )
 
 
 def _entry(read: dict[str, Any]) -> Entry:

@@ -33,7 +33,7 @@ from vambrace.assets.obfuscate.pipeline import SHARES
 from vambrace.assets.obfuscate.program_answers import compare_programs, differing, noise_like
 from vambrace.assets.obfuscate.program_passes import PASSES, apply_pass, undo_pass
 from vambrace.assets.obfuscate.programs import Flat, program_digest, values_of
-from vambrace.assets.obfuscate.record import Entry, ObfuscationMap
+from vambrace.assets.obfuscate.record import Entry, ObfuscationMap, check_map
 from vambrace.core import spec
 from vambrace.core.disk import check_writable
 from vambrace.core.extras import require
@@ -219,11 +219,13 @@ def undo_program(program: ExportedProgram, obfuscation: ObfuscationMap) -> Undon
     checked is that the program is the one that was made.
 
     Raises:
-        ArtifactRefused: E804, for the map of another model, or a program that was changed since.
+        ArtifactRefused: E803, for what is no map; E804, for the map of another model, or a program
+            that was changed since.
         ConfigError: E802, E850, for a pass that this version does not have or what cannot be taken apart.
     """
     if not isinstance(program, ExportedProgram):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise _unusable(f"a {type(program).__name__}")
+    check_map(obfuscation)
     flat = Flat.of(program, functional=True)
     kept = tuple(entry.name for entry in obfuscation.passes if entry.done and entry.record is None)
     one_way = set(kept) - {"metadata"}  # which no digest counts

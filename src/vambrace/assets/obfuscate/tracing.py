@@ -23,6 +23,7 @@ import numpy as np
 
 from vambrace.assets.obfuscate.locks import lock_of, not_traced
 from vambrace.assets.obfuscate.net import Net, as_proto
+from vambrace.assets.obfuscate.record import check_map
 from vambrace.errors import ArtifactRefused, ConfigError
 from vambrace.models.external import external_tensors, inline, map_files
 from vambrace.models.onnx_file import file_bytes, parse_onnx
@@ -104,7 +105,7 @@ def trace(model: str | Path | bytes | Any, candidates: Iterable[ObfuscationMap])
 
     Raises:
         ConfigError: E805, for no candidates; E801, for what is no ONNX model with its weights.
-        ArtifactRefused: E803, for a map with a mark that cannot be read.
+        ArtifactRefused: E803, for what is no map, or one with a mark that cannot be read.
         ModelRefused: E200, E230 to E234, for a file that is unsafe or cannot be read; E855, for a locked model in which
             no copy shows: `obfuscate.unlock` it first.
     """
@@ -116,6 +117,8 @@ def trace(model: str | Path | bytes | Any, candidates: Iterable[ObfuscationMap])
             expected="the obfuscation maps of the copies that were given away",
             fix="open the sealed maps; with the owner's key and the original they can also be made again",
         )
+    for one in maps:
+        check_map(one)
     for mark in (mark for one in maps for entry in one.passes for mark in entry.marks):
         if not _readable(mark):
             raise ArtifactRefused(

@@ -209,3 +209,25 @@ def test_an_original_that_is_no_number_somewhere_tells_the_rest(value: float) ->
     assert keyless._likeness(wanted, wanted.copy(), None).value == 1.0
     assert keyless._likeness(wanted, other, None).value < 0.1
     assert keyless._likeness(other, wanted, None).value == 0.0, "nothing that is a number where one is wanted"
+
+
+@pytest.mark.parametrize("bias", [np.nan, 0.0])
+def test_answers_that_tell_nothing_are_not_judged(bias: float) -> None:
+    """What a file answers without its key is far from no number, and from nothing, whatever it answers."""
+    model = net(
+        "(float[n,16] x) => (float[n,1] y, float[n,1] z) { a = MatMul (x, v) b = Mul (a, none) y = Add (b, bias)"
+        " z = MatMul (x, w) }",
+        weights={
+            "v": (16, 1),
+            "w": (16, 1),
+            "none": np.zeros(1, np.float32),
+            "bias": np.array([bias], np.float32),
+        },
+    )
+    both = found(model, lock(model, KEY))
+    assert [each.told for each in both.outputs] == [False, True]
+    assert judged(both).word == "pass"
+    assert judged(found(model, model)).word == "fail"
+    del model.graph.output[1]
+    alone = judged(found(model, lock(model, KEY)))
+    assert (alone.word, "could be told" in alone.sentence) == ("not measured", True)

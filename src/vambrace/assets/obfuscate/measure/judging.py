@@ -253,8 +253,12 @@ def judge_keyless(found: Keyless | None, gates: Gates) -> list[Judged]:
     if found.rows < _FEWEST_ROWS:
         why = f"{found.rows} real rows say too little about what the file does; {_FEWEST_ROWS} are needed."
         return [unmeasured("keyless", gates, why)]
+    told = [each for each in found.outputs if each.told]
+    if not told:
+        why = "The original's answers to real rows are zeros or no numbers, so nothing could be told from them."
+        return [unmeasured("keyless", gates, why)]
     # Each as a multiple of what is allowed, so that the file as it is and wrong keys can be held against each other.
-    ranked = [(_beyond(each, gates), each) for each in found.outputs]
+    ranked = [(_beyond(each, gates), each) for each in told]
     over, worst = max(ranked, key=lambda pair: pair[0])
     mean = float(np.mean(worst.wrong)) if worst.wrong else None
     likeness = worst.without if mean is None else mean

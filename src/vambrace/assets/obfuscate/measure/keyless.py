@@ -76,6 +76,7 @@ class KeylessOutput:
         same: share of the original's decisions that a wrong key gives on average (without wrong keys, that no key
             gives); None for numbers.
         chance: what that would be by the frequencies of the decisions alone.
+        told: whether the original's answers tell anything: neither all zero nor all no numbers.
     """
 
     output: str
@@ -84,6 +85,7 @@ class KeylessOutput:
     wrong: tuple[float, ...]
     same: float | None
     chance: float | None
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +164,7 @@ def _output(name: str, wanted: NDArray[Any], others: Sequence[NDArray[Any] | Non
         wrong=tuple(each.value for each in wrong),
         same=float(np.mean([same for same, _ in shares])) if shares else None,
         chance=float(np.mean([chance for _, chance in shares])) if shares else None,
+        told=decided is not None or bool(np.any(wanted, where=np.isfinite(wanted))),
     )
 
 
