@@ -112,46 +112,50 @@ def test_what_may_be_over_the_budget_is(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_what_is_left_open_is_measured_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    ends = {31: (0.9, 1.2), 151: (0.9, 1.2), 751: (0.9, 1.2)}
-    call = 1.0
+    ends = {35: (0.9, 1.2), 165: (0.9, 1.2), 765: (0.9, 1.2)}
+    call, now = 0.001, 0.0
 
     def latency(*_: Any, options: OverheadOptions, **__: Any) -> Any:
+        nonlocal now
         asked.append(options.rounds)
+        assert options.rounds / options.sessions in {7, 11, 17}
+        now += call * options.rounds
         low, high = ends[options.rounds]
         found = SimpleNamespace(median=(low + high) / 2, interval=Interval(low=low, high=high, method="m"))
-        return {"cpu": found}, (call, call), 2
+        return {"cpu": found}, (1.0, 1.0), 2
 
     monkeypatch.setattr(budget, "latency", latency)
-    ends[151] = (1.0, 1.06)
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: now))
+    ends[165] = (1.0, 1.06)
     assert planned(1.1).dropped == ()
-    assert asked == [31, 151]
+    assert asked == [35, 165]
     asked.clear()
-    ends[151] = (0.9, 1.2)
-    ends[751] = (1.08, 1.1)
+    ends[165] = (0.9, 1.2)
+    ends[765] = (1.08, 1.1)
     assert planned(1.1).dropped == ()
-    assert asked == [31, 151, 751]
+    assert asked == [35, 165, 765]
     asked.clear()
-    ends[31] = (0.9, 1.1)  # no more than it for certain
+    ends[35] = (0.9, 1.1)  # no more than it for certain
     assert planned(1.1).dropped == ()
-    assert asked == [31]
+    assert asked == [35]
     asked.clear()
-    ends[31] = (1.1, 1.2)
+    ends[35] = (1.1, 1.2)
     assert planned(1.1).dropped == ()
-    assert asked == [31, 151, 751]
+    assert asked == [35, 165, 765]
     asked.clear()
-    ends[31] = (1.11, 1.2)  # above it for certain
+    ends[35] = (1.11, 1.2)  # above it for certain
     assert planned(1.1).dropped == ("phantoms",)
-    assert set(asked) == {31}
+    assert set(asked) == {35}
     asked.clear()
-    ends[31] = (0.9, 1.2)
-    call = 7.0  # milliseconds, three times two calls a round: 32 seconds for the longest
+    ends[35] = (0.9, 1.2)
+    call = 0.04  # seconds: 31 for the longest
     assert planned(1.1).dropped == ("phantoms",)
-    assert set(asked) == {31, 151}
+    assert set(asked) == {35, 165}
     asked.clear()
-    call = 1.0
-    ends[31] = (1.095, 1.104)  # a longer one would say the same but for a hair
+    call = 0.001
+    ends[35] = (1.095, 1.104)  # a longer one would say the same but for a hair
     assert planned(1.1).dropped == ("phantoms",)
-    assert set(asked) == {31}
+    assert set(asked) == {35}
 
 
 def test_what_runs_the_same_is_not_timed(timed: list[set[str]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from vambrace.assets.obfuscate.fitting import Answers, Remembering, fit_made
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plan_passes", "within"]
 
-_ROUNDS = (31, 151, 751)
-"""Of a measurement, and of longer ones where those before leave open whether the budget holds."""
+_ROUNDS = ((35, 5), (165, 15), (765, 45))
+"""And sessions, of a measurement, and of longer ones where those before leave open whether the budget holds."""
 _SECONDS = 30.0
 """Most that a longer one may take."""
 _NARROW = 0.01
@@ -125,14 +126,14 @@ def _timed(
         digest = made.map.obfuscated
         if digest not in known:
             seconds = 0.0
-            for rounds in _ROUNDS:
+            for rounds, sessions in _ROUNDS:
                 if rounds * seconds > _SECONDS:
                     break
-                options = OverheadOptions(rounds=rounds)
-                ratios, times, calls = latency(original, made.model, real, options=options, keys=None, rng=Streams(0))
+                options = OverheadOptions(rounds=rounds, sessions=sessions)
+                begin = time.perf_counter()
+                ratios, *_ = latency(original, made.model, real, options=options, keys=None, rng=Streams(0))
+                seconds = (time.perf_counter() - begin) / rounds
                 found = ratios["cpu"]
-                # The original is timed twice in a round, as its own null.
-                seconds = 1e-3 * calls * (2 * times[0] + times[1])
                 low, high = (
                     (found.interval.low, found.interval.high) if found.interval else (found.median, found.median)
                 )

@@ -2,9 +2,13 @@
 
 Time is measured in one process, under the same settings, in turns of every order, because a shared machine
 is not equally fast from one minute to the next and who comes second finds warm caches. A turn is as
-many calls as fill a few milliseconds. With one thread, processor time is judged: it is the latency of a machine that
-has nothing else to do. With more, the wall clock is. `null` is the original beside a second session of itself, by the
-same clock: what its ratio is away from 1 is noise.
+many calls as fill a few milliseconds. Nor is a session as fast as another of the same model: where its memory lies
+makes a small network faster or slower by a few percent as long as the session lives, which no number of rounds evens
+out. So there are several of each model, one after the other, and intervals are those of drawing other ones.
+
+With one thread, processor time is judged: it is the latency of a machine that has nothing else to do. With more, the
+wall clock is. `null` is the original beside a second session of itself, by the same clock: what its ratio is away from
+1 is noise.
 
 Memory is the height of a fresh process (VmHWM, of Linux), least of several, and beside it the height of a process that
 only imports the runtime. Where the system does not keep that figure, memory is not measured.
@@ -13,7 +17,6 @@ only imports the runtime. Where the system does not keep that figure, memory is 
 from __future__ import annotations
 
 import itertools
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -52,20 +55,22 @@ class OverheadOptions(Options):
 
     Attributes:
         settings: of all sessions.
-        rounds: pairs of turns; the interval of the median needs about 50.
+        rounds: pairs of turns, at least; the interval of the median needs about 50.
+        sessions: of each model, which share the rounds evenly.
         processes: fresh processes for each memory figure; 0 measures none.
     """
 
     settings: Settings = Settings()
     rounds: int = 101
+    sessions: int = 7
     processes: int = 3
 
     def __post_init__(self) -> None:
         hold(
-            self.rounds >= 5 and self.processes >= 0,
+            self.rounds >= 5 and self.sessions >= 2 and self.processes >= 0,
             code="E820",
-            seen=f"{self.rounds} rounds and {self.processes} processes",
-            expected="at least 5 rounds and no negative number",
+            seen=f"{self.rounds} rounds, {self.sessions} sessions and {self.processes} processes",
+            expected="at least 5 rounds, 2 sessions, and no negative number",
             fix="leave them out",
         )
 
@@ -77,7 +82,7 @@ class Ratio:
     Attributes:
         median, low_quarter, high_quarter: of the ratios.
         fastest: of the fastest turns: noise only ever adds time, so this is the steadier figure.
-        interval: bootstrap of the median.
+        interval: bootstrap of the median, of sessions with all their rounds.
         rounds: how many ratios.
     """
 
@@ -221,25 +226,30 @@ def latency(
     rng: Streams,
 ) -> tuple[dict[str, Ratio], tuple[float, float], int]:
     """Ratios by name (wall, cpu, null_wall, null_cpu), median milliseconds of a call of both, and calls in a turn."""
-    networks = {
-        "original": Network(original, options.settings),
-        "obfuscated": Network(obfuscated, options.settings, keys),
-        "again": Network(original, options.settings),
+    made: dict[str, Callable[[], Network]] = {
+        "original": lambda: Network(original, options.settings),
+        "obfuscated": lambda: Network(obfuscated, options.settings, keys),
+        "again": lambda: Network(original, options.settings),
     }
-    check_pair(networks["original"], networks["obfuscated"])
     calls = [arrays for _, arrays in real.first(16 * real.batch).calls()]
-    turn = _calls_a_turn(networks["original"], calls)
-    taken = {name: _turns(network, calls, turn) for name, network in networks.items()}
-    wall: dict[str, list[float]] = {name: [] for name in networks}
-    cpu: dict[str, list[float]] = {name: [] for name in networks}
-    orders = list(itertools.permutations(networks))
-    for lap in range(-2, options.rounds):
-        for name in orders[lap % len(orders)]:
-            seconds, work = taken[name]()
-            if lap >= 0:
-                wall[name].append(seconds)
-                cpu[name].append(work)
-    median = {name: 1e3 * statistics.median(times) / turn for name, times in wall.items()}
+    turn = 0
+    wall: dict[str, list[list[float]]] = {name: [] for name in made}
+    cpu: dict[str, list[list[float]]] = {name: [] for name in made}
+    orders = list(itertools.permutations(made))
+    for session in range(options.sessions):
+        networks = {name: made[name]() for name in orders[session % len(orders)]}
+        check_pair(networks["original"], networks["obfuscated"])
+        turn = turn or _calls_a_turn(networks["original"], calls)
+        for name in made:
+            wall[name].append([])
+            cpu[name].append([])
+        for lap in range(-2, -(-options.rounds // options.sessions)):
+            for name in orders[(session + lap) % len(orders)]:
+                seconds, work = _taken(networks[name], calls, turn)
+                if lap >= 0:
+                    wall[name][-1].append(seconds)
+                    cpu[name][-1].append(work)
+    median = {name: 1e3 * float(np.median(times)) / turn for name, times in wall.items()}
     ratios = {
         "wall": _ratio(wall["obfuscated"], wall["original"], rng.child("wall")),
         "cpu": _ratio(cpu["obfuscated"], cpu["original"], rng.child("cpu")),
@@ -287,14 +297,12 @@ def _height(command: list[str]) -> int:
     return int(said.stdout)
 
 
-def _turns(network: Network, calls: list[list[NDArray[Any]]], turn: int) -> Callable[[], tuple[float, float]]:
-    def taken() -> tuple[float, float]:
-        cpu, wall = time.process_time(), time.perf_counter()
-        for place in range(turn):
-            network.run(calls[place % len(calls)])
-        return time.perf_counter() - wall, time.process_time() - cpu
-
-    return taken
+def _taken(network: Network, calls: list[list[NDArray[Any]]], turn: int) -> tuple[float, float]:
+    """Seconds of a turn, by the wall clock and of the processor."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    for place in range(turn):
+        network.run(calls[place % len(calls)])
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def _calls_a_turn(network: Network, calls: list[list[NDArray[Any]]]) -> int:
@@ -304,14 +312,15 @@ def _calls_a_turn(network: Network, calls: list[list[NDArray[Any]]]) -> int:
     return max(1, min(1000, round(_TURN_SECONDS / max(time.perf_counter() - begin, 1e-6))))
 
 
-def _ratio(ours: list[float], theirs: list[float], rng: Streams) -> Ratio:
+def _ratio(ours: list[list[float]], theirs: list[list[float]], rng: Streams) -> Ratio:
+    """Of times by session and round."""
     ratios = np.asarray(ours) / np.maximum(np.asarray(theirs), 1e-9)
     quarters = np.quantile(ratios, (0.25, 0.5, 0.75))
     return Ratio(
         median=float(quarters[1]),
         low_quarter=float(quarters[0]),
         high_quarter=float(quarters[2]),
-        fastest=min(ours) / max(min(theirs), 1e-9),
-        interval=bootstrap(ratios, lambda drawn: np.median(drawn, axis=1), rng=rng),
-        rounds=len(ratios),
+        fastest=float(np.min(ours) / max(np.min(theirs), 1e-9)),
+        interval=bootstrap(ratios, lambda drawn: np.median(drawn, axis=(1, 2)), rng=rng),
+        rounds=ratios.size,
     )
