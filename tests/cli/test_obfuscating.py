@@ -346,6 +346,23 @@ def test_whose_copy_it_is_stands_on_one_line(
     assert "\x1b" not in told.out + told.err
 
 
+def test_all_copies_that_agree_are_named(
+    plain_call: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two customers who put their copies together, one was blamed."""
+    assert main(plain_call) == 0
+    found = [("ada", -50.0), ("bob", -40.0), ("ada", -40.0), (None, -30.0), ("eve", -5.0)]
+    matches = [
+        SimpleNamespace(customer=name, scaled=9, channels=9, arranged=0, arrangements=0, log10_chance=chance)
+        for name, chance in found
+    ]
+    monkeypatch.setattr(tracing, "trace", lambda *_given: matches)
+    capsys.readouterr()
+    assert main(["trace", "out.onnx", "--map", "out.onnx.map.sealed", "-i", "me"]) == 0
+    names = "ada and of bob and of number 4 in the table, which has no name"
+    assert f"this is the copy of {names}, or was made from it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("late", ["out.onnx", "out.onnx.map.sealed"])
 def test_what_appears_at_the_target_meanwhile_is_kept(
     late: str, plain_call: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -270,11 +270,12 @@ def trace(
         for match in matches
     ]
     tell_table(("customer", "channels that agree", "arrangements found", "chance of another"), rows)
-    best = matches[0]
-    if best.log10_chance > SURE:
+    sure = [match for match in matches if match.log10_chance <= SURE]
+    if not sure:
         say("no copy agrees better than chance allows" + ("" if key is None else ", if that was its key"))
         raise typer.Exit(1)
-    whose = on_a_line(best.customer or "the first one in the table, which has no name")
+    names = [match.customer or f"number {at} in the table, which has no name" for at, match in enumerate(sure, 1)]
+    whose = " and of ".join(on_a_line(name) for name in dict.fromkeys(names))
     say(f"this is the copy of {whose}, or was made from it")
 
 
