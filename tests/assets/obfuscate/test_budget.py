@@ -112,13 +112,13 @@ def test_what_may_be_over_the_budget_is(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_what_is_left_open_is_measured_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    ends = {35: (0.9, 1.2), 165: (0.9, 1.2), 765: (0.9, 1.2)}
+    ends = {36: (0.9, 1.2), 150: (0.9, 1.2), 768: (0.9, 1.2)}
     call, now = 0.001, 0.0
 
     def latency(*_: Any, options: OverheadOptions, **__: Any) -> Any:
         nonlocal now
         asked.append(options.rounds)
-        assert options.rounds / options.sessions in {7, 11, 17}
+        assert options.rounds / options.sessions in {12, 25, 64}
         now += call * options.rounds
         low, high = ends[options.rounds]
         found = SimpleNamespace(median=(low + high) / 2, interval=Interval(low=low, high=high, method="m"))
@@ -126,36 +126,36 @@ def test_what_is_left_open_is_measured_for_longer(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(budget, "latency", latency)
     monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: now))
-    ends[165] = (1.0, 1.06)
+    ends[150] = (1.0, 1.06)
     assert planned(1.1).dropped == ()
-    assert asked == [35, 165]
+    assert asked == [36, 150]
     asked.clear()
-    ends[165] = (0.9, 1.2)
-    ends[765] = (1.08, 1.1)
+    ends[150] = (0.9, 1.2)
+    ends[768] = (1.08, 1.1)
     assert planned(1.1).dropped == ()
-    assert asked == [35, 165, 765]
+    assert asked == [36, 150, 768]
     asked.clear()
-    ends[35] = (0.9, 1.1)  # no more than it for certain
+    ends[36] = (0.9, 1.1)  # no more than it for certain
     assert planned(1.1).dropped == ()
-    assert asked == [35]
+    assert asked == [36]
     asked.clear()
-    ends[35] = (1.1, 1.2)
+    ends[36] = (1.1, 1.2)
     assert planned(1.1).dropped == ()
-    assert asked == [35, 165, 765]
+    assert asked == [36, 150, 768]
     asked.clear()
-    ends[35] = (1.11, 1.2)  # above it for certain
+    ends[36] = (1.11, 1.2)  # above it for certain
     assert planned(1.1).dropped == ("phantoms",)
-    assert set(asked) == {35}
+    assert set(asked) == {36}
     asked.clear()
-    ends[35] = (0.9, 1.2)
+    ends[36] = (0.9, 1.2)
     call = 0.04  # seconds: 31 for the longest
     assert planned(1.1).dropped == ("phantoms",)
-    assert set(asked) == {35, 165}
+    assert set(asked) == {36, 150}
     asked.clear()
     call = 0.001
-    ends[35] = (1.095, 1.104)  # a longer one would say the same but for a hair
+    ends[36] = (1.095, 1.104)  # a longer one would say the same but for a hair
     assert planned(1.1).dropped == ("phantoms",)
-    assert set(asked) == {35}
+    assert set(asked) == {36}
 
 
 def test_what_runs_the_same_is_not_timed(timed: list[set[str]], monkeypatch: pytest.MonkeyPatch) -> None:
