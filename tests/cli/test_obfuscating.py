@@ -330,6 +330,18 @@ def plain_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["obfuscate", "net.onnx", "-o", "out.onnx", "-r", "me.pub"]
 
 
+@pytest.mark.parametrize("option", ["--key-file", "--owner-key", "--data", "--report", "--map", "-o"])
+def test_no_path_is_not_the_folder_we_are_in(
+    option: str, plain_call: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A variable that is not set: of `--report ""` a folder was to be a report, and `--key-file ""` was read."""
+    capsys.readouterr()
+    for value, seen in (("", "an empty path"), ("-", "stands for a stream")):
+        assert main([*plain_call, option, value]) == 2
+        assert seen in capsys.readouterr().err
+    assert not Path("out.onnx").exists()
+
+
 def test_whose_copy_it_is_stands_on_one_line(
     plain_call: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
