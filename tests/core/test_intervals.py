@@ -14,6 +14,7 @@ from vambrace.core.findings import Interval
 from vambrace.core.intervals import (
     bonett_price,
     bootstrap,
+    median_interval,
     mover,
     newcombe,
     percentiles,
@@ -297,3 +298,33 @@ class TestCoverage:
             return found.low <= 4.0 <= found.high
 
         assert 0.93 <= coverage(simulate) <= 0.97
+
+
+class TestMedian:
+    """Order statistics, against the binomial distribution and by what they hold."""
+
+    @pytest.mark.parametrize("n", [*range(6, 40), 101])
+    def test_the_widest_that_is_needed(self, n: int) -> None:
+        found = median_interval(np.random.default_rng(n).permutation(n))
+        assert found is not None
+        left = int(found.low)
+        assert found.high == n - 1 - left
+        holds = 1 - 2 * stats.binom.cdf(left, n, 0.5)
+        assert holds >= 0.95 > 1 - 2 * stats.binom.cdf(left + 1, n, 0.5)
+
+    def test_coverage_of_few_sessions(self) -> None:
+        """Of groups that differ, the bootstrap of three held three quarters of what it promised."""
+        made = np.random.default_rng(0)
+        for n in (6, 9, 15):
+            found = [median_interval(made.standard_t(3, n)) for _ in range(2000)]
+            held = np.mean([each is not None and each.low <= 0 <= each.high for each in found])
+            assert held > 0.94
+
+    @pytest.mark.parametrize("values", [[], [1.0], [1, 2, 3, 4, 5], [2.0] * 9])
+    def test_none_where_there_is_none(self, values: list[float]) -> None:
+        assert median_interval(values) is None
+
+    @pytest.mark.parametrize("values", [[[1, 2]], [math.nan] * 9, [math.inf, *range(9)]])
+    def test_refused(self, values: list[float]) -> None:
+        with pytest.raises(ConfigError, match="E106"):
+            median_interval(values)

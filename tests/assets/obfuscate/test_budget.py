@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 import onnx_nets
 from vambrace.assets.obfuscate import budget, pipeline
-from vambrace.assets.obfuscate.measure.overhead import OverheadOptions
 from vambrace.assets.obfuscate.pipeline import onnx_model
 from vambrace.core.findings import Interval
 from vambrace.errors import ConfigError
@@ -25,13 +24,19 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """Operators that the original does not have cost 4 % each; every model that was timed."""
     seen: list[set[str]] = []
 
-    def latency(original: Any, obfuscated: Any, real: Any, **_: Any) -> Any:
-        before, after = (onnx_nets.operators(model) for model in (original, obfuscated))
-        extra = Counter(after) - Counter(before)
-        seen.append(set(extra))
-        return {"cpu": SimpleNamespace(median=1.0 + 0.04 * extra.total(), interval=None)}, (1.0, 1.0), 1
+    class Counted:
+        def __init__(self, original: Any, obfuscated: Any, _real: Any, **_: Any) -> None:
+            before, after = (onnx_nets.operators(model) for model in (original, obfuscated))
+            self.extra = Counter(after) - Counter(before)
+            seen.append(set(self.extra))
 
-    monkeypatch.setattr(budget, "latency", latency)
+        def session(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def ratios(self) -> Any:
+            return {"cpu": SimpleNamespace(median=1.0 + 0.04 * self.extra.total(), interval=None)}
+
+    monkeypatch.setattr(budget, "Latency", Counted)
     return seen
 
 
@@ -43,17 +48,6 @@ def test_within_a_wide_budget_nothing_goes(timed: list[set[str]]) -> None:
     found = planned(100.0, profile="tolerance")
     assert found.dropped == ()
     assert len(timed) == 1
-
-
-@pytest.mark.parametrize(("limit", "most"), [(1.0, 0.005), (1.05, 0.005), (1.5, 0.05)])
-def test_a_larger_budget_gives_passes_more_in_proportion(
-    limit: float, most: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    same = SimpleNamespace(median=limit, interval=None)
-    monkeypatch.setattr(budget, "latency", lambda *_, **__: ({"cpu": same}, (1.0, 1.0), 1))
-    found = {one.name: one for one in planned(limit, profile="tolerance").kept}
-    assert found["split_layers"].slowdown == pytest.approx(most)
-    assert found["permutation"].slowdown == 0.02  # its own
 
 
 def test_costly_ones_go_and_the_rest_stays(timed: list[set[str]]) -> None:
@@ -68,22 +62,61 @@ def test_costly_ones_go_and_the_rest_stays(timed: list[set[str]]) -> None:
     assert extra.total() <= 3
 
 
-def test_models_are_timed_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+class Times:
+    """In place of `Latency`: ends of intervals by how many sessions there were."""
+
+    asked: ClassVar[list[int]] = []
+    ends: ClassVar[dict[int, tuple[float, float]]] = {}
+    clock = 0.0
+    call = 0.0
+    models: ClassVar[list[Any]] = []
+
+    def __init__(self, _original: Any, model: Any, *_: Any, **__: Any) -> None:
+        self.sessions = 0
+        Times.models.append(model)
+
+    def session(self, rounds: int, *, seconds: float) -> None:
+        assert (rounds, seconds) == (12, pytest.approx(30 / 35))
+        self.sessions += 1
+        Times.clock += Times.call
+
+    def ratios(self) -> Any:
+        Times.asked.append(self.sessions)
+        low, high = Times.ends[self.sessions]
+        interval = Interval(low=low, high=high, method="m") if low < high else None
+        return {"cpu": SimpleNamespace(median=(low + high) / 2, interval=interval)}
+
+
+@pytest.fixture
+def times(monkeypatch: pytest.MonkeyPatch) -> type[Times]:
+    Times.asked.clear()
+    Times.models.clear()
+    Times.ends = dict.fromkeys((6, 15, 35), (0.9, 1.2))
+    Times.clock, Times.call = 0.0, 0.01
+    monkeypatch.setattr(budget, "Latency", Times)
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: Times.clock))
+    return Times
+
+
+@pytest.mark.parametrize(("limit", "most"), [(1.0, 0.005), (1.05, 0.005), (1.5, 0.05)])
+def test_a_larger_budget_gives_passes_more_in_proportion(limit: float, most: float, times: type[Times]) -> None:
+    times.ends[6] = (limit, limit)
+    found = {one.name: one for one in planned(limit, profile="tolerance").kept}
+    assert found["split_layers"].slowdown == pytest.approx(most)
+    assert found["permutation"].slowdown == 0.02  # its own
+
+
+def test_models_are_timed_once_each(times: type[Times]) -> None:
     """Beside others, or at another share, a pass is done as often at other places, which cost something else."""
     cost = {"alone": 1.02, "beside": 1.3, "fewer": 1.1}
-    timed: list[str] = []
-
-    def latency(_: Any, model: str, *__: Any, **___: Any) -> Any:
-        timed.append(model)
-        return {"cpu": SimpleNamespace(median=cost[model], interval=None)}, (1.0, 1.0), 1
 
     def make(passes: Any) -> Any:
         entries = [SimpleNamespace(name=name, done=int(name != "predicates")) for name, _ in passes]
         shares = dict(passes)
         model = "fewer" if shares.get("chain_layers") == 0.5 else "beside" if "rebasis" in shares else "alone"
+        times.ends[6] = (cost[model], cost[model])
         return SimpleNamespace(model=model, map=SimpleNamespace(passes=entries, obfuscated=model))
 
-    monkeypatch.setattr(budget, "latency", latency)
     measure: Any = budget._timed(None, None, make, 1.15)  # type: ignore[arg-type]  nothing of them is looked at
     chain = ("chain_layers", 1.0)
     assert measure([chain]) == 1.02
@@ -91,71 +124,43 @@ def test_models_are_timed_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measure([("chain_layers", 0.5)]) == 1.1
     assert measure([("predicates", 1.0), chain]) == 1.02
     assert measure([("rebasis", 1.0), ("predicates", 1.0)]) == 1.0
-    assert timed == ["alone", "beside", "fewer"]
+    assert times.models == ["alone", "beside", "fewer"]
 
 
-def test_what_may_be_over_the_budget_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_be_over_the_budget_is(times: type[Times]) -> None:
     """Medians of a busy machine are below it by chance now and then."""
-    high = {"end": 1.2}
-
-    def latency(*_: Any, **__: Any) -> Any:
-        unsure = Interval(low=0.9, high=high["end"], method="order statistics")
-        return {"cpu": SimpleNamespace(median=1.01, interval=unsure)}, (1.0, 1.0), 1
-
-    monkeypatch.setattr(budget, "latency", latency)
     dropped = planned(1.1, profile="tolerance").dropped
     assert {"disguises", "phantoms"} <= set(dropped)
     assert "split_layers" not in dropped, "it finds no place in this network, and is not to blame"
-    high["end"] = 1.05
+    times.ends[35] = (0.9, 1.05)
     assert planned(1.1, profile="tolerance").dropped == ()
 
 
-def test_what_is_left_open_is_measured_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    ends = {36: (0.9, 1.2), 150: (0.9, 1.2), 768: (0.9, 1.2)}
-    call, now = 0.001, 0.0
+@pytest.mark.parametrize(
+    ("ends", "asked", "dropped"),
+    [
+        ({15: (1.0, 1.06)}, [6, 15], ()),
+        ({35: (1.08, 1.1)}, [6, 15, 35], ()),
+        ({6: (0.9, 1.1)}, [6], ()),  # no more than it for certain
+        ({6: (1.1, 1.2), 35: (1.08, 1.1)}, [6, 15, 35], ()),
+        ({6: (1.11, 1.2)}, [6], ("phantoms",)),  # above it for certain
+        ({6: (1.095, 1.104)}, [6], ("phantoms",)),  # more of them would say the same but for a hair
+        ({}, [6, 15, 35], ("phantoms",)),
+    ],
+)
+def test_what_is_left_open_is_measured_for_longer(
+    ends: dict[int, tuple[float, float]], asked: list[int], dropped: tuple[str, ...], times: type[Times]
+) -> None:
+    times.ends |= ends
+    assert planned(1.1).dropped == dropped
+    assert times.asked[: len(asked)] == asked
+    assert set(times.asked) == set(asked)
 
-    def latency(*_: Any, options: OverheadOptions, **__: Any) -> Any:
-        nonlocal now
-        asked.append(options.rounds)
-        assert options.rounds / options.sessions in {12, 25, 64}
-        now += call * options.rounds
-        low, high = ends[options.rounds]
-        found = SimpleNamespace(median=(low + high) / 2, interval=Interval(low=low, high=high, method="m"))
-        return {"cpu": found}, (1.0, 1.0), 2
 
-    monkeypatch.setattr(budget, "latency", latency)
-    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: now))
-    ends[150] = (1.0, 1.06)
-    assert planned(1.1).dropped == ()
-    assert asked == [36, 150]
-    asked.clear()
-    ends[150] = (0.9, 1.2)
-    ends[768] = (1.08, 1.1)
-    assert planned(1.1).dropped == ()
-    assert asked == [36, 150, 768]
-    asked.clear()
-    ends[36] = (0.9, 1.1)  # no more than it for certain
-    assert planned(1.1).dropped == ()
-    assert asked == [36]
-    asked.clear()
-    ends[36] = (1.1, 1.2)
-    assert planned(1.1).dropped == ()
-    assert asked == [36, 150, 768]
-    asked.clear()
-    ends[36] = (1.11, 1.2)  # above it for certain
+def test_a_measurement_ends_after_a_while(times: type[Times]) -> None:
+    times.call = 0.9  # seconds: 31 for the longest
     assert planned(1.1).dropped == ("phantoms",)
-    assert set(asked) == {36}
-    asked.clear()
-    ends[36] = (0.9, 1.2)
-    call = 0.04  # seconds: 31 for the longest
-    assert planned(1.1).dropped == ("phantoms",)
-    assert set(asked) == {36, 150}
-    asked.clear()
-    call = 0.001
-    ends[36] = (1.095, 1.104)  # a longer one would say the same but for a hair
-    assert planned(1.1).dropped == ("phantoms",)
-    assert set(asked) == {36}
+    assert set(times.asked) == {6, 15}
 
 
 def test_what_runs_the_same_is_not_timed(timed: list[set[str]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from vambrace.assets.obfuscate.fitting import Answers, Remembering, fit_made
 from vambrace.assets.obfuscate.measure.inputs import read_rows
-from vambrace.assets.obfuscate.measure.overhead import OverheadOptions, latency
-from vambrace.assets.obfuscate.measure.runtime import Network
+from vambrace.assets.obfuscate.measure.overhead import Latency
+from vambrace.assets.obfuscate.measure.runtime import Network, Settings
 from vambrace.assets.obfuscate.pipeline import onnx_model
 from vambrace.assets.obfuscate.planning import badness, plan
-from vambrace.core.rng import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = ["plan_passes", "within"]
 
-_ROUNDS = ((36, 3), (150, 6), (768, 12))
-"""And sessions, of a measurement, and of longer ones where those before leave open whether the budget holds.
+_SESSIONS = (6, 15, 35)
+"""Of each model: of a measurement, and of longer ones where those before leave open whether the budget holds.
 
-A session of a network with imagined ones takes a quarter of a second to make, as long as thousands of its calls.
+Six are the fewest of which the median has an interval.
 """
+_ROUNDS = 12
+"""In a session. A session of a network with imagined ones takes as long to make."""
 _SECONDS = 30.0
-"""Most that a longer one may take."""
+"""Most that a measurement may take before it goes on."""
 _NARROW = 0.01
 """An interval of which no longer measurement is made: on which side of the budget it lies is all but one."""
 
@@ -128,25 +130,28 @@ def _timed(
         # By model: beside other passes a pass is done as often, but at other places, which cost something else.
         digest = made.map.obfuscated
         if digest not in known:
-            seconds = 0.0
-            for rounds, sessions in _ROUNDS:
-                if rounds * seconds > _SECONDS:
-                    break
-                options = OverheadOptions(rounds=rounds, sessions=sessions)
-                begin = time.perf_counter()
-                ratios, *_ = latency(original, made.model, real, options=options, keys=None, rng=Streams(0))
-                seconds = (time.perf_counter() - begin) / rounds
-                found = ratios["cpu"]
-                low, high = (
-                    (found.interval.low, found.interval.high) if found.interval else (found.median, found.median)
-                )
-                # The upper end of the median's interval: what may be over the budget is, however busy the machine.
-                known[digest] = high
-                if not low <= budget < high or high - low <= _NARROW:
-                    break
+            known[digest] = _slower(Latency(original, made.model, real, settings=Settings()), budget)
         return known[digest]
 
     return measured
+
+
+def _slower(times: Latency, budget: float) -> float:
+    """How much slower a model is, at most: the upper end of an interval, in sessions enough to tell, or many."""
+    begin, done, high = time.perf_counter(), 0, math.inf
+    for sessions in _SESSIONS:
+        # The first ones tell how long more of them take.
+        if done and (time.perf_counter() - begin) * sessions / done > _SECONDS:
+            break
+        for _ in range(done, sessions):
+            times.session(_ROUNDS, seconds=_SECONDS / _SESSIONS[-1])
+        done = sessions
+        found = times.ratios()["cpu"]
+        low, high = (found.interval.low, found.interval.high) if found.interval else (found.median, found.median)
+        # What may be over the budget is, however busy the machine.
+        if not low <= budget < high or high - low <= _NARROW:
+            break
+    return high
 
 
 def _then(fitted: Fitted, before: Planned | None, now: Planned) -> Planned:

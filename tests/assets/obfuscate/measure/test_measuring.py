@@ -77,7 +77,9 @@ def equality(repeat: int = 0, **difference: Any) -> Equality:
 
 
 def overhead(median: float = 1.0, *, null: float = 1.0, size: int = 100, memory: int | None = 200) -> Overhead:
-    ratio = Ratio(median=median, low_quarter=median, high_quarter=median, fastest=median, interval=None, rounds=9)
+    ratio = Ratio(
+        median=median, low_quarter=median, high_quarter=median, fastest=median, interval=None, rounds=9, sessions=9
+    )
     return Overhead(
         wall=ratio,
         cpu=ratio,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +13,8 @@ from onnx import ModelProto, helper, numpy_helper
 import disguises
 from vambrace.assets.obfuscate.measure import height, overhead
 from vambrace.assets.obfuscate.measure.inputs import Rows, read_rows
-from vambrace.assets.obfuscate.measure.overhead import Memory, OverheadOptions, latency, measure_cost, memory, size
+from vambrace.assets.obfuscate.measure.overhead import Latency, Memory, OverheadOptions, measure_cost, memory, size
 from vambrace.assets.obfuscate.measure.runtime import Network, Settings
-from vambrace.core.rng import Streams
 from vambrace.errors import ConfigError
 
 LAYERS = disguises.weights(widths=(256, 1024, 1024, 64))
@@ -28,18 +28,17 @@ def real() -> Rows:
 
 
 def test_the_original_over_itself_is_one_and_more_work_is_more(real: Rows) -> None:
-    ratios, (first, second), calls = latency(
-        ORIGINAL, disguises.split(LAYERS), real, options=QUICK, keys=None, rng=Streams(0)
-    )
-    wall, cpu, null = ratios["wall"], ratios["cpu"], ratios["null_cpu"]
+    found = measure_cost(ORIGINAL, disguises.split(LAYERS), real, options=QUICK)
+    first, second = found.milliseconds
+    wall, cpu, null = found.wall, found.cpu, found.null_cpu
     # By processor time: the wall clock belongs to whoever else is at the machine.
     assert 0.7 < null.median < 1.4
     assert cpu.median > 1.3
     assert cpu.fastest > 1.3
     assert wall.low_quarter <= wall.median <= wall.high_quarter
     assert second > first > 0
-    assert calls >= 1
-    assert wall.rounds == 21
+    assert found.calls >= 1
+    assert (wall.rounds, wall.sessions) == (18, 9)
     assert wall.interval is not None
     assert wall.interval.low <= wall.median <= wall.interval.high
 
@@ -67,15 +66,42 @@ def test_no_session_speaks_for_its_model(real: Rows, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(overhead, "Network", Session)
     monkeypatch.setattr(overhead, "time", SimpleNamespace(perf_counter=lambda: clock, process_time=lambda: clock))
     other = ModelProto.FromString(ORIGINAL.SerializeToString())
-    options = OverheadOptions(rounds=80, sessions=8)
-    ratios, *_ = latency(ORIGINAL, other, real, options=options, keys=None, rng=Streams(0))
+    options = OverheadOptions(rounds=80, sessions=8, processes=0)
+    both = measure_cost(ORIGINAL, other, real, options=options)
     assert len(made) == 24
-    found = ratios["cpu"]
+    found = both.cpu
     assert (found.rounds, found.median) == (80, pytest.approx(0.9))
     assert (found.low_quarter, found.high_quarter) == pytest.approx((0.9, 1.1))
     assert found.interval is not None
     assert (found.interval.low, found.interval.high) == pytest.approx((0.9, 1.1))
-    assert ratios["null_cpu"].interval is None
+    assert both.null_cpu.interval is None
+
+
+def test_long_calls_take_few_turns(real: Rows) -> None:
+    times = Latency(ORIGINAL, ORIGINAL, real, settings=Settings())
+    times.session(12, seconds=0.0)
+    assert times.ratios()["cpu"].rounds == 3
+    times.session(5)
+    assert times.ratios()["cpu"].rounds == 8
+    assert times.ratios()["cpu"].sessions == 2
+    assert all(each > 0 for each in times.milliseconds())
+
+
+def test_sessions_of_before_are_gone(real: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six networks at once stood in memory, where three do."""
+    alive: weakref.WeakSet[Network] = weakref.WeakSet()
+    most = 0
+
+    class Kept(Network):
+        def __init__(self, *given: Any) -> None:
+            nonlocal most
+            super().__init__(*given)
+            alive.add(self)
+            most = max(most, len(alive))
+
+    monkeypatch.setattr(overhead, "Network", Kept)
+    measure_cost(ORIGINAL, ORIGINAL, real, options=OverheadOptions(rounds=5, processes=0))
+    assert most == 3
 
 
 def test_bytes_of_the_file(real: Rows) -> None:
@@ -125,6 +151,6 @@ def test_all_of_it(real: Rows) -> None:
 
 
 def test_too_few_rounds_are_refused() -> None:
-    for few in ({"rounds": 2}, {"sessions": 1}):
+    for few in ({"rounds": 2}, {"sessions": 0}):
         with pytest.raises(ConfigError, match="E820"):
             OverheadOptions(**few)

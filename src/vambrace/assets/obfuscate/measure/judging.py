@@ -131,7 +131,7 @@ def judge_overhead(found: Overhead | None, gates: Gates) -> list[Judged]:
             holds=time.median <= gates.latency,
             value=time.median,
             threshold=gates.latency,
-            n=time.rounds,
+            n=time.sessions,
             interval=time.interval,
             sentence=f"A call takes {time.median:.3f} times as long ({found.settings}, {found.clock}; middle half of "
             f"{time.low_quarter:.3f} to {time.high_quarter:.3f}); the original over itself is {null.median:.3f}.",

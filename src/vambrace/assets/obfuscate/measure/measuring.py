@@ -116,7 +116,7 @@ def measure(
     first, second = load(original), load(obfuscated)
     real = read_rows(inputs, Network(first), batch=chosen.batch)
     same = compare_answers(first, second, real, options=chosen.equality, keys=keys, decide=decide, rng=streams)
-    cost = measure_cost(first, second, real, options=chosen.overhead, keys=keys, rng=streams)
+    cost = measure_cost(first, second, real, options=chosen.overhead, keys=keys)
     read = read_structure(first, second)
     survived = try_tools(first, second, read, tools=chosen.tools)
     aligned = align(first, second)

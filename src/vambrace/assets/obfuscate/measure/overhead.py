@@ -4,7 +4,7 @@ Time is measured in one process, under the same settings, in turns of every orde
 is not equally fast from one minute to the next and who comes second finds warm caches. A turn is as
 many calls as fill a few milliseconds. Nor is a session as fast as another of the same model: where its memory lies
 makes a small network faster or slower by a few percent as long as the session lives, which no number of rounds evens
-out. So there are several of each model, one after the other, and intervals are those of drawing other ones.
+out. So there are several of each model, one after the other, and what is judged is the median of what they say.
 
 With one thread, processor time is judged: it is the latency of a machine that has nothing else to do. With more, the
 wall clock is. `null` is the original beside a second session of itself, by the same clock: what its ratio is away from
@@ -17,6 +17,7 @@ only imports the runtime. Where the system does not keep that figure, memory is 
 from __future__ import annotations
 
 import itertools
+import math
 import subprocess
 import sys
 import tempfile
@@ -30,10 +31,9 @@ import numpy as np
 from vambrace.assets.obfuscate.measure import height
 from vambrace.assets.obfuscate.measure.equality import check_pair
 from vambrace.assets.obfuscate.measure.runtime import LEVELS, Network, Settings
-from vambrace.core.intervals import bootstrap
+from vambrace.core.intervals import median_interval
 from vambrace.core.options import Options
 from vambrace.core.options import require as hold
-from vambrace.core.rng import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,9 +44,10 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.measure.inputs import Rows
     from vambrace.core.findings import Interval
 
-__all__ = ["Memory", "Overhead", "OverheadOptions", "Ratio", "Size", "latency", "measure_cost", "memory", "size"]
+__all__ = ["Latency", "Memory", "Overhead", "OverheadOptions", "Ratio", "Size", "measure_cost", "memory", "size"]
 
 _TURN_SECONDS = 0.004
+_FEWEST = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,22 +56,22 @@ class OverheadOptions(Options):
 
     Attributes:
         settings: of all sessions.
-        rounds: pairs of turns, at least; the interval of the median needs about 50.
-        sessions: of each model, which share the rounds evenly.
+        rounds: pairs of turns, at least.
+        sessions: of each model, which share the rounds evenly; an interval needs six.
         processes: fresh processes for each memory figure; 0 measures none.
     """
 
     settings: Settings = Settings()
     rounds: int = 101
-    sessions: int = 7
+    sessions: int = 9
     processes: int = 3
 
     def __post_init__(self) -> None:
         hold(
-            self.rounds >= 5 and self.sessions >= 2 and self.processes >= 0,
+            self.rounds >= 5 and self.sessions >= 1 and self.processes >= 0,
             code="E820",
             seen=f"{self.rounds} rounds, {self.sessions} sessions and {self.processes} processes",
-            expected="at least 5 rounds, 2 sessions, and no negative number",
+            expected="at least 5 rounds, a session, and no negative number",
             fix="leave them out",
         )
 
@@ -80,10 +81,12 @@ class Ratio:
     """Times of one session over those of another, round by round.
 
     Attributes:
-        median, low_quarter, high_quarter: of the ratios.
+        median: of the medians of sessions.
+        low_quarter, high_quarter: of all ratios.
         fastest: of the fastest turns: noise only ever adds time, so this is the steadier figure.
-        interval: bootstrap of the median, of sessions with all their rounds.
+        interval: of the median, by the sessions' own; None for fewer than six.
         rounds: how many ratios.
+        sessions: from how many sessions of each model.
     """
 
     median: float
@@ -92,6 +95,7 @@ class Ratio:
     fastest: float
     interval: Interval | None
     rounds: int
+    sessions: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +185,6 @@ def measure_cost(
     *,
     options: OverheadOptions | None = None,
     keys: Mapping[str, NDArray[Any]] | None = None,
-    rng: Streams | int = 0,
 ) -> Overhead:
     """Time, size and memory of two models that compute the same.
 
@@ -191,19 +194,19 @@ def measure_cost(
         real: rows for the original; calls go through them in turn.
         options: settings, rounds and processes.
         keys: inputs that only the obfuscated model has.
-        rng: of the intervals.
 
     Raises:
         ArtifactRefused: E821 to E823.
     """
     chosen = options or OverheadOptions()
     measured = memory(original, obfuscated, real, options=chosen, keys=keys) if chosen.processes else None
-    streams = rng if isinstance(rng, Streams) else Streams(rng)
-    ratios, medians, calls = latency(original, obfuscated, real, options=chosen, keys=keys, rng=streams)
+    times = Latency(original, obfuscated, real, settings=chosen.settings, keys=keys)
+    for _ in range(chosen.sessions):
+        times.session(-(-chosen.rounds // chosen.sessions))
     return Overhead(
-        **ratios,
-        milliseconds=medians,
-        calls=calls,
+        **times.ratios(),
+        milliseconds=times.milliseconds(),
+        calls=times.calls,
         clock="processor time" if chosen.settings.threads == 1 else "wall clock",
         settings=chosen.settings.title,
         size=size(original, obfuscated),
@@ -216,47 +219,76 @@ def size(original: ModelProto, obfuscated: ModelProto) -> Size:
     return Size(original=original.ByteSize(), obfuscated=obfuscated.ByteSize())
 
 
-def latency(
-    original: ModelProto,
-    obfuscated: ModelProto,
-    real: Rows,
-    *,
-    options: OverheadOptions,
-    keys: Mapping[str, NDArray[Any]] | None,
-    rng: Streams,
-) -> tuple[dict[str, Ratio], tuple[float, float], int]:
-    """Ratios by name (wall, cpu, null_wall, null_cpu), median milliseconds of a call of both, and calls in a turn."""
-    made: dict[str, Callable[[], Network]] = {
-        "original": lambda: Network(original, options.settings),
-        "obfuscated": lambda: Network(obfuscated, options.settings, keys),
-        "again": lambda: Network(original, options.settings),
-    }
-    calls = [arrays for _, arrays in real.first(16 * real.batch).calls()]
-    turn = 0
-    wall: dict[str, list[list[float]]] = {name: [] for name in made}
-    cpu: dict[str, list[list[float]]] = {name: [] for name in made}
-    orders = list(itertools.permutations(made))
-    for session in range(options.sessions):
-        networks = {name: made[name]() for name in orders[session % len(orders)]}
+class Latency:
+    """Times of two models, and of the first beside itself, session by session.
+
+    Args:
+        original: an onnx.ModelProto.
+        obfuscated: another.
+        real: rows for the original.
+        settings: of all sessions.
+        keys: inputs that only the obfuscated model has.
+
+    Attributes:
+        calls: in a turn; 0 before the first session.
+
+    Raises:
+        ArtifactRefused: E821 to E823, by `session`.
+    """
+
+    def __init__(
+        self,
+        original: ModelProto,
+        obfuscated: ModelProto,
+        real: Rows,
+        *,
+        settings: Settings,
+        keys: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
+        self.calls = 0
+        self._made: dict[str, Callable[[], Network]] = {
+            "original": lambda: Network(original, settings),
+            "obfuscated": lambda: Network(obfuscated, settings, keys),
+            "again": lambda: Network(original, settings),
+        }
+        self._orders = list(itertools.permutations(self._made))
+        self._rows = [arrays for _, arrays in real.first(16 * real.batch).calls()]
+        self._wall: dict[str, list[list[float]]] = {name: [] for name in self._made}
+        self._cpu: dict[str, list[list[float]]] = {name: [] for name in self._made}
+
+    def session(self, rounds: int, *, seconds: float = math.inf) -> None:
+        """Make a session of each, and let them take so many turns; three, and no more after so many seconds."""
+        orders, number = self._orders, len(self._wall["original"])
+        networks = {name: self._made[name]() for name in orders[number % len(orders)]}
         check_pair(networks["original"], networks["obfuscated"])
-        turn = turn or _calls_a_turn(networks["original"], calls)
-        for name in made:
-            wall[name].append([])
-            cpu[name].append([])
-        for lap in range(-2, -(-options.rounds // options.sessions)):
-            for name in orders[(session + lap) % len(orders)]:
-                seconds, work = _taken(networks[name], calls, turn)
+        self.calls = self.calls or _calls_a_turn(networks["original"], self._rows)
+        for name in networks:
+            self._wall[name].append([])
+            self._cpu[name].append([])
+        begin = time.perf_counter()
+        for lap in range(-2, rounds):
+            if lap >= _FEWEST and time.perf_counter() - begin > seconds:
+                break
+            for name in orders[(number + lap) % len(orders)]:
+                took, work = _taken(networks[name], self._rows, self.calls)
                 if lap >= 0:
-                    wall[name][-1].append(seconds)
-                    cpu[name][-1].append(work)
-    median = {name: 1e3 * float(np.median(times)) / turn for name, times in wall.items()}
-    ratios = {
-        "wall": _ratio(wall["obfuscated"], wall["original"], rng.child("wall")),
-        "cpu": _ratio(cpu["obfuscated"], cpu["original"], rng.child("cpu")),
-        "null_wall": _ratio(wall["again"], wall["original"], rng.child("null_wall")),
-        "null_cpu": _ratio(cpu["again"], cpu["original"], rng.child("null_cpu")),
-    }
-    return ratios, (median["original"], median["obfuscated"]), turn
+                    self._wall[name][-1].append(took)
+                    self._cpu[name][-1].append(work)
+
+    def ratios(self) -> dict[str, Ratio]:
+        """By name: wall, cpu, null_wall, null_cpu."""
+        wall, cpu = self._wall, self._cpu
+        return {
+            "wall": _ratio(wall["obfuscated"], wall["original"]),
+            "cpu": _ratio(cpu["obfuscated"], cpu["original"]),
+            "null_wall": _ratio(wall["again"], wall["original"]),
+            "null_cpu": _ratio(cpu["again"], cpu["original"]),
+        }
+
+    def milliseconds(self) -> tuple[float, float]:
+        """Medians of a call of both, by the wall clock."""
+        first, second = (float(np.median(np.concatenate(self._wall[name]))) for name in ("original", "obfuscated"))
+        return 1e3 * first / self.calls, 1e3 * second / self.calls
 
 
 def memory(
@@ -312,15 +344,17 @@ def _calls_a_turn(network: Network, calls: list[list[NDArray[Any]]]) -> int:
     return max(1, min(1000, round(_TURN_SECONDS / max(time.perf_counter() - begin, 1e-6))))
 
 
-def _ratio(ours: list[list[float]], theirs: list[list[float]], rng: Streams) -> Ratio:
+def _ratio(ours: list[list[float]], theirs: list[list[float]]) -> Ratio:
     """Of times by session and round."""
-    ratios = np.asarray(ours) / np.maximum(np.asarray(theirs), 1e-9)
-    quarters = np.quantile(ratios, (0.25, 0.5, 0.75))
+    rounds = [np.asarray(one) / np.maximum(np.asarray(other), 1e-9) for one, other in zip(ours, theirs, strict=True)]
+    each, ratios = [float(np.median(one)) for one in rounds], np.concatenate(rounds)
+    low, high = np.quantile(ratios, (0.25, 0.75))
     return Ratio(
-        median=float(quarters[1]),
-        low_quarter=float(quarters[0]),
-        high_quarter=float(quarters[2]),
-        fastest=float(np.min(ours) / max(np.min(theirs), 1e-9)),
-        interval=bootstrap(ratios, lambda drawn: np.median(drawn, axis=(1, 2)), rng=rng),
-        rounds=ratios.size,
+        median=float(np.median(each)),
+        low_quarter=float(low),
+        high_quarter=float(high),
+        fastest=min(map(min, ours)) / max(min(map(min, theirs)), 1e-9),
+        interval=median_interval(each),
+        rounds=len(ratios),
+        sessions=len(each),
     )
