@@ -19,6 +19,7 @@ from vambrace.core.intervals import (
     newcombe,
     percentiles,
     resampled,
+    student,
     two_sided,
     wilson,
     wilson_clustered,
@@ -328,3 +329,22 @@ class TestMedian:
     def test_refused(self, values: list[float]) -> None:
         with pytest.raises(ConfigError, match="E106"):
             median_interval(values)
+
+
+class TestStudent:
+    @pytest.mark.parametrize("n", [2, 3, 4, 5])
+    def test_against_scipy(self, n: int) -> None:
+        values = np.random.default_rng(n).normal(5, 2, n)
+        found = student(values)
+        assert found is not None
+        low, high = stats.t.interval(0.95, n - 1, values.mean(), values.std(ddof=1) / math.sqrt(n))
+        assert (found.low, found.high) == pytest.approx((low, high), rel=1e-6)
+
+    @pytest.mark.parametrize("values", [[], [1.0], [1.0, 1.0], [1, 2, 3, 4, 5, 6]])
+    def test_none_where_there_is_none(self, values: list[float]) -> None:
+        assert student(values) is None
+
+    @pytest.mark.parametrize("values", [[[1, 2]], [math.nan, 1.0]])
+    def test_refused(self, values: list[float]) -> None:
+        with pytest.raises(ConfigError, match="E106"):
+            student(values)

@@ -91,7 +91,7 @@ class Times:
 def times(monkeypatch: pytest.MonkeyPatch) -> type[Times]:
     Times.asked.clear()
     Times.models.clear()
-    Times.ends = dict.fromkeys((6, 15, 35), (0.9, 1.2))
+    Times.ends = dict.fromkeys((3, 6, 12, 35), (0.9, 1.2))
     Times.clock, Times.call = 0.0, 0.01
     monkeypatch.setattr(budget, "Latency", Times)
     monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: Times.clock))
@@ -100,7 +100,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> type[Times]:
 
 @pytest.mark.parametrize(("limit", "most"), [(1.0, 0.005), (1.05, 0.005), (1.5, 0.05)])
 def test_a_larger_budget_gives_passes_more_in_proportion(limit: float, most: float, times: type[Times]) -> None:
-    times.ends[6] = (limit, limit)
+    times.ends[3] = (limit, limit)
     found = {one.name: one for one in planned(limit, profile="tolerance").kept}
     assert found["split_layers"].slowdown == pytest.approx(most)
     assert found["permutation"].slowdown == 0.02  # its own
@@ -114,7 +114,7 @@ def test_models_are_timed_once_each(times: type[Times]) -> None:
         entries = [SimpleNamespace(name=name, done=int(name != "predicates")) for name, _ in passes]
         shares = dict(passes)
         model = "fewer" if shares.get("chain_layers") == 0.5 else "beside" if "rebasis" in shares else "alone"
-        times.ends[6] = (cost[model], cost[model])
+        times.ends[3] = (cost[model], cost[model])
         return SimpleNamespace(model=model, map=SimpleNamespace(passes=entries, obfuscated=model))
 
     measure: Any = budget._timed(None, None, make, 1.15)  # type: ignore[arg-type]  nothing of them is looked at
@@ -139,13 +139,13 @@ def test_what_may_be_over_the_budget_is(times: type[Times]) -> None:
 @pytest.mark.parametrize(
     ("ends", "asked", "dropped"),
     [
-        ({15: (1.0, 1.06)}, [6, 15], ()),
-        ({35: (1.08, 1.1)}, [6, 15, 35], ()),
-        ({6: (0.9, 1.1)}, [6], ()),  # no more than it for certain
-        ({6: (1.1, 1.2), 35: (1.08, 1.1)}, [6, 15, 35], ()),
-        ({6: (1.11, 1.2)}, [6], ("phantoms",)),  # above it for certain
-        ({6: (1.095, 1.104)}, [6], ("phantoms",)),  # more of them would say the same but for a hair
-        ({}, [6, 15, 35], ("phantoms",)),
+        ({6: (1.0, 1.06)}, [3, 6], ()),
+        ({35: (1.08, 1.1)}, [3, 6, 12, 35], ()),
+        ({3: (0.9, 1.1)}, [3], ()),  # no more than it for certain
+        ({3: (1.1, 1.2), 35: (1.08, 1.1)}, [3, 6, 12, 35], ()),
+        ({3: (1.11, 1.2)}, [3], ("phantoms",)),  # above it for certain
+        ({12: (1.095, 1.104)}, [3, 6, 12], ("phantoms",)),  # more of them would say the same but for a hair
+        ({}, [3, 6, 12, 35], ("phantoms",)),
     ],
 )
 def test_what_is_left_open_is_measured_for_longer(
@@ -160,7 +160,7 @@ def test_what_is_left_open_is_measured_for_longer(
 def test_a_measurement_ends_after_a_while(times: type[Times]) -> None:
     times.call = 0.9  # seconds: 31 for the longest
     assert planned(1.1).dropped == ("phantoms",)
-    assert set(times.asked) == {6, 15}
+    assert set(times.asked) == {3, 6, 12}
 
 
 def test_what_runs_the_same_is_not_timed(timed: list[set[str]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plan_passes", "within"]
 
-_SESSIONS = (6, 15, 35)
-"""Of each model: of a measurement, and of longer ones where those before leave open whether the budget holds.
-
-Six are the fewest of which the median has an interval.
-"""
+_SESSIONS = (3, 6, 12, 35)
+"""Of each model: of a measurement, and of longer ones where those before leave open whether the budget holds."""
 _ROUNDS = 12
 """In a session. A session of a network with imagined ones takes as long to make."""
 _SECONDS = 30.0

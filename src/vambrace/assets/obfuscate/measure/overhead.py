@@ -31,7 +31,7 @@ import numpy as np
 from vambrace.assets.obfuscate.measure import height
 from vambrace.assets.obfuscate.measure.equality import check_pair
 from vambrace.assets.obfuscate.measure.runtime import LEVELS, Network, Settings
-from vambrace.core.intervals import median_interval
+from vambrace.core.intervals import median_interval, student
 from vambrace.core.options import Options
 from vambrace.core.options import require as hold
 
@@ -57,7 +57,7 @@ class OverheadOptions(Options):
     Attributes:
         settings: of all sessions.
         rounds: pairs of turns, at least.
-        sessions: of each model, which share the rounds evenly; an interval needs six.
+        sessions: of each model, which share the rounds evenly; fewer than six have a wide interval.
         processes: fresh processes for each memory figure; 0 measures none.
     """
 
@@ -84,7 +84,7 @@ class Ratio:
         median: of the medians of sessions.
         low_quarter, high_quarter: of all ratios.
         fastest: of the fastest turns: noise only ever adds time, so this is the steadier figure.
-        interval: of the median, by the sessions' own; None for fewer than six.
+        interval: of the median, by the sessions' own; of few of them Student's, and none of one.
         rounds: how many ratios.
         sessions: from how many sessions of each model.
     """
@@ -354,7 +354,7 @@ def _ratio(ours: list[list[float]], theirs: list[list[float]]) -> Ratio:
         low_quarter=float(low),
         high_quarter=float(high),
         fastest=min(map(min, ours)) / max(min(map(min, theirs)), 1e-9),
-        interval=median_interval(each),
+        interval=median_interval(each) or student(each),
         rounds=len(ratios),
         sessions=len(each),
     )
