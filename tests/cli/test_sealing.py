@@ -219,6 +219,62 @@ def test_the_folder_we_are_in_is_signed_by_its_name(
     assert main(["verify", str(place / "folder"), "--signer", str(place / "maker.pub")]) == 0
 
 
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        ("seal plain LONG -r me.pub", "E601"),
+        ("seal plain LONG -r me.pub --force", "E601"),
+        ("seal plain LONG/out -r me.pub --force", "E601"),
+        ("open sealed LONG/out -i me", "E601"),
+        ("open sealed LONG -i me --force", "E766|E601"),
+        ("rewrap LONG -i me --add maker", "E776"),
+    ],
+)
+def test_names_that_no_system_takes_are_no_bug(
+    call: str, code: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python asks whether they are there with an OSError, as it does behind folders that one may not enter."""
+    assert main(["seal", "folder", "sealed", "-r", "me.pub"]) == 0
+    before = sorted(place.iterdir())
+    capsys.readouterr()
+    assert main(shlex.split(call.replace("LONG", "x" * 300))) in {2, 6}
+    assert re.search(code, capsys.readouterr().err)
+    assert sorted(place.iterdir()) == before
+
+
+def test_inspect_calls_nothing_intact_that_it_has_not_read(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["seal", "plain", "sealed", "-r", "me.pub", "--sign", "maker", "--name", "Ada"]) == 0
+    data = bytearray(Path("sealed").read_bytes())
+    data[3 * MIB] ^= 1
+    Path("sealed").write_bytes(data)
+    capsys.readouterr()
+    for more in ([], ["--json"]):
+        assert main(["inspect", "sealed", "-i", "me", *more]) == 0
+        told = capsys.readouterr().out
+        assert "intact" not in told
+        assert "Ada" in told
+        assert "whether these chunks are it is not checked" in told
+    assert main(["verify", "sealed", "-i", "me"]) == 3
+
+
+def test_who_is_named_twice_counts_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = ["-r", "me.pub", "-r", "me.pub"]
+    assert main(["seal", "plain", "sealed", *twice]) == 0
+    assert "for 1 recipient\n" in capsys.readouterr().err
+    assert main(["rekey", "sealed", "-i", "me", *twice]) == 0
+    assert "for 1 recipient," in capsys.readouterr().err
+
+
+def test_files_that_do_not_count_are_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a folder to which they were put, verify said that all files had been checked."""
+    assert main(["sign", "folder", "--key", "maker"]) == 0
+    assert main(["verify", "folder", "--signer", "maker.pub"]) == 0
+    assert "not checked" not in capsys.readouterr().err
+    Path("folder/below/.evil.1.tmp").write_bytes(b"import os")
+    assert main(["verify", "folder", "--signer", "maker.pub"]) == 0
+    assert "not checked: files that do not count (below/.evil.1.tmp)" in capsys.readouterr().err
+
+
 def test_names_steer_no_terminal(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "a\x1b[31m\u202eX\nintact"
     Path(name).write_bytes(b"1")

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, cast
 import typer
 
 from vambrace.cli.secrets import key_path
+from vambrace.cli.streams import path_text
 from vambrace.errors import ConfigError
 
 __all__ = ["ContractFlags", "RunFlags", "SourceFlags", "is_code", "numbers"]
@@ -25,7 +26,9 @@ class SourceFlags:
 
     TITLE: ClassVar[str] = "Model and data"
 
-    model: Annotated[str | None, typer.Option(help="Weights (.safetensors, .pt) or an ONNX file.")] = None
+    model: Annotated[
+        str | None, typer.Option(help="Weights (.safetensors, .pt) or an ONNX file.", callback=path_text)
+    ] = None
     factory: Annotated[
         str | None, typer.Option(help="pkg.mod:fn that builds the network; your own code, trusted because you name it.")
     ] = None

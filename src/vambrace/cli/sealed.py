@@ -10,7 +10,7 @@ import typer
 
 from vambrace.cli.bar import listening
 from vambrace.cli.ending import tidily
-from vambrace.cli.sealing import Signers, Threads, standing, there
+from vambrace.cli.sealing import Signers, Threads, signer_of, there
 from vambrace.cli.secrets import (
     Ask,
     Environment,
@@ -257,13 +257,14 @@ def _inside(path: Path, by: list[object]) -> dict[str, Any]:
     from vambrace.assets.seal.loading import open_sealed
 
     with open_sealed(path, identity=by, ignore_expiry=True) as sealed:
+        said = sealed.statement
         facts = {
             "verified": "header and trailer; the chunks are read by `vambrace verify`",
             **_common(sealed.header),
             "content": sealed.description.content,
             "size": sealed.size,
             "private": dict(sealed.description.metadata),
-            "origin": standing(sealed.statement, known=False),
+            "signed": "no" if said is None else f"by {signer_of(said)}; whether these chunks are it is not checked",
         }
         return facts | {"inside": _listing(sealed)}
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vambrace.assets.seal.statement import Statement
 
-__all__ = ["keygen", "open_file", "seal_file", "standing", "there"]
+__all__ = ["keygen", "open_file", "seal_file", "signer_of", "standing", "there"]
 
 
 def _so_many(threads: int) -> int:
@@ -138,7 +138,7 @@ def seal_file(
     out = BytesOut() if target == STREAM else target
     if isinstance(out, Path):
         # A model is read whole for that, so only where there is something that could be lost.
-        weights = weights_of(source) if force and out.exists() else ()
+        weights = weights_of(source) if force and os.path.exists(out) else ()
         check_free(out, keys=[*recipients, sign], force=force, weights=weights)
     if is_stream(source):
         if pad:
@@ -251,13 +251,17 @@ def standing(said: Statement | None, *, known: bool) -> str:
     """
     if said is None:
         return "intact, origin not proven"
-    who = ", ".join(word for word in (said.name, said.role, said.date) if word)
+    if known:
+        return f"intact, signed by {signer_of(said)}"
+    return f"intact, origin not proven: signed by {signer_of(said)}; --signer names whom you accept"
+
+
+def signer_of(said: Statement) -> str:
+    """The key that signed, and what it says of itself."""
     from vambrace.assets.seal.origin import encoded
 
-    by = f"{encoded(said.signer)}{f' ({who})' if who else ''}"
-    if known:
-        return f"intact, signed by {by}"
-    return f"intact, origin not proven: signed by {by}; --signer names whom you accept"
+    who = ", ".join(word for word in (said.name, said.role, said.date) if word)
+    return f"{encoded(said.signer)}{f' ({who})' if who else ''}"
 
 
 def _open_path(
@@ -312,7 +316,7 @@ def _open_stream(
         reader = Reader(
             counted,
             identities_of(by),
-            signers=accepted,
+            signers=accepted or None,
             check_signature=True,
             stream_unverified=unverified,
             ignore_expiry=ignore_expiry,

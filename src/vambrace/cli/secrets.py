@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vambrace.cli.ending import tidily
-from vambrace.cli.streams import place
+from vambrace.cli.streams import path_text
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def read_by(
     Raises:
         ConfigError: E772, for nobody, or a secret that was typed; and as `passphrase`.
     """
-    found = [_named(value) for value in recipients]
+    found = [_named(value) for value in dict.fromkeys(recipients)]
     word = passphrase(ask=ask, environment=environment, number=number, twice=True, new=new)
     found += [word] if word else []
     if not found:
@@ -201,9 +201,8 @@ def key_path(value: str | None) -> str | None:
         ConfigError: E772, for a secret key.
         BadParameter: for no text, which would ask for nothing.
     """
-    if value is not None:
-        place(value)
-        _refuse_secret(value)
+    if path_text(value) is not None:
+        _refuse_secret(str(value))
     return value
 
 

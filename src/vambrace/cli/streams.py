@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vambrace.core.progress import Progress
 
-__all__ = ["BytesOut", "CountedIn", "STREAM", "bytes_in", "file_place", "is_stream", "mebibytes", "place"]
+__all__ = ["BytesOut", "CountedIn", "STREAM", "bytes_in", "file_place", "is_stream", "mebibytes", "path_text", "place"]
 
 STREAM = Path("-")
 _PIECE = 2**20
@@ -37,6 +37,13 @@ def place(text: str) -> Path:
         raise typer.BadParameter("an empty path, as of a variable that is not set")
     path = Path(text)
     return path.absolute() if path == STREAM and text != "-" else path
+
+
+def path_text(value: str | None) -> str | None:
+    """A callback of options that take a path as text. Raises as `place`."""
+    if value is not None:
+        place(value)
+    return value
 
 
 def file_place(text: str) -> Path:

@@ -81,7 +81,7 @@ def are_one(path: Path, other: str | Path) -> bool:
 
 def weights_of(source: Path) -> list[Path]:
     """Files in which an ONNX model says that its weights lie; they are not sealed with it."""
-    if source.suffix != ".onnx" or not source.is_file():
+    if source.suffix != ".onnx" or not os.path.isfile(source):
         return []
     from vambrace.models.onnx_file import weight_files
 

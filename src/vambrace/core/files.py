@@ -80,7 +80,7 @@ system = System()
 
 def make_folder(path: Path) -> None:
     """Create `path` and its missing parents durably; an existing folder is fine."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return
     if path.parent != path:
         make_folder(path.parent)

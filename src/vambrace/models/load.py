@@ -246,6 +246,14 @@ def _load(path: Path | None, recipe: _Recipe) -> Model:
             fix='let the network give scores, and say outputs = "logits"',
         )
     if path is None:
+        held = {"sha256": recipe.sha256, "identity": recipe.identity, "signer": recipe.signer}
+        if wanted := [name for name, value in held.items() if value not in {None, ""}]:
+            raise ConfigError(
+                "E115",
+                seen=f"{' and '.join(wanted)}, and no model file",
+                expected="a file that is held against them",
+                fix="give the path of the model, which may be of a variable that is not set; or leave them out",
+            )
         if recipe.factory is None:
             raise ConfigError(
                 "E115",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from vambrace.assets.seal import statement
+from vambrace.assets.seal import merkle, statement
 from vambrace.assets.seal.header import Fixed
 from vambrace.assets.seal.reader import Reader, Sealed
 from vambrace.assets.seal.recipients import Identity, as_identity
@@ -70,6 +70,14 @@ def identities(key: object = KEY) -> list[Identity]:
 def sign(fixed: Fixed, count: int, stream: int, root: bytes) -> bytes:
     """A statement by `SIGNER`."""
     return statement.make(SIGNER, fixed, count, stream, root, "A. Smith", "release", "2026-01-01T00:00:00Z")
+
+
+def root_of(leaves: bytes) -> bytes:
+    """The root over leaves of 32 bytes each."""
+    tree = merkle.Tree()
+    for begin in range(0, len(leaves), 32):
+        tree.add(leaves[begin : begin + 32])
+    return tree.root()
 
 
 def streamed(data: bytes, way: str = "stream", *, opener: list[Identity] | None = None, **options: object) -> Outcome:

@@ -81,7 +81,7 @@ def main(role: str, size: int, chunk: int, threads: int) -> None:
         digest = pattern.digest
     else:
         sink = Digest()
-        signers = [SIGNER.public_key().public_bytes_raw()] if role == "spool" else []
+        signers = [SIGNER.public_key().public_bytes_raw()] if role == "spool" else None
         Reader(sys.stdin.buffer, [as_identity(KEY)], signers=signers).copy_to(sink)
         digest = sink.digest
     print(json.dumps({"grew": peak() - before, "digest": digest.hexdigest()}), file=sys.stderr)

@@ -360,3 +360,19 @@ def test_steps_that_numpy_counted(tmp_path: Path) -> None:
     net, _ = training()
     assert keep(np.int64(7), module=net).name == "step-000000000007.sealed"  # type: ignore[arg-type]
     assert keep.restore(identity=KEY, module=net) == (7, {})
+
+
+def test_whose_checkpoint_it_is_can_be_asked(tmp_path: Path) -> None:
+    """There was no way to sign one, so nobody could, and a stranger's with more steps was taken for the newest."""
+    maker, net = seal.generate("ed25519"), nn.Linear(2, 2)
+    keep = seal.Checkpoints(tmp_path, recipients=KEY, sign=maker, name="Ada")
+    keep(5, module=net)
+    assert keep.restore(identity=KEY, module=net, signer=maker.public())[0] == 5
+    before = copy.deepcopy(net.state_dict())
+    seal.Checkpoints(tmp_path, recipients=KEY)(999, module=nn.Linear(2, 2))
+    with pytest.raises(ArtifactRefused, match="E742"):
+        keep.restore(identity=KEY, module=net, signer=maker.public())
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
+    assert keep.restore(identity=KEY, module=net, signer=maker.public(), step=5)[0] == 5
+    with pytest.raises(ConfigError, match="E748"):
+        seal.Checkpoints(tmp_path, recipients=KEY, sign=seal.generate("x25519"))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
@@ -21,6 +22,7 @@ from torch.package.package_exporter import PackageExporter
 from vambrace.assets import seal
 from vambrace.assets.seal.payload import start_without_pickle
 from vambrace.errors import ArtifactRefused, ResourceError
+from vambrace.models import formats
 
 KEY = bytes(range(32))
 LARGE = nn.Linear(200, 200)  # its weights fill more than is looked at
@@ -82,6 +84,89 @@ DATA = {
     "broken zip": b"PK\x03\x04" * 20_000,
     "a pickle further on": bytes(65_536) + pickle.dumps([1]),
 }
+
+
+class Runs:
+    def __reduce__(self) -> Any:
+        return os.system, ("true",)
+
+
+def array(*objects: object, **kept: Any) -> bytes:
+    held: Any = np.array([*objects], dtype=object) if objects else kept["array"]
+    return written(lambda out: np.save(out, held))
+
+
+def arrays(write: Any, **held: Any) -> bytes:
+    return written(lambda out: write(out, **held))
+
+
+def deflated(content: bytes) -> bytes:
+    def write(stream: io.BytesIO) -> None:
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("notes.txt", "x" * 3000)
+            archive.writestr("weights", content)
+
+    return written(write)
+
+
+OBJECTS: Any = np.array([Runs(), 1], dtype=object)
+FIELDS = np.zeros(2, dtype=[("w", "<f4"), ("o", "O")])
+INSIDE = {
+    "array": ("an array of Python objects", array(Runs())),
+    "fields": ("an array of Python objects", array(array=FIELDS)),
+    "long header": ("an array of Python objects", array(array=np.zeros(2, [(f"w{at}", "<f4") for at in range(900)]))),
+    "damaged header": ("an array of Python objects", b"\x93NUMPY\x01\x00\x10\x00{'descr': [[[[[["),
+    "archive": ("a zip with a pickle in it", arrays(np.savez, w=np.ones(3), o=OBJECTS)),
+    "compressed archive": ("a zip with a pickle in it", arrays(np.savez_compressed, w=np.ones(3), o=OBJECTS)),
+    "zip of any name": ("a zip with a pickle in it", deflated(pickle.dumps(Runs()))),
+    "flat": ("a checkpoint file", zipped("data.pkl")),
+}
+PLAIN = {
+    "array": array(array=np.ones((3, 4))),
+    "a field called O": array(array=np.zeros(2, dtype=[("O", "<f4")])),
+    "texts": array(array=np.array(["a", "O"])),
+    "archive": arrays(np.savez, w=np.ones(3), s=np.array("text")),
+    "compressed archive": arrays(np.savez_compressed, w=np.ones((300, 300))),
+    "zip": deflated(b"{'descr': '|O'}"),
+    "encrypted": zipped("a.txt").replace(b"\x14\x00\x00\x00", b"\x14\x00\x01\x00"),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_arrays_of_objects_are_pickles_wherever_they_stand(tmp_path: Path, name: str) -> None:
+    """They were sealed without a word, as files, in folders and from streams."""
+    what, data = INSIDE[name]
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "w.npy").write_bytes(data)
+    ways: list[Callable[..., object]] = [
+        lambda **options: seal.save(tmp_path / "folder" / "w.npy", tmp_path / "y", recipients=[KEY], **options),
+        lambda **options: seal.save(tmp_path / "folder", tmp_path / "y", recipients=[KEY], **options),
+        lambda **options: seal.save_stream(io.BytesIO(data), tmp_path / "y", recipients=[KEY], **options),
+    ]
+    for way in ways:
+        with pytest.raises(ArtifactRefused, match=f"E761: .*{what}"):
+            way()
+        assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+        way(allow_pickle=True)
+        (tmp_path / "y").unlink()
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_arrays_of_numbers_and_zips_of_anything_else_are_data(tmp_path: Path, name: str) -> None:
+    (tmp_path / "w").write_bytes(PLAIN[name])
+    seal.save(tmp_path / "w", tmp_path / "y", recipients=[KEY])
+    sealed(PLAIN[name], 2**20, tmp_path / "z")
+    assert seal.load(tmp_path / "y", identity=KEY) == seal.load(tmp_path / "z", identity=KEY) == PLAIN[name]
+
+
+def test_a_directory_too_long_to_be_read_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint of 160,000 tensors was sealed, one of 135,000 refused."""
+    monkeypatch.setattr(formats, "_MOST_DIRECTORY", 100)
+    torch.save(LARGE.state_dict(), tmp_path / "many.pt")
+    with pytest.raises(ArtifactRefused, match="E761: many.pt is a checkpoint file"):
+        seal.save(tmp_path / "many.pt", tmp_path / "y", recipients=[KEY])
+    (tmp_path / "cut.zip").write_bytes(zipped("notes.txt")[:-30])
+    seal.save(tmp_path / "cut.zip", tmp_path / "y", recipients=[KEY])
 
 
 def sealed(data: bytes, most: int, path: Path, **options: Any) -> None:

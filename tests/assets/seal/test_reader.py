@@ -15,8 +15,10 @@ import pytest
 
 from assets.seal.harness import CHUNK, OTHER, PUBLIC, SIGNER, Dribble, Full, Recorder, content, identities, streamed
 from assets.seal.naive_sealed import HEADER, Naive, padme
+from vambrace.assets import seal
+from vambrace.assets.seal import keys, statement
 from vambrace.assets.seal.reader import Reader
-from vambrace.errors import ArtifactRefused, ResourceError
+from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
 
 # Padme changes a length only beyond two bytes; 2**17 + 1 is one more than a length that stays.
 BORDERS = [0, 1, 2, 9, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2**17 + 1, padme(2**17 + 1), 3 * CHUNK + 5]
@@ -373,3 +375,23 @@ def test_a_stream_that_breaks() -> None:
     found = reader(Breaking(Naive(content(CHUNK)).data()))
     with pytest.raises(ResourceError, match="E604: EIO reading the stream"):
         found.read(1)
+
+
+def test_readers_and_writers_take_whoever_save_and_load_take(tmp_path: Path) -> None:
+    """They took objects of modules that no page names, and died of anything else."""
+    key, maker = seal.generate("x25519"), seal.generate("ed25519")
+    keys.write(tmp_path / "me.pub", key.public())
+    keys.write(tmp_path / "maker.pub", maker.public())
+    hook = statement.hook(maker)
+    with seal.Writer(str(tmp_path / "y"), [str(tmp_path / "me.pub"), seal.Passphrase("x" * 20)], sign=hook) as writer:
+        writer.write(b"content")
+        writer.finish()  # leaving the block is no second time
+    for identity in (key, [key], seal.Passphrase("x" * 20)):
+        with (tmp_path / "y").open("rb") as stream:
+            assert seal.Reader(stream, identity, signers=tmp_path / "maker.pub").read() == b"content"
+        with seal.Sealed.open(str(tmp_path / "y"), identity, signers=maker.public()) as sealed:
+            assert sealed.read(0, 7) == b"content"
+    with (tmp_path / "y").open("rb") as stream, pytest.raises(ConfigError, match="E748"):
+        seal.Reader(stream, key, signers=[])
+    with pytest.raises(ConfigError, match="E724"):
+        seal.Writer(tmp_path / "z", ["nobody.pub"])

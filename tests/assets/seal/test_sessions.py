@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from torch import nn
 import vambrace
 from vambrace.assets import seal
 from vambrace.assets.obfuscate.locking import lock
+from vambrace.cli.main import main
 from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
 
 KEY = bytes(range(32))
@@ -56,6 +58,20 @@ def test_an_onnx_file_goes_into_a_session_and_into_load(tmp_path: Path) -> None:
     plain = vambrace.load(tmp_path / "net.onnx")
     assert torch.equal(loaded(inputs), plain(inputs))
     assert loaded.identity.weights == plain.identity.weights, "a sealed model is the same model"
+
+
+def test_an_empty_model_is_no_model_that_the_factory_brings(capsys: pytest.CaptureFixture[str]) -> None:
+    """As of a variable that is not set: noise was assessed, and the signer that was demanded was not asked."""
+    assert main(["check", "--model", "", "--factory", "nets:make", "--data", "digits", "--signer", "x.pub"]) == 2
+    assert "an empty path, as of a variable that is not set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("held", [{"signer": "nobody.pub"}, {"identity": KEY}, {"sha256": "0" * 64}])
+def test_what_a_file_is_held_against_needs_a_file(held: dict[str, Any]) -> None:
+    """A network of the factory alone was assessed, and nobody was asked for a signature."""
+    for path in (None, ""):
+        with pytest.raises(ConfigError, match=f"E115: {next(iter(held))}, and no model file"):
+            vambrace.load(path, factory=net, **held)
 
 
 def test_a_locked_model_is_another_model(tmp_path: Path) -> None:

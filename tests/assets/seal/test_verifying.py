@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from assets.seal.harness import root_of
 from assets.seal.headers_on_disk import sidecar, whole
 from vambrace.assets.seal import keys, merkle, origin, signing, statement, verifying
 from vambrace.assets.seal.chunks import OVERHEAD
@@ -172,7 +173,7 @@ def test_a_frame_that_tells_another_size(path: Path) -> None:
     data[HEADER_BYTES] ^= 1
     leaves = merkle.leaf(data[HEADER_BYTES:][: CHUNK + OVERHEAD]) + leaves[32:]
     foot, fixed = foot_of(data), parse(data[:HEADER_BYTES]).fixed
-    said = statement.make(KEY, fixed, foot.chunks, foot.stream, merkle.root(leaves), "", "", "2026-04-02T18:15:30Z")
+    said = statement.make(KEY, fixed, foot.chunks, foot.stream, root_of(leaves), "", "", "2026-04-02T18:15:30Z")
     path.write_bytes(with_trailer(bytes(data), leaves, said))
     with pytest.raises(ArtifactRefused, match="E705: chunk 0 has another frame"):
         verify(path, SIGNER)
@@ -302,7 +303,7 @@ def test_signed_by_a_recipient_in_place_of_the_maker(path: Path) -> None:
     leaves, _ = parts(data)
     foot, fixed = foot_of(data), parse(data[:HEADER_BYTES]).fixed
     said = statement.make(
-        OTHER, fixed, foot.chunks, foot.stream, merkle.root(leaves), "A. Smith", "release", "2026-04-02T18:15:30Z"
+        OTHER, fixed, foot.chunks, foot.stream, root_of(leaves), "A. Smith", "release", "2026-04-02T18:15:30Z"
     )
     path.write_bytes(with_trailer(data, leaves, said))
     refused(path, "E743")

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import torch
 from torch import nn
 
+from vambrace.assets.seal import statement
 from vambrace.assets.seal.loading import open_sealed
 from vambrace.assets.seal.recipients import recipients_of
 from vambrace.assets.seal.source import nothing_at
@@ -37,8 +38,10 @@ from vambrace.errors import ArtifactRefused, ResourceError
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
 
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from torch import optim
 
+    from vambrace.assets.seal import keys
     from vambrace.assets.seal.origin import Signer
 
 __all__ = ["Checkpoints"]
@@ -55,16 +58,31 @@ class Checkpoints:
         folder: where they lie, as `step-000000001000.sealed`.
         recipients: who can open them; see `seal.save`.
         keep: how many stay, those of the most steps, and in any case the one just made; 0: all.
+        sign: who vouches for them, see `seal.save`, so that `restore` can ask for it: without, whoever can write into
+            the folder and knows a recipient can put a checkpoint of their own there.
+        name: of the signer; readable by everybody.
+        role: of the signer, the same.
 
     Raises:
-        ConfigError: E712, for a negative `keep`; E723 or E724, for recipients.
+        ConfigError: E712, for a negative `keep`; E723 or E724, for recipients; E746 or E748, for a signer who cannot
+            sign.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, recipients: Sequence[object] | object, keep: int = 0) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        recipients: Sequence[object] | object,
+        keep: int = 0,
+        sign: Ed25519PrivateKey | keys.Secret | str | os.PathLike[str] | None = None,
+        name: str = "",
+        role: str = "",
+    ) -> None:
         require(keep >= 0, code="E712", seen=f"keep={keep}", expected="0 or more", fix="say how many stay, 0 for all")
         self.folder = Path(folder)
         self._recipients = recipients_of(recipients)
         self._keep = keep
+        self._sign = statement.hook(sign, name=name, role=role)
 
     def __call__(
         self,
@@ -101,7 +119,7 @@ class Checkpoints:
         plain = tree.encode(state)
         files.make_folder(self.folder)
         path = self.folder / f"step-{step:012}.sealed"
-        with Writer(path, self._recipients, content="tensors", size=len(plain)) as writer:
+        with Writer(path, self._recipients, content="tensors", size=len(plain), sign=self._sign) as writer:
             writer.write(plain)
         if self._keep:
             # Of a training that began anew, a checkpoint may have fewer steps than what an earlier one has left.
@@ -118,7 +136,7 @@ class Checkpoints:
 
     def paths(self) -> list[Path]:
         """The checkpoints that are there, oldest step first."""
-        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        found = self.folder.iterdir() if os.path.isdir(self.folder) else ()
         return sorted(path for path in found if _NAME.fullmatch(path.name))
 
     def restore(
@@ -136,7 +154,7 @@ class Checkpoints:
             identity: who opens it; see `seal.load`.
             module: gets its state, strictly by name; lazy layers get their size with it.
             optimizer: the same; None: stored optimizer state is left alone.
-            signer: see `seal.load`.
+            signer: see `seal.load`; None: nobody has to have signed, and origin is not proven.
             step: which; None: that of the most steps, whichever training it is of.
 
         Raises:

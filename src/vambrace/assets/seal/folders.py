@@ -178,9 +178,9 @@ def extract(
     # Padding first, which no file holds. And from here on every chunk is held against a signature, whoever made it.
     sealed.verify(begin=sealed.size, threads=threads)
     members = tuple(read_manifest(sealed).values())
-    if os.path.lexists(target) and not (target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
+    if not _is_free(target):
         raise _taken(target)
-    above = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
+    above = [folder for folder in (target.parent, *target.parent.parents) if not os.path.exists(folder)]
     make_folder(target.parent)
     # Nobody else has been in it, and nobody else gets in: what it holds is what was verified.
     prepared = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -217,6 +217,16 @@ def extract(
                 with contextlib.suppress(OSError):
                     folder.rmdir()
     return members
+
+
+def _is_free(target: Path) -> bool:
+    """Whether nothing is there, or an empty folder."""
+    if not os.path.lexists(target):
+        return True
+    try:
+        return not os.path.islink(target) and not os.listdir(target)
+    except OSError:
+        return False
 
 
 # Paths lead through up to two thousand folders: more than Python lets a function call itself, as `shutil.rmtree` and

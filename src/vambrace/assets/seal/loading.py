@@ -10,12 +10,9 @@ Without `signer`, what is loaded is intact, and its origin is not proven: whoeve
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vambrace.assets.seal.folders import check_gap, read_manifest
-from vambrace.assets.seal.origin import accepted_keys
-from vambrace.assets.seal.recipients import identities_of
 from vambrace.assets.seal.sealed import Sealed
 
 if TYPE_CHECKING:
@@ -101,10 +98,4 @@ def open_sealed(
     ignore_expiry: bool = False,
 ) -> Sealed:
     """The open file, for reading any range of its content; arguments and errors as those of `load`."""
-    return Sealed.open(
-        Path(path),
-        identities_of(identity),
-        signers=accepted_keys(signer),
-        threads=threads,
-        ignore_expiry=ignore_expiry,
-    )
+    return Sealed.open(path, identity, signers=signer, threads=threads, ignore_expiry=ignore_expiry)

@@ -149,7 +149,7 @@ def _read(file: BinaryIO, size: int, key: bytes, mode: Mode | None, unverified: 
             "E785",
             seen="AES-GCM without tags, as early releases of MindSpore wrote it" + (", or AES-CBC" if early else ""),
             expected="a tag in each block",
-            fix="if you trust where the file comes from, in Python: seal.mindspore.read(..., unverified=True)"
+            fix="if you trust its origin, vambrace.assets.seal.mindspore.read(..., unverified=True)"
             + (', or mode="AES-CBC"' if early else ""),
         )
     _in_order(blocks, mode)

@@ -3,14 +3,20 @@
 A seal says that the bytes are as they were sealed. It does not make a pickle safe, and nobody can look at it before
 opening it; so whoever seals one has to say that this is meant.
 
-A stream is looked at where it begins, since it cannot be read twice: the same marks of pickles as in a file, and of a
-zip the members whose headers stand there. What comes later, the zip's own directory at its end too, is not seen.
+A file is looked at where it begins, and a zip at each of its members where those begin; NumPy's arrays of Python
+objects are pickles behind a short header. A stream is looked at where it begins alone, since it cannot be read twice:
+of a zip the members whose headers stand there. What comes later, the zip's own directory at its end too, is not seen.
 """
 
 from __future__ import annotations
 
+import ast
 import re
+import zipfile
+import zlib
 from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from vambrace.assets.seal.source import fill
 from vambrace.errors import ArtifactRefused, ModelRefused
@@ -27,6 +33,9 @@ _DATA: Final = frozenset({"", "safetensors", "onnx"})
 _START: Final = 2**16
 _MEMBER: Final = b"PK\x03\x04"
 _LONGEST: Final = 256  # bytes of a name that are looked at: a hostile start names thousands
+_NUMPY: Final = b"\x93NUMPY"
+_HEADER: Final = 10_000  # bytes that NumPy reads of a header, unless it is told to trust it
+_BEGINNING: Final = _HEADER + 12
 # What the members of an archive by torch are called, below its one folder. With large weights first, as TorchScript has
 # them, no name that tells the kinds apart need be among the first; and all of them hold pickles.
 _BY_TORCH: Final = {
@@ -46,7 +55,17 @@ def kind_of(path: Path) -> str:
         return identify(path).kind
     except ModelRefused as error:
         # A name that promises more safety than the content keeps: only pickles in disguise are refused so.
-        return "pickle" if error.code == "E202" else ""
+        if error.code == "E202":
+            return "pickle"
+    try:
+        with path.open("rb") as file:
+            start = file.read(_START)
+    except (OSError, ValueError):  # whoever reads it says why
+        return ""
+    # Also of a zip whose directory is damaged, or larger than is read.
+    if start.startswith((_MEMBER, _NUMPY)) and (kind := _kind_of_start(start)):
+        return kind
+    return "zip" if start.startswith(_MEMBER) and any(_runs(begin) for begin in _begins(path)) else ""
 
 
 def refuse_pickle(path: Path, kind: str, *, shown: str = "") -> None:
@@ -80,25 +99,77 @@ def start_without_pickle(stream: Stream) -> memoryview:
 
 
 def _kind_of_start(start: bytes) -> str:
+    from vambrace.models.formats import kind_of_start
+
+    if start.startswith(_NUMPY):
+        return "numpy" if _holds_objects(start) else ""
     if not start.startswith(_MEMBER):
-        from vambrace.models.formats import kind_of_start
-
         return kind_of_start(start) or ""
-    below = [tail for name in _members(start) for tail in (name, name.partition(b"/")[2])]
-    return next((kind for kind, mark in _BY_TORCH.items() if any(map(mark.match, below))), "")
+    members = list(_members(start))
+    below = [tail for name, _ in members for tail in (name, name.partition(b"/")[2])]
+    by_torch = next((kind for kind, mark in _BY_TORCH.items() if any(map(mark.match, below))), "")
+    return by_torch or ("zip" if any(runs for _, runs in members) else "")
 
 
-def _members(start: bytes) -> Iterator[bytes]:
-    """The names of the members of a zip that begin here: by their mark, for torch tells their lengths behind them."""
+def _runs(begin: bytes) -> bool:
+    """Whether something that begins so, and is no zip, runs code when it is opened."""
+    return not begin.startswith(_MEMBER) and _kind_of_start(begin) not in _DATA
+
+
+def _members(start: bytes) -> Iterator[tuple[bytes, bool]]:
+    """The members of a zip that begin here, by their mark, for torch tells their lengths behind them.
+
+    Returns:
+        Of each its name, and whether it begins as something that runs code.
+    """
     at = start.find(_MEMBER)
     while at >= 0:
-        length = int.from_bytes(start[at + 26 : at + 28], "little")
-        yield start[at + 30 : at + 30 + min(length, _LONGEST)]
+        name, extra = (int.from_bytes(start[at + place : at + place + 2], "little") for place in (26, 28))
+        content = start[at + 30 + name + extra :][:_BEGINNING]
+        if start[at + 8 : at + 10] == b"\x08\x00":
+            try:
+                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, _BEGINNING)
+            except zlib.error:
+                content = b""
+        yield start[at + 30 : at + 30 + min(name, _LONGEST)], _runs(content)
         at = start.find(_MEMBER, at + 4)
 
 
+def _begins(path: Path) -> Iterator[bytes]:
+    """How the members of a zip begin; what cannot be read, nobody else can open."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                try:
+                    with archive.open(info) as member:
+                        yield member.read(_BEGINNING)
+                except _UNREADABLE:
+                    continue
+    except _UNREADABLE:
+        return
+
+
+def _holds_objects(start: bytes) -> bool:
+    """Whether a NumPy file holds Python objects, which are a pickle; also where its header does not say."""
+    at = 10 if start[6:7] == b"\x01" else 12
+    length = int.from_bytes(start[8:at], "little")
+    try:
+        header = start[at : at + min(length, _HEADER)].decode("utf-8" if start[6:7] == b"\x03" else "latin-1")
+        return bool(np.lib.format.descr_to_dtype(ast.literal_eval(header.strip())["descr"]).hasobject)
+    except (ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError):
+        return True
+
+
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError, ValueError)
+_TITLES: Final = {
+    "pickle": "a pickle, or compressed, as joblib's are",
+    "numpy": "an array of Python objects, which is a pickle",
+    "zip": "a zip with a pickle in it, or with an array of Python objects or something compressed",
+}
+
+
 def _title(kind: str) -> str:
-    return "a pickle, or compressed, as joblib's are" if kind == "pickle" else f"a {kind} file, which holds a pickle"
+    return _TITLES.get(kind, f"a {kind} file, which holds a pickle")
 
 
 def _refused(seen: str) -> ArtifactRefused:

@@ -1,6 +1,6 @@
 """Sealed files are read in order from a stream (`Reader`), or at any place of a file on disk (`Sealed`).
 
-    Reader(sys.stdin.buffer, [as_identity(key)]).copy_to(target)
+    Reader(sys.stdin.buffer, "me.key").copy_to(target)
 
 Both let out plain bytes only of chunks that were verified, and refuse all that is not as it was sealed. Without
 `signers` what comes out is intact, and made by somebody who could seal for this recipient; who that was is not proven.
@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 from vambrace.assets.seal.header import HEADER_BYTES
 from vambrace.assets.seal.incoming import Incoming
 from vambrace.assets.seal.opening import open_header
+from vambrace.assets.seal.origin import accepted_keys
+from vambrace.assets.seal.recipients import identities_of
 from vambrace.assets.seal.sealed import Sealed
 from vambrace.assets.seal.sink import put
 from vambrace.assets.seal.source import fill
 from vambrace.core.disk import drop, spooling
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
-    from vambrace.assets.seal.recipients import Identity
+    from vambrace.assets.seal.origin import Signer
     from vambrace.assets.seal.sink import Sink
     from vambrace.assets.seal.source import Stream
     from vambrace.assets.seal.statement import Statement
@@ -41,8 +43,8 @@ class Reader(io.RawIOBase):
 
     Args:
         stream: gives the sealed bytes; is read to its end.
-        identities: who opens it.
-        signers: Ed25519 public keys, 32 bytes each, one of which must have signed; empty: nobody has to.
+        identities: who opens it; see `seal.load`.
+        signers: who must have signed, see there; None: nobody has to.
         check_signature: verify a signature also where nobody has to have signed; costs a SHA-256 of everything.
         stream_unverified: with `signers`, let chunks out before the signature has been verified, which comes last.
         ignore_expiry: open the file after its `expires`, too.
@@ -62,21 +64,22 @@ class Reader(io.RawIOBase):
     def __init__(
         self,
         stream: Stream,
-        identities: Sequence[Identity],
+        identities: Sequence[object] | object,
         *,
-        signers: Collection[bytes] = (),
+        signers: Signer | Iterable[Signer] | None = None,
         check_signature: bool = False,
         stream_unverified: bool = False,
         ignore_expiry: bool = False,
         spool: Path | None = None,
     ) -> None:
         super().__init__()
+        by, accepted = identities_of(identities), accepted_keys(signers)
         region = memoryview(bytearray(HEADER_BYTES))
-        opened = open_header(bytes(region[: fill(stream, region)]), identities, ignore_expiry=ignore_expiry)
+        opened = open_header(bytes(region[: fill(stream, region)]), by, ignore_expiry=ignore_expiry)
         self.header = opened.header
         self.description = opened.description
-        self._incoming = Incoming(stream, opened, signers=signers, hashed=bool(signers) or check_signature)
-        self._parts = self._spooled(spool) if signers and not stream_unverified else self._incoming.contents()
+        self._incoming = Incoming(stream, opened, signers=accepted, hashed=bool(accepted) or check_signature)
+        self._parts = self._spooled(spool) if accepted and not stream_unverified else self._incoming.contents()
         self._part = memoryview(b"")
         self._failed: BaseException | None = None
 

@@ -130,7 +130,9 @@ def rekey(
                 like=fd,
             ) as new:
                 old.copy_to(new, progress=progress)
-            return Rekeyed(recipients=len(wanted), size=old.size, was_signed=was_signed, signed=hook is not None)
+            return Rekeyed(
+                recipients=len(new.header.recipients), size=old.size, was_signed=was_signed, signed=hook is not None
+            )
 
 
 def _open(place: Path, opened: Opened, accepted: frozenset[bytes], threads: int) -> Sealed:

@@ -132,7 +132,7 @@ def sealed_file(path: str | os.PathLike[str]) -> Path:
         ConfigError: E749, when there is no file.
     """
     place = Path(path).resolve()
-    if not place.is_file():
+    if not os.path.isfile(place):
         raise ConfigError("E749", seen=f"no file at {Path(path)}", expected="a sealed file", fix="check the path")
     return place
 

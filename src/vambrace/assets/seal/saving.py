@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from vambrace.assets.seal import statement
 from vambrace.assets.seal.folders import gather
 from vambrace.assets.seal.payload import kind_of, refuse_pickle, start_without_pickle
-from vambrace.assets.seal.recipients import recipients_of
 from vambrace.assets.seal.source import nothing_at
 from vambrace.assets.seal.suites import Suite
 from vambrace.assets.seal.writer import Writer
@@ -169,7 +168,7 @@ def _plain(
         packed = Packed(source)
         return "tensors", packed.size, packed.pieces()
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         gathered = gather(path)
         if not allow_pickle:
             for member in gathered.members:
@@ -224,8 +223,7 @@ def _writer(
     suite: Suite | str,
     **options: Any,  # noqa: ANN401  those of Writer
 ) -> Writer:
-    place = Path(target) if isinstance(target, str | os.PathLike) else target
-    return Writer(place, recipients_of(recipients), suite=suite_of(suite), **options)
+    return Writer(target, recipients, suite=suite_of(suite), **options)
 
 
 def suite_of(value: Suite | str) -> Suite:

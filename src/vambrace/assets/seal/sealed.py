@@ -1,6 +1,6 @@
 """A sealed file on disk, of which any part can be read without the rest.
 
-    with Sealed.open(path, [as_identity(key)], signers=[public_key]) as sealed:
+    with Sealed.open("net.sealed", "me.key", signers="maker.pub") as sealed:
         sealed.read_into(begin, buffer)
 
 Without `signers` what comes out is intact, and made by somebody who could seal for this recipient; who that was is not
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from vambrace.assets.seal import merkle
@@ -19,7 +20,9 @@ from vambrace.assets.seal.chunks import FRAME_BYTES, OVERHEAD, ChunkCipher, chec
 from vambrace.assets.seal.header import HEADER_BYTES
 from vambrace.assets.seal.incoming import read_trailer
 from vambrace.assets.seal.opening import open_header, read_sidecar
+from vambrace.assets.seal.origin import accepted_keys
 from vambrace.assets.seal.padding import is_zero
+from vambrace.assets.seal.recipients import identities_of
 from vambrace.assets.seal.refusals import added, contradictory, cut_short
 from vambrace.assets.seal.room import filled
 from vambrace.assets.seal.sink import put
@@ -29,12 +32,13 @@ from vambrace.core.options import require
 from vambrace.errors import ArtifactRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-    from pathlib import Path
+    import os
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from cryptography.utils import Buffer
 
     from vambrace.assets.seal.opening import Opened
+    from vambrace.assets.seal.origin import Signer
     from vambrace.assets.seal.recipients import Identity
     from vambrace.assets.seal.sink import Sink
     from vambrace.assets.seal.statement import Statement
@@ -99,25 +103,26 @@ class Sealed:
     @classmethod
     def open(
         cls,
-        path: Path,
-        identities: Sequence[Identity],
+        path: str | os.PathLike[str],
+        identities: Sequence[object] | object,
         *,
-        signers: Collection[bytes] = (),
+        signers: Signer | Iterable[Signer] | None = None,
         threads: int = 1,
         ignore_expiry: bool = False,
     ) -> Self:
-        """Open the file at `path`, also where a change of its header was interrupted.
+        """Open the file at `path`, also where a change of its header was interrupted; arguments as of `seal.load`.
 
         Raises:
             NotThere: E776, a FileNotFoundError: there is none.
             ArtifactRefused: as `open_header` and as this class.
             ResourceError: E604, when it cannot be read or is no regular file.
         """
-        source = FileSource.open(path)
+        place, by, accepted = Path(path), identities_of(identities), accepted_keys(signers)
+        source = FileSource.open(place)
         try:
             # A change of the header puts its sidecar beside the file, not beside links to it.
-            opened = _settled(path.resolve(), source, identities, ignore_expiry)
-            return cls(source, opened, signers=signers, threads=threads)
+            opened = _settled(place.resolve(), source, by, ignore_expiry)
+            return cls(source, opened, signers=accepted, threads=threads)
         except BaseException:
             source.close()
             raise

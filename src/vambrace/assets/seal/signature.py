@@ -55,7 +55,7 @@ class Signature:
     """What a signature file says, all of it verified.
 
     Attributes:
-        subject: what was signed.
+        subject: what was signed; of `signing.check`, what is there and equals it.
         entries: by whom, in order; at least one.
     """
 

@@ -4,12 +4,13 @@
     check("net.onnx").entries  # raises where anything has changed
 
 Guarantees: what `check` returns was signed by the keys that it names, and is the same now, byte for byte; of a folder
-no file was changed, added or removed. Whether those keys may be trusted is for the caller (`verifying`). Format, and
-what counts as part of a folder: docs/formats/signature-v1.md.
+no file that counts was changed, added or removed, and those that do not are named. Whether those keys may be trusted is
+for the caller (`verifying`). Format, and what counts as part of a folder: docs/formats/signature-v1.md.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,8 +129,8 @@ def check(
             fix="get the signature from the maker of the file; without it anybody can have made it",
         )
     signed = signature.parse(data, named=_named(target))
-    _same(signed.subject, subject.of(place, progress), place)
-    return signed
+    _same(signed.subject, now := subject.of(place, progress), place)
+    return dataclasses.replace(signed, subject=now)
 
 
 def beside(path: Path) -> Path:
@@ -143,7 +144,7 @@ def is_sealed(path: Path) -> bool:
     Raises:
         ResourceError: E604, when it cannot be read.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         return False
     try:
         with path.open("rb", buffering=0) as file:

@@ -5,7 +5,8 @@
     before == of(folder), differences(before, of(folder))  # what was changed, added, removed
 
 Guarantees: two subjects are equal exactly when the files are the same byte for byte under the same names; links and
-special files are refused, not followed. What counts as part of a folder: docs/formats/signature-v1.md.
+special files are refused, not followed. What counts as part of a folder is in docs/formats/signature-v1.md; files that
+do not are named.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import re
 import stat
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -28,7 +29,7 @@ from vambrace.errors import ArtifactRefused, ResourceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Differences", "Entry", "Subject", "differences", "of", "shown"]
+__all__ = ["Differences", "Entry", "Subject", "differences", "listed_paths", "of", "shown"]
 
 MOST_FILES: Final = 100_000
 _FILE = re.compile(rb'\{"kind":"file","sha256":"([0-9a-f]{64})","size":(0|[1-9][0-9]{0,15})\}')
@@ -54,10 +55,12 @@ class Subject:
     Attributes:
         kind: which.
         files: sorted by path; of a file exactly one.
+        passed: paths of files that are there and do not count, sorted; they make no difference.
     """
 
     kind: Literal["file", "folder"]
     files: tuple[Entry, ...]
+    passed: tuple[str, ...] = field(default=(), compare=False)
 
     def as_json(self) -> dict[str, object]:
         """As the second line of a signature says it."""
@@ -97,7 +100,7 @@ class Differences:
 
     def __str__(self) -> str:
         kinds = (("changed", self.changed), ("added", self.added), ("removed", self.removed))
-        return "; ".join(f"{what}: {_listed(paths)}" for what, paths in kinds if paths)
+        return "; ".join(f"{what}: {listed_paths(paths)}" for what, paths in kinds if paths)
 
 
 def of(path: Path, progress: Callable[[int, int | None], None] | None = None) -> Subject:
@@ -121,19 +124,20 @@ def of(path: Path, progress: Callable[[int, int | None], None] | None = None) ->
             progress(done, done if end else None)
 
     files: list[Entry] = []
+    passed: list[str] = []
     if stat.S_ISREG(found.st_mode):
         files.append(_hashed(path, "", hear, follow=True))
     elif not stat.S_ISDIR(found.st_mode):
         raise _refused(path, "neither a file nor a folder")
     else:
         with ExitStack() as held:
-            for each, relative in _walk(path, held):
+            for each, relative in _walk(path, held, passed):
                 if len(files) == MOST_FILES:
                     raise _refused(path, f"a folder of more than {MOST_FILES} files")
                 files.append(_hashed(each, relative, hear, follow=False))
     hear(0, end=True)
     kind = "file" if stat.S_ISREG(found.st_mode) else "folder"
-    return Subject(kind, tuple(sorted(files, key=lambda each: each.path)))
+    return Subject(kind, tuple(sorted(files, key=lambda each: each.path)), tuple(sorted(passed)))
 
 
 def differences(signed: Subject, now: Subject) -> Differences:
@@ -154,8 +158,17 @@ def shown(path: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in path)
 
 
-def _walk(top: Path, held: ExitStack) -> Iterator[tuple[Path, str]]:
-    """The files that count, and their paths in `top`; the `LOCK` of a run is held, shared, until `held` ends."""
+def listed_paths(paths: Sequence[str]) -> str:
+    """A few of them for messages, and how many more there are."""
+    named = ", ".join(shown(path) or "its content" for path in paths[:5])
+    return named if len(paths) <= 5 else f"{named} and {len(paths) - 5} more"
+
+
+def _walk(top: Path, held: ExitStack, passed: list[str]) -> Iterator[tuple[Path, str]]:
+    """The files that count, and their paths in `top`; those of others are added to `passed`.
+
+    The `LOCK` of a run is held, shared, until `held` ends.
+    """
     folders = [top]
     while folders:
         folder = folders.pop()
@@ -172,7 +185,10 @@ def _walk(top: Path, held: ExitStack) -> Iterator[tuple[Path, str]]:
                 raise _refused(path, "a link" if stat.S_ISLNK(mode) else "a device, pipe or socket")
             elif name == "LOCK" and names >= _RUN:
                 _at_rest(path, held)
-            elif not _LEFTOVER.fullmatch(name):
+                passed.append(path.relative_to(top).as_posix())
+            elif _LEFTOVER.fullmatch(name):
+                passed.append(path.relative_to(top).as_posix())
+            else:
                 relative = path.relative_to(top).as_posix()
                 if not _fits(relative):
                     raise _refused(path, "a name with control characters, a backslash, or bytes that are no text")
@@ -228,11 +244,6 @@ def _status(path: Path, *, follow: bool) -> os.stat_result:
 def _fits(path: str) -> bool:
     """Whether a path can stand in a signature."""
     return not _CONTROL.search(path) and all(part not in {"", ".", ".."} for part in path.split("/"))
-
-
-def _listed(paths: Sequence[str]) -> str:
-    named = ", ".join(shown(path) or "its content" for path in paths[:5])
-    return named if len(paths) <= 5 else f"{named} and {len(paths) - 5} more"
 
 
 def _refused(path: Path, seen: str) -> ArtifactRefused:

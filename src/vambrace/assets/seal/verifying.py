@@ -22,11 +22,10 @@ from vambrace.assets.seal.chunks import FRAME_BYTES, OVERHEAD
 from vambrace.assets.seal.description import expiry
 from vambrace.assets.seal.header import HEADER_BYTES
 from vambrace.assets.seal.opening import read_sidecar
-from vambrace.assets.seal.recipients import identities_of
 from vambrace.assets.seal.refusals import added, cut_short, damaged_chunk, damaged_trailer, not_sealed
 from vambrace.assets.seal.sealed import MOST_CHANGES, Sealed
 from vambrace.assets.seal.source import FileSource
-from vambrace.assets.seal.subject import shown
+from vambrace.assets.seal.subject import listed_paths, shown
 from vambrace.assets.seal.trailer import FOOT_BYTES, Foot
 from vambrace.errors import ArtifactRefused, ConfigError
 
@@ -136,7 +135,7 @@ def verify(
     place = place.resolve()
     if identity is None:
         return _unopened(place, accepted, progress)
-    with Sealed.open(place, identities_of(identity), signers=accepted, threads=threads, ignore_expiry=True) as sealed:
+    with Sealed.open(place, identity, signers=accepted or None, threads=threads, ignore_expiry=True) as sealed:
         said = sealed.verify(progress=progress)
         late = _late(sealed.header.public, sealed.description.metadata)
     signatures = _by((said,) if said else (), accepted)
@@ -176,11 +175,13 @@ def _detached(
     signatures = _by(found.entries, accepted)
     if not any(each.known for each in signatures):
         raise _unknown(signatures, accepted)
+    passed = found.subject.passed
+    content = "content" if found.subject.kind == "file" else "content and names of all files that count"
     return Verified(
         kind=found.subject.kind,
         signatures=signatures,
-        checked=("content" if found.subject.kind == "file" else "content and names of all files", "signatures"),
-        unchecked=(),
+        checked=(content, "signatures"),
+        unchecked=(f"files that do not count ({listed_paths(passed)})",) if passed else (),
     )
 
 

@@ -1,17 +1,17 @@
 """Sealed files are written in one pass, to a place on disk or into a stream, with few chunks in memory.
 
-    with Writer(path, [as_recipient(key)], content="tensors", size=size) as writer:
+    with Writer("net.sealed", ["team.pub"], size=size) as writer:
         writer.write(data)
 
-Every file has a new key and salt from the operating system, and its nonces count chunks, so that none is used twice. A
-file on disk appears under its name when it is whole and durable; what is left in a stream after an error is refused by
-every reader. Format: docs/formats/sealed-v1.md.
+Every file has a new key and salt, and its nonces count chunks, so that none is used twice. A file on disk appears under
+its name when it is whole and durable; every reader refuses what an error leaves in a stream. Format: sealed-v1.md.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Self, cast
@@ -24,7 +24,7 @@ from vambrace.assets.seal.header import CHUNK_SIZES, Fixed, Header
 from vambrace.assets.seal.memory import Memory
 from vambrace.assets.seal.padding import padded
 from vambrace.assets.seal.pipeline import Pipeline
-from vambrace.assets.seal.recipients import further
+from vambrace.assets.seal.recipients import further, recipients_of
 from vambrace.assets.seal.schedule import FileKeys, new_file_key, new_salt
 from vambrace.assets.seal.sink import put
 from vambrace.assets.seal.source import next_bytes
@@ -60,7 +60,7 @@ class Writer:
 
     Args:
         target: a path, whose file is replaced when the new one is whole; or a stream (see `Sink`); or a `Memory`.
-        recipients: who can open it, 1 to 64.
+        recipients: who can open it, 1 to 64; see `seal.save`.
         content: what the bytes are.
         size: bytes of the content, where they are known; exactly as many have to be written.
         pad: hide the exact length behind zeros, up to 12 % (Padme); needs `size`.
@@ -68,8 +68,7 @@ class Writer:
         public: JSON data for everybody; authenticated, not secret.
         suite: the AEAD.
         chunk_size: bytes that are decrypted as one; a power of two, 65,536 to 16,777,216.
-        sign: makes the signer's statement of fixed part, number of chunks, bytes of the stream and Merkle root
-            (`statement.make`); None: not signed.
+        sign: makes the statement of fixed part, chunks, bytes of the stream and Merkle root (`statement.hook`).
         threads: how many encrypt, 1 to 256.
         like: descriptor of a file whose owner and permissions a file on disk gets; None: those of any new file.
         fresh: replace no file, also not one that appears meanwhile.
@@ -87,8 +86,8 @@ class Writer:
 
     def __init__(
         self,
-        target: Path | Sink,
-        recipients: Sequence[Recipient],
+        target: str | os.PathLike[str] | Sink,
+        recipients: Sequence[object] | object,
         *,
         content: Content = "bytes",
         size: int | None = None,
@@ -105,7 +104,7 @@ class Writer:
         _check(suite, chunk_size, size, pad, threads)
         self._keys = FileKeys(new_file_key(), salt := new_salt(), suite)
         description = Description(content=content, size=size, metadata=dict(metadata or {}))
-        self.header = _header(description, dict(public or {}), recipients, self._keys, salt, suite, chunk_size)
+        self.header = _header(description, public or {}, recipients_of(recipients), self._keys, salt, suite, chunk_size)
         region = headers.build(self.header, self._keys)
         cipher = ChunkCipher(self._keys, self.header.fixed)
         self.foot: Foot | None = None
@@ -122,7 +121,8 @@ class Writer:
         room = self._memory.room if self._memory else None
         self._pipeline = Pipeline(cipher, chunk_size, self._emit, hashed=sign is not None, threads=threads, room=room)
         # After what may fail for lack of memory: from here on, something may be left behind.
-        self._draft = Draft(target, fresh=fresh, like=like) if isinstance(target, Path) else None
+        path = Path(target) if isinstance(target, str | os.PathLike) else None
+        self._draft = Draft(path, fresh=fresh, like=like) if path else None
         self._sink: Sink = self._draft or cast("Sink", target)
         if self._memory:
             self._memory.claim(self._keys)
@@ -227,10 +227,10 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.finish()
-        else:
+        if kind is not None:
             self.abort()
+        elif self._open or not self.foot:
+            self.finish()
 
     def __del__(self) -> None:
         if getattr(self, "_open", False):
@@ -397,4 +397,4 @@ def _header(
     private = seal_private(description, keys, suite, fixed.head)
     fixed = dataclasses.replace(fixed, described=headers.described(private, public))
     stanzas = further(recipient.wrap(keys.file_key, fixed.binding) for recipient in recipients)
-    return Header(fixed=fixed, epoch=0, private=private, public=public, recipients=stanzas)
+    return Header(fixed=fixed, epoch=0, private=private, public=dict(public), recipients=stanzas)
