@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
+from stopwatches import stopwatch
 from vambrace.assets.obfuscate import budget, locking, pipeline, tracing
 from vambrace.assets.obfuscate.measure import EqualityOptions, Gates, OverheadOptions, Settings, classifier, measuring
 from vambrace.assets.obfuscate.rehearsal import Rehearsal
@@ -124,8 +125,7 @@ def test_what_moves_answers_too_far_is_left_out_and_named(
     np.save(data, rows)
     assert main(["keygen", str(key), "--kind", "aes256"]) == 0
     told: list[dict[str, str]] = []
-    same = SimpleNamespace(median=1.0, interval=None)
-    monkeypatch.setattr(budget, "latency", lambda *_, **__: ({"cpu": same}, (1.0, 1.0), 1))
+    monkeypatch.setattr(budget, "Latency", stopwatch(lambda *_: 1.0))
 
     def measured(*_: Any, **given: Any) -> Any:
         told.append(given["left_out"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 import onnx_nets
+from stopwatches import stopwatch
 from vambrace.assets.obfuscate import budget, pipeline, torch_graph
 from vambrace.assets.obfuscate.fitting import Answers
 from vambrace.assets.obfuscate.locking import lock, unlock
@@ -334,11 +334,10 @@ def test_refused() -> None:
 def test_first_the_difference_then_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     """Splitting layers would cost nothing in this budget, but moves answers; disguises do not, and cost."""
 
-    def latency(original: Any, obfuscated: Any, *_: Any, **__: Any) -> Any:
-        more = len(onnx_nets.operators(obfuscated)) - len(onnx_nets.operators(original))
-        return {"cpu": SimpleNamespace(median=1.0 + 0.1 * more, interval=None)}, (1.0, 1.0), 1
+    def slower(original: Any, obfuscated: Any) -> float:
+        return 1.0 + 0.1 * (len(onnx_nets.operators(obfuscated)) - len(onnx_nets.operators(original)))
 
-    monkeypatch.setattr(budget, "latency", latency)
+    monkeypatch.setattr(budget, "Latency", stopwatch(slower))
     passes = (SplitLayers(share=1.0), BakedPermutation(), Disguises(share=0.6, operators=("Relu",)), "names")
     made = onnx_model(ILL, profile="tolerance", passes=passes, ratio="large", seed=1, inputs=ROWS, budget=1.05)
     assert made.fitted is not None
@@ -357,9 +356,8 @@ def test_first_the_difference_then_latency(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_the_budget_leaves_is_held_against_the_bound_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a pass goes, the others are drawn anew."""
 
-    def latency(original: Any, obfuscated: Any, *_: Any, **__: Any) -> Any:
-        more = len(onnx_nets.operators(obfuscated)) - len(onnx_nets.operators(original))
-        return {"cpu": SimpleNamespace(median=1.0 + 0.1 * more, interval=None)}, (1.0, 1.0), 1
+    def slower(original: Any, obfuscated: Any) -> float:
+        return 1.0 + 0.1 * (len(onnx_nets.operators(obfuscated)) - len(onnx_nets.operators(original)))
 
     def moved(_: Any, made: Any, whole: bool) -> Moved:
         done = {entry.name for entry in made.map.passes if entry.done}
@@ -375,7 +373,7 @@ def test_what_the_budget_leaves_is_held_against_the_bound_again(monkeypatch: pyt
         plans.append([one.name for one in passes])
         return plan(passes, *rest)
 
-    monkeypatch.setattr(budget, "latency", latency)
+    monkeypatch.setattr(budget, "Latency", stopwatch(slower))
     monkeypatch.setattr(budget, "plan", planned)
     monkeypatch.setattr(Answers, "__call__", moved)
     passes = (InsertNorms(share=1.0), Disguises(share=1.0), BakedPermutation(), "names")
