@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from stopwatches import stopwatch
 from vambrace.assets.obfuscate import budget, locking, pipeline, tracing
@@ -328,6 +328,39 @@ def plain_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     onnx.save(cancelling(0.0), "net.onnx")
     assert main(["keygen", "me", "--kind", "x25519"]) == 0
     return ["obfuscate", "net.onnx", "-o", "out.onnx", "-r", "me.pub"]
+
+
+@pytest.mark.parametrize(("rows", "code"), [(9, 4), (30, 0)])
+def test_a_lock_that_was_not_measured_is_no_pass(
+    rows: int, code: int, plain_call: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate keyless needs ten rows; with nine of them the command ended with 0."""
+    assert main(["keygen", "lock", "--kind", "aes256"]) == 0
+    np.save("rows.npy", np.random.default_rng(0).standard_normal((rows, 8)).astype(np.float32))
+    real = measuring.measure
+
+    def measured(*args: Any, gates: Gates, **given: Any) -> Any:
+        assert gates.required[-1] == "keyless"
+        loose = Gates(latency=1000, size=1000, memory=1000, survival=1.0, locked=1.0, required=("keyless",))
+        quick = measuring.MeasureOptions(overhead=OverheadOptions(rounds=5, processes=0), tools=("ort-basic",), apart=0)
+        return real(*args, **{**given, "gates": loose, "options": quick})
+
+    monkeypatch.setattr(measuring, "measure", measured)
+    assert main([*plain_call, "--data", "rows.npy", "--budget-latency", "1000", "--key-file", "lock"]) == code
+
+
+def test_what_gives_no_tensors_is_not_measured(plain_call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """As classifiers of scikit-learn do; it ended as a bug of vambrace."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[n, 8] x) => (float[n, 4] y)
+        { r = Relu (x) s = SplitToSequence <axis=0, keepdims=1> (r) }"""
+    )
+    model.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("s", 1, None))
+    onnx.save(model, "net.onnx")
+    np.save("rows.npy", np.ones((20, 8), np.float32))
+    assert main([*plain_call, "--data", "rows.npy"]) == 3
+    assert "E821 the model gives 's', seq(tensor(float))" in capsys.readouterr().err
+    assert main(plain_call) == 0
 
 
 @pytest.mark.parametrize("option", ["--key-file", "--owner-key", "--data", "--report", "--map", "-o"])

@@ -148,6 +148,8 @@ def obfuscate(
     shared = None if owner is None else key_bytes(owner)
     inputs = read_inputs(data)
     gates = Gates(profile=profile)
+    if secret is not None:  # else nothing says that the lock holds
+        gates = dataclasses.replace(gates, required=(*gates.required, "keyless"))
     if inputs:
         budget = gates.latency if budget is None else budget
         gates = dataclasses.replace(gates, latency=budget)

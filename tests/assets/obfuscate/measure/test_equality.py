@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,6 +11,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import disguises
+from onnx_nets import net
+from vambrace.assets.obfuscate.measure import equality
 from vambrace.assets.obfuscate.measure.equality import EqualityOptions, compare_answers
 from vambrace.assets.obfuscate.measure.inputs import Rows, read_rows
 from vambrace.assets.obfuscate.measure.runtime import LEVELS, Network, Settings, load
@@ -182,3 +185,21 @@ def test_weights_beside_the_file_are_read(tmp_path: object) -> None:
     whole = load(path)
     assert not any(tensor.external_data for tensor in whole.graph.initializer)
     assert Network(whole).run([disguises.inputs(2)])[0].shape == (2, 5)
+
+
+@pytest.mark.parametrize("given", [3, [1, 2], np.ones(3), None])
+def test_decisions_are_arrays_of_whole_numbers(given: Any) -> None:
+    with pytest.raises(ConfigError, match="E820: decide gave"):
+        equality.decisions(lambda _: given, [np.ones((3, 2))])
+    assert equality.decisions(lambda each: each[0].argmax(1), [np.ones((3, 2))]).shape == (3,)
+
+
+def test_decisions_of_a_model_whose_first_output_is_one_number() -> None:
+    model = net(
+        "(float[n,4] x) => (float y, float[n,3] z) { y = ReduceSum <keepdims=0> (x) z = MatMul (x, w) }",
+        weights={"w": (4, 3)},
+    )
+    rows = read_rows(np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32), Network(model))
+    found = compare_answers(model, model, rows, decide=lambda each: each[1].argmax(1))
+    assert found.decided("real").top1_same == found.decided("real").top1_of > 0
+    assert found.asked("real") == 20

@@ -11,6 +11,8 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 import disguises
+import onnx_nets
+from vambrace.assets.obfuscate.keyinput import key_tensor, lock_by_input
 from vambrace.assets.obfuscate.measure import height, overhead
 from vambrace.assets.obfuscate.measure.inputs import Rows, read_rows
 from vambrace.assets.obfuscate.measure.overhead import Latency, Memory, OverheadOptions, measure_cost, memory, size
@@ -131,6 +133,23 @@ def test_memory_is_that_of_the_model_and_not_of_who_asks(real: Rows) -> None:
     assert found.obfuscated - found.original > 40_000_000
     assert found.ratio_above_idle is not None
     assert found.ratio_above_idle > 2
+
+
+@pytest.mark.skipif(height.of_this_process() is None, reason="the system does not keep VmHWM")
+def test_a_key_is_given_to_the_model_that_takes_it() -> None:
+    """The original got it too, and the measurement ended in an error of a subprocess."""
+    model = onnx_nets.residual()
+    taking = lock_by_input(model, bytes(32))
+    rows = read_rows(onnx_nets.feeds(model, rows=4), Network(model))
+    keys = dict([key_tensor(taking, bytes(32))])
+    found = memory(model, taking, rows, options=QUICK, keys=keys)
+    assert found is not None
+    assert found.idle < found.original <= found.obfuscated + 2**20
+
+
+def test_a_process_that_dies_measures_nothing(real: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(height, "__file__", "/nowhere.py")
+    assert memory(ORIGINAL, ORIGINAL, real, options=QUICK, keys=None) is None
 
 
 def test_nothing_above_idle_has_no_ratio() -> None:

@@ -30,6 +30,20 @@ def test_queries_keys_and_values_are_mixed_within_heads() -> None:
         assert np.linalg.matrix_rank(joined.astype(np.float64), tol=1e-5) == 6
 
 
+def test_weights_of_no_use_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix as large as their longest axis squared was made for them, and the way back was lost for nothing."""
+    model = net(
+        "(float[n,4] x) => (float[n,4] y) { y = Relu (x) }",
+        weights={"left": (200_000, 2), "over": (30, 8)},
+    )
+    edited, applied = rebased(model)
+    assert (applied.eligible, applied.done) == (0, 0)
+    assert "weights that nothing reads, and more than 4096 channels" in applied.left
+    assert edited.model() == Net.load(model).model()
+    monkeypatch.setattr("vambrace.assets.obfuscate.passes.rebasis._MOST", 5)
+    assert rebased(attention())[1].done == 0
+
+
 def test_channels_become_mixtures() -> None:
     model = attention()
     edited, _ = rebased(model)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from vambrace.assets.obfuscate.measure.difference import NOTHING, Difference, compare, joined
 from vambrace.assets.obfuscate.measure.inputs import (
     KINDS,
@@ -25,18 +27,17 @@ from vambrace.assets.obfuscate.measure.runtime import Network, Settings
 from vambrace.core.options import Options
 from vambrace.core.options import require as hold
 from vambrace.core.rng import Streams
-from vambrace.errors import ArtifactRefused
+from vambrace.errors import ArtifactRefused, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
     from onnx import ModelProto
 
     Decide = Callable[[list[NDArray[Any]]], NDArray[np.int64]]
 
-__all__ = ["Equality", "EqualityOptions", "Found", "check_pair", "compare_answers", "run_rows"]
+__all__ = ["Equality", "EqualityOptions", "Found", "check_pair", "compare_answers", "decisions", "run_rows"]
 
 
 DECISION = "decision"
@@ -120,6 +121,10 @@ class Equality:
         """The largest difference over the largest value of its sample, or of its output over all samples."""
         found = [each.difference for each in self.found if each.kind in kinds]
         return max((each.max_row if to == "sample" else each.of_output for each in found), default=0.0)
+
+    def asked(self, *kinds: Kind) -> int:
+        """How many rows there are of these kinds, however many settings and outputs they were asked about."""
+        return max((each.difference.rows for each in self.found if each.kind in kinds), default=0)
 
     def decided(self, *kinds: Kind) -> Difference:
         """The same for outputs that hold decisions."""
@@ -233,6 +238,24 @@ def run_rows(network: Network, rows: Rows) -> Iterator[list[NDArray[Any]]]:
         ]
 
 
+def decisions(decide: Decide, answers: list[NDArray[Any]]) -> NDArray[Any]:
+    """What the caller's function makes of the outputs of a call.
+
+    Raises:
+        ConfigError: E820, for what are no whole numbers.
+    """
+    found = decide(answers)
+    array = isinstance(found, np.ndarray)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not array or found.dtype.kind not in "iub":
+        raise ConfigError(
+            "E820",
+            seen=f"decide gave {type(found).__name__}",
+            expected="an array of whole numbers, one or more a row",
+            fix="such as decide=lambda outputs: outputs[0].argmax(1)",
+        )
+    return found
+
+
 def _sets(real: Rows, chosen: EqualityOptions, place: int, rng: Streams) -> list[tuple[Kind, Rows]]:
     kept = real.first(chosen.rows if place == 0 else chosen.fewer)
     sets: dict[Kind, Callable[[], Rows | None]] = {
@@ -256,9 +279,9 @@ def _lockstep(
     three = (run_rows(network, rows) for network in (one, two, reference))
     for left, right, again in zip(*three, strict=True):
         if decide:
-            mine, theirs = decide(left), decide(right)
+            mine, theirs = decisions(decide, left), decisions(decide, right)
             same = int((mine == theirs).sum()) if mine.shape == theirs.shape else 0
-            decided = joined(decided, Difference(rows=len(left[0]), top1_same=same, top1_of=mine.size))
+            decided = joined(decided, Difference(rows=len(mine) if mine.ndim else 1, top1_same=same, top1_of=mine.size))
         for output, answer in enumerate(left):
             apart[output] = joined(apart[output], compare([answer], [right[output]]))
             from_reference = joined(from_reference, compare([again[output]], [answer]))

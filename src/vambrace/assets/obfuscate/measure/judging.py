@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vambrace.assets.obfuscate.measure.gates import Gates, Judged, inapplicable, judged_by, unmeasured
+from vambrace.core.findings import Interval
 from vambrace.core.intervals import wilson
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vambrace.assets.obfuscate.measure.alignment import Alignment
     from vambrace.assets.obfuscate.measure.classifier import Classified
     from vambrace.assets.obfuscate.measure.equality import Equality
@@ -33,6 +36,7 @@ __all__ = [
 
 _EVERYWHERE = ("real", "random", "edge")
 _FEWEST_ROWS = 10
+_FEWEST_KEYS = 2
 
 
 def judge_equality(found: Equality | None, gates: Gates) -> list[Judged]:
@@ -84,6 +88,8 @@ def judge_equality(found: Equality | None, gates: Gates) -> list[Judged]:
         )
     )
     if real.top1_of:
+        # Settings, and places in a row, are no further samples: rows are what was drawn.
+        rows = found.asked("real")
         judged.append(
             judged_by(
                 "top1",
@@ -91,8 +97,8 @@ def judge_equality(found: Equality | None, gates: Gates) -> list[Judged]:
                 holds=real.top1_same == real.top1_of,
                 value=real.top1_same / real.top1_of,
                 threshold=1.0,
-                n=real.top1_of,
-                interval=wilson(real.top1_same, real.top1_of),
+                n=rows,
+                interval=wilson(rows * real.top1_same // real.top1_of, rows),
                 sentence=f"{real.top1_same} of {real.top1_of} decisions on real inputs are the same; "
                 f"{real.near_ties} of those that differ are near ties.",
             )
@@ -271,9 +277,19 @@ def judge_keyless(found: Keyless | None, gates: Gates) -> list[Judged]:
             value=likeness,
             threshold=gates.keyless_once if mean is None else gates.keyless,
             n=found.rows,
+            interval=_spread(worst.wrong),
             sentence=_without_key(found, worst),
         )
     ]
+
+
+def _spread(wrong: Sequence[float]) -> Interval | None:
+    """Of the mean over wrong keys: by its lower end the gate judges."""
+    if len(wrong) < _FEWEST_KEYS:
+        return None
+    error = 1.96 * float(np.std(wrong, ddof=1)) / len(wrong) ** 0.5
+    middle = float(np.mean(wrong))
+    return Interval(low=middle - error, high=middle + error, method="normal") if error else None
 
 
 def _beyond(output: KeylessOutput, gates: Gates) -> float:

@@ -22,7 +22,7 @@ import numpy as np
 
 from vambrace.assets.obfuscate import keyinput, locking
 from vambrace.assets.obfuscate.measure.difference import choices
-from vambrace.assets.obfuscate.measure.equality import DECISION, run_rows
+from vambrace.assets.obfuscate.measure.equality import DECISION, decisions, run_rows
 from vambrace.assets.obfuscate.measure.runtime import Network
 from vambrace.assets.obfuscate.weighted import weighted_outputs
 from vambrace.core.options import Options
@@ -221,7 +221,7 @@ def _tried(
 
 def _answers(network: Network, rows: Rows, decide: Decide | None) -> list[NDArray[Any]]:
     """All answers of each output; flat, where calls answer with other shapes."""
-    calls = [[decide(each).reshape(-1)] if decide else each for each in run_rows(network, rows)]
+    calls = [[decisions(decide, each).reshape(-1)] if decide else each for each in run_rows(network, rows)]
     found: list[NDArray[Any]] = []
     for parts in zip(*calls, strict=True):
         alike = parts[0].ndim and len({part.shape[1:] for part in parts}) == 1

@@ -306,17 +306,21 @@ def memory(
         rows = Path(folder, "rows.npz")
         arrays = next(iter(real.first(real.batch).calls()))[1]
         _write(rows, {f"row{place}": array for place, array in enumerate(arrays)})
-        fixed = Path(folder, "fixed.npz")
+        none, fixed = Path(folder, "none.npz"), Path(folder, "fixed.npz")
+        _write(none, {})
         _write(fixed, dict(keys or {}))
         found: dict[str, int] = {}
         for name, model in (("idle", None), ("original", original), ("obfuscated", obfuscated)):
             path = Path(folder, f"{name}.onnx")
             if model is not None:
                 path.write_bytes(model.SerializeToString())
-            command = [sys.executable, "-P", height.__file__, *(str(each) for each in (path, rows, fixed))]
+            more = fixed if name == "obfuscated" else none
+            command = [sys.executable, "-P", height.__file__, *(str(each) for each in (path, rows, more))]
             command += [LEVELS[options.settings.level], str(options.settings.threads)]
             heights = [_height(command) for _ in range(options.processes)]
-            found[name] = min(heights)
+            if None in heights:  # it was killed, or could not be started
+                return None
+            found[name] = min(each for each in heights if each is not None)
     return Memory(**found)
 
 
@@ -324,9 +328,9 @@ def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     np.savez(path, allow_pickle=False, **arrays)
 
 
-def _height(command: list[str]) -> int:
-    said = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  our own file
-    return int(said.stdout)
+def _height(command: list[str]) -> int | None:
+    said = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own file
+    return int(said.stdout) if said.returncode == 0 else None
 
 
 def _taken(network: Network, calls: list[list[NDArray[Any]]], turn: int) -> tuple[float, float]:

@@ -165,7 +165,7 @@ class Report:
         )
 
 
-def _number(value: object, digits: int = 3) -> str:
+def _number(value: object, digits: int = 4) -> str:
     """A number for reading: "-" for None."""
     if value is None:
         return "-"

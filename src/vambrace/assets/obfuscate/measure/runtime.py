@@ -124,7 +124,16 @@ class Network:
                 "E823", f"no input {sorted(unknown)[0]!r}", "the inputs that were given for it", "name what it takes"
             )
         self.inputs = tuple(each for each in taken if each.name not in self._fixed)
-        self.outputs = tuple(str(each.name) for each in self._session.get_outputs())
+        given = self._session.get_outputs()
+        for each in given:
+            if not str(each.type).startswith("tensor("):
+                _refuse(
+                    "E821",
+                    f"gives {each.name!r}, {each.type}",
+                    "tensors",
+                    "measure the part of it that gives tensors; without inputs it can be obfuscated as it is",
+                )
+        self.outputs = tuple(str(each.name) for each in given)
 
     def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs for one array an input, in the order of `inputs`.

@@ -15,6 +15,7 @@ import numpy as np
 
 from vambrace.assets.obfuscate.axes import turned
 from vambrace.assets.obfuscate.bases import orthogonal
+from vambrace.assets.obfuscate.graph import reads_of
 from vambrace.assets.obfuscate.passes.base import Profile
 from vambrace.assets.obfuscate.passes.choosing import check_share, chosen
 from vambrace.assets.obfuscate.passes.oneway import OneWay
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.passes.base import Applied
 
 __all__ = ["Rebasis"]
+
+_MOST = 4096
+"""Channels: a basis takes their square in memory, and their cube in time."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +54,11 @@ class Rebasis(OneWay):
     def apply(self, net: Net, stream: Stream) -> Applied:
         ties = ties_of(net)
         linear = [group for group in ties.groups if not group.rigid]
-        usable = [group for group in linear if all(_mixes(net.graph.initialisers[name]) for name, _ in group.places)]
+        # Weights that nothing reads hide nothing, and there is no way back from what is done to them.
+        read = set(net.graph.output_names).union(*(reads_of(node) for node in net.graph.nodes))
+        small = [group for group in linear if group.leaf.size <= _MOST]
+        wanted = [group for group in small if any(name in read for name, _ in group.places)]
+        usable = [group for group in wanted if all(_mixes(net.graph.initialisers[name]) for name, _ in group.places)]
         taken = chosen(usable, self.share, stream.child("places"))
         for number, group in enumerate(taken):
             basis = orthogonal(group.leaf.size, stream.child("basis", number))
@@ -65,7 +73,8 @@ class Rebasis(OneWay):
                 net.graph.initialisers[name] = new.astype(array.dtype)
         left = dict(ties.left)
         left["channels that pass through something that is not linear"] = len(ties.groups) - len(linear)
-        left["weights that are not float32 or float64, or are infinite"] = len(linear) - len(usable)
+        left[f"weights that nothing reads, and more than {_MOST} channels"] = len(linear) - len(wanted)
+        left["weights that are not float32 or float64, or are infinite"] = len(wanted) - len(usable)
         return self.report(len(usable), len(taken), left)
 
 
