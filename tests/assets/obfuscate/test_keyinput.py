@@ -1,3 +1,4 @@
+import functools
 import gzip
 import json
 import secrets
@@ -12,13 +13,16 @@ from scipy.optimize import linear_sum_assignment
 
 from exact_nets import SIZE, Builder, images
 from onnx_nets import answers, feeds, net, operators, optimised_operators, residual, session
+from vambrace.assets.obfuscate import keyinput
 from vambrace.assets.obfuscate.keyed import Stream
-from vambrace.assets.obfuscate.keyinput import key_tensor, lock_by_input
+from vambrace.assets.obfuscate.keyinput import key_tensor
 from vambrace.assets.obfuscate.locking import lock
 from vambrace.errors import ArtifactRefused, ConfigError
 
 KEY = bytes(range(32))
 WRONG = bytes(32)
+# These networks are so small that one key in a few opens them, and exactness is what is asked of most.
+lock_by_input = functools.partial(keyinput.lock_by_input, leave_open=True)
 
 
 def grouped() -> onnx.ModelProto:
@@ -375,3 +379,43 @@ def test_the_key_of_a_model_whose_weights_lie_in_another_file(tmp_path: Path) ->
     read = onnx.load(tmp_path / "net.onnx", load_external_data=False)
     expected = key_tensor(onnx.load(tmp_path / "net.onnx"), KEY)
     assert np.array_equal(key_tensor(read, KEY)[1], expected[1])
+
+
+def sentiment(channels: int) -> onnx.ModelProto:
+    """Words in a table, and a layer whose channels the key can put in order."""
+    return net(
+        """(int64[1,t] x) => (float[1,1] y) {
+            a = Gather (table, x)
+            b = ReduceMean <keepdims=0> (a, one)
+            c = MatMul (b, w)
+            d = Relu (c)
+            e = MatMul (d, v)
+            y = Sigmoid (e)
+        }""",
+        weights={"table": (50, 16), "w": (16, channels), "v": (channels, 1), "one": np.array([1])},
+    )
+
+
+def test_a_lock_that_a_few_keys_open_is_refused() -> None:
+    """It was made without a word, and half of all wrong keys opened it bit for bit."""
+    with pytest.raises(ConfigError, match="E857: a path from input to output on which 98 different keys"):
+        keyinput.lock_by_input(sentiment(2), KEY)
+    keyinput.lock_by_input(sentiment(2), KEY, leave_open=True)
+    model = sentiment(32)
+    locked = keyinput.lock_by_input(model, KEY)
+    given = {"x": np.arange(7)[None]}
+    wanted = answers(model, given)
+    for wrong in range(40):
+        name, tensor = key_tensor(locked, bytes([wrong]) * 32)
+        assert not np.array_equal(answers(locked, {**given, name: tensor})[0], wanted[0])
+    name, tensor = key_tensor(locked, KEY)
+    assert np.array_equal(answers(locked, {**given, name: tensor})[0], wanted[0])
+
+
+def test_an_output_that_is_left_open_is_a_path() -> None:
+    model = net(
+        "(float[n,16] x) => (float[n,16] y, float[n,40] z) { y = Sigmoid (x) a = MatMul (x, w) z = Relu (a) }",
+        weights={"w": (16, 40)},
+    )
+    with pytest.raises(ConfigError, match="E857"):
+        keyinput.lock_by_input(model, KEY)

@@ -6,6 +6,7 @@ is a minimum cut of the graph with the places' costs as capacities (Ford and Ful
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.net import Net
     from vambrace.assets.obfuscate.places import Place
 
-__all__ = ["barrier"]
+__all__ = ["barrier", "weakest"]
 
 # Capacities are int32, and their sum must be as well.
 _ENDLESS = 2**30
@@ -56,6 +57,25 @@ def barrier(net: Net, costs: Mapping[Place, float]) -> list[Place]:
             limits[source, 2 * number] = _ENDLESS
     limits |= {(2 * made[name] + 1, sink): _ENDLESS for name in net.graph.output_names if name in made}
     return _cut(limits, source, sink, {2 * numbers[id(place.nodes[-1])]: place for place in costs})
+
+
+def weakest(net: Net, bits: Mapping[Place, float]) -> float:
+    """What the places on a path from an input to an output hold together, on the path that holds least.
+
+    Args:
+        net: whose main graph is looked at, its nodes in order.
+        bits: by place; other nodes hold none.
+
+    Returns:
+        Infinite where no output depends on an input.
+    """
+    own = {id(place.nodes[-1]): held for place, held in bits.items()}
+    least = dict.fromkeys(net.graph.input_names, 0.0)
+    for node in net.graph.nodes:
+        before = [least[name] for name in reads_of(node) if name in least]
+        if before and not node.is_a("Shape", "Size"):
+            least |= dict.fromkeys(node.outputs, min(before) + own.get(id(node), 0.0))
+    return min((least[name] for name in net.graph.output_names if name in least), default=math.inf)
 
 
 def _cut(limits: Mapping[tuple[int, int], int], source: int, sink: int, places: Mapping[int, Place]) -> list[Place]:

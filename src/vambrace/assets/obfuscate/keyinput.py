@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from vambrace.assets.obfuscate.barriers import barrier
+from vambrace.assets.obfuscate.barriers import barrier, weakest
 from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.edits import modernise
 from vambrace.assets.obfuscate.graph import Node
@@ -70,6 +70,9 @@ _SPLIT_BY_INPUT = 13
 _SHARE = 0.5
 _STRONG = 64
 """Bits of an order from which on nobody tries them all."""
+
+_FEWEST_BITS = 40
+"""On every path together: each key that is tried takes a run of the model."""
 
 _MOST_CHANNELS = 2**24
 """More than any model has, and no more than can be drawn."""
@@ -119,6 +122,7 @@ def lock_by_input(
     share: float | None = None,
     slowdown: float = 0.5,
     scales: bool = True,
+    leave_open: bool = False,
     name: str = "key",
 ) -> Any:  # noqa: ANN401
     """A copy of a model that needs the tensor of a key at every run.
@@ -130,6 +134,8 @@ def lock_by_input(
             far as `slowdown` allows. Where a few layers lie on every path to an output, those come first.
         slowdown: most that the other layers may add to the time of a run, as a share of it, by an estimate from sizes.
         scales: whether channels are scaled as well as permuted, where what follows lets factors through.
+        leave_open: lock also where the layers on some path from input to output have fewer than 2**40 orders and scales
+            together, so that wrong keys may open it, or are few enough to be tried.
         name: of the new input.
 
     Returns:
@@ -137,7 +143,8 @@ def lock_by_input(
 
     Raises:
         ConfigError: E800 for a key of another length; E801 for what is no model; E835 for a share that is none; E840
-            for a model that has such a lock already, no layer to lock, or an input of that name.
+            for a model that has such a lock already, no layer to lock, or an input of that name; E857 for one that
+            would stay open.
         ModelRefused: E230 to E235, for a file that is unsafe or cannot be read.
     """
     check_share(share)
@@ -159,6 +166,14 @@ def lock_by_input(
     if not slots:
         raise _not_lockable(
             "a model without a layer whose channels can be put in order exactly", "lock its weights instead"
+        )
+    bits = weakest(net, {place: slot.bits for place, slot in slots.items()})
+    if bits < _FEWEST_BITS and not leave_open:
+        raise ConfigError(
+            "E857",
+            seen=f"a path from input to output on which {2**bits:.3g} different keys are possible",
+            expected=f"layers on every path that have 2^{_FEWEST_BITS} orders and scales together",
+            fix="lock its weights instead (obfuscate.lock), or lock it all the same with leave_open=True",
         )
     orders, factors = _cut_up(net, slots, name)
     for number, (place, slot) in enumerate(slots.items()):
