@@ -386,7 +386,9 @@ def test_whose_copy_it_is_stands_on_one_line(
     capsys.readouterr()
     assert main(["trace", "out.onnx", "--map", "out.onnx.map.sealed", "-i", "me"]) == 0
     told = capsys.readouterr()
-    assert [line.partition("acme")[0] for line in told.err.splitlines()] == ["this is the copy of "]
+    lines = [line.partition("acme")[0] for line in told.err.splitlines()]
+    assert lines[:-1] == ["this is the copy of "]
+    assert lines[-1].startswith("origin of the map not proven")
     assert len(told.out.splitlines()) == 2
     assert "\x1b" not in told.out + told.err
 
@@ -406,6 +408,40 @@ def test_all_copies_that_agree_are_named(
     assert main(["trace", "out.onnx", "--map", "out.onnx.map.sealed", "-i", "me"]) == 0
     names = "ada and of bob and of number 4 in the table, which has no name"
     assert f"this is the copy of {names}, or was made from it" in capsys.readouterr().err
+
+
+def test_whose_map_it_is_can_be_asked(plain_call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A map that a stranger had sealed named whom he wanted, and called any model the original."""
+    assert main(["keygen", "maker", "--kind", "ed25519"]) == 0
+    assert main([*plain_call, "--sign", "maker"]) == 0
+    for command in (["trace", "out.onnx"], ["restore", "out.onnx", "back.onnx", "--force"]):
+        call = [*command, "--map", "out.onnx.map.sealed", "-i", "me"]
+        capsys.readouterr()
+        code = main(call)
+        assert ("origin of the map not proven" in capsys.readouterr().err) is (code == 0)
+        assert main([*call, "--signer", "maker.pub"]) == code
+        assert "origin of the map" not in capsys.readouterr().err
+    assert main([*plain_call, "--force"]) == 0
+    assert main([*call, "--signer", "maker.pub"]) == 3
+    assert "E742" in capsys.readouterr().err
+    Path("out.onnx").unlink()
+    assert main([*plain_call, "--force", "--sign", "me"]) in {2, 3}
+    assert not Path("out.onnx").exists()
+
+
+@pytest.mark.parametrize("more", [["--map", "m"], ["--sign", "me"], ["--passphrase-env", "X"]])
+def test_what_a_map_takes_does_not_go_with_none(
+    more: list[str], plain_call: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*plain_call[:-2], "--no-map", *more]) == 2
+    assert "E854 --no-map, and a place" in capsys.readouterr().err
+    assert main([*plain_call, "--no-map"]) == 2
+
+
+def test_an_owner_without_customers_traces_nobody(plain_call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keygen", "owner", "--kind", "aes256"]) == 0
+    assert main([*plain_call, "--owner-key", "owner"]) == 0
+    assert "without --customer, all copies" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("late", ["out.onnx", "out.onnx.map.sealed"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vambrace.cli.gating import measured, read_inputs, said_of_lock, tell_gates, write_reports
+from vambrace.cli.maps import check_signer, open_maps, say_unproven, seal_map
 from vambrace.cli.obfuscated import tell_left_out, tell_passes, tell_table, tell_untraceable
-from vambrace.cli.sealing import there
+from vambrace.cli.sealing import Signers, there
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say
 from vambrace.cli.streams import file_place
@@ -23,7 +23,6 @@ from vambrace.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vambrace.assets.obfuscate.record import ObfuscationMap
 
 __all__ = ["obfuscate", "restore", "trace", "unlock"]
 
@@ -115,6 +114,10 @@ def obfuscate(
     ask: Ask = False,
     environment: Environment = None,
     number: Number = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", parser=file_place, help="The ed25519 key that vouches for the map."),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Rewrite an ONNX model so that it computes the same and is harder to read; this is not encryption.
@@ -134,16 +137,21 @@ def obfuscate(
     from vambrace.assets.obfuscate.rehearsal import Rehearsal
 
     _model(source)
+    if no_map and (place or recipients or sign or ask or environment is not None or number is not None):
+        raise _apart(
+            "--no-map, and a place, recipient or signer of a map", "a map, or none", "leave --no-map out"
+        )
     place = Path(f"{target}.map.sealed") if place is None else place
     _check(data, report, budget, classify, seed, owner, customer)
     if leave_open and key is None:
         raise _apart("--leave-open without --key-file", "a key that locks the model", "--key-file KEY, or leave it out")
     if budget is not None:
         check_budget(budget)
-    keys = [each for each in (key, owner) if each is not None]
+    keys = [each for each in (key, owner, sign) if each is not None]
     taken = [target, *report, *([] if no_map else [place])]
     _free(taken, read=[*_parts(source), *data, *keys, *_files(recipients)], force=force)
     by = [] if no_map else read_by(recipients, ask=ask, environment=environment, number=number)
+    check_signer(sign)
     secret = None if key is None else key_bytes(key)
     shared = None if owner is None else key_bytes(owner)
     inputs = read_inputs(data)
@@ -168,10 +176,12 @@ def obfuscate(
     written = made.model if secret is None else lock(made.model, secret, leave_open=leave_open)
     attackers = Rehearsal(profile=profile, ratio=ratio, budget=budget) if classify else None
     found = measured(source, made, written if secret else None, inputs, gates, attackers) if inputs else None
-    digest = _write(target, written, {} if no_map else {place: _sealed(made.map, by)}, force=force)
+    digest = _write(target, written, {} if no_map else {place: seal_map(made.map, by, sign)}, force=force)
     tell_passes(made.map)
     if customer is not None:
         tell_untraceable(made)
+    elif owner is not None:
+        say("without --customer, all copies that are made with this key are the same: none can be traced")
     if found is not None:
         write_reports(found, report, force=force)
         tell_gates(found)
@@ -195,6 +205,7 @@ def restore(
     ask: Ask = False,
     environment: Environment = None,
     number: Number = None,
+    signers: Signers = [],  # noqa: B006
     force: Force = False,
 ) -> None:
     """Lead an obfuscated model back by its map: to the original bit for bit, but for passes that have no way back.
@@ -207,7 +218,7 @@ def restore(
     _model(source)
     _free([target], read=[*_parts(source), place, *([] if key is None else [key]), *_files(identities)], force=force)
     by = opened_by(identities, ask=ask, environment=environment, number=number)
-    (known,) = _opened([place], by)
+    (known,) = open_maps([place], by, signers)
     undone = undo(_unlocked(source, key), known)
     digest = _write(target, undone.model, force=force)
     if undone.kept:
@@ -215,6 +226,7 @@ def restore(
     else:
         say("led back: this is the original, its weights inside as raw bytes")
     say(f"{target}: SHA-256 {digest}")
+    say_unproven(signers)
 
 
 def unlock(
@@ -249,6 +261,7 @@ def trace(
     ask: Ask = False,
     environment: Environment = None,
     number: Number = None,
+    signers: Signers = [],  # noqa: B006
 ) -> None:
     """Say whose copy a model is, by the maps of the copies that were given away.
 
@@ -261,7 +274,7 @@ def trace(
 
     _model(source)
     by = opened_by(identities, ask=ask, environment=environment, number=number)
-    matches = compared(source if key is None else _unlocked(source, key), _opened(maps, by))
+    matches = compared(source if key is None else _unlocked(source, key), open_maps(maps, by, signers))
     rows = [
         (
             match.customer or "(no name)",
@@ -279,6 +292,7 @@ def trace(
     names = [match.customer or f"number {at} in the table, which has no name" for at, match in enumerate(sure, 1)]
     whose = " and of ".join(on_a_line(name) for name in dict.fromkeys(names))
     say(f"this is the copy of {whose}, or was made from it")
+    say_unproven(signers)
 
 
 def _check(
@@ -340,26 +354,6 @@ def _free(places: Sequence[Path], *, read: Sequence[Path], force: bool) -> None:
         if not force and os.path.lexists(path):
             raise taken(path)
         check_writable(path)
-
-
-def _sealed(done: ObfuscationMap, by: list[object]) -> bytes:
-    from vambrace.assets.seal import saving
-
-    sealed = io.BytesIO()
-    saving.save_stream(io.BytesIO(done.to_bytes()), sealed, recipients=by)
-    return sealed.getvalue()
-
-
-def _opened(maps: Sequence[Path], by: list[object]) -> list[ObfuscationMap]:
-    from vambrace.assets.obfuscate.record import ObfuscationMap
-    from vambrace.assets.seal.loading import load
-
-    found: list[ObfuscationMap] = []
-    for path in maps:
-        there(path)
-        content = load(path, identity=by)
-        found.append(ObfuscationMap.from_bytes(content if isinstance(content, bytes) else b""))
-    return found
 
 
 def _unlocked(source: Path, key: Path | None) -> Any:  # noqa: ANN401  onnx.ModelProto, or the path
