@@ -305,7 +305,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nets", default=",".join(obfuscate_nets.CASES))
     parser.add_argument("--profiles", default=",".join(PROFILES))
-    parser.add_argument("--ratio", default="medium", choices=("small", "medium", "large"))
+    parser.add_argument("--ratio", default=None, choices=("small", "medium", "large"))
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=101)
     parser.add_argument("--processes", type=int, default=2, help="that make the classifier's networks")

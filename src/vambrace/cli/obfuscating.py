@@ -57,9 +57,11 @@ def obfuscate(
         typer.Option(help="exact: equal bit for bit (default); tolerance: equal but for rounding, and hides more."),
     ] = "exact",
     ratio: Annotated[
-        Ratio,
-        typer.Option(help="How much of what costs time or size: a tenth, three (default) or six tenths."),
-    ] = "medium",
+        Ratio | None,
+        typer.Option(
+            help="Of what costs time: a tenth, three or six tenths, whatever it takes (default: what is cheap)."
+        ),
+    ] = None,
     budget: Annotated[
         float | None,
         typer.Option(
@@ -138,9 +140,7 @@ def obfuscate(
 
     _model(source)
     if no_map and (place or recipients or sign or ask or environment is not None or number is not None):
-        raise _apart(
-            "--no-map, and a place, recipient or signer of a map", "a map, or none", "leave --no-map out"
-        )
+        raise _apart("--no-map, and a place, recipient or signer of a map", "a map, or none", "leave --no-map out")
     place = Path(f"{target}.map.sealed") if place is None else place
     _check(data, report, budget, classify, seed, owner, customer)
     if leave_open and key is None:

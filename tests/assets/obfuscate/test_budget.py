@@ -35,7 +35,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
 
 
 def planned(limit: float, **given: Any) -> Any:
-    return budget.plan_passes(onnx_nets.residual(), INPUTS, limit, seed=bytes(32), ratio="large", **given)
+    return budget.plan_passes(onnx_nets.residual(), INPUTS, limit, seed=bytes(32), **given)
 
 
 def test_within_a_wide_budget_nothing_goes(timed: list[set[str]]) -> None:

@@ -46,7 +46,7 @@ def plan_passes(
     budget: float,
     *,
     profile: Profile = "exact",
-    ratio: Literal["small", "medium", "large"] = "medium",
+    ratio: Literal["small", "medium", "large"] | None = None,
     seed: int | bytes | None = None,
 ) -> Planned:
     """Passes for `onnx_model` whose latency fits, as far as the passes that cost anything can be left out.

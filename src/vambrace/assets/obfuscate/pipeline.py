@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from vambrace.assets.obfuscate.keyed import Stream, as_key, fingerprint
 from vambrace.assets.obfuscate.locks import lock_of, not_led_back
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes import pass_class, profile_names
+from vambrace.assets.obfuscate.passes.choosing import with_share
 from vambrace.assets.obfuscate.planning import BUDGET, check_budget
 from vambrace.assets.obfuscate.record import Entry, ObfuscationMap, check_map, model_digest
 from vambrace.core import spec
@@ -89,7 +90,7 @@ def onnx_model(
     *,
     profile: Profile = "exact",
     passes: Iterable[str | Pass] | None = None,
-    ratio: Literal["small", "medium", "large"] = "medium",
+    ratio: Literal["small", "medium", "large"] | None = None,
     seed: int | bytes | None = None,
     customer: str | None = None,
     inputs: NDArray[Any] | Sequence[NDArray[Any]] | Mapping[str, NDArray[Any]] | None = None,
@@ -108,7 +109,8 @@ def onnx_model(
         profile: "exact", equal bit for bit under the same runtime settings, or "tolerance", equal but for rounding.
         passes: names or options of passes in the order in which to do them, instead of the profile's own; each must be
             of the profile.
-        ratio: how many of the eligible places passes with a cost take: a tenth, three or six tenths.
+        ratio: how many of the eligible places passes with a cost take: a tenth, three or six tenths. None: three, as
+            far as each of these passes adds little to the time of a run (half a per cent or two), by an estimate.
         seed: 32 secret bytes or a whole number; by default fresh bytes of the operating system.
         customer: whose copy this is; `seed` must then be the 32 bytes that all copies share.
         inputs: real samples (n, ...), as for `measure`; in the exact profile they serve for the budget alone.
@@ -122,7 +124,7 @@ def onnx_model(
         ModelRefused: E200, E230 to E235, for a file that is unsafe or cannot be read; E855, for a locked model.
         ArtifactRefused: E821, E822, for a model that does not run on the inputs.
     """
-    if ratio not in SHARES:
+    if ratio is not None and ratio not in SHARES:
         raise _wrong(f"the ratio {ratio!r}", "small, medium or large", "choose one of the three")
     key = as_key(seed) if customer is None else fingerprint(customer, seed if isinstance(seed, bytes) else b"")
     if budget is not None:
@@ -132,8 +134,8 @@ def onnx_model(
             "E820", seen="a budget without inputs", expected="real samples to measure with", fix="give inputs as well"
         )
     wanted = profile_names(profile) if passes is None else passes
-    slowdown = SLOWDOWN * max(1.0, ((budget or BUDGET) - 1) / (BUDGET - 1))
-    chosen = [_ready(one, SHARES[ratio], profile, slowdown) for one in wanted]
+    slowdown = SLOWDOWN * max(1.0, ((budget or BUDGET) - 1) / (BUDGET - 1)) if ratio is None else None
+    chosen = [_ready(one, SHARES[ratio or "medium"], profile, slowdown) for one in wanted]
     net = Net.load(source)
     if lock_of(net.extra) is not None:
         raise ModelRefused(
@@ -212,17 +214,14 @@ def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  on
     return Undone(model=undone, kept=tuple(reversed(kept)))
 
 
-def _ready(one: str | Pass, share: float, profile: Profile, slowdown: float) -> Pass:
+def _ready(one: str | Pass, share: float, profile: Profile, slowdown: float | None) -> Pass:
+    """A pass with its share stated; without a `slowdown`, that share is done whatever time it is likely to take."""
     made = pass_class(one)() if isinstance(one, str) else one
     if profile == "exact" and made.profile != "exact":
         raise _wrong(
             f"the pass {made.name} in the exact profile", "passes whose results are equal", 'choose profile="tolerance"'
         )
-    if getattr(made, "share", 0.0) is None:
-        # Whoever states a share has it done whatever it takes.
-        most = {"slowdown": slowdown} if getattr(made, "slowdown", 0.0) is None else {}
-        return cast("Pass", dataclasses.replace(cast("Any", made), share=share, **most))
-    return made
+    return with_share(made, share, slowdown)
 
 
 def _other(seen: str) -> ArtifactRefused:

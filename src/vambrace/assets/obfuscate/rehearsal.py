@@ -29,12 +29,12 @@ class Rehearsal:
 
     Attributes:
         profile: whose passes.
-        ratio: how many places passes with a cost take.
+        ratio: how many places passes with a cost take, as for `onnx_model`.
         budget: latency relative to the original, or None for no bound.
     """
 
     profile: Profile = "exact"
-    ratio: Literal["small", "medium", "large"] = "medium"
+    ratio: Literal["small", "medium", "large"] | None = None
     budget: float | None = None
 
     def __call__(self, model: ModelProto, seed: int) -> ModelProto:

@@ -28,6 +28,7 @@ from vambrace.assets.obfuscate.fitting import Remembering, fit_made, moved_by
 from vambrace.assets.obfuscate.keyed import Stream, as_key, fingerprint
 from vambrace.assets.obfuscate.measure.difference import NOTHING
 from vambrace.assets.obfuscate.passes import pass_class, profile_names
+from vambrace.assets.obfuscate.passes.choosing import with_share
 from vambrace.assets.obfuscate.passes.names import Names
 from vambrace.assets.obfuscate.pipeline import SHARES
 from vambrace.assets.obfuscate.program_answers import compare_programs, differing, noise_like
@@ -130,7 +131,7 @@ def exported_program(
     *,
     profile: Profile = "exact",
     passes: Sequence[str | Pass] | None = None,
-    ratio: Literal["small", "medium", "large"] = "medium",
+    ratio: Literal["small", "medium", "large"] | None = None,
     seed: int | bytes | None = None,
     customer: str | None = None,
     dynamic_shapes: Any = None,  # noqa: ANN401  as torch.export.export takes it
@@ -150,7 +151,7 @@ def exported_program(
             where it holds keyword arguments.
         profile: "exact", equal bit for bit when run as it is, or "tolerance", equal but for rounding.
         passes: names or options of passes instead of the profile's own, each one that programs can have.
-        ratio: how many of the eligible places passes with a cost take: a tenth, three or six tenths.
+        ratio: how many of the eligible places passes with a cost take: a tenth, three (default) or six tenths.
         seed: 32 secret bytes or a whole number; by default fresh bytes of the operating system.
         customer: whose copy this is; `seed` must then be the 32 bytes that all copies share.
         dynamic_shapes: for exporting a module.
@@ -160,11 +161,11 @@ def exported_program(
             or does not take the inputs; E851 a pass that programs cannot have.
         MissingExtra: E112, without the extra onnx.
     """
-    if ratio not in SHARES:
+    if ratio is not None and ratio not in SHARES:
         raise ConfigError("E802", seen=f"the ratio {ratio!r}", expected="small, medium or large", fix="choose one")
     key = as_key(seed) if customer is None else fingerprint(customer, seed if isinstance(seed, bytes) else b"")
     named = [name for name in profile_names(profile) if name in PASSES] if passes is None else passes
-    chosen = [_ready(one, profile, SHARES[ratio]) for one in named]
+    chosen = [_ready(one, profile, SHARES[ratio or "medium"], None if ratio else math.inf) for one in named]
     program = _exported(source, example_inputs, dynamic_shapes)
     examples = _examples(program, example_inputs)
 
@@ -254,7 +255,7 @@ def _other(seen: str) -> ArtifactRefused:
     )
 
 
-def _ready(one: str | Pass, profile: Profile, share: float) -> Pass:
+def _ready(one: str | Pass, profile: Profile, share: float, slowdown: float | None) -> Pass:
     made = pass_class(one)() if isinstance(one, str) else one
     if one == "names":
         made = Names(interface=True)  # nobody calls the inputs of a program by these names
@@ -265,9 +266,7 @@ def _ready(one: str | Pass, profile: Profile, share: float) -> Pass:
             expected=f"one of: {', '.join(sorted(PASSES))}, exact ones in the exact profile",
             fix="leave it out; or save the program as ONNX and obfuscate the file",
         )
-    if getattr(made, "share", 0.0) is None:
-        return cast("Pass", dataclasses.replace(cast("Any", made), share=share))
-    return made
+    return with_share(made, share, slowdown)
 
 
 def _exported(

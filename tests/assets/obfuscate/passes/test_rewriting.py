@@ -493,7 +493,7 @@ def test_what_takes_time_is_bounded_unless_a_share_is_stated() -> None:
         assert done(dataclasses.replace(one, slowdown=0.0), model)[1].done == 0
         assert done(dataclasses.replace(one, slowdown=1e9), model)[1].done == everywhere.done
     given = feeds(model)
-    made = onnx_model(model, profile="tolerance", ratio="large", seed=3)
+    made = onnx_model(model, profile="tolerance", seed=3)
     options = {entry.name: entry.options for entry in made.map.passes}
     assert all(options[kind.name]["slowdown"] == SLOWDOWN for kind in kinds)
     assert apart(answers(model, given), answers(made.model, given)) < 1e-5

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from vambrace.core.options import require
 
@@ -11,8 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vambrace.assets.obfuscate.keyed import Stream
+    from vambrace.assets.obfuscate.passes.base import Pass
 
-__all__ = ["affordable", "check_share", "check_slowdown", "chosen"]
+__all__ = ["affordable", "check_share", "check_slowdown", "chosen", "with_share"]
+
+_ANY = 1e6
+"""A slowdown that bounds nothing."""
 
 _T = TypeVar("_T")
 
@@ -78,3 +83,20 @@ def check_slowdown(slowdown: float | None) -> None:
         expected="a share of the time of a run, from 0",
         fix="write 0.01 for a hundredth",
     )
+
+
+def with_share(one: Pass, share: float, slowdown: float | None) -> Pass:
+    """A pass with its share of places stated, where it leaves that open.
+
+    Args:
+        one: the pass. Whoever states a share has it done whatever it takes.
+        share: 0 to 1.
+        slowdown: most that it may add to a run, where it leaves that open as well; None: whatever the share takes.
+    """
+    made: Any = one  # every pass is a dataclass
+    if getattr(made, "share", 0.0) is not None:
+        return one
+    own = getattr(made, "slowdown", 0.0)
+    bounded = {"slowdown": slowdown} if slowdown is not None and own is None else {}
+    lifted = {"slowdown": _ANY} if slowdown is None and own else {}
+    return cast("Pass", dataclasses.replace(made, share=share, **bounded, **lifted))
