@@ -257,6 +257,53 @@ def test_inspect_calls_nothing_intact_that_it_has_not_read(place: Path, capsys: 
     assert main(["verify", "sealed", "-i", "me"]) == 3
 
 
+@pytest.mark.parametrize("written", [0, 300])
+def test_a_change_that_was_cut_off_is_said_and_finished(
+    written: int, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files that hang on another one beside them were called good without a word, and copies of them open nowhere."""
+    assert main(["keygen", "bob"]) == main(["keygen", "carol"]) == 0
+    assert main(["seal", "plain", "n.sealed", "-r", "me.pub", "-r", "bob.pub", "-r", "carol.pub"]) == 0
+    real = files.overwrite
+
+    def cut(fd: int, offset: int, data: bytes, *, path: Path) -> None:
+        if written:
+            os.pwrite(fd, data[:written], offset)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "overwrite", cut)
+    with pytest.raises(KeyboardInterrupt):
+        seal.rewrap("n.sealed", "carol", remove=["me"])
+    monkeypatch.setattr(files, "overwrite", real)
+    assert Path(".n.sealed.header").exists()
+    for call in ("verify n.sealed -i carol", "inspect n.sealed -i carol", "open n.sealed out -i carol --force"):
+        capsys.readouterr()
+        assert main(shlex.split(call)) == 0
+        assert "may open only together with .n.sealed.header beside it" in capsys.readouterr().err
+    # By number somebody else would go than who has that number now.
+    if written:
+        assert main(shlex.split("rewrap n.sealed -i carol")) == 0
+        assert "the change that was cut off is finished" in capsys.readouterr().err
+    else:
+        assert main(shlex.split("rewrap n.sealed -i carol --remove 2")) == 2
+        assert "which is finished now" in capsys.readouterr().err
+    assert not Path(".n.sealed.header").exists()
+    assert main(shlex.split("rewrap n.sealed -i carol")) == 2
+    assert "nothing to change" in capsys.readouterr().err
+    assert main(shlex.split("rewrap n.sealed -i carol --remove 1")) == 0
+    assert main(shlex.split("open n.sealed out -i carol --force")) == 0
+    assert main(shlex.split("open n.sealed out -i bob --force")) == 3
+
+
+def test_no_secret_key_is_replaced_by_what_it_would_open(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`seal net.onnx model -r model.pub --force` put the file in the place of the only key that opens it."""
+    secret = Path("me").read_bytes()
+    for call in ("seal plain me -r me.pub --force", "seal plain me -r maker --force"):
+        assert main(shlex.split(call)) == 2
+        assert "E766" in capsys.readouterr().err
+    assert Path("me").read_bytes() == secret
+
+
 def test_who_is_named_twice_counts_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     twice = ["-r", "me.pub", "-r", "me.pub"]
     assert main(["seal", "plain", "sealed", *twice]) == 0

@@ -10,7 +10,7 @@ import typer
 
 from vambrace.cli.bar import listening
 from vambrace.cli.ending import tidily
-from vambrace.cli.sealing import Signers, Threads, signer_of, there
+from vambrace.cli.sealing import Signers, Threads, say_pending, signer_of, there
 from vambrace.cli.secrets import (
     Ask,
     Environment,
@@ -55,6 +55,7 @@ def inspect(
     there(path)
     by = opened_by(identities, ask=ask, environment=environment, number=number, needed=False)
     found = _inside(path, by) if by else _outside(path)
+    say_pending(path)
     if as_json:
         tell(json.dumps(found, indent=2))
         return
@@ -92,6 +93,7 @@ def verify(
     with listening() as progress:
         hear = mebibytes(progress, "verifying")
         found = check(path, signer=signers or None, identity=by or None, at=at, threads=threads, progress=hear)
+    say_pending(path)
     if as_json:
         signatures = [
             {
@@ -163,16 +165,21 @@ def rewrap(
 ) -> None:
     """Change who can open a sealed file, in place and at once, whatever its size.
 
-    --recipient replaces all of them; --add and --remove change some. --passphrase is what opens it now;
-    --new-passphrase is added, or one of those that replace. This shuts nobody out for good: who opened the file once
-    may have kept its key, and old copies stay as they are; a new key is made by `vambrace rekey`.
+    --recipient replaces all of them; --add and --remove change some; without any of these, a change that was cut off is
+    finished. --passphrase is what opens it now; --new-passphrase is added, or one of those that replace. This shuts
+    nobody out for good: who opened the file once may have kept its key, and old copies stay as they are; a new key is
+    made by `vambrace rekey`.
     """
+    from vambrace.assets.seal.rewrapping import finish
     from vambrace.assets.seal.rewrapping import rewrap as change
 
     there(path)
     by = opened_by(identities, ask=ask, environment=environment, number=number)
     word: dict[str, Any] = {"ask": new_ask, "environment": new_environment, "number": new_number, "new": True}
     given = new_ask or new_environment is not None or new_number is not None
+    if not (recipients or add or remove or given) and finish(path, by):
+        say("the change that was cut off is finished")
+        return
     # A new passphrase replaces with others that replace; by itself it does not shut out everybody else.
     replaced = read_by(recipients, **word) if recipients else None
     done = change(

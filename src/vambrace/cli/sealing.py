@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vambrace.assets.seal.statement import Statement
 
-__all__ = ["keygen", "open_file", "seal_file", "signer_of", "standing", "there"]
+__all__ = ["keygen", "open_file", "say_pending", "seal_file", "signer_of", "standing", "there"]
 
 
 def _so_many(threads: int) -> int:
@@ -221,6 +221,18 @@ def open_file(
     else:
         said = _open_path(source, target, by, accepted, ignore_expiry=ignore_expiry, threads=threads, force=force)
     say(standing(said, known=bool(accepted)))
+    say_pending(source)
+
+
+def say_pending(path: Path) -> None:
+    """That a sealed file is not all of it, where a change of its recipients was cut off."""
+    from vambrace.assets.seal.opening import pending
+
+    if path != STREAM and (beside := pending(path)) is not None:
+        say(
+            f"a change of its recipients was cut off: it may open only together with {beside.name} beside it, so copy "
+            f"and move it with that file, or not at all; vambrace rewrap {path.name} -i KEY finishes the change"
+        )
 
 
 def there(path: Path, *, shown: str | None = None) -> None:

@@ -50,6 +50,9 @@ def free(target: Path) -> Generator[None]:
         raise taken(target) from error
 
 
+_SECRET = b"vambrace-secret-key/"
+
+
 def put(contents: Mapping[Path, bytes], *, force: bool) -> None:
     """Put all of them on disk before any takes its place, one after the other.
 
@@ -127,8 +130,21 @@ def check_free(path: Path, *, keys: Sequence[str | Path | None], force: bool, we
     # What was sealed would stand in the place of what opens it.
     if any(key is not None and are_one(path, key) for key in keys):
         raise taken(path, "choose another place: this is a key that the command reads", "a place of its own")
+    if _is_secret(path):
+        raise taken(
+            path, "choose another place: a secret key is there, and a copy of it may be nowhere else", "another"
+        )
     if any(are_one(path, each) for each in weights):
         raise taken(path, "choose another place: weights of the model lie in it", "a place of its own")
+
+
+def _is_secret(path: Path) -> bool:
+    """Whether a secret key of Vambrace is there."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SECRET)) == _SECRET
+    except OSError:
+        return False
 
 
 def taken(path: Path, fix: str = "choose another place, or --force", expected: str = "a new place") -> ConfigError:

@@ -16,6 +16,7 @@ is for plans, where only the roots listed under [trust] may run.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,7 +264,7 @@ def _load(path: Path | None, recipe: _Recipe) -> Model:
             )
         return _assessable(_build(recipe, recipe.factory), str(recipe.factory), recipe)
     container = kind_of_container(path)
-    if not container and path.is_file() and (recipe.identity is not None or recipe.signer is not None):
+    if not container and os.path.isfile(path) and (recipe.identity is not None or recipe.signer is not None):
         raise ConfigError(
             "E771",
             seen=f"an identity or a signer for {path.name}, which is not sealed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,8 @@ from vambrace.assets.obfuscate.passes.scaling import Scaling
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 from vambrace.assets.obfuscate.record import ObfuscationMap, model_digest
 from vambrace.assets.obfuscate.tracing import trace
-from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
+from vambrace.core import canonical
+from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused, VambraceError
 
 KEY = bytes(range(32))
 
@@ -149,6 +151,32 @@ def test_other_bytes_are_no_map(net: onnx.ModelProto, change: object) -> None:
     data = onnx_model(net, passes=["order"], seed=1).map.to_bytes()
     with pytest.raises(ArtifactRefused, match="E803"):
         ObfuscationMap.from_bytes(change(data))  # type: ignore[operator]
+
+
+def _edited(value: Any, rng: np.random.Generator) -> Any:
+    """JSON with one leaf or branch replaced by something of another kind."""
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        name = sorted(value)[int(rng.integers(len(value)))]
+        return value | {name: _edited(value[name], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.9:
+        at = int(rng.integers(len(value)))
+        return [*value[:at], _edited(value[at], rng), *value[at + 1 :]]
+    others: list[Any] = [0, -1, 10**9, 0.5, "", "AAAA", None, [], {}, [[]], {"a": 1}, True]
+    return others[int(rng.integers(len(others)))]
+
+
+def test_maps_that_were_edited_are_refused(net: onnx.ModelProto) -> None:
+    """A stranger can seal one for a public key; they ended in errors of Python, of fourteen kinds."""
+    made = onnx_model(net, profile="tolerance", seed=1, ratio="medium")
+    known = json.loads(made.map.to_bytes())
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(150):
+        changed = known | {"passes": _edited(known["passes"], rng)}
+        try:
+            undo(made.model, ObfuscationMap.from_bytes(canonical.dumps(changed)))
+        except VambraceError:
+            refused += 1
+    assert refused > 75
 
 
 def test_a_ratio_is_the_share_of_places_that_is_taken() -> None:

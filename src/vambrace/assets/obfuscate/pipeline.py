@@ -23,7 +23,7 @@ from vambrace.assets.obfuscate.planning import BUDGET, check_budget
 from vambrace.assets.obfuscate.record import Entry, ObfuscationMap, check_map, model_digest
 from vambrace.core import spec
 from vambrace.core.reason import reason
-from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
+from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused, VambraceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -206,9 +206,14 @@ def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  on
         one = spec.read(pass_class(entry.name), entry.options)
         try:
             one.undo(net, entry.record)
-        except (LookupError, ValueError, TypeError, AttributeError) as error:
+        except VambraceError:
+            raise
+        except Exception as error:  # whatever a stranger wrote into a map
             raise _other(f"the pass {entry.name} cannot be undone ({reason(error, 120)})") from error
-    undone = net.model()
+    try:
+        undone = net.model()
+    except Exception as error:  # the same
+        raise _other(f"what comes out is no model ({reason(error, 120)})") from error
     if not kept and model_digest(undone) != obfuscation.original:
         raise _other("what comes out is not the original")
     return Undone(model=undone, kept=tuple(reversed(kept)))

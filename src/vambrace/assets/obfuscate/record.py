@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
 
 from vambrace.core import canonical
@@ -111,7 +112,20 @@ def check_map(thing: object) -> None:
         )
 
 
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "name": (str,),
+    "options": (dict,),
+    "eligible": (int,),
+    "done": (int,),
+    "left": (dict,),
+    "record": (dict, NoneType),
+    "marks": (list,),
+}
+
+
 def _entry(read: dict[str, Any]) -> Entry:
+    if not all(isinstance(read[name], kinds) for name, kinds in _KINDS.items()):
+        raise ValueError("a pass with a field of another kind")
     marks: tuple[Mapping[str, Any], ...] = tuple(read.pop("marks"))
     return Entry(marks=marks, **read)
 

@@ -40,7 +40,7 @@ from vambrace.core.disk import check_writable
 from vambrace.core.extras import require
 from vambrace.core.files import write_file
 from vambrace.core.reason import reason
-from vambrace.errors import ArtifactRefused, ConfigError
+from vambrace.errors import ArtifactRefused, ConfigError, VambraceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -239,7 +239,9 @@ def undo_program(program: ExportedProgram, obfuscation: ObfuscationMap) -> Undon
         one = spec.read(pass_class(entry.name), entry.options)
         try:
             undo_pass(flat, one, entry.record)
-        except (LookupError, ValueError, TypeError, AttributeError) as error:
+        except VambraceError:
+            raise
+        except Exception as error:  # whatever a stranger wrote into a map
             raise _other(f"the pass {entry.name} cannot be undone ({reason(error, 120)})") from error
     if not one_way and program_digest(flat) != obfuscation.original:
         raise _other("what comes out is not the original")

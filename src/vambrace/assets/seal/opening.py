@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vambrace.assets.seal.header import Header
     from vambrace.assets.seal.recipients import Identity
 
-__all__ = ["Opened", "SIDECAR_BYTES", "check_expiry", "open_header", "read_sidecar", "sidecar_path"]
+__all__ = ["Opened", "SIDECAR_BYTES", "check_expiry", "open_header", "pending", "read_sidecar", "sidecar_path"]
 
 SIDECAR_BYTES: Final = HEADER_BYTES + 32
 
@@ -104,6 +104,14 @@ def check_expiry(opened: Opened, now: datetime | None = None) -> None:
 def sidecar_path(path: Path) -> Path:
     """Where the new header of `path` lies while it is being changed."""
     return path.with_name(f".{path.name}.header")
+
+
+def pending(path: Path) -> Path | None:
+    """The file beside a sealed one on which it hangs where a change of its recipients was cut off, if there is one."""
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: links in a circle
+        beside = sidecar_path(path.resolve())
+        return beside if os.path.lexists(beside) else None
+    return None
 
 
 def read_sidecar(path: Path, region: bytes) -> bytes | None:

@@ -93,6 +93,11 @@ def rewrap(
         raise _wrong("nothing to change", "recipients, or some to add or remove")
     with alone(place, write=True) as fd:
         current = settle(fd, place, identities)
+        if current.finished and any(isinstance(each, int) for each in removals):
+            raise _wrong(
+                "numbers of recipients to remove, and a change that was cut off before, which is finished now",
+                "numbers of the recipients as they are now",
+            )
         header, file_keys = current.opened.header, current.opened.keys
         before = header.recipients
         kept = [] if replaces else _without(before, removals)
