@@ -14,7 +14,7 @@ import pytest
 import onnx_nets
 from vambrace.assets import obfuscate
 from vambrace.assets.obfuscate.net import Net
-from vambrace.assets.obfuscate.passes import pass_class
+from vambrace.assets.obfuscate.passes import pass_class, pass_names
 from vambrace.assets.obfuscate.passes.oneway import OneWay
 from vambrace.assets.obfuscate.program_passes import PASSES
 from vambrace.cli.main import main
@@ -132,3 +132,17 @@ def test_it_is_never_called_encryption() -> None:
     assert "It is not encryption." in TEXT.split("\n\n")[1]
     for word in re.findall(r"[^.]*encrypt[^.]*\.", TEXT):
         assert "not encryption" in word
+
+
+def test_every_record_has_its_row() -> None:
+    """Of four passes nobody could have read a map by its page."""
+    page = Path(__file__).parents[1].joinpath("docs/formats/obfuscation-map-v1.md").read_text(encoding="utf-8")
+    kept = {name for name in pass_names() if not issubclass(pass_class(name), OneWay)}
+    rows = {
+        name
+        for line in page.splitlines()
+        if line.startswith("| `")
+        for name in re.findall("`(\\w+)`", line.split("|")[1])
+    }
+    assert kept
+    assert kept <= rows
