@@ -16,7 +16,7 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from vambrace.assets import seal
-from vambrace.assets.seal import folders
+from vambrace.assets.seal import folders, saving
 from vambrace.assets.seal.chunks import OVERHEAD, ChunkCipher
 from vambrace.assets.seal.folders import extract, gather
 from vambrace.assets.seal.opening import open_header
@@ -296,6 +296,25 @@ def test_an_authentic_folder_with_a_hostile_manifest_writes_nothing(tmp_path: Pa
     with with_manifest(tmp_path / "y", manifest) as sealed, pytest.raises(ArtifactRefused, match=f"E765.*{fault}"):
         extract(sealed, tmp_path / "out")
     assert [each.name for each in tmp_path.iterdir()] == ["y"]
+
+
+@pytest.mark.parametrize(("before", "now"), [(9 * 2**20, 100), (2**20, 5 * 2**20)])
+def test_a_file_that_changes_while_it_is_sealed_is_named(
+    tmp_path: Path, before: int, now: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused in words for who calls `Writer`, as a wrong use of the command."""
+    path = tmp_path / "grow"
+    path.write_bytes(bytes(before))
+    real = saving.kind_of
+
+    def changing(each: Path) -> str:
+        os.truncate(each, now)
+        return real(each)
+
+    monkeypatch.setattr(saving, "kind_of", changing)
+    with pytest.raises(ConfigError, match="E763: grow changed while it was read"):
+        seal.save(path, tmp_path / "y", recipients=[KEY])
+    assert not (tmp_path / "y").exists()
 
 
 def test_nothing_hides_between_files(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from vambrace.assets.seal.listing import MOST_PATH, SIZED, listed
 from vambrace.assets.seal.padding import is_zero
+from vambrace.assets.seal.source import read_pieces
 from vambrace.core import canonical, files
 from vambrace.core.cleanup import undisturbed
 from vambrace.core.disk import unreadable, unwritable
@@ -88,7 +89,8 @@ class Gathered:
         yield memoryview(self.manifest)
         for member in self.members:
             yield memoryview(bytes(member.gap))
-            yield from _pieces(self.folder / member.path, member.size)
+            # A link that came since would lead elsewhere.
+            yield from read_pieces(self.folder / member.path, member.size, piece=_PIECE, follow=False)
 
 
 def gather(folder: Path) -> Gathered:
@@ -301,28 +303,6 @@ def _walk(top: Path) -> Iterator[tuple[str, int]]:
             else:
                 what = "a link" if stat.S_ISLNK(found.st_mode) else "neither a file nor a folder"
                 raise _unsealable(f"{name[:200]!r} is {what}")
-
-
-def _pieces(path: Path, size: int) -> Iterator[memoryview]:
-    buffer = memoryview(bytearray(min(size, _PIECE) + 1))
-    done = 0
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb", buffering=0) as stream:  # noqa: PTH123  opened without following a link that came since
-            while got := stream.readinto(buffer):
-                done += got
-                if done > size:
-                    break
-                yield buffer[:got]
-    except OSError as error:
-        raise unreadable(str(path), error) from error
-    if done != size:
-        raise ConfigError(
-            "E763",
-            seen=f"{path.name} changed while it was read: {size} bytes before, now {'more' if done > size else done}",
-            expected="files that nobody writes to",
-            fix="wait until they are complete, then seal again",
-        )
 
 
 def _placed(sizes: dict[str, int], start: int) -> list[Member]:

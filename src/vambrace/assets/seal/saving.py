@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from vambrace.assets.seal import statement
 from vambrace.assets.seal.folders import gather
 from vambrace.assets.seal.payload import kind_of, refuse_pickle, start_without_pickle
-from vambrace.assets.seal.source import nothing_at
+from vambrace.assets.seal.source import nothing_at, read_pieces
 from vambrace.assets.seal.suites import Suite
 from vambrace.assets.seal.writer import Writer
 from vambrace.core.disk import unreadable
@@ -191,8 +191,8 @@ def _plain(
     kind = kind_of(path)
     if not allow_pickle:
         refuse_pickle(path, kind)
-    size = found.st_size
-    return "tensors" if kind == "safetensors" and _can_be_read(path) else "bytes", size, _file(path)
+    content = "tensors" if kind == "safetensors" and _can_be_read(path) else "bytes"
+    return content, found.st_size, read_pieces(path, found.st_size, piece=4 * _PIECE)
 
 
 def _can_be_read(path: Path) -> bool:
@@ -204,16 +204,6 @@ def _can_be_read(path: Path) -> bool:
     except ModelRefused as error:
         return error.code != "E222"
     return True
-
-
-def _file(path: Path) -> Iterable[memoryview]:
-    buffer = memoryview(bytearray(4 * _PIECE))
-    try:
-        with path.open("rb", buffering=0) as stream:
-            while got := stream.readinto(buffer):
-                yield buffer[:got]
-    except OSError as error:
-        raise unreadable(str(path), error) from error
 
 
 def _writer(

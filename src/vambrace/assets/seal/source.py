@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from vambrace.assets.seal.refusals import cut_short
 from vambrace.core.disk import unreadable
-from vambrace.errors import NotThere, ResourceError
+from vambrace.errors import ConfigError, NotThere, ResourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["FileSource", "FileStream", "Stream", "fill", "next_bytes", "nothing_at", "rest"]
+__all__ = ["FileSource", "FileStream", "Stream", "fill", "next_bytes", "nothing_at", "read_pieces", "rest"]
 
 _PIECE = 2**20
 
@@ -158,6 +159,39 @@ def next_bytes(stream: Stream, out: memoryview) -> int:
     if got is None:
         raise unreadable("the stream", BlockingIOError(errno.EAGAIN, "nothing there for now"))
     return got
+
+
+def read_pieces(path: Path, size: int, *, piece: int, follow: bool = True) -> Iterator[memoryview]:
+    """The bytes of the file at `path`, one buffer after the other, which is the same one each time.
+
+    Args:
+        path: the file.
+        size: how many there are, as was told before.
+        piece: bytes of the buffer.
+        follow: links.
+
+    Raises:
+        ConfigError: E763, for a file that is no longer what it was.
+        ResourceError: E604, when it cannot be read.
+    """
+    buffer, done = memoryview(bytearray(min(size, piece) + 1)), 0
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        with open(os.open(path, flags), "rb", buffering=0) as stream:  # noqa: PTH123  opened with these flags
+            while got := stream.readinto(buffer):
+                done += got
+                if done > size:
+                    break
+                yield buffer[:got]
+    except OSError as error:
+        raise unreadable(str(path), error) from error
+    if done != size:
+        raise ConfigError(
+            "E763",
+            seen=f"{path.name} changed while it was read: {size} bytes before, now {'more' if done > size else done}",
+            expected="files that nobody writes to",
+            fix="wait until they are complete, then seal again",
+        )
 
 
 def nothing_at(path: Path, what: str = "a sealed file") -> NotThere:
