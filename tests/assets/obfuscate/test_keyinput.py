@@ -417,5 +417,10 @@ def test_an_output_that_is_left_open_is_a_path() -> None:
         "(float[n,16] x) => (float[n,16] y, float[n,40] z) { y = Sigmoid (x) a = MatMul (x, w) z = Relu (a) }",
         weights={"w": (16, 40)},
     )
-    with pytest.raises(ConfigError, match="E857"):
-        keyinput.lock_by_input(model, KEY)
+    around = net(
+        "(float[n,40] x) => (float[n,40] y) { a = MatMul (x, w) b = Relu (a) c = MatMul (b, v) y = Add (c, x) }",
+        weights={"w": (40, 40), "v": (40, 40)},
+    )
+    for each in (model, around):
+        with pytest.raises(ConfigError, match="E857: .* on which 1 different keys"):
+            keyinput.lock_by_input(each, KEY)

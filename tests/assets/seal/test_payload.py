@@ -159,6 +159,16 @@ def test_arrays_of_numbers_and_zips_of_anything_else_are_data(tmp_path: Path, na
     assert seal.load(tmp_path / "y", identity=KEY) == seal.load(tmp_path / "z", identity=KEY) == PLAIN[name]
 
 
+def test_of_a_zip_in_a_file_all_members_are_looked_at(tmp_path: Path) -> None:
+    """Of a stream those that begin in its first part, as the page says."""
+    with zipfile.ZipFile(tmp_path / "late.zip", "w") as archive:
+        archive.writestr("noise", os.urandom(100_000))
+        archive.writestr("weights", pickle.dumps(Runs()))
+    with pytest.raises(ArtifactRefused, match="E761: late.zip is a zip with a pickle in it"):
+        seal.save(tmp_path / "late.zip", tmp_path / "y", recipients=[KEY])
+    sealed((tmp_path / "late.zip").read_bytes(), 2**20, tmp_path / "y")
+
+
 def test_a_directory_too_long_to_be_read_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint of 160,000 tensors was sealed, one of 135,000 refused."""
     monkeypatch.setattr(formats, "_MOST_DIRECTORY", 100)

@@ -14,7 +14,9 @@ import disguises
 from onnx_nets import net
 from vambrace.assets.obfuscate.measure import equality
 from vambrace.assets.obfuscate.measure.equality import EqualityOptions, compare_answers
+from vambrace.assets.obfuscate.measure.gates import Gates
 from vambrace.assets.obfuscate.measure.inputs import Rows, read_rows
+from vambrace.assets.obfuscate.measure.judging import judge_equality
 from vambrace.assets.obfuscate.measure.runtime import LEVELS, Network, Settings, load
 from vambrace.errors import ArtifactRefused, ConfigError
 
@@ -203,3 +205,7 @@ def test_decisions_of_a_model_whose_first_output_is_one_number() -> None:
     found = compare_answers(model, model, rows, decide=lambda each: each[1].argmax(1))
     assert found.decided("real").top1_same == found.decided("real").top1_of > 0
     assert found.asked("real") == 20
+    (top1,) = (each for each in judge_equality(found, Gates()) if each.gate == "top1")
+    assert (top1.word, top1.n) == ("pass", 20)
+    assert top1.interval is not None
+    assert top1.interval.low == pytest.approx(0.8389, abs=1e-4)  # Wilson, 20 of 20

@@ -184,6 +184,10 @@ def test_judging() -> None:
     rows = 10
 
     assert judged(output(0.0, 0.31, 0.3, 0.3)).word == "fail"
+    interval = judged(output(0.0, 0.31, 0.3, 0.3)).interval
+    assert interval is not None
+    assert 0.29 < interval.low < 0.3033 < interval.high < 0.32
+    assert judged(output(0.6)).interval is None
     assert judged(output(0.0, 0.04, 0.04, 0.04)).word == "fail"
     assert judged(output(0.0, 0.03, 0.03, 0.03)).word == "pass"
     assert judged(output(0.0, 0.9, -0.5, 0.1)).word == "pass"  # that is chance

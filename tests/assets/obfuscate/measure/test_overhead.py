@@ -86,6 +86,9 @@ def test_long_calls_take_few_turns(real: Rows) -> None:
     times.session(5)
     assert times.ratios()["cpu"].rounds == 8
     assert times.ratios()["cpu"].sessions == 2
+    few = times.ratios()["cpu"].interval
+    assert few is not None
+    assert few.method == "student"
     assert all(each > 0 for each in times.milliseconds())
 
 
