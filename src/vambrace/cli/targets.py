@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["are_one", "check_free", "free", "outside", "put", "sink", "taken", "weights_of"]
 
 _GRAPH_BYTES: Final = 2**26
+_SECRET: Final = b"vambrace-secret-key/"  # how such files begin, see `keys`
 
 
 @contextlib.contextmanager
@@ -48,9 +49,6 @@ def free(target: Path) -> Generator[None]:
         yield
     except FileExistsError as error:
         raise taken(target) from error
-
-
-_SECRET = b"vambrace-secret-key/"
 
 
 def put(contents: Mapping[Path, bytes], *, force: bool) -> None:
@@ -131,9 +129,7 @@ def check_free(path: Path, *, keys: Sequence[str | Path | None], force: bool, we
     if any(key is not None and are_one(path, key) for key in keys):
         raise taken(path, "choose another place: this is a key that the command reads", "a place of its own")
     if _is_secret(path):
-        raise taken(
-            path, "choose another place: a secret key is there, and a copy of it may be nowhere else", "another"
-        )
+        raise taken(path, "choose another place: this is a secret key, perhaps the only copy", "a place of its own")
     if any(are_one(path, each) for each in weights):
         raise taken(path, "choose another place: weights of the model lie in it", "a place of its own")
 

@@ -212,7 +212,7 @@ def undo(model: Any, obfuscation: ObfuscationMap) -> Undone:  # noqa: ANN401  on
             raise _other(f"the pass {entry.name} cannot be undone ({reason(error, 120)})") from error
     try:
         undone = net.model()
-    except Exception as error:  # the same
+    except Exception as error:  # records may also leave what is no model
         raise _other(f"what comes out is no model ({reason(error, 120)})") from error
     if not kept and model_digest(undone) != obfuscation.original:
         raise _other("what comes out is not the original")
