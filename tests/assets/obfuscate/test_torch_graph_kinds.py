@@ -8,10 +8,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from hiding import done, mlp
 from torch import Tensor, nn
 
 from exported_nets import ResNet
+from hiding import done, mlp
 from vambrace.assets.obfuscate.program_answers import compare_programs
 from vambrace.assets.obfuscate.programs import program_digest
 from vambrace.assets.obfuscate.torch_graph import (

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from hiding import ALL, EVERYWHERE, done, mlp
 from torch import Tensor, nn
 
+from hiding import ALL, EVERYWHERE, done, mlp
 from vambrace.assets.obfuscate.program_answers import _same_bits, compare_programs, noise_like
 from vambrace.assets.obfuscate.programs import Flat
 from vambrace.assets.obfuscate.torch_graph import (
