@@ -139,6 +139,8 @@ def test_what_may_be_over_the_budget_is(times: type[Times]) -> None:
         ({3: (1.1, 1.2), 35: (1.08, 1.1)}, [3, 6, 12, 35], ()),
         ({3: (1.11, 1.2)}, [3], ("phantoms",)),  # above it for certain
         ({12: (1.095, 1.104)}, [3, 6, 12], ("phantoms",)),  # more of them would say the same but for a hair
+        ({12: (0.95, 1.3), 35: (0.9, 1.0)}, [3, 6, 12], ("phantoms",)),  # not likely to come down so far
+        ({6: (0.95, 1.3), 35: (0.9, 1.0)}, [3, 6, 12, 35], ()),  # of few it may
         ({}, [3, 6, 12, 35], ("phantoms",)),
     ],
 )

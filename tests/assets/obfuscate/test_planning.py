@@ -127,6 +127,38 @@ def test_what_is_too_slow_even_at_few_places_goes_before_others_are_touched() ->
     assert found.kept == (Disguises(share=0.4),)
 
 
+def test_many_steps_are_taken_before_all_are_measured_again() -> None:
+    """By themselves passes seem to cost more than beside others, as noise adds to each alone."""
+    together: list[list[float]] = []
+
+    def measure(passes) -> float:
+        shares = [one.share for one in passes if one.name in {"split_layers", "disguises"}]
+        if len(shares) == 2:
+            together.append(shares)
+        return 1.0 + sum(shares) / 0.4 * (0.03 if len(shares) == 2 else 0.04)
+
+    found = plan(WANTED, 1.04, measure)
+    assert together == [[0.4, 0.4], [0.2, 0.2]]
+    assert found.kept == (WANTED[0], SplitLayers(share=0.2), Disguises(share=0.2), WANTED[3])
+    assert found.ratio == pytest.approx(1.03)
+    assert found.dropped == ()
+
+
+def test_where_a_guess_is_too_low_there_is_another_measurement() -> None:
+    """Half the places of the dearest take as long as all of them."""
+    together: list[list[float]] = []
+
+    def measure(passes) -> float:
+        shares = {one.name: one.share for one in passes if one.name in {"split_layers", "disguises"}}
+        if len(shares) == 2:
+            together.append(list(shares.values()))
+        return 1.0 + 0.03 * ("disguises" in shares) + 0.05 * shares.get("split_layers", 0.0)
+
+    found = plan(WANTED, 1.045, measure)
+    assert together == [[0.4, 0.4], [0.4, 0.2], [0.2, 0.2]]
+    assert found.kept == (WANTED[0], SplitLayers(share=0.2), Disguises(share=0.2), WANTED[3])
+
+
 def test_a_budget_that_nothing_fits_into() -> None:
     found = plan(WANTED, 0.9, measured)
     assert found.kept == (WANTED[0], WANTED[3])  # what costs nothing is not given up for a noisy measurement

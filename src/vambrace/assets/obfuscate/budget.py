@@ -32,6 +32,8 @@ __all__ = ["plan_passes", "within"]
 
 _SESSIONS = (3, 6, 12, 35)
 """Of each model: of a measurement, and of longer ones where those before leave open whether the budget holds."""
+_HOPELESS = 12
+"""From so many on, none are added where the median is over the budget."""
 _ROUNDS = 12
 """In a session. A session of a network with imagined ones takes as long to make."""
 _SECONDS = 30.0
@@ -127,7 +129,7 @@ def _timed(
         # By model: beside other passes a pass is done as often, but at other places, which cost something else.
         digest = made.map.obfuscated
         if digest not in known:
-            known[digest] = _slower(Latency(original, made.model, real, settings=Settings()), budget)
+            known[digest] = _slower(Latency(original, made.model, real, settings=Settings(), null=False), budget)
         return known[digest]
 
     return measured
@@ -147,6 +149,9 @@ def _slower(times: Latency, budget: float) -> float:
         low, high = (found.interval.low, found.interval.high) if found.interval else (found.median, found.median)
         # What may be over the budget is, however busy the machine.
         if not low <= budget < high or high - low <= _NARROW:
+            break
+        # More of them would have to move the median and not only its interval.
+        if sessions >= _HOPELESS and found.median > budget:
             break
     return high
 

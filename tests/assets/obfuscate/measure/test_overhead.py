@@ -92,6 +92,15 @@ def test_long_calls_take_few_turns(real: Rows) -> None:
     assert all(each > 0 for each in times.milliseconds())
 
 
+def test_the_original_beside_itself_only_where_it_is_wanted(real: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(overhead, "Network", lambda *given: made.append(given) or Network(*given))
+    times = Latency(ORIGINAL, ORIGINAL, real, settings=Settings(), null=False)
+    times.session(5)
+    assert len(made) == 2
+    assert set(times.ratios()) == {"wall", "cpu"}
+
+
 def test_sessions_of_before_are_gone(real: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six networks at once stood in memory, where three do."""
     alive: weakref.WeakSet[Network] = weakref.WeakSet()

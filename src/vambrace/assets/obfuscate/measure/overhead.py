@@ -220,7 +220,7 @@ def size(original: ModelProto, obfuscated: ModelProto) -> Size:
 
 
 class Latency:
-    """Times of two models, and of the first beside itself, session by session.
+    """Times of two models, and of the first beside itself unless that is not wanted, session by session.
 
     Args:
         original: an onnx.ModelProto.
@@ -228,6 +228,7 @@ class Latency:
         real: rows for the original.
         settings: of all sessions.
         keys: inputs that only the obfuscated model has.
+        null: whether the first is also measured beside itself.
 
     Attributes:
         calls: in a turn; 0 before the first session.
@@ -244,13 +245,15 @@ class Latency:
         *,
         settings: Settings,
         keys: Mapping[str, NDArray[Any]] | None = None,
+        null: bool = True,
     ) -> None:
         self.calls = 0
         self._made: dict[str, Callable[[], Network]] = {
             "original": lambda: Network(original, settings),
             "obfuscated": lambda: Network(obfuscated, settings, keys),
-            "again": lambda: Network(original, settings),
         }
+        if null:
+            self._made["again"] = lambda: Network(original, settings)
         self._orders = list(itertools.permutations(self._made))
         self._rows = [arrays for _, arrays in real.first(16 * real.batch).calls()]
         self._wall: dict[str, list[list[float]]] = {name: [] for name in self._made}
@@ -276,14 +279,16 @@ class Latency:
                     self._cpu[name][-1].append(work)
 
     def ratios(self) -> dict[str, Ratio]:
-        """By name: wall, cpu, null_wall, null_cpu."""
+        """By name: wall, cpu, and where it was wanted null_wall, null_cpu."""
         wall, cpu = self._wall, self._cpu
-        return {
+        found = {
             "wall": _ratio(wall["obfuscated"], wall["original"]),
             "cpu": _ratio(cpu["obfuscated"], cpu["original"]),
-            "null_wall": _ratio(wall["again"], wall["original"]),
-            "null_cpu": _ratio(cpu["again"], cpu["original"]),
         }
+        if "again" in self._made:
+            found["null_wall"] = _ratio(wall["again"], wall["original"])
+            found["null_cpu"] = _ratio(cpu["again"], cpu["original"])
+        return found
 
     def milliseconds(self) -> tuple[float, float]:
         """Medians of a call of both, by the wall clock."""
