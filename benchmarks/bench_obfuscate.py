@@ -79,7 +79,7 @@ def summary(report: measures.Report) -> dict[str, object]:
     data = report.as_json()
     worst = {
         kind: report.equality.worst(kind)
-        for kind in ("real", "random", "edge", "nonfinite", "extreme")
+        for kind in ("real", "random", "edge", "nan", "infinite", "extreme")
         if any(each.kind == kind for each in report.equality.found)
     }
     after = {each.tool: read(each.after, each.after_both) for each in report.survival if each.measured}

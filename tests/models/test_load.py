@@ -219,3 +219,11 @@ def test_weights_only_is_never_given_up(folder: Path, monkeypatch: pytest.Monkey
         vambrace.load("net.pt", factory=network)
     assert code(caught) == "E217"
     assert seen == [True]
+
+
+@pytest.mark.parametrize("value", [["me"], bytearray(32), "me", b"k", ["a.pub", "b.pub"]])
+@pytest.mark.parametrize("name", ["identity", "signer"])
+def test_what_no_model_file_is_held_against_is_named(factory: str, name: str, value: object) -> None:
+    """A list was a TypeError."""
+    with pytest.raises(ConfigError, match=f"E115: {name}, and no model file"):
+        vambrace.load(None, factory=factory, **{name: value})  # type: ignore[arg-type]

@@ -36,7 +36,8 @@ def test_wrappers_are_models(wrap) -> None:
     assert isinstance(outer, Model)
     assert outer.access is Access.GRADIENTS
     inputs = torch.rand(5, 4)
-    assert torch.equal(outer(inputs), inner(inputs))
+    # Of two rows at a time a processor may add up otherwise than of five.
+    torch.testing.assert_close(outer(inputs), inner(inputs), rtol=1e-6, atol=1e-6)
     assert torch.equal(outer.predict(inputs), inner.predict(inputs))
     for name in ("bounds", "outputs", "input_shape", "num_classes", "device", "dtype", "identity"):
         assert getattr(outer, name) == getattr(inner, name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from vambrace.cli.speaking import say, tell
+from vambrace.errors import ArtifactRefused, MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,13 +42,21 @@ def tell_passes(done: ObfuscationMap) -> None:
 
 
 def tell_untraceable(made: Obfuscated) -> None:
-    """Whether even this copy itself, unchanged, would name nobody."""
+    """Whether even this copy itself, unchanged or simplified, would name nobody."""
+    from vambrace.assets.obfuscate.measure.runtime import optimised
     from vambrace.assets.obfuscate.tracing import SURE, trace
 
     if not any(entry.marks for entry in made.map.passes):
         say("nothing in this copy can be traced: no pass found a place for a mark in this network")
     elif trace(made.model, [made.map])[0].log10_chance > SURE:
         say("this copy cannot be traced: its marks are so few that those of another one may be the same by chance")
+    else:
+        with contextlib.suppress(ArtifactRefused, MissingExtra):  # nothing here runs it, and so nothing simplifies it
+            if trace(optimised(made.model, "basic"), [made.map])[0].log10_chance > SURE:
+                say(
+                    "this copy can be traced as it is and not once it was simplified: its marks lie between layers of "
+                    "which a simplifier makes one, such as a convolution and its batch normalisation"
+                )
 
 
 def tell_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

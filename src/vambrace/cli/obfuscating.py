@@ -17,7 +17,7 @@ from vambrace.cli.sealing import Signers, there
 from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
 from vambrace.cli.speaking import say
 from vambrace.cli.streams import file_place
-from vambrace.cli.targets import are_one, put, taken
+from vambrace.cli.targets import are_one, check_free, put
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -351,8 +351,7 @@ def _free(places: Sequence[Path], *, read: Sequence[Path], force: bool) -> None:
         if any(path.resolve() == each.resolve() or are_one(path, each) for each in known):
             raise _apart(f"{path} twice", "a place of its own for each file", "choose another name")
         known.append(path)
-        if not force and os.path.lexists(path):
-            raise taken(path)
+        check_free(path, keys=(), force=force)
         check_writable(path)
 
 

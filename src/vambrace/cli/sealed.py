@@ -178,7 +178,7 @@ def rewrap(
     word: dict[str, Any] = {"ask": new_ask, "environment": new_environment, "number": new_number, "new": True}
     given = new_ask or new_environment is not None or new_number is not None
     if not (recipients or add or remove or given) and finish(path, by):
-        say("the change that was cut off is finished")
+        say("nothing is left to do of the change that was cut off")
         return
     # A new passphrase replaces with others that replace; by itself it does not shut out everybody else.
     replaced = read_by(recipients, **word) if recipients else None
@@ -189,6 +189,8 @@ def rewrap(
         add=read_by(add, **({} if recipients else word)) if add or (given and not recipients) else (),
         remove=[int(each) if each.isascii() and each.isdigit() and len(each) < 3 else each for each in remove],
     )
+    if done.finished:
+        say("a change that was cut off before was finished first")
     now = many(done.recipients, "recipient")
     say(f"{now} now, {done.added} new, {done.removed} gone, change number {done.epoch}")
     if done.removed:

@@ -117,10 +117,13 @@ def seal_file(
     read one by one later. Nothing is removed: SOURCE stays where it is, unless --force puts TARGET in its place.
     """
     from vambrace.assets.seal import saving
+    from vambrace.assets.seal.recipients import recipients_of
     from vambrace.report.text import on_a_line
 
     there(source)
-    by = read_by(recipients, ask=ask, environment=environment, number=number)
+    by = recipients_of(read_by(recipients, ask=ask, environment=environment, number=number))
+    # A key and its file, or two paths of one file, are one recipient.
+    who = {getattr(getattr(each, "key", None), "id", id(each)) for each in by}
     metadata = {key: text for key, text in (("expires", expires), ("licence", licence)) if text is not None}
     _say_expired(metadata)
     options: dict[str, Any] = {
@@ -161,7 +164,7 @@ def seal_file(
     if isinstance(out, BytesOut):
         out.flush()
     signed = f", signed by {name or sign}" if sign else ""
-    say(f"sealed {foot.stream} bytes in {many(foot.chunks, 'chunk')} for {many(len(by), 'recipient')}{signed}")
+    say(f"sealed {foot.stream} bytes in {many(foot.chunks, 'chunk')} for {many(len(who), 'recipient')}{signed}")
 
 
 def open_file(

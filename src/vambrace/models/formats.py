@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from vambrace.errors import ModelRefused
+from vambrace.models.old_pickles import uses_what_it_names
 
 __all__ = ["Format", "Kind", "identify", "kind_of_start"]
 
@@ -62,7 +63,9 @@ _KNOWN_OTHERS = {
     b"GGUF": "a GGUF model",
     b"\x93NUMPY": "a NumPy array",
 }
-_OLD_PICKLE = re.compile(rb"\(?[ci][\w.]+\r?\n[\w.]+\r?\n|\(?[dlt]p\d+\r?\n|[\]})]q[\x00-\x7f]")
+_OLD_PICKLE = re.compile(rb"\(?[dlt]p\d+\r?\n|[\]})]q[\x00-\x7f]")
+_OLD_NAME = re.compile(rb"\(?[ci][\w.]+\r?\n[\w.]+\r?\n")
+_HEAD = 10_000
 _MOST_DIRECTORY = 8 * 2**20
 
 
@@ -105,15 +108,15 @@ def identify(path: Path) -> Format:
 
 
 def kind_of_start(head: bytes) -> Kind | None:
-    """What something that is no zip is by its first 64 bytes, its name and length not known; None: nothing of these."""
-    return _kind_of_head(head[:64], 0, "")
+    """What something that is no zip is by its first 10,000 bytes, fewer where it has fewer; None: nothing of these."""
+    return _kind_of_head(head[:_HEAD], 0, "")
 
 
 def _identify(path: Path) -> Format:
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
-            head = stream.read(64)
+            head = stream.read(_HEAD)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise ModelRefused(
             "E200",
@@ -147,7 +150,7 @@ def _kind_of_head(head: bytes, size: int, suffix: str) -> Kind | None:
         return "onnx"
     if suffix == ".safetensors" and size > 0:
         return "safetensors"
-    return "tar" if len(head) == 64 and _looks_tar(head) else None
+    return "tar" if len(head) >= 64 and _looks_tar(head[:64]) else None
 
 
 def _small(head: bytes, size: int) -> bool:
@@ -156,7 +159,9 @@ def _small(head: bytes, size: int) -> bool:
 
 def _is_pickle(head: bytes) -> bool:
     # Protocol 2 and up start with PROTO; 0 and 1 have no mark, only ways to begin.
-    return (len(head) >= 2 and head[0] == 0x80 and 2 <= head[1] <= 5) or _OLD_PICKLE.match(head) is not None
+    if (len(head) >= 2 and head[0] == 0x80 and 2 <= head[1] <= 5) or _OLD_PICKLE.match(head):
+        return True
+    return _OLD_NAME.match(head) is not None and uses_what_it_names(head, whole=len(head) < _HEAD)
 
 
 def _looks_tar(head: bytes) -> bool:

@@ -248,7 +248,7 @@ def _load(path: Path | None, recipe: _Recipe) -> Model:
         )
     if path is None:
         held = {"sha256": recipe.sha256, "identity": recipe.identity, "signer": recipe.signer}
-        if wanted := [name for name, value in held.items() if value not in {None, ""}]:
+        if wanted := [name for name, value in held.items() if value is not None and value != ""]:
             raise ConfigError(
                 "E115",
                 seen=f"{' and '.join(wanted)}, and no model file",
@@ -264,14 +264,14 @@ def _load(path: Path | None, recipe: _Recipe) -> Model:
             )
         return _assessable(_build(recipe, recipe.factory), str(recipe.factory), recipe)
     container = kind_of_container(path)
-    if not container and os.path.isfile(path) and (recipe.identity is not None or recipe.signer is not None):
+    form = None if container else identify(path)
+    if form is not None and (recipe.identity is not None or recipe.signer is not None):
         raise ConfigError(
             "E771",
             seen=f"an identity or a signer for {path.name}, which is not sealed",
             expected="a sealed file",
             fix="drop them if the plain file is meant; whoever replaced a sealed file by it has proven nothing",
         )
-    form = None if container else identify(path)
     if recipe.sha256 and (found := _file_sha256(path)) != recipe.sha256:
         raise ModelRefused(
             "E203",

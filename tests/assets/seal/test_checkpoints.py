@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from vambrace.assets import seal
+from vambrace.assets.seal import statement
 from vambrace.assets.seal.recipients import recipients_of
 from vambrace.core import files, tree
 from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
@@ -376,3 +377,31 @@ def test_whose_checkpoint_it_is_can_be_asked(tmp_path: Path) -> None:
     assert keep.restore(identity=KEY, module=net, signer=maker.public(), step=5)[0] == 5
     with pytest.raises(ConfigError, match="E748"):
         seal.Checkpoints(tmp_path, recipients=KEY, sign=seal.generate("x25519"))
+
+
+def test_the_state_of_one_step_does_not_pass_for_that_of_another(tmp_path: Path) -> None:
+    """A copy under another name was restored as that step, its signature asked for and found good."""
+    maker = seal.generate("ed25519")
+    keep = seal.Checkpoints(tmp_path, recipients=[KEY], sign=maker)
+    net, _ = training()
+    first = keep(1, module=net)
+    (tmp_path / "step-000000000050.sealed").write_bytes(first.read_bytes())
+    before = copy.deepcopy(net.state_dict())
+    nn.init.zeros_(net[0].weight)  # type: ignore[index]
+    for step_asked in (50, None):
+        with pytest.raises(ArtifactRefused, match="E764: step-000000000050.sealed with the state of step 1"):
+            keep.restore(identity=KEY, module=net, signer=maker.public(), step=step_asked)
+        assert not torch.equal(net.state_dict()["0.weight"], before["0.weight"])
+    assert keep.restore(identity=KEY, module=net, signer=maker.public(), step=1)[0] == 1
+    assert torch.equal(net.state_dict()["0.weight"], before["0.weight"])
+
+
+def test_each_is_dated_when_it_is_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a training bore the moment at which it began."""
+    dates = iter(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"])
+    monkeypatch.setattr(statement, "now", lambda: next(dates))
+    maker = seal.generate("ed25519")
+    keep = seal.Checkpoints(tmp_path, recipients=[KEY], sign=maker)
+    net, _ = training()
+    found = [seal.verify(keep(number, module=net), signer=maker.public()).signatures[0].date for number in (1, 2)]
+    assert found == ["2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"]

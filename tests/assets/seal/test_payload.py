@@ -6,8 +6,11 @@ import gzip
 import io
 import os
 import pickle
+import struct
+import tracemalloc
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,8 @@ from torch import nn
 from torch.package.package_exporter import PackageExporter
 
 from vambrace.assets import seal
-from vambrace.assets.seal.payload import start_without_pickle
+from vambrace.assets.seal import zips
+from vambrace.assets.seal.payload import kind_of, start_without_pickle
 from vambrace.errors import ArtifactRefused, ResourceError
 from vambrace.models import formats
 
@@ -229,3 +233,134 @@ def test_refused_in_memory_too() -> None:
     with pytest.raises(ArtifactRefused, match="E761"):
         seal.save_stream(io.BytesIO(pickle.dumps([1])), place, recipients=[KEY])
     assert len(place.data) == 0
+
+
+@pytest.mark.parametrize("suffix", ["", ".onnx", ".safetensors"])
+def test_no_name_makes_an_array_of_objects_anything_else(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"array{suffix}"
+    path.write_bytes(array(Runs(), dtype=object))
+    with pytest.raises(ArtifactRefused, match="E761: .* is an array of Python objects"):
+        seal.save(path, tmp_path / "y", recipients=[KEY])
+
+
+TEXTS = {
+    "labels": "cat\ndog\nhorse\npig\n",
+    "two": "chair\ncouch\n",
+    "head": "class\ncat\ndog\n",
+    "numbers": "id\n0\n1\n2\n",
+    "requirements": "click\nnumpy\nrequests\n",
+    "many": "cat\ndog\n" * 1000,
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_words_in_lines_are_no_pickle(tmp_path: Path, name: str) -> None:
+    """Every list whose first line is one word with a c or i was refused, and so was its folder or zip."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "labels.txt").write_text(TEXTS[name])
+    (tmp_path / "in" / "a.zip").write_bytes(zipped("labels.txt", content=TEXTS[name].encode()))
+    seal.save(tmp_path / "in", tmp_path / "y", recipients=[KEY])
+    sealed(TEXTS[name].encode(), 2**20, tmp_path / "z")
+    assert seal.load(tmp_path / "z", identity=KEY) == TEXTS[name].encode()
+
+
+def packed(method: int, content: bytes, *, name: str = "member") -> bytes:
+    def write(stream: io.BytesIO) -> None:
+        with zipfile.ZipFile(stream, "w", method) as archive:
+            archive.writestr(name, content)
+
+    return written(write)
+
+
+def test_members_that_are_packed_so_that_nothing_shows_are_refused(tmp_path: Path) -> None:
+    """LZMA is not looked into, in streams bzip2 neither; and what unpacks to nothing for long hides something."""
+    runs = pickle.dumps(Runs())
+    empty = bytes([0, 0, 0, 255, 255]) * 300_000  # stored blocks of no bytes
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    hidden = empty + packer.compress(runs) + packer.flush()
+    data = {
+        "lzma": packed(zipfile.ZIP_LZMA, runs),
+        "bzip2": packed(zipfile.ZIP_BZIP2, runs),
+        "hidden": raw_deflate(hidden, runs),
+    }
+    for name, content in data.items():
+        (tmp_path / name).write_bytes(content)
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            assert archive.read("member") == runs
+        for way in (
+            lambda: seal.save(tmp_path / name, tmp_path / "y", recipients=[KEY]),  # noqa: B023
+            lambda: sealed(content, 2**20, tmp_path / "y"),  # noqa: B023
+        ):
+            with pytest.raises(ArtifactRefused, match="E761"):
+                way()
+
+
+def raw_deflate(stream: bytes, plain: bytes) -> bytes:
+    """A zip of one member with this deflate stream."""
+    whole = packed(zipfile.ZIP_STORED, stream)
+    sizes = struct.pack("<3L", zlib.crc32(plain), len(stream), len(plain))
+    made = bytearray(whole)
+    directory = whole.rindex(b"PK\x01\x02")
+    for at, method, crc in ((0, 8, 14), (directory, 10, 16)):
+        made[at + method : at + method + 2] = b"\x08\x00"
+        made[at + crc : at + crc + 12] = sizes
+    return bytes(made)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_inside_of_zips_is_no_error(tmp_path: Path, method: int) -> None:
+    """Of a broken LZMA member the error of the decoder came out."""
+    rng = np.random.default_rng(0)
+    whole = packed(method, b"1,2,3\n" * 500)
+    for number in range(200):
+        data = bytearray(whole)
+        data[int(rng.integers(4, len(data)))] ^= int(rng.integers(1, 256))
+        (tmp_path / "z").write_bytes(data)
+        try:
+            seal.save(tmp_path / "z", tmp_path / f"y{number}", recipients=[KEY])
+        except ArtifactRefused as error:
+            assert error.code == "E761"  # noqa: PT017
+
+
+def test_members_are_read_as_python_reads_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "z"
+    for _ in range(30):
+        with path.open("wb") as file:
+            file.write(rng.bytes(int(rng.integers(0, 2)) * 100))
+            with zipfile.ZipFile(file, "w") as archive:
+                for number in range(int(rng.integers(0, 30))):
+                    info = zipfile.ZipInfo(f"n{number}" + "x" * int(rng.integers(0, 50)))
+                    info.compress_type = int(rng.choice([0, 8, 12]))
+                    info.comment = b"c" * int(rng.integers(0, 99))
+                    content = rng.bytes(int(rng.integers(0, 30_000))) if rng.random() < 0.5 else b"ab" * 40_000
+                    with archive.open(info, "w", force_zip64=bool(rng.random() < 0.3)) as member:
+                        member.write(content)
+                archive.comment = b"q" * int(rng.integers(0, 200))
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            wanted = [archive.open(info).read(10_000) for info in archive.infolist()]
+            names = [info.filename.encode() for info in archive.infolist()]
+            found = list(zips.members(file.fileno(), 10_000))
+        assert [name for name, _ in found] == names
+        for (_, begin), want in zip(found, wanted, strict=True):
+            assert begin is not None
+            assert want.startswith(begin)
+            assert bool(begin) == bool(want)
+
+
+def test_a_zip_of_very_many_members_takes_no_memory(tmp_path: Path) -> None:
+    """Each had an object, and pickles were looked for though they were allowed."""
+    path = tmp_path / "many.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(20_000):
+            archive.writestr(f"images/{number:07}.txt", b"one of many")
+    tracemalloc.start()
+    try:
+        assert kind_of(path) == ""
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("last.pkl", pickle.dumps(Runs()))
+    assert kind_of(path) == "zip"
+    assert kind_of(path, inside=False) == ""

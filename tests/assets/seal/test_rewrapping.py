@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,10 +14,10 @@ import pytest
 from assets.seal.headers_on_disk import BODY, names, opens, put, region, sidecar, torn, whole
 from vambrace.assets import seal
 from vambrace.assets.seal import keys
-from vambrace.assets.seal.header import FIXED_BYTES, HEADER_BYTES, parse
+from vambrace.assets.seal.header import FIXED_BYTES, HEADER_BYTES, build, parse
 from vambrace.assets.seal.holding import alone
 from vambrace.assets.seal.kms import Kms, Local
-from vambrace.assets.seal.opening import open_header
+from vambrace.assets.seal.opening import open_header, pending
 from vambrace.assets.seal.passphrase import Argon2id, Passphrase
 from vambrace.assets.seal.recipients import Key, PublicKey, as_identity
 from vambrace.assets.seal.rewrapping import Rewrapped, finish, rewrap
@@ -121,7 +122,7 @@ def test_ways_to_name_who_goes(path: Path, tmp_path: Path) -> None:
     [
         ({"recipients": []}, "0 recipients"),
         ({"remove": [1, 2]}, "0 recipients"),
-        ({"add": [bytes([number]) * 32 for number in range(63)]}, "65 recipients"),
+        ({"add": [bytes([number]) * 32 for number in range(10, 73)]}, "65 recipients"),
         ({"recipients": [C], "add": [B]}, "replaced, and some added"),
         ({"recipients": [C], "remove": [1]}, "replaced, and some added"),
         ({}, "nothing to change"),
@@ -151,10 +152,8 @@ def test_who_is_there_is_not_added_again(path: Path) -> None:
     put(path, A)
     first = rewrap(path, A, add=[key.public(), key.public()])
     assert (first.recipients, first.added) == (2, 1)
-    before = path.read_bytes()
-    with pytest.raises(ConfigError, match="E751: recipients to add who are all there already"):
-        rewrap(path, A, add=[key.public()])
-    assert path.read_bytes() == before
+    same = rewrap(path, A, add=[key.public()])
+    assert (same.recipients, same.added, same.removed) == (2, 0, 0)
     again = rewrap(path, A, add=[key.public(), other.public()])
     assert (again.recipients, again.added) == (3, 1)
     assert rewrap(path, A, [key.public(), key.public()]).recipients == 1
@@ -167,8 +166,22 @@ def test_who_is_named_twice_is_there_once(tmp_path: Path) -> None:
     seal.save({}, tmp_path / "sealed", recipients=to)
     found = parse((tmp_path / "sealed").read_bytes()[:HEADER_BYTES]).recipients
     assert [stanza["type"] for stanza in found] == ["x25519", "mlkem768-x25519", "key", "kms", "kms"]
-    with pytest.raises(ConfigError, match="E751: recipients to add who are all there already"):
-        rewrap(tmp_path / "sealed", A, add=[fake])
+    assert rewrap(tmp_path / "sealed", A, add=[fake]).recipients == 5
+
+
+def test_an_id_that_a_recipient_has_written_keeps_nobody_out(path: Path) -> None:
+    """Their stanza bore the id of somebody else, who was "there already" when they were to be added."""
+    mallory, bob = keys.generate("x25519"), keys.generate("x25519")
+    put(path, A, mallory.public())
+    region = path.read_bytes()[:HEADER_BYTES]
+    opened = open_header(region, [as_identity(mallory)])
+    stanzas = [{**each, "id": bob.id} if each.get("id") == mallory.id else each for each in opened.header.recipients]
+    false = build(dataclasses.replace(opened.header, recipients=stanzas), opened.keys)
+    path.write_bytes(false + BODY)
+    done = rewrap(path, A, add=[bob.public()])
+    assert opens(path, bob)
+    assert (done.recipients, done.added) == (2, 0)
+    assert not opens(path, mallory)
 
 
 def test_an_anonymous_recipient_goes_by_number_only(path: Path) -> None:
@@ -312,6 +325,7 @@ def test_a_change_that_was_done_is_tidied_up(path: Path) -> None:
     _, new = changed(path, B)
     path.write_bytes(new + BODY)
     sidecar(path).write_bytes(whole(new))
+    assert finish(path, B) is True
     assert finish(path, B) is False
     assert names(path) == ["net.sealed"]
     assert path.read_bytes() == new + BODY
@@ -365,7 +379,7 @@ def test_a_forged_sidecar_is_not_followed(path: Path) -> None:
     with pytest.raises(ArtifactRefused):
         finish(path, C)
     assert path.read_bytes() == before + BODY
-    assert finish(path, A) is False
+    assert finish(path, A) is True  # it is gone
     assert path.read_bytes() == before + BODY
     sidecar(path).write_bytes(whole(false))
     assert rewrap(path, A, add=[B]) == Rewrapped(epoch=1, recipients=2, added=1, removed=0, finished=False)
@@ -433,3 +447,36 @@ def test_the_helpers_of_these_tests_tell_the_difference(path: Path) -> None:
     assert hashlib.sha256(torn(old, new)).digest() not in {hashlib.sha256(each).digest() for each in (old, new)}
     path.write_bytes(torn(old, new) + BODY)
     assert [opens(path, each) for each in (A, B)] == [False, False]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_what_replaces_a_file_whose_change_was_cut_off_is_rid_of_it(path: Path, link: bool) -> None:
+    """Its sidecar stayed beside the new file, whose recipients nobody could change any more."""
+    put(path, A)
+    old, new = changed(path, B)
+    path.write_bytes(torn(old, new) + BODY)
+    sidecar(path).write_bytes(whole(new))
+    assert pending(path) == sidecar(path)
+    target = path.with_name("link") if link else path
+    if link:
+        target.symlink_to(path)
+    seal.save({}, target, recipients=[A])
+    assert sidecar(path).exists() is link, "of a link only the link is replaced"
+    assert rewrap(target, A, [C]).finished is False
+    assert seal.load(target, identity=C) == {}
+    if link:
+        assert opens(path, B)
+
+
+def test_a_sidecar_of_another_file_is_left_where_it_is(path: Path, tmp_path: Path) -> None:
+    put(path, A)
+    other = tmp_path / "other"
+    put(other, A)
+    foreign = whole(changed(other, C)[1])
+    sidecar(path).write_bytes(foreign)
+    assert pending(path) is None
+    seal.save({}, path, recipients=[A])
+    assert sidecar(path).read_bytes() == foreign
+    sidecar(path).write_bytes(foreign[:-1])
+    assert pending(path) is None
+    assert pending(tmp_path / "nothing") is None

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from assets.seal.harness import CHUNK, OTHER, PUBLIC, SIGNER, Recorder, content, identities, random_access
 from assets.seal.naive_sealed import HEADER, Naive, padme, wrap
 from vambrace.assets.seal import sealed as sealing
+from vambrace.assets.seal.chunks import OVERHEAD
 from vambrace.assets.seal.opening import sidecar_path
 from vambrace.assets.seal.reader import Reader, Sealed
 from vambrace.assets.seal.source import FileSource
@@ -432,3 +433,18 @@ def test_a_sink_that_does_not_say_how_much_it_takes(path: Path) -> None:
         for source in (sealed, Reader(stream, identities())):
             source.copy_to(sink := Silent())
             assert sink.data == DATA
+
+
+def test_a_file_and_a_stream_name_the_same_chunk_that_is_cut(tmp_path: Path) -> None:
+    """Of a file it was the one behind."""
+    path = tmp_path / "cut.sealed"
+    whole = Naive(DATA).data()
+    for chunk in range(3):
+        data = whole[: HEADER + chunk * (CHUNK + OVERHEAD) + CHUNK // 2]
+        path.write_bytes(data)
+        with pytest.raises(ArtifactRefused, match=f"E706: the end of the file in chunk {chunk}") as file:
+            open_(path)
+        with pytest.raises(ArtifactRefused, match="E706") as stream, Reader(io.BytesIO(data), identities()) as reader:
+            reader.copy_to(io.BytesIO())
+        assert f"chunk {chunk}" in file.value.seen
+        assert f"chunk {chunk}" in stream.value.seen

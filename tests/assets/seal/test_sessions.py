@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import safetensors.torch
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -20,7 +26,7 @@ import vambrace
 from vambrace.assets import seal
 from vambrace.assets.obfuscate.locking import lock
 from vambrace.cli.main import main
-from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
+from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused, VambraceError
 
 KEY = bytes(range(32))
 
@@ -189,3 +195,46 @@ def test_no_plain_byte_touches_a_disk(tmp_path: Path, what: str) -> None:
     assert all("net.sealed" in name for name in mine), mine
     if what != "save":
         assert not mine, "loading writes nothing"
+
+
+def test_a_signer_is_asked_of_whatever_is_read(tmp_path: Path) -> None:
+    """A pipe was no file, so that a plain model out of it was loaded where a signature had been asked for."""
+    pipe, plain = tmp_path / "net.sealed", model().SerializeToString()
+    os.mkfifo(pipe)
+    done = threading.Event()
+
+    def feed() -> None:
+        while not done.is_set():
+            with contextlib.suppress(OSError):
+                fd = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+                with open(fd, "wb") as file:
+                    file.write(plain)
+            time.sleep(0.002)
+
+    feeding = threading.Thread(target=feed, daemon=True)
+    feeding.start()
+    try:
+        for options in ({"identity": KEY}, {"signer": bytes(31) + b"\x40"}):
+            with pytest.raises(VambraceError, match="E771|E201|E200"):
+                vambrace.load(pipe, **options)
+    finally:
+        done.set()
+        feeding.join()
+
+
+def test_tensors_that_came_in_a_stream_are_loaded(tmp_path: Path) -> None:
+    """They were taken for an ONNX model that is broken."""
+    state = net().state_dict()
+    seal.save_stream(io.BytesIO(safetensors.torch.save(state)), tmp_path / "stream.sealed", recipients=[KEY])
+    loaded = vambrace.load(tmp_path / "stream.sealed", factory=net, bounds=(0, 1), identity=KEY)
+    inputs = torch.rand(5, 1, 2, 2)
+    same = net()
+    same.load_state_dict(state)
+    assert torch.equal(loaded(inputs), same(inputs))
+    lazy = seal.lazy(tmp_path / "stream.sealed", identity=KEY)
+    assert {name: lazy[name].tolist() for name in lazy} == {name: each.tolist() for name, each in state.items()}
+    assert isinstance(seal.load(tmp_path / "stream.sealed", identity=KEY), bytes)
+    torch.save(state, tmp_path / "net.pt")
+    seal.save(tmp_path / "net.pt", tmp_path / "pickle.sealed", recipients=[KEY], allow_pickle=True)
+    with pytest.raises(ArtifactRefused, match="E764: pickle.sealed holds an archive or a pickle"):
+        vambrace.load(tmp_path / "pickle.sealed", factory=net, bounds=(0, 1), identity=KEY)

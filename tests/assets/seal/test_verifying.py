@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from assets.seal.harness import root_of
 from assets.seal.headers_on_disk import sidecar, whole
-from vambrace.assets.seal import keys, merkle, origin, signing, statement, verifying
+from vambrace.assets.seal import folders, keys, merkle, origin, signing, statement, verifying
 from vambrace.assets.seal.chunks import OVERHEAD
 from vambrace.assets.seal.header import FIXED_BYTES, HEADER_BYTES, parse
 from vambrace.assets.seal.opening import open_header
@@ -421,3 +421,27 @@ def test_what_is_no_signer(path: Path, tmp_path: Path) -> None:
             verify(path, accepted)
     with pytest.raises(ConfigError, match="E749"):
         verify(tmp_path / "absent", SIGNER)
+
+
+def test_opened_and_with_lists_that_are_none(tmp_path: Path) -> None:
+    """It was called intact, and every reader refused it."""
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).write_bytes(b"content")
+    gathered = folders.gather(tmp_path / "in")
+    plain = bytearray(b"".join(gathered.pieces()))
+    path = tmp_path / "sealed"
+
+    def write(content: bytes, kind: Any) -> None:
+        with Writer(path, [as_recipient(A)], content=kind, size=len(content), chunk_size=CHUNK) as writer:
+            writer.write(content)
+
+    write(bytes(plain), "folder")
+    assert "list of files" in verify(path, identity=A).checked
+    gap = gathered.members[1].begin - 1
+    assert gathered.members[1].gap
+    plain[gap] = 1
+    for content, kind, code in ((bytes(plain), "folder", "E765"), (b"garbage", "tensors", "E764")):
+        write(content, kind)
+        with pytest.raises(ArtifactRefused, match=code):
+            verify(path, identity=A)

@@ -41,6 +41,7 @@ from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.edits import modernise
 from vambrace.assets.obfuscate.graph import Node
 from vambrace.assets.obfuscate.keyed import Stream
+from vambrace.assets.obfuscate.keyspace import REACH, different_keys
 from vambrace.assets.obfuscate.layered import FLOATS
 from vambrace.assets.obfuscate.locks import lock_of
 from vambrace.assets.obfuscate.net import Net
@@ -65,7 +66,6 @@ __all__ = ["key_tensor", "lock_by_input"]
 
 ENTRY = "vambrace.key-input"
 
-_REACH = 3
 _SPLIT_BY_INPUT = 13
 _SHARE = 0.5
 _STRONG = 64
@@ -100,19 +100,13 @@ class _Slot:
     def length(self) -> int:
         return self.channels * (self.ordered + self.scaled)
 
-    @property
-    def bits(self) -> float:
-        """How many keys it tells apart, as a logarithm."""
-        orders = self.channels // self.block * math.lgamma(self.block + 1) / math.log(2)
-        return orders + self.channels * self.scaled * math.log2(2 * _REACH + 1)
-
     def draw(self, key: bytes, salt: str, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Order and exponents (0 to 6, 3 where nothing is scaled) of the stored channels."""
         stream = Stream(key, "key-input/1", salt, number)
         starts = range(0, self.channels, self.block)
         order = np.concatenate([start + stream.permutation(self.block) for start in starts])
-        middle = np.full(self.channels, _REACH, np.int64)
-        return order, stream.integers(0, 2 * _REACH + 1, (self.channels,)) if self.scaled else middle
+        middle = np.full(self.channels, REACH, np.int64)
+        return order, stream.integers(0, 2 * REACH + 1, (self.channels,)) if self.scaled else middle
 
 
 def lock_by_input(
@@ -160,18 +154,19 @@ def lock_by_input(
     places = [place for place in find_places(net)[0] if not place.uneven and place.given in infos]
     ranks = {place: len(infos[place.given].shape or ()) for place in places}
     slots = {place: _slot(net, place, scales=scales) for place, rank in ranks.items() if rank}
-    slots = {place: slot for place, slot in slots.items() if slot.length}
-    slots = _chosen(net, slots, Costs(net, infos), share, slowdown)
+    bits = {place: different_keys(net, place, slot.block, scaled=slot.scaled) for place, slot in slots.items()}
+    slots = {place: slot for place, slot in slots.items() if bits[place] > 0}
+    slots = _chosen(net, slots, bits, Costs(net, infos), share, slowdown)
     salt = secrets.token_hex(32)
     if not slots:
         raise _not_lockable(
             "a model without a layer whose channels can be put in order exactly", "lock its weights instead"
         )
-    bits = weakest(net, {place: slot.bits for place, slot in slots.items()})
-    if bits < _FEWEST_BITS and not leave_open:
+    least = weakest(net, {place: bits[place] for place in slots})
+    if least < _FEWEST_BITS and not leave_open:
         raise ConfigError(
             "E857",
-            seen=f"a path from input to output on which {2**bits:.3g} different keys are possible",
+            seen=f"a path from input to output on which {2**least:.3g} different keys are possible",
             expected=f"layers on every path that have 2^{_FEWEST_BITS} orders and scales together",
             fix="lock its weights instead (obfuscate.lock), or lock it all the same with leave_open=True",
         )
@@ -206,18 +201,23 @@ def key_tensor(model: Any, key: bytes) -> tuple[str, NDArray[np.int64]]:  # noqa
         if slot.ordered:
             orders.append(inverse)
         if slot.scaled:
-            scales.append(2 * _REACH - exponents[inverse])
+            scales.append(2 * REACH - exponents[inverse])
     return name, np.concatenate([*orders, *scales])
 
 
 def _chosen(
-    net: Net, slots: Mapping[Place, _Slot], costs: Costs, share: float | None, slowdown: float
+    net: Net,
+    slots: Mapping[Place, _Slot],
+    bits: Mapping[Place, float],
+    costs: Costs,
+    share: float | None,
+    slowdown: float,
 ) -> dict[Place, _Slot]:
     """The places to lock, in order: what no path gets around, then the cheapest."""
     each = {place: costs.restored(place, ordered=slot.ordered, scaled=slot.scaled) for place, slot in slots.items()}
     wanted = math.ceil((_SHARE if share is None else share) * len(slots) - 1e-9)
     room = slowdown * costs.call - costs.moving(_FIRST) if share is None else math.inf
-    strong = {place: cost for place, cost in each.items() if slots[place].bits >= _STRONG}
+    strong = {place: cost for place, cost in each.items() if bits[place] >= _STRONG}
     taken = (barrier(net, strong) or barrier(net, each)) if wanted else []
     room -= sum(each[place] for place in taken)
     for place in sorted(each, key=each.__getitem__):
@@ -243,7 +243,7 @@ def _slot(net: Net, place: Place, *, scales: bool) -> _Slot:
             scaled = False
             continue
         magnitudes = np.abs(array[array != 0].astype(np.float64))
-        limits, reach = np.finfo(array.dtype), 2.0**_REACH
+        limits, reach = np.finfo(array.dtype), 2.0**REACH
         # The last bit of a product with the smallest value that is taken must not get lost, either.
         least = limits.tiny if part.adds else float(limits.smallest_subnormal) * 2.0 ** (2 * limits.nmant - FLOOR)
         if magnitudes.size and not least * reach <= magnitudes.min() <= magnitudes.max() <= limits.max / reach:
@@ -260,7 +260,7 @@ def _store(net: Net, place: Place, order: NDArray[np.int64], exponents: NDArray[
         if part.gives.size > 1:  # of one channel alone, nothing tells the axis, and there is no other order
             array = array.take(order, int(np.argmax(part.gives.shape)))
         # `gives` numbers channels along their axis, so it also picks the exponent of each stored one.
-        factors = np.exp2(exponents[part.gives] - _REACH).astype(array.dtype)
+        factors = np.exp2(exponents[part.gives] - REACH).astype(array.dtype)
         net.graph.set_constant(part.name, np.ascontiguousarray(array * factors))
 
 
@@ -278,7 +278,7 @@ def _cut_up(net: Net, slots: Mapping[Place, _Slot], key: str) -> tuple[dict[Plac
     if scaled:
         most = max(-place.weights.axis - 1 for place in scaled)
         powers, looked = net.fresh(2)
-        net.graph.initialisers[powers] = np.exp2(np.arange(-_REACH, _REACH + 1)).astype(np.float32)
+        net.graph.initialisers[powers] = np.exp2(np.arange(-REACH, REACH + 1)).astype(np.float32)
         exponents = _shaped(net, before, parts[-1], sum(scaled.values()), most) if most else parts[-1]
         before.append(Node("Gather", [powers, exponents], [looked]))
         constants = net.graph.constants()

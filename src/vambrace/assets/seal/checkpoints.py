@@ -159,7 +159,7 @@ class Checkpoints:
 
         Raises:
             NotThere: E776, a FileNotFoundError: there is none.
-            ArtifactRefused: as `seal.load`; E764, for a file that is no checkpoint.
+            ArtifactRefused: as `seal.load`; E764, for a file that is no checkpoint, or one of another step.
             ConfigError: E111, for bytes that the tree codec has not written; E769, for a checkpoint without the state
                 that `optimizer` needs; E777, for a module on "meta".
             RuntimeError, ValueError: by torch, when the state of a module or of an optimizer does not fit; both are
@@ -173,6 +173,14 @@ class Checkpoints:
         if not _is_checkpoint(state):
             raise _no_checkpoint(paths[-1])
         stored = cast("dict[str, Any]", state)
+        # A name is easily changed, and no signature is over it: weights of one step would pass for those of another.
+        if paths[-1].name != f"step-{stored['step']:012}.sealed":
+            raise ArtifactRefused(
+                "E764",
+                seen=f"{paths[-1].name} with the state of step {stored['step']}",
+                expected="the step that its name says",
+                fix="give it back the name that it was made with, if you renamed or copied it",
+            )
         if optimizer is not None:
             require(
                 stored["optimizer"] is not None,

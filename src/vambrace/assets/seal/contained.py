@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vambrace.assets.seal.loading import load
+from vambrace.assets.seal.loading import open_sealed
+from vambrace.assets.seal.tensors import read_tensors
 from vambrace.errors import ArtifactRefused
+from vambrace.models.formats import kind_of_start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,17 +18,27 @@ __all__ = ["open_model"]
 
 
 def open_model(path: Path, *, identity: Any, signer: Any) -> dict[str, Tensor] | bytes:  # noqa: ANN401
-    """The content of the sealed file at `path`; arguments and errors as those of `load`.
+    """The tensors of the sealed file at `path`, or the bytes of an ONNX model; arguments and errors as those of `load`.
 
     Raises:
-        ArtifactRefused: E764, also for a folder.
+        ArtifactRefused: E764, also for a folder and for pickles.
     """
-    content = load(path, identity=identity, signer=signer)
-    if isinstance(content, dict) and any(isinstance(each, bytes) for each in content.values()):
-        raise ArtifactRefused(
-            "E764",
-            seen=f"{path.name} holds a folder",
-            expected="one model file",
-            fix="seal the model file itself, or open the folder: vambrace open",
-        )
-    return content  # pyright: ignore[reportReturnType]  no value is bytes
+    with open_sealed(path, identity=identity, signer=signer) as sealed:
+        begin = sealed.read(0, min(sealed.size, 64))
+        kind = kind_of_start(begin) or ""
+        if sealed.description.content == "tensors" or kind == "safetensors":
+            return read_tensors(sealed)
+        if sealed.description.content == "folder":
+            raise _no_model(path, "a folder", "seal the model file itself, or open the folder: vambrace open")
+        if begin.startswith(b"PK\x03\x04") or kind in {"legacy", "pickle", "tar"}:
+            fix = (
+                "seal its tensors, seal.save(net.state_dict(), ...), or open it and load what comes out: vambrace open"
+            )
+            raise _no_model(path, "an archive or a pickle, such as checkpoints of PyTorch", fix)
+        return sealed.read(0, sealed.size)
+
+
+def _no_model(path: Path, seen: str, fix: str) -> ArtifactRefused:
+    return ArtifactRefused(
+        "E764", seen=f"{path.name} holds {seen}", expected="one model file: safetensors or ONNX", fix=fix
+    )

@@ -47,10 +47,12 @@ class Current:
     Attributes:
         opened: the header, and the keys of the file; whoever opened it need not be among the recipients any more.
         finished: whether a change that a crash had left was finished to get there.
+        cleared: whether something of such a change lay beside the file, and is gone.
     """
 
     opened: Opened
     finished: bool
+    cleared: bool
 
 
 def settle(fd: int, path: Path, identities: Sequence[Identity]) -> Current:
@@ -74,13 +76,13 @@ def settle(fd: int, path: Path, identities: Sequence[Identity]) -> Current:
     if other and sidecar and (held is None or other.epoch > held.epoch):
         # Its process may have ended before it was durable, so it is written once more before the file is touched.
         replace(fd, path, sidecar)
-        return Current(dataclasses.replace(opened, header=other), finished=True)
+        return Current(dataclasses.replace(opened, header=other), finished=True, cleared=True)
     if held is None or opened.header != held:
         # Only a sidecar opens, and it is older than the header that the file has: the header decides who may open it.
-        return Current(open_header(region, identities, ignore_expiry=True), finished=False)
-    if os.path.lexists(place := sidecar_path(path)):
+        return Current(open_header(region, identities, ignore_expiry=True), finished=False, cleared=False)
+    if left := os.path.lexists(place := sidecar_path(path)):
         files.remove(place)
-    return Current(opened, finished=False)
+    return Current(opened, finished=False, cleared=left)
 
 
 def replace(fd: int, path: Path, region: bytes) -> None:
@@ -159,5 +161,5 @@ def _foreign(place: Path, seen: str) -> ArtifactRefused:
         "E750",
         seen=f"{shown(str(place))}: {seen}",
         expected="nothing, or the header of the file that it lies beside",
-        fix="find the file that it belongs to (one that was renamed), and move it there; else move it away",
+        fix="find the file that it belongs to (one that was renamed) and move it there; if there is none, remove it",
     )

@@ -45,7 +45,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from vambrace.assets.seal.source import nothing_at
 from vambrace.core import files
-from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
+from vambrace.errors import ArtifactRefused, ConfigError, NotThere, ResourceError
 
 __all__ = ["Public", "Secret", "generate", "parse", "read", "write"]
 
@@ -54,6 +54,7 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _PUBLIC_BYTES: Final = {"ed25519": 32, "mlkem768-x25519": 1216, "x25519": 32}
 _LINE = re.compile(r"vambrace-(secret|public)-key/1 ([a-z0-9-]{1,40}) ([A-Za-z0-9+/]{1,4000}={0,2})\r?\n?")
 _LONGEST = 4096
+EMPTY: Final = "an empty path, as of a variable that is not set"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -207,6 +208,8 @@ def read(path: str | os.PathLike[str], *, permissive: bool = False) -> Secret | 
         ResourceError: E604, when it cannot be read.
     """
     source = Path(path)
+    if not os.fspath(path):  # as a path, it would be the folder one is in
+        raise NotThere("E776", seen=EMPTY, expected="a key file", fix="check what the path comes from")
     try:
         with source.open("rb", buffering=0) as file:
             mode = os.fstat(file.fileno()).st_mode

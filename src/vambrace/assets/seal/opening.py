@@ -107,10 +107,15 @@ def sidecar_path(path: Path) -> Path:
 
 
 def pending(path: Path) -> Path | None:
-    """The file beside a sealed one on which it hangs where a change of its recipients was cut off, if there is one."""
+    """The sidecar on which a sealed file hangs where a change of its recipients was cut off, if there is one."""
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: links in a circle
-        beside = sidecar_path(path.resolve())
-        return beside if os.path.lexists(beside) else None
+        place = path.resolve()
+        fd = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            region = os.read(fd, FIXED_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        finally:
+            os.close(fd)
+        return sidecar_path(place) if region and read_sidecar(place, region) else None
     return None
 
 
@@ -119,7 +124,7 @@ def read_sidecar(path: Path, region: bytes) -> bytes | None:
 
     Args:
         path: the sealed file.
-        region: its first 65,536 bytes.
+        region: its first 112 bytes, or more.
     """
     with contextlib.suppress(OSError):
         fd = os.open(sidecar_path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)

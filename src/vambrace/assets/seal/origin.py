@@ -183,7 +183,7 @@ def _key_file(path: str | os.PathLike[str], wanted: str) -> keys.Secret | keys.P
     try:
         return keys.read(path)
     except FileNotFoundError:
-        raise _useless("a path where no key file is", wanted) from None
+        raise _useless("a path where no key file is" if os.fspath(path) else keys.EMPTY, wanted) from None
 
 
 def _useless(seen: str, wanted: str) -> ConfigError:

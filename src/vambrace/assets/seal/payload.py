@@ -11,18 +11,18 @@ of a zip the members whose headers stand there. What comes later, the zip's own 
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
-import zipfile
-import zlib
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from vambrace.assets.seal.source import fill
+from vambrace.assets.seal.zips import members, unpacked
 from vambrace.errors import ArtifactRefused, ModelRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from vambrace.assets.seal.source import Stream
@@ -32,6 +32,7 @@ __all__ = ["kind_of", "refuse_pickle", "start_without_pickle"]
 _DATA: Final = frozenset({"", "safetensors", "onnx"})
 _START: Final = 2**16
 _MEMBER: Final = b"PK\x03\x04"
+_LATER: Final = 8  # the length stands behind the content
 _LONGEST: Final = 256  # bytes of a name that are looked at: a hostile start names thousands
 _NUMPY: Final = b"\x93NUMPY"
 _HEADER: Final = 10_000  # bytes that NumPy reads of a header, unless it is told to trust it
@@ -47,25 +48,31 @@ _BY_TORCH: Final = {
 }
 
 
-def kind_of(path: Path) -> str:
-    """What the file at `path` is, as `vambrace.models.formats` names it; "" for what is no known model file."""
+def kind_of(path: Path, *, inside: bool = True) -> str:
+    """What the file at `path` is, as `vambrace.models.formats` names it; "" for what is no known model file.
+
+    Args:
+        path: the file.
+        inside: whether members of zips are looked at; a zip that holds something that runs is "zip" then.
+    """
     from vambrace.models.formats import identify
 
-    try:
-        return identify(path).kind
-    except ModelRefused as error:
-        # A name that promises more safety than the content keeps: only pickles in disguise are refused so.
-        if error.code == "E202":
-            return "pickle"
     try:
         with path.open("rb") as file:
             start = file.read(_START)
     except (OSError, ValueError):  # whoever reads it says why
         return ""
-    # Also of a zip whose directory is damaged, or larger than is read.
-    if start.startswith((_MEMBER, _NUMPY)) and (kind := _kind_of_start(start)):
-        return kind
-    return "zip" if start.startswith(_MEMBER) and any(_runs(begin) for begin in _begins(path)) else ""
+    # Before anything is told from its name.
+    if start.startswith(_NUMPY):
+        return _kind_of_start(start)
+    if start.startswith(_MEMBER):
+        # Where it begins too, for its directory may be damaged.
+        return (_kind_of_start(start) or _kind_of_zip(path)) if inside else ""
+    try:
+        return identify(path).kind
+    except ModelRefused as error:
+        # A name that promises more safety than the content keeps: only pickles in disguise are refused so.
+        return "pickle" if error.code == "E202" else ""
 
 
 def refuse_pickle(path: Path, kind: str, *, shown: str = "") -> None:
@@ -105,48 +112,36 @@ def _kind_of_start(start: bytes) -> str:
         return "numpy" if _holds_objects(start) else ""
     if not start.startswith(_MEMBER):
         return kind_of_start(start) or ""
-    members = list(_members(start))
-    below = [tail for name, _ in members for tail in (name, name.partition(b"/")[2])]
-    by_torch = next((kind for kind, mark in _BY_TORCH.items() if any(map(mark.match, below))), "")
-    return by_torch or ("zip" if any(runs for _, runs in members) else "")
+    return _kind_by(_members(start))
 
 
-def _runs(begin: bytes) -> bool:
-    """Whether something that begins so, and is no zip, runs code when it is opened."""
-    return not begin.startswith(_MEMBER) and _kind_of_start(begin) not in _DATA
+def _kind_of_zip(path: Path) -> str:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return _kind_by(members(file.fileno(), _BEGINNING))
+    return ""
 
 
-def _members(start: bytes) -> Iterator[tuple[bytes, bool]]:
-    """The members of a zip that begin here, by their mark, for torch tells their lengths behind them.
+def _kind_by(found: Iterable[tuple[bytes, bytes | None]]) -> str:
+    """What a zip is by its members, each with its first bytes, or None where these cannot be told."""
+    kinds, runs = set[str](), False
+    for name, begin in found:
+        for tail in (name, name.partition(b"/")[2]):
+            kinds |= {kind for kind, mark in _BY_TORCH.items() if mark.match(tail)}
+        runs = runs or begin is None or (not begin.startswith(_MEMBER) and _kind_of_start(begin) not in _DATA)
+    return next((kind for kind in _BY_TORCH if kind in kinds), "zip" if runs else "")
 
-    Returns:
-        Of each its name, and whether it begins as something that runs code.
-    """
+
+def _members(start: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+    """The members of a zip that begin here, by their mark, for torch tells their lengths behind them."""
     at = start.find(_MEMBER)
     while at >= 0:
         name, extra = (int.from_bytes(start[at + place : at + place + 2], "little") for place in (26, 28))
-        content = start[at + 30 + name + extra :][:_BEGINNING]
-        if start[at + 8 : at + 10] == b"\x08\x00":
-            try:
-                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, _BEGINNING)
-            except zlib.error:
-                content = b""
-        yield start[at + 30 : at + 30 + min(name, _LONGEST)], _runs(content)
+        flags, method = (int.from_bytes(start[at + place : at + place + 2], "little") for place in (6, 8))
+        size = 2 * _BEGINNING if flags & _LATER else int.from_bytes(start[at + 18 : at + 22], "little")
+        content = start[at + 30 + name + extra :][: min(size, 2 * _BEGINNING)]
+        begin = unpacked(method, iter([content] if content else []), _BEGINNING)
+        yield start[at + 30 : at + 30 + min(name, _LONGEST)], begin
         at = start.find(_MEMBER, at + 4)
-
-
-def _begins(path: Path) -> Iterator[bytes]:
-    """How the members of a zip begin; what cannot be read, nobody else can open."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                try:
-                    with archive.open(info) as member:
-                        yield member.read(_BEGINNING)
-                except _UNREADABLE:
-                    continue
-    except _UNREADABLE:
-        return
 
 
 def _holds_objects(start: bytes) -> bool:
@@ -160,7 +155,6 @@ def _holds_objects(start: bytes) -> bool:
         return True
 
 
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError, ValueError)
 _TITLES: Final = {
     "pickle": "a pickle, or compressed, as joblib's are",
     "numpy": "an array of Python objects, which is a pickle",

@@ -254,9 +254,8 @@ def _as_key(value: object) -> keys.Secret | keys.Public:
             return keys.read(cast("str | os.PathLike[str]", value))
         except FileNotFoundError:
             # A text may be a passphrase given in the wrong place: it is not repeated.
-            raise _unusable(
-                "a text that is no path of a key file" if isinstance(value, str) else f"nothing at {value}"
-            ) from None
+            seen = "a text that is no path of a key file" if isinstance(value, str) else f"nothing at {value}"
+            raise _unusable(seen if value else keys.EMPTY) from None
     raise _unusable(f"a {type(value).__name__}")
 
 

@@ -44,7 +44,7 @@ class Rewrapped:
     Attributes:
         epoch: how often the recipients have been changed, this time included.
         recipients: how many there are now.
-        added: how many of them are new; who is there already, by its `id`, is not added again.
+        added: how many of them are new; who is there already, by its `id`, is there once.
         removed: how many there were that are gone.
         finished: whether a change that a crash had left was finished first.
     """
@@ -76,8 +76,8 @@ def rewrap(
             public key, or the file of a key, where the header has their `id`.
 
     Raises:
-        ConfigError: E751, when nobody would be left or too many, nothing is to change, or only to add who is there
-            already, or who is to be removed is not there; E723 or E724, for what is no recipient or identity.
+        ConfigError: E751, when nobody would be left or too many, nothing is to change, or who is to be removed is not
+            there; E723 or E724, for what is no recipient or identity.
         ArtifactRefused: as `open_header`; E750, when a sidecar of another file lies beside.
         ResourceError: E600, when another process changes the file; E601, when it cannot be written: it opens as before,
             or as it was to be; E603, E604.
@@ -101,13 +101,12 @@ def rewrap(
         header, file_keys = current.opened.header, current.opened.keys
         before = header.recipients
         kept = [] if replaces else _without(before, removals)
-        if not 1 <= len(kept) + len(new) <= MOST_RECIPIENTS:
-            raise _wrong(f"{len(kept) + len(new)} recipients", f"1 to {MOST_RECIPIENTS}")
-        wrapped = [recipient.wrap(file_keys.file_key, header.fixed.binding) for recipient in new]
-        fresh = further(wrapped, kept)
-        if not fresh and not replaces and not removals:
-            raise _wrong("recipients to add who are all there already", "a further one")
-        stanzas = [*kept, *fresh]
+        wrapped = further(recipient.wrap(file_keys.file_key, header.fixed.binding) for recipient in new)
+        added = len(further(wrapped, kept))
+        # Who is there already by an `id` need not be: any recipient can have written it. So theirs is made anew.
+        stanzas = [*(each for each in kept if further([each], wrapped)), *wrapped]
+        if not 1 <= len(stanzas) <= MOST_RECIPIENTS:
+            raise _wrong(f"{len(stanzas)} recipients", f"1 to {MOST_RECIPIENTS}")
         try:
             check_bounds(stanzas)
         except ArtifactRefused as error:
@@ -117,17 +116,20 @@ def rewrap(
     return Rewrapped(
         epoch=changed.epoch,
         recipients=len(stanzas),
-        added=len(fresh),
+        added=added,
         removed=len(before) - len(kept),
         finished=current.finished,
     )
 
 
 def finish(path: str | os.PathLike[str], identity: object) -> bool:
-    """Finish a change of recipients that a crash has left; whether there was one. Arguments and errors as `rewrap`."""
+    """Finish a change of recipients that a crash has left, or clear away what is left of one; whether there was any.
+
+    Arguments and errors as those of `rewrap`.
+    """
     place, identities = sealed_file(path), identities_of(identity)
     with alone(place, write=True) as fd:
-        return settle(fd, place, identities).finished
+        return settle(fd, place, identities).cleared
 
 
 def sealed_file(path: str | os.PathLike[str]) -> Path:

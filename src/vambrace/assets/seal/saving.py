@@ -188,7 +188,7 @@ def _plain(
         expected="a file whose length is known",
         fix="seal it as a stream: save_stream",
     )
-    kind = kind_of(path)
+    kind = kind_of(path, inside=not allow_pickle)
     if not allow_pickle:
         refuse_pickle(path, kind)
     content = "tensors" if kind == "safetensors" and _can_be_read(path) else "bytes"

@@ -320,9 +320,9 @@ class Sealed:
                 if at + OVERHEAD > source.size:
                     return cut_short(f"the end of the file in chunk {index}")
                 size, last = self._cipher.frame(index, source.read(at, FRAME_BYTES))
-                at, index = at + size + OVERHEAD, index + 1
-            if at > source.size:
-                return cut_short(f"the end of the file in chunk {index - 1}")
+                if (at := at + size + OVERHEAD) > source.size:
+                    return cut_short(f"the end of the file in chunk {index}")
+                index += 1
             total = at - HEADER_BYTES - index * OVERHEAD
             read_trailer(source.stream(at), self._opened, index, total)
         except ArtifactRefused as error:

@@ -114,7 +114,7 @@ def hook(
         key: secret key of kind ed25519, or its file; None: nobody signs.
         name: of the signer, at most 200 characters; a claim.
         role: what the signature means, the same; a claim.
-        date: `YYYY-MM-DDTHH:MM:SSZ`; None: now.
+        date: `YYYY-MM-DDTHH:MM:SSZ`; None: when it signs.
 
     Raises:
         ConfigError: E712, for a name or role and no key; E746, for words that a signature cannot carry; E748, for a
@@ -130,11 +130,12 @@ def hook(
             fix="give the signing key: sign=..., --sign KEY",
         )
         return None
-    secret, moment = origin.signing_key(key), now() if date is None else date
-    origin.described(name, role, moment)
+    secret = origin.signing_key(key)
+    origin.described(name, role, now() if date is None else date)
 
     def said(fixed: Bound, count: int, stream: int, root: bytes) -> bytes:
-        return make(secret, fixed, count, stream, root, name=name, role=role, date=moment)
+        # One hook signs all checkpoints of a training, which takes days.
+        return make(secret, fixed, count, stream, root, name=name, role=role, date=now() if date is None else date)
 
     return said
 

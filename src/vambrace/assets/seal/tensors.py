@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from vambrace.core.options import require
 from vambrace.core.tree import has_sign, in_memory
 from vambrace.errors import ArtifactRefused, ConfigError
+from vambrace.models.formats import kind_of_start
 from vambrace.models.safetensors import MOST_HEADER, Entry, parse_header, shape_fault
 
 if TYPE_CHECKING:
@@ -119,17 +120,19 @@ class Packed:
 
 
 def read_header(sealed: Sealed) -> tuple[dict[str, Entry], int]:
-    """The tensors of a sealed safetensors file, and where their bytes begin in it.
+    """The tensors of a sealed safetensors file, and where their bytes begin in it; also of one that came in a stream.
 
     Raises:
         ArtifactRefused: E764, when the content is no safetensors file; and as `Sealed.read_into`.
         ModelRefused: E221 to E223, for a header that lies.
     """
-    if sealed.description.content != "tensors":
-        raise _other(f"a content of kind {sealed.description.content!r}")
+    kind = sealed.description.content
+    begin = sealed.read(0, min(sealed.size, 9))
+    if kind == "folder" or (kind == "bytes" and kind_of_start(begin) != "safetensors"):
+        raise _other(f"a content of kind {kind!r}")
     if sealed.size < 8:
         raise _other(f"a content of {sealed.size} bytes")
-    length = int.from_bytes(sealed.read(0, 8), "little")
+    length = int.from_bytes(begin[:8], "little")
     if length > min(MOST_HEADER, sealed.size - 8):
         raise _other(f"a header of {length} bytes in a content of {sealed.size}")
     return parse_header(sealed.read(8, 8 + length), sealed.size - 8 - length), 8 + length

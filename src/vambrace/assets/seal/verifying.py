@@ -20,12 +20,14 @@ from vambrace.assets.seal import header as headers
 from vambrace.assets.seal import merkle, origin, signing, statement
 from vambrace.assets.seal.chunks import FRAME_BYTES, OVERHEAD
 from vambrace.assets.seal.description import expiry
+from vambrace.assets.seal.folders import check_gap, read_manifest
 from vambrace.assets.seal.header import HEADER_BYTES
 from vambrace.assets.seal.opening import read_sidecar
 from vambrace.assets.seal.refusals import added, cut_short, damaged_chunk, damaged_trailer, not_sealed
 from vambrace.assets.seal.sealed import MOST_CHANGES, Sealed
 from vambrace.assets.seal.source import FileSource
 from vambrace.assets.seal.subject import listed_paths, shown
+from vambrace.assets.seal.tensors import read_header
 from vambrace.assets.seal.trailer import FOOT_BYTES, Foot
 from vambrace.errors import ArtifactRefused, ConfigError
 
@@ -116,7 +118,9 @@ def verify(
         ArtifactRefused: E740, E741 or E744, for signatures that are none or do not hold; E742, when there is none where
             one is needed; E743, when it is by nobody who is accepted, opened or not; E745, for what is not as it was
             signed; E747, for a folder with links; E753, for a sealed file that is not signed, when it
-            is not opened either; with an identity, E700 for what is not sealed, and as `Sealed`.
+            is not opened either; with an identity, E700 for what is not sealed, E764 and E765 for lists of tensors and
+            files that are none, and as `Sealed`.
+        ModelRefused: E221 to E223, the same.
         ResourceError: E600, E604.
     """
     accepted = origin.accepted_keys(signer)
@@ -137,6 +141,7 @@ def verify(
         return _unopened(place, accepted, progress)
     with Sealed.open(place, identity, signers=accepted or None, threads=threads, ignore_expiry=True) as sealed:
         said = sealed.verify(progress=progress)
+        parts = _check_parts(sealed)
         late = _late(sealed.header.public, sealed.description.metadata)
     signatures = _by((said,) if said else (), accepted)
     if not all(each.known for each in signatures):
@@ -144,9 +149,21 @@ def verify(
     return Verified(
         kind="sealed",
         signatures=signatures,
-        checked=("header", "every chunk", "trailer", *(("signature",) if said else ())),
+        checked=("header", "every chunk", "trailer", *parts, *(("signature",) if said else ())),
         unchecked=(*(() if accepted else ("who made it",)), *late),
     )
+
+
+def _check_parts(sealed: Sealed) -> tuple[str, ...]:
+    """Hold what the content is made of against its format: that what is intact can be opened too."""
+    if sealed.description.content == "folder":
+        for member in read_manifest(sealed).values():
+            check_gap(sealed, member)
+        return ("list of files",)
+    if sealed.description.content == "tensors":
+        read_header(sealed)
+        return ("list of tensors",)
+    return ()
 
 
 def outline(path: str | os.PathLike[str]) -> tuple[Header, Foot]:

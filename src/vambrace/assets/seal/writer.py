@@ -25,6 +25,7 @@ from vambrace.assets.seal.memory import Memory
 from vambrace.assets.seal.padding import padded
 from vambrace.assets.seal.pipeline import Pipeline
 from vambrace.assets.seal.recipients import further, recipients_of
+from vambrace.assets.seal.replacing import Replacement
 from vambrace.assets.seal.schedule import FileKeys, new_file_key, new_salt
 from vambrace.assets.seal.sink import put
 from vambrace.assets.seal.source import next_bytes
@@ -32,7 +33,6 @@ from vambrace.assets.seal.statement import MOST_BYTES
 from vambrace.assets.seal.suites import Suite
 from vambrace.assets.seal.trailer import FOOT_BYTES, Foot, TrailerMac
 from vambrace.core.disk import drop, spooling
-from vambrace.core.files import Draft
 from vambrace.core.options import require
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Writer:
         self._pipeline = Pipeline(cipher, chunk_size, self._emit, hashed=sign is not None, threads=threads, room=room)
         # After what may fail for lack of memory: from here on, something may be left behind.
         path = Path(target) if isinstance(target, str | os.PathLike) else None
-        self._draft = Draft(path, fresh=fresh, like=like) if path else None
+        self._draft = Replacement(path, fresh=fresh, like=like) if path else None
         self._sink: Sink = self._draft or cast("Sink", target)
         if self._memory:
             self._memory.claim(self._keys)

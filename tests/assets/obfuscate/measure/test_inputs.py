@@ -9,7 +9,8 @@ import disguises
 from vambrace.assets.obfuscate.measure.inputs import (
     edge_rows,
     extreme_rows,
-    nonfinite_rows,
+    infinite_rows,
+    nan_rows,
     random_rows,
     read_rows,
 )
@@ -80,13 +81,16 @@ def test_random_rows_stay_in_range_and_come_again(network: Network) -> None:
 
 def test_rows_that_trip_up(network: Network) -> None:
     real = read_rows(disguises.inputs(50), network)
-    edge, broken, extreme = (make(real) for make in (edge_rows, nonfinite_rows, extreme_rows))
+    edge, broken, extreme = (make(real) for make in (edge_rows, nan_rows, extreme_rows))
+    infinite = infinite_rows(real)
     assert edge is not None
     assert broken is not None
+    assert infinite is not None
     assert extreme is not None
     assert edge.arrays[0][0].tolist() == [0.0] * 6
     assert len({*edge.arrays[0][1]}) == 1
-    assert np.isnan(broken.arrays[0]).sum(axis=1).tolist() == [1, 6, 0, 0]
-    assert np.isinf(broken.arrays[0]).sum(axis=1).tolist() == [0, 0, 1, 1]
+    assert np.isnan(broken.arrays[0]).sum(axis=1).tolist() == [1, 6]
+    assert not np.isnan(infinite.arrays[0]).any()
+    assert (infinite.arrays[0] == [[np.inf], [-np.inf]]).sum(axis=1).tolist() == [1, 1]
     assert np.abs(extreme.arrays[0][0]).max() > 1e29
     assert 0 < np.abs(extreme.arrays[0][1]).max() < 1e-38

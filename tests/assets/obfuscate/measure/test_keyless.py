@@ -235,3 +235,32 @@ def test_answers_that_tell_nothing_are_not_judged(bias: float) -> None:
     del model.graph.output[1]
     alone = judged(found(model, lock(model, KEY)))
     assert (alone.word, "could be told" in alone.sentence) == ("not measured", True)
+
+
+@pytest.mark.parametrize("how", ["same", "scaled", "shifted", "bent", "reversed"])
+def test_a_score_that_was_moved_is_still_the_original(how: str) -> None:
+    """Of one number a row anything but nearly the same values counted as chance: such a gate could not fail."""
+    tails = {
+        "same": "z = Identity (y)",
+        "scaled": "z = Mul (y, three)",
+        "shifted": "z = Add (y, hundred)",
+        "bent": "z = Exp (y)",
+        "reversed": "z = Neg (y)",
+    }
+    rng = np.random.default_rng(1)
+    v, w = (rng.standard_normal(shape).astype(np.float32) / 4 for shape in ((16, 64), (64, 1)))
+    weights: dict[str, Any] = {"v": v, "w": w, "three": np.float32(3), "hundred": np.float32(100)}
+    text = "(float[n,16] x) => (float[n,1] z) { a = MatMul (x, v) b = Tanh (a) y = MatMul (b, w) TAIL }"
+    model, moved = (net(text.replace("TAIL", tails[each]), weights=weights) for each in ("same", how))
+    each = found(model, moved)
+    assert each.outputs[0].without == pytest.approx(-1.0 if how == "reversed" else 1.0)
+    assert judged(each).word == "fail"
+
+
+def test_of_several_scores_those_that_spread_count() -> None:
+    rng = np.random.default_rng(0)
+    wanted = rng.normal(size=(200, 3)) * [10, 1, 0]
+    other = np.stack([wanted[:, 0], -wanted[:, 1], rng.normal(size=200)], axis=1)
+    assert keyless._likeness(wanted, other, None).value == pytest.approx(9 / 11, abs=0.02)
+    assert abs(keyless._likeness(wanted, rng.normal(size=(200, 3)), None).value) < 0.2
+    assert keyless._likeness(wanted, np.ones((200, 3)), None).value == 0.0

@@ -67,7 +67,7 @@ def words(judged: list[Judged] | tuple[Judged, ...]) -> dict[str, str]:
 
 def equality(repeat: int = 0, **difference: Any) -> Equality:
     found = Difference(**({"rows": 9, "elements": 90, "top1_same": 9, "top1_of": 9} | difference))
-    kinds = ("real", "random", "edge", "nonfinite")
+    kinds = ("real", "random", "edge", "nan", "infinite")
     return Equality(
         found=tuple(Found(settings="all", kind=kind, output="y", difference=found) for kind in kinds),
         repeat=Difference(rows=9, elements=90, differing=repeat),

@@ -20,7 +20,8 @@ from vambrace.assets.obfuscate.measure.inputs import (
     Rows,
     edge_rows,
     extreme_rows,
-    nonfinite_rows,
+    infinite_rows,
+    nan_rows,
     random_rows,
 )
 from vambrace.assets.obfuscate.measure.runtime import Network, Settings
@@ -262,7 +263,8 @@ def _sets(real: Rows, chosen: EqualityOptions, place: int, rng: Streams) -> list
         "real": lambda: kept,
         "random": lambda: random_rows(real, min(chosen.fewer, 4 * len(real)), rng),
         "edge": lambda: edge_rows(real),
-        "nonfinite": lambda: nonfinite_rows(real),
+        "nan": lambda: nan_rows(real),
+        "infinite": lambda: infinite_rows(real),
         "extreme": lambda: extreme_rows(real),
     }
     return [(kind, rows) for kind in chosen.kinds if (rows := sets[kind]()) is not None]

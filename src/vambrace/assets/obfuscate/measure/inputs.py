@@ -5,7 +5,8 @@
 | `real` | what the caller gives | equality |
 | `random` | uniform over each input's real range | equality |
 | `edge` | all zero, all at the low end, all at the high end | equality |
-| `nonfinite` | a real row with one NaN, all NaN, one infinity of either sign | NaN in the same places |
+| `nan` | a real row with one NaN, and all NaN | NaN in the same places |
+| `infinite` | a real row with one infinity, of either sign | the same in the exact profile, else reported |
 | `extreme` | a real row times 2^100 and times 2^-140 | reported: no range proof covers it |
 
 Rows are arrays (n, ...), one an input of the original model, in its order. A row is one sample, and rows are put
@@ -28,10 +29,20 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.measure.runtime import Network, Taken
     from vambrace.core.rng import Streams
 
-__all__ = ["KINDS", "Kind", "Rows", "edge_rows", "extreme_rows", "nonfinite_rows", "random_rows", "read_rows"]
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Rows",
+    "edge_rows",
+    "extreme_rows",
+    "infinite_rows",
+    "nan_rows",
+    "random_rows",
+    "read_rows",
+]
 
-Kind = Literal["real", "random", "edge", "nonfinite", "extreme"]
-KINDS: tuple[Kind, ...] = ("real", "random", "edge", "nonfinite", "extreme")
+Kind = Literal["real", "random", "edge", "nan", "infinite", "extreme"]
+KINDS: tuple[Kind, ...] = ("real", "random", "edge", "nan", "infinite", "extreme")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,11 +150,22 @@ def edge_rows(real: Rows) -> Rows | None:
     return real.like(rows)
 
 
-def nonfinite_rows(real: Rows) -> Rows | None:
-    """The first row with one NaN, all NaN, one positive and one negative infinity, in every floating input."""
+def nan_rows(real: Rows) -> Rows | None:
+    """The first row with one NaN, and all NaN, in every floating input."""
     if not _floats(real):
         return None
-    return real.like([_broken(array[0]) for array in real.arrays])
+    rows = [_with(array[0], np.nan, np.nan) for array in real.arrays]
+    for each in rows:
+        if each.dtype.kind == "f":
+            each[1] = np.nan
+    return real.like(rows)
+
+
+def infinite_rows(real: Rows) -> Rows | None:
+    """The first row with one positive and with one negative infinity, in every floating input."""
+    if not _floats(real):
+        return None
+    return real.like([_with(array[0], np.inf, -np.inf) for array in real.arrays])
 
 
 def extreme_rows(real: Rows) -> Rows | None:
@@ -153,13 +175,11 @@ def extreme_rows(real: Rows) -> Rows | None:
     return real.like([_stretched(array[0]) for array in real.arrays])
 
 
-def _broken(row: NDArray[Any]) -> NDArray[Any]:
-    if row.dtype.kind != "f":
-        return np.stack([row] * 4)
-    rows = np.stack([row, np.full_like(row, np.nan), row, row])
-    middle = row.size // 2
-    for place, value in ((0, np.nan), (2, np.inf), (3, -np.inf)):
-        rows[place].reshape(-1)[middle] = value
+def _with(row: NDArray[Any], *values: float) -> NDArray[Any]:
+    """Copies of a row, each with one of the values in its middle, where it holds floats."""
+    rows = np.stack([row] * len(values))
+    if row.dtype.kind == "f":
+        rows.reshape(len(values), -1)[:, row.size // 2] = values
     return rows
 
 

@@ -5,11 +5,12 @@ those that wrong keys give. What agrees by chance does not count:
 
 - where an output holds decisions, kappa (Cohen, Educ. Psychol. Meas. 20, 1960): the share of the same decisions beyond
   the share that networks with these frequencies have in common without knowing of each other, as a part of the rest;
-- where it holds numbers, or always the same decision, the part of the spread of the original's numbers over the rows
-  that the other ones explain: 1 - sum |b - a| / sum |a - mean a|, and 0 where that is less.
+- where it holds numbers, or always the same decision, the rank correlation over the rows (Spearman, Am. J. Psychol. 15,
+  1904), of several numbers a row the mean weighted by how far each of them spreads: a score that is shifted, scaled or
+  bent is as good as the original's for whoever moves the threshold.
 
-1 is the original's function, 0 is chance, and of two decisions -1 is the reverse, as good as the original for whoever
-turns it round. What cannot be run, or answers with other shapes or NaN, is at 0 too.
+1 is the original's function, 0 is chance, and of two decisions or numbers -1 is the reverse, as good as the original
+for whoever turns it round. What cannot be run, or answers with other shapes or NaN, is at 0 too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import rankdata  # pyright: ignore[reportUnknownVariableType]
 
 from vambrace.assets.obfuscate import keyinput, locking
 from vambrace.assets.obfuscate.measure.difference import choices
@@ -199,9 +201,21 @@ def _likeness(wanted: NDArray[Any], other: NDArray[Any] | None, decided: NDArray
     first, second = np.where(told, first, 0.0), np.where(told, second, 0.0)
     if not np.isfinite(second).all():
         return _Likeness(0.0, 0.0)
-    spread = float(np.abs(first - first.mean(axis=0)).sum() or np.abs(first).sum())
-    value = max(0.0, 1 - float(np.abs(second - first).sum()) / spread) if spread else 0.0
+    value = _ranked(first, second)
     return _Likeness(value, value)
+
+
+def _ranked(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Rank correlation over the rows; of what is the same for all rows, how near the other comes."""
+    spread = np.abs(first - first.mean(axis=0)).reshape(len(first), -1).sum(axis=0)
+    if not spread.any():
+        size = float(np.abs(first).sum())
+        return max(0.0, 1 - float(np.abs(second - first).sum()) / size) if size else 0.0
+    one, two = (rankdata(each.reshape(len(each), -1), axis=0) for each in (first, second))
+    one, two = one - one.mean(axis=0), two - two.mean(axis=0)
+    sizes = np.sqrt((one**2).sum(axis=0) * (two**2).sum(axis=0))
+    each = np.divide((one * two).sum(axis=0), sizes, out=np.zeros_like(sizes), where=sizes > 0)
+    return float(each @ spread / spread.sum())
 
 
 def _with_key(at_rest: ModelProto, key: bytes, rows: Rows, decide: Decide | None) -> list[NDArray[Any]] | None:

@@ -1,0 +1,88 @@
+r"""Whether what begins like a pickle of protocol 0 is one, or a text: those pickles have no mark, only ways to begin.
+
+A class or function that is named comes as a letter, its module, and on the next line its name, as any list of words
+that begin with a c does. So the first opcodes are followed, without doing any of them: where an unpickler breaks off
+before it has used what it named, and a text is over soon, nothing can run but the import of a module.
+
+    >>> uses_what_it_names(b"cposix\nsystem\n(S'echo'\ntR.", whole=True)
+    True
+    >>> uses_what_it_names(b"cat\ndog\nhorse\n", whole=True)
+    False
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import warnings
+
+__all__ = ["uses_what_it_names"]
+
+_OPERATIONS = "APPEND APPENDS ADDITEMS BINPERSID BUILD EXT1 EXT2 EXT4 INST NEWOBJ NEWOBJ_EX OBJ PERSID REDUCE SETITEM"
+_USES = frozenset({*_OPERATIONS.split(), "SETITEMS", "STOP"})
+_CODES = frozenset(each.code for each in pickletools.opcodes)
+_STORES = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+_FETCHES = frozenset({"GET", "BINGET", "LONG_BINGET"})
+_DECIMAL = "gp"
+_MARK = "mark"
+
+
+class _BreaksOff(Exception):  # noqa: N818  of an unpickler, not of ours
+    """An unpickler goes no further."""
+
+
+def uses_what_it_names(head: bytes, *, whole: bool) -> bool:
+    """Whether an unpickler gets as far as to call, build or return something; so too where that is not certain.
+
+    Args:
+        head: how it begins.
+        whole: whether that is all of it.
+    """
+    stream, stack, memo, at = io.BytesIO(head), list[str](), set[int](), 0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of text that Python finds odd
+            for opcode, argument, _ in pickletools.genops(stream):
+                _follow(opcode, stack)
+                if opcode.name in _USES:
+                    return True
+                if opcode.name == "MEMOIZE":
+                    memo.add(len(memo))
+                elif opcode.name in _STORES:
+                    memo.add(int(str(argument)))
+                elif opcode.name in _FETCHES and int(str(argument)) not in memo:
+                    return False
+                at = stream.tell()
+    except _BreaksOff:
+        return False
+    except ValueError:
+        code = head[at : at + 1].decode("latin-1")
+        if code and code not in _CODES:
+            return False
+        if stream.tell() == len(head):  # what comes behind decides, if anything does
+            return not whole
+        # An unpickler reads more spellings of other numbers and of names than `pickletools` does.
+        return code not in _DECIMAL
+    return False
+
+
+def _follow(opcode: pickletools.OpcodeInfo, stack: list[str]) -> None:
+    """What an opcode does to the stack.
+
+    Raises:
+        _BreaksOff: it finds less there than it needs.
+    """
+    before, after = ([_kind(each) for each in side] for side in (opcode.stack_before, opcode.stack_after))
+    if _MARK in before:
+        if _MARK not in stack:
+            raise _BreaksOff
+        del stack[len(stack) - 1 - stack[::-1].index(_MARK) :]
+        before = before[: before.index(_MARK)]
+    for _ in before:
+        if not stack or (stack.pop() == _MARK and opcode.name != "POP"):
+            raise _BreaksOff
+    stack += after
+
+
+def _kind(each: pickletools.StackObject) -> str:
+    return _MARK if each is pickletools.markobject else "object"
