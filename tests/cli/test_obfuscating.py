@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import secrets
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,7 @@ def test_a_report_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
         ("Relu", 32, ""),
         ("Softmax", 32, "nothing in this copy can be traced"),
         ("Relu", 3, "this copy cannot be traced"),
+        ("normed", 32, "this copy can be traced as it is and not once it was simplified"),
     ],
 )
 def test_a_copy_that_cannot_be_traced_is_said_to_be_none(
@@ -83,9 +85,19 @@ def test_a_copy_that_cannot_be_traced_is_said_to_be_none(
     model = onnx.parser.parse_model(
         f"""<ir_version: 8, opset_import: ["" : 17]> g (float[n, 8] x) => (float[n, 4] y)
         {{ a = MatMul (x, v) b = {between} (a) y = MatMul (b, w) }}"""
+        if between != "normed"
+        else """<ir_version: 8, opset_import: ["" : 17]> g (float[n, 3, 5, 5] x) => (float[n, 32, 5, 5] y)
+        { a = Conv <kernel_shape = [1, 1]> (x, v) b = BatchNormalization (a, scale, shift, mean, spread)
+          s = Sigmoid (b) y = Mul (b, s) }"""
     )
     rng = np.random.default_rng(0)
-    for name, sizes in {"v": (8, size), "w": (size, 4)}.items():
+    shapes: dict[str, tuple[int, ...]] = {"v": (8, size), "w": (size, 4)}
+    if between == "normed":
+        shapes = {"v": (size, 3, 1, 1)}
+        for name in ("scale", "shift", "mean", "spread"):
+            each = rng.uniform(0.5, 2, size).astype(np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(each, name))
+    for name, sizes in shapes.items():
         model.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(sizes).astype(np.float32), name))
     net, owner, out = (tmp_path / name for name in ("net.onnx", "owner", "out.onnx"))
     onnx.save(model, net)
@@ -95,6 +107,7 @@ def test_a_copy_that_cannot_be_traced_is_said_to_be_none(
     told = capsys.readouterr().err
     assert said in told
     assert ("be traced" in told) is bool(said)
+    assert "no map is kept, and without one nothing tells whose copy this is" in told
     assert main([*call[:-4], "--force"]) == 0
     assert "be traced" not in capsys.readouterr().err  # it is a copy of nobody
 
@@ -582,3 +595,29 @@ def test_weights_beside_a_model_are_not_replaced(
     assert "E854" in capsys.readouterr().err
     assert Path("net.bin").read_bytes() == before
     assert not Path("out.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "obfuscate net.onnx -o secret --no-map",
+        "obfuscate net.onnx -o out.onnx -r me.pub --map secret",
+        "unlock locked.onnx secret --key-file lock",
+        "restore out.onnx secret --map out.onnx.map.sealed --identity me",
+    ],
+)
+def test_no_secret_key_is_replaced(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only those that the command itself reads were spared."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(cancelling(0.0), "net.onnx")
+    assert main(["keygen", "me"]) == main(["keygen", "lock", "--kind", "aes256"]) == 0
+    assert main(["keygen", "secret", "--kind", "ed25519"]) == 0
+    assert main(shlex.split("obfuscate net.onnx -o locked.onnx --no-map --key-file lock")) == 0
+    assert main(shlex.split("obfuscate net.onnx -o out.onnx -r me.pub")) == 0
+    secret = Path("secret").read_bytes()
+    capsys.readouterr()
+    assert main([*shlex.split(call), "--force"]) == 2
+    assert "this is a secret key, perhaps the only copy" in capsys.readouterr().err
+    assert Path("secret").read_bytes() == secret

@@ -257,9 +257,9 @@ def test_inspect_calls_nothing_intact_that_it_has_not_read(place: Path, capsys: 
     assert main(["verify", "sealed", "-i", "me"]) == 3
 
 
-@pytest.mark.parametrize("written", [0, 300])
+@pytest.mark.parametrize("written", [0, 300, None])
 def test_a_change_that_was_cut_off_is_said_and_finished(
-    written: int, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    written: int | None, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Files that hang on another one beside them were called good without a word, and copies of them open nowhere."""
     assert main(["keygen", "bob"]) == main(["keygen", "carol"]) == 0
@@ -267,7 +267,7 @@ def test_a_change_that_was_cut_off_is_said_and_finished(
     real = files.overwrite
 
     def cut(fd: int, offset: int, data: bytes, *, path: Path) -> None:
-        if written:
+        if written != 0:
             os.pwrite(fd, data[:written], offset)
         raise KeyboardInterrupt
 
@@ -281,9 +281,9 @@ def test_a_change_that_was_cut_off_is_said_and_finished(
         assert main(shlex.split(call)) == 0
         assert "may open only together with .n.sealed.header beside it" in capsys.readouterr().err
     # By number somebody else would go than who has that number now.
-    if written:
+    if written != 0:
         assert main(shlex.split("rewrap n.sealed -i carol")) == 0
-        assert "the change that was cut off is finished" in capsys.readouterr().err
+        assert "nothing is left to do of the change that was cut off" in capsys.readouterr().err
     else:
         assert main(shlex.split("rewrap n.sealed -i carol --remove 2")) == 2
         assert "which is finished now" in capsys.readouterr().err
@@ -298,7 +298,7 @@ def test_a_change_that_was_cut_off_is_said_and_finished(
 def test_no_secret_key_is_replaced_by_what_it_would_open(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`seal net.onnx model -r model.pub --force` put the file in the place of the only key that opens it."""
     secret = Path("me").read_bytes()
-    for call in ("seal plain me -r me.pub --force", "seal plain me -r maker --force"):
+    for call in ("seal plain me -r me.pub --force", "seal plain maker -r me.pub --force"):
         assert main(shlex.split(call)) == 2
         assert "E766" in capsys.readouterr().err
     assert Path("me").read_bytes() == secret
@@ -307,6 +307,8 @@ def test_no_secret_key_is_replaced_by_what_it_would_open(place: Path, capsys: py
 def test_who_is_named_twice_counts_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     twice = ["-r", "me.pub", "-r", "me.pub"]
     assert main(["seal", "plain", "sealed", *twice]) == 0
+    assert "for 1 recipient\n" in capsys.readouterr().err
+    assert main(["seal", "plain", "sealed", "-r", "me", "-r", "./me.pub", "-r", "me.pub", "--force"]) == 0
     assert "for 1 recipient\n" in capsys.readouterr().err
     assert main(["rekey", "sealed", "-i", "me", *twice]) == 0
     assert "for 1 recipient," in capsys.readouterr().err
@@ -627,3 +629,41 @@ def test_every_command_that_makes_a_file_cleans_up_when_told_to_end(
         assert main([pipe if each == "PIPE" else each for each in COMMANDS[case]]) == 0
     assert len(heard) == 2
     assert signal.SIG_DFL not in heard
+
+
+def test_what_was_finished_by_the_way_is_said(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who had been removed by it was out, and "0 gone" was all that was said."""
+    assert main(["keygen", "bob"]) == main(["keygen", "carol"]) == 0
+    assert main(["seal", "plain", "n.sealed", "-r", "me.pub"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "overwrite", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            seal.rewrap("n.sealed", "me", "bob.pub")
+    capsys.readouterr()
+    assert main(shlex.split("rewrap n.sealed -i me --add carol.pub")) == 0
+    assert "a change that was cut off before was finished first" in capsys.readouterr().err
+    assert main(shlex.split("open n.sealed out -i me --force")) == 3
+    assert main(shlex.split("rewrap n.sealed -i carol --add me.pub")) == 0
+    assert "was finished first" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "seal plain out -r ''",
+        "open sealed out -i ''",
+        "verify sealed --signer '' -i me",
+        "seal plain out -r me.pub --sign ''",
+        "rewrap sealed -i me --add ''",
+    ],
+)
+def test_no_key_is_at_a_path_of_a_variable_that_is_not_set(
+    call: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was "IsADirectoryError reading ."."""
+    assert main(["seal", "plain", "sealed", "-r", "me.pub", "--force"]) == 0
+    capsys.readouterr()
+    assert main(shlex.split(call)) == 2
+    assert "an empty path, as of a variable that is not set" in capsys.readouterr().err

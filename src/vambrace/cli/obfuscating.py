@@ -180,6 +180,9 @@ def obfuscate(
     tell_passes(made.map)
     if customer is not None:
         tell_untraceable(made)
+        if no_map:
+            again = "" if not inputs else ", which measured times may not make the same again"
+            say(f"no map is kept, and without one nothing tells whose copy this is: it is to be made again{again}")
     elif owner is not None:
         say("without --customer, all copies that are made with this key are the same: none can be traced")
     if found is not None:

@@ -208,7 +208,9 @@ def rekey(
     new_ask: NewAsk = False,
     new_environment: NewEnvironment = None,
     new_number: NewNumber = None,
-    key: Annotated[Path | None, typer.Option("--sign", metavar="KEY", help="Sign the new file with this key.")] = None,
+    key: Annotated[
+        Path | None, typer.Option("--sign", metavar="KEY", parser=file_place, help="Sign the new file with this key.")
+    ] = None,
     name: Name = "",
     role: Role = "",
     signers: Signers = [],  # noqa: B006

@@ -85,7 +85,8 @@ def seal_file(
     environment: Environment = None,
     number: Number = None,
     sign: Annotated[
-        Path | None, typer.Option(metavar="KEY", help="Sign with this ed25519 key: proves where it comes from.")
+        Path | None,
+        typer.Option(metavar="KEY", parser=file_place, help="Sign with this ed25519 key: proves where it comes from."),
     ] = None,
     name: Annotated[str, typer.Option(help="The signer's name.")] = "",
     role: Annotated[str, typer.Option(help="What the signature means.")] = "",

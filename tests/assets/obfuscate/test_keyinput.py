@@ -424,3 +424,30 @@ def test_an_output_that_is_left_open_is_a_path() -> None:
     for each in (model, around):
         with pytest.raises(ConfigError, match="E857: .* on which 1 different keys"):
             keyinput.lock_by_input(each, KEY)
+
+
+@pytest.mark.parametrize(("live", "said"), [(0, "E840"), (1, "448 different keys"), (2, "1.98e\\+05 different keys")])
+def test_channels_that_are_alike_or_zero_tell_no_keys_apart(live: int, said: str) -> None:
+    """All channels of a pruned layer were counted, and one wrong key in some hundreds, or each, opened it."""
+    rng = np.random.default_rng(0)
+    w, v = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 64), (64, 4)))
+    w[:, live:] = 0
+    model = net(
+        "(float[n,16] x) => (float[n,4] y) { a = MatMul (x, w) b = Relu (a) y = MatMul (b, v) }",
+        weights={"w": w, "v": v},
+    )
+    with pytest.raises(ConfigError, match=said):
+        keyinput.lock_by_input(model, KEY)
+    w[:] = rng.standard_normal((16, 1)) if live == 1 else rng.standard_normal((16, 64))
+    model = net(
+        "(float[n,16] x) => (float[n,4] y) { a = MatMul (x, w) b = Relu (a) y = MatMul (b, v) }",
+        weights={"w": w, "v": v},
+    )
+    locked = keyinput.lock_by_input(model, KEY)  # alike in pattern, they still have factors
+    given = {"x": rng.standard_normal((9, 16)).astype(np.float32)}
+    wanted = answers(model, given)[0]
+    name, tensor = key_tensor(locked, KEY)
+    assert np.array_equal(answers(locked, {**given, name: tensor})[0], wanted)
+    for wrong in range(20):
+        name, tensor = key_tensor(locked, bytes([wrong]) * 32)
+        assert not np.array_equal(answers(locked, {**given, name: tensor})[0], wanted)

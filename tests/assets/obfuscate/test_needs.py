@@ -137,6 +137,32 @@ NUMBERS: dict[str, tuple[str, dict[str, Any], dict[str, str | None]]] = {
         {"a": np.diag(of(1, -2, 3, 4)), "i": at(1)},
         {"a": "kept"},
     ),
+    "bank of filters": (
+        "p = Mul (x, x) m = MatMul (p, a) e = Add (m, small) d = Log (e)",
+        {"a": np.maximum(1 - np.abs(np.subtract.outer(np.arange(4), np.arange(4))) / 2, 0).astype(np.float32)}
+        | {"small": np.float32(1e-6)},
+        {"a": "kept"},
+    ),
+    "root of a mixture": (
+        "p = Softplus (x) m = MatMul (p, a) f = Relu (m) h = MatMul (f, c) d = Sqrt (h)",
+        {"a": np.ones((4, 4), np.float32), "c": np.arange(1, 17, dtype=np.float32).reshape(4, 4)},
+        {"a": "kept", "c": "kept"},
+    ),
+    "root of a mixture with a bias": (
+        "p = Abs (x) d0 = Gemm (p, a, c) d = Sqrt (d0)",
+        {"a": np.arange(1, 17, dtype=np.float32).reshape(4, 4), "c": of(1, 2, 3, 4)},
+        {"a": "kept", "c": "kept"},
+    ),
+    "mixture that may be below zero before": (
+        "p = Abs (x) m = MatMul (p, a) e = Sub (m, c) f = Abs (e) d = Sqrt (f)",
+        {"a": np.arange(1, 17, dtype=np.float32).reshape(4, 4), "c": of(1, 2, 3, 4)},
+        {"a": "signed", "c": "signed"},
+    ),
+    "determinant": (
+        "g = MatMul (a, c) t = Det (g) l = Log (t) d = Mul (x, l)",
+        {"a": (np.eye(4) + np.tri(4)).astype(np.float32), "c": (np.eye(4) + np.tri(4).T).astype(np.float32)},
+        {"a": None, "c": None},
+    ),
     "negative power": ("r = Pow (a, k) d = Mul (x, r)", {"a": of(1, 2, 3, 1), "k": np.float32(-2)}, {"a": "kept"}),
     "remainder": (
         "r = Mul (a, c) d = Mod <fmod = 1> (x, r)",

@@ -26,6 +26,7 @@ from vambrace.assets.obfuscate.operators import (
     OWN,
     PARTS,
     SUMS,
+    adds_products,
     counts,
     decides,
     is_in,
@@ -78,12 +79,14 @@ class _Way:
 
     Attributes:
         entire: whether all elements of the tensor are there.
+        mixed: whether it went into sums of products with data.
     """
 
     single: bool
     entire: bool
     sign: _Sign
     constant: bool
+    mixed: bool = False
 
 
 def sized(name: str, sight: Sight) -> tuple[Any, bool] | None:
@@ -176,7 +179,11 @@ def needed(name: str, sight: Sight) -> Need:
         if node.op_type in COMPARES or (node.op_type == "Where" and position == 0):
             return
         new = _behind(prefix, node, position, way, sight)
-        if new is not None:
+        if new is None:
+            return
+        new = dataclasses.replace(new, mixed=new.mixed or way.mixed)
+        # Where such a sum may be below zero already, what follows takes that.
+        if not (new.mixed and new.sign == _Sign.ANY):
             yield from ((at, new) for at in outputs(node))
 
     sight.flows.walk(name, _Way(True, True, _Sign.GIVEN if low else _Sign.ANY, True), step)
@@ -208,6 +215,12 @@ def _behind(prefix: str, node: Any, position: int, way: _Way, sight: Sight) -> _
             sign = _Sign.SQUARE
         one = way.single and (plain or op in {"Max", "Min", "Where"})
         return _Way(one, way.entire and op != "Where", sign, constant)
+    if adds_products(node, position):
+        positive = way.sign != _Sign.ANY and all(map(sight.never_below_zero, others))
+        if data and not positive:
+            return None
+        sign = min(way.sign, _Sign.SQUARE) if positive else _Sign.ANY
+        return _Way(False, way.entire, sign, constant, mixed=data)
     if not (sight.squares(prefix, node) or passed(node, position)) or op == "Clip":
         return None
     if not constant and (op in ABOVE or sight.squares(prefix, node)):

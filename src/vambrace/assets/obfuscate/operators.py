@@ -19,10 +19,12 @@ __all__ = [
     "ORDERED",
     "OWN",
     "PARTS",
+    "PRODUCTS",
     "SIGNED",
     "SQUARES",
     "SUMS",
     "VARIANCE",
+    "adds_products",
     "counts",
     "decides",
     "is_in",
@@ -154,6 +156,12 @@ LINEAR = frozenset(
 )
 """Of SIGNED, those whose answers grow with what they take, so that a weight may move them anywhere."""
 
+PRODUCTS: dict[str, Container[int]] = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm"), frozenset({0, 1, 2})),
+    **dict.fromkeys(("Einsum", "MatMul"), _ALL),
+}
+"""Sums of products: none is below zero where nothing that they take is."""
+
 VARIANCE: dict[str, Container[int]] = {"BatchNormalization": frozenset({4})}
 ORDERED: dict[str, Container[int]] = {
     **VARIANCE,
@@ -233,6 +241,12 @@ def passed(node: Any, position: int) -> bool:  # noqa: ANN401
     op = node.op_type
     known = op in _MOVES or op in _MAPS or op in ABOVE or op in SQUARES or op in _PASSED
     return node.domain in OWN and known and position in _PASSED.get(op, (0,))
+
+
+def adds_products(node: Any, position: int) -> bool:  # noqa: ANN401
+    """Whether answers are sums of products of this input's elements, with no factor below zero beside them."""
+    factors = [each.f for each in node.attribute if each.name in {"alpha", "beta"}]
+    return is_in(node, position, PRODUCTS) and all(factor >= 0 for factor in factors)
 
 
 def moved(node: Any, position: int) -> bool:  # noqa: ANN401

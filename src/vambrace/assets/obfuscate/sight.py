@@ -10,7 +10,17 @@ import numpy as np
 
 from vambrace.assets.obfuscate.flows import Flows
 from vambrace.assets.obfuscate.graph import bodies_of
-from vambrace.assets.obfuscate.operators import ABOVE, BLIND, KEEPS_SIGN, OWN, SQUARES, SUMS, outputs, passed
+from vambrace.assets.obfuscate.operators import (
+    ABOVE,
+    BLIND,
+    KEEPS_SIGN,
+    OWN,
+    SQUARES,
+    SUMS,
+    adds_products,
+    outputs,
+    passed,
+)
 from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
@@ -49,6 +59,7 @@ class Sight:
     data: frozenset[str] = frozenset()
     masks: frozenset[str] = frozenset()
     _arrays: dict[str, NDArray[Any]] = dataclasses.field(default_factory=dict[str, "NDArray[Any]"])
+    _positive: dict[str, bool] = dataclasses.field(default_factory=dict[str, bool])
 
     @classmethod
     def of(cls, model: Any, tensors: Iterable[tuple[str, Any]]) -> Sight:  # noqa: ANN401  onnx.ModelProto
@@ -93,6 +104,11 @@ class Sight:
 
     def never_below_zero(self, name: str, depth: int = 0) -> bool:
         """Whether that can be told of a value, as far back as is looked."""
+        if name not in self._positive:
+            self._positive[name] = self._never_below_zero(name, depth)
+        return self._positive[name]
+
+    def _never_below_zero(self, name: str, depth: int) -> bool:
         if name in self.numbers:
             return self.numbers[name] >= 0
         if name in self.tensors:
@@ -110,6 +126,9 @@ class Sight:
         if node.op_type in SUMS - {"Sub"}:
             known = (self.never_below_zero(each, depth + 1) for each in taken[node.op_type == "Where" :])
             return any(known) if node.op_type == "Max" else all(known)
+        if adds_products(node, 0):
+            weights_first = sorted(taken, key=lambda each: each not in self.tensors)
+            return all(self.never_below_zero(each, depth + 1) for each in weights_first)
         return node.op_type in KEEPS_SIGN and self.never_below_zero(taken[0], depth + 1)
 
     def _large(self) -> Iterator[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
@@ -151,3 +153,39 @@ def test_quantisation_annotations_follow_their_values() -> None:
     assert after.tensor_name == done.model.graph.node[0].output[0]
     assert after.quant_parameter_tensor_names[0].value == done.model.graph.initializer[0].name
     assert undo(done.model, done.map).model == model
+
+
+def test_overloads_and_domains_that_nothing_uses_are_names_too() -> None:
+    """They stayed, and the gate for names failed with no way to make it pass."""
+    helper = onnx.helper
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    function = helper.make_function(
+        "secret.inner", "Block", ["a"], ["b"], body, [helper.make_opsetid("", 17), helper.make_opsetid("secret.no", 1)]
+    )
+    other = onnx.FunctionProto.FromString(function.SerializeToString())
+    function.overload, other.overload = "secret_one", "secret_two"
+    other.node[0].op_type = "Neg"
+    nodes = [
+        helper.make_node("Block", ["x"], ["h"], domain="secret.inner", overload="secret_one"),
+        helper.make_node("Block", ["h"], ["y"], domain="secret.inner", overload="secret_two"),
+    ]
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in ("x", "y")]
+    domains = {"": 17, "secret.inner": 1, "secret.unused": 1, "com.microsoft": 1}
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", values[:1], values[1:]),
+        functions=[function, other],
+        opset_imports=[helper.make_opsetid(name, version) for name, version in domains.items()],
+        ir_version=10,
+    )
+    onnx.checker.check_model(model)
+    made = onnx_model(model, passes=[Names()], seed=1)
+    onnx.checker.check_model(made.model)
+    assert "secret" not in str(made.model)
+    assert {"", "com.microsoft"} <= {each.domain for each in made.model.opset_import}
+    assert len({each.overload for each in made.model.functions}) == 2
+    for each in (model, made.model):
+        session = onnxruntime.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"])
+        assert session.run(None, {"x": np.array([-1, 2], np.float32)})[0].tolist() == [0, -2]
+    assert undo(made.model, made.map).model.SerializeToString(deterministic=True) == model.SerializeToString(
+        deterministic=True
+    )

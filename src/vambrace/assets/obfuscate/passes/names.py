@@ -27,6 +27,9 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _Kinds = dict[str, dict[str, str]]
 """New names by old ones, for each kind of thing that has names: values, nodes, sizes, graphs, functions and so on."""
 
+_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training", "ai.onnx.training", "com.microsoft"})
+"""That everybody knows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names(Pass):
@@ -97,11 +100,17 @@ def _rename(net: Net, new: Callable[[str, str], str]) -> None:
     """Pass every name through `new(kind, name)`; missing names stay missing."""
     for graph in net.graphs():
         _rename_graph(graph, new)
-    domains = {function.domain for function in net.functions} - {"", "ai.onnx", "ai.onnx.ml"}
+    used = {node.domain for node in _all_nodes(net)}
+    used |= {node.domain for function in net.functions for node in nodes_within(function.node)}
+    # A domain that is imported and used nowhere is no more than a name.
+    importing = [net.extra, *net.functions]
+    unused = {opset.domain for each in importing for opset in each.opset_import if opset.domain not in used}
+    domains = ({function.domain for function in net.functions} | unused) - _DOMAINS
     functions = {(each.domain, each.name, each.overload) for each in net.functions}
     for node in _all_nodes(net):
         if (node.domain, node.op, node.overload) in functions:
             node.op = new("functions", node.op)
+            node.overload = new("overloads", node.overload) if node.overload else ""
             for name in list(node.attributes):
                 attribute = node.attributes.pop(name)
                 attribute.name = new("attributes", name)
@@ -168,6 +177,8 @@ def _rename_function(
             node.name = new("nodes", node.name)
         if (node.domain, node.op_type, node.overload) in functions:
             node.op_type = new("functions", node.op_type)
+            if node.overload:
+                node.overload = new("overloads", node.overload)
             for attribute in node.attribute:
                 attribute.name = new("attributes", attribute.name)
         if node.domain in domains:
@@ -186,6 +197,8 @@ def _rename_function(
         each.name = new("inner", each.name)
         _rename_sizes(each.type, new)
     function.name = new("functions", function.name)
+    if function.overload:
+        function.overload = new("overloads", function.overload)
     function.attribute[:] = [new("attributes", name) for name in function.attribute]
     for each in function.attribute_proto:
         each.name = new("attributes", each.name)
