@@ -430,17 +430,17 @@ def test_an_output_that_is_left_open_is_a_path() -> None:
 def test_channels_that_are_alike_or_zero_tell_no_keys_apart(live: int, said: str) -> None:
     """All channels of a pruned layer were counted, and one wrong key in some hundreds, or each, opened it."""
     rng = np.random.default_rng(0)
-    w, v = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 64), (64, 4)))
+    w, v = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 64), (64, 1)))
     w[:, live:] = 0
     model = net(
-        "(float[n,16] x) => (float[n,4] y) { a = MatMul (x, w) b = Relu (a) y = MatMul (b, v) }",
+        "(float[n,16] x) => (float[n,1] y) { a = MatMul (x, w) b = Relu (a) c = MatMul (b, v) y = Sigmoid (c) }",
         weights={"w": w, "v": v},
     )
     with pytest.raises(ConfigError, match=said):
         keyinput.lock_by_input(model, KEY)
     w[:] = rng.standard_normal((16, 1)) if live == 1 else rng.standard_normal((16, 64))
     model = net(
-        "(float[n,16] x) => (float[n,4] y) { a = MatMul (x, w) b = Relu (a) y = MatMul (b, v) }",
+        "(float[n,16] x) => (float[n,1] y) { a = MatMul (x, w) b = Relu (a) c = MatMul (b, v) y = Sigmoid (c) }",
         weights={"w": w, "v": v},
     )
     locked = keyinput.lock_by_input(model, KEY)  # alike in pattern, they still have factors
