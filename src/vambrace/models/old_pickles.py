@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import pickletools
 import warnings
+from typing import Any
 
 __all__ = ["uses_what_it_names"]
 
@@ -39,6 +40,7 @@ def uses_what_it_names(head: bytes, *, whole: bool) -> bool:
         whole: whether that is all of it.
     """
     stream, stack, memo, at = io.BytesIO(head), list[str](), set[int](), 0
+    argument: Any
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of text that Python finds odd
@@ -49,8 +51,8 @@ def uses_what_it_names(head: bytes, *, whole: bool) -> bool:
                 if opcode.name == "MEMOIZE":
                     memo.add(len(memo))
                 elif opcode.name in _STORES:
-                    memo.add(int(str(argument)))
-                elif opcode.name in _FETCHES and int(str(argument)) not in memo:
+                    memo.add(int(argument))  # of "01" pickletools makes a truth value
+                elif opcode.name in _FETCHES and int(argument) not in memo:
                     return False
                 at = stream.tell()
     except _BreaksOff:
