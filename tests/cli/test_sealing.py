@@ -657,6 +657,9 @@ def test_what_was_finished_by_the_way_is_said(
         "verify sealed --signer '' -i me",
         "seal plain out -r me.pub --sign ''",
         "rewrap sealed -i me --add ''",
+        "sign plain --key ''",
+        "verify plain --signature ''",
+        "open sealed out --mindspore ''",
     ],
 )
 def test_no_key_is_at_a_path_of_a_variable_that_is_not_set(

@@ -1,6 +1,8 @@
+import contextlib
 import gzip
 import io
 import pickle
+import random
 import zipfile
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from vambrace.errors import ModelRefused
+from vambrace.models.checkpoint import scan_checkpoint
 from vambrace.models.formats import identify
 
 
@@ -162,3 +165,21 @@ def test_large_arrays_are_not_read(tmp_path: Path) -> None:
         stream.truncate(2**33)
     with pytest.raises(ModelRefused, match="NumPy"):
         identify(path)
+
+
+def test_a_directory_with_offsets_beyond_all_files_is_damage(tmp_path: Path) -> None:
+    """Python's own reader of zips raises a ValueError of its own."""
+    path = tmp_path / "net.pt"
+    torch.save({"w": torch.ones(3)}, path)
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    begin = whole.index(b"PK\x01\x02")
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(rng.randrange(1, 6)):
+            data[rng.randrange(begin, len(data))] = rng.choice([0, 1, 8, 0x7F, 0xFF])
+        path.write_bytes(data)
+        with contextlib.suppress(ModelRefused):
+            form = identify(path)
+            if form.kind == "checkpoint":
+                scan_checkpoint(path, form)

@@ -49,6 +49,9 @@ def test_what_python_writes_is_one_at_any_length(name: str, protocol: int) -> No
         b"cos\nsystem\n(S'x'\ntR.",
         b"cos\nsystem\n(I0x10\ntR.",  # pickletools reads no such number, and an unpickler does
         b"cos\nsystem\np01\n0g01\n(S'x'\ntR",
+        b"cos\nsystem\np00\n(S'x'\ntR.",
+        b"cos\nsystem\np0\0\n(S'x'\ntR.",  # an unpickler ends the number there
+        b"cos\nsystem\nF1_0\n0(S'x'\ntR.",
         b"(ios\nsystem\n.",
         b"(cos\nsystem\nS'x'\no.",
         b"cos\nsystem\n(NtR" + b"words that are no opcodes",
@@ -66,6 +69,14 @@ def test_what_runs_is_one(data: bytes) -> None:
     [
         b"cat\ndog\nhorse\n",
         b"cat\ndog\npig\nbear\n",
+        b"city\nBerlin\nLondon\nParis\n",
+        b"country\nFrance\nItaly\nSpain\n",
+        b"company\nApple\nIBM\nIntel\n",
+        b"class_name\nCar\nPerson\nBicycle\n",
+        b"click\nnumpy\nPillow\n",
+        b"component\nCPU\nSSD\nRAM\n",
+        b"cats\ndogs\n" + b"Birds\n" * 3000,
+        b"cats\ndogs\n" + b"Terns\n" * 3000,
         b"class\nid\n1\n",
         b"id\n0\n1\n",
         b"i\nii\niii\n",

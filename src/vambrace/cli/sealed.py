@@ -25,6 +25,7 @@ from vambrace.cli.secrets import (
 )
 from vambrace.cli.speaking import many, say, tell
 from vambrace.cli.streams import file_place, mebibytes
+from vambrace.errors import ArtifactRefused, ModelRefused
 
 if TYPE_CHECKING:
     from vambrace.assets.seal.header import Header
@@ -76,7 +77,10 @@ def verify(
     environment: Environment = None,
     number: Number = None,
     at: Annotated[
-        Path | None, typer.Option("--signature", metavar="PATH", help="Where the signatures are, if not beside it.")
+        Path | None,
+        typer.Option(
+            "--signature", metavar="PATH", parser=file_place, help="Where the signatures are, if not beside it."
+        ),
     ] = None,
     threads: Threads = 1,
     as_json: Json = False,
@@ -119,7 +123,9 @@ def verify(
 
 def sign(
     path: Annotated[Path, typer.Argument(parser=file_place)],
-    key: Annotated[Path, typer.Option(metavar="KEY", help="The ed25519 key to sign with.", show_default=False)],
+    key: Annotated[
+        Path, typer.Option(metavar="KEY", parser=file_place, help="The ed25519 key to sign with.", show_default=False)
+    ],
     name: Name = "",
     role: Role = "",
     to: Annotated[
@@ -304,7 +310,10 @@ def _listing(sealed: Sealed) -> dict[str, Any] | None:
         case "tensors":
             from vambrace.assets.seal.tensors import read_header
 
-            return {name: f"{each.dtype} {list(each.shape)}" for name, each in read_header(sealed)[0].items()}
+            try:
+                return {name: f"{each.dtype} {list(each.shape)}" for name, each in read_header(sealed)[0].items()}
+            except (ArtifactRefused, ModelRefused) as error:  # `open` gives it back as the file that it is
+                return {"not listed": error.seen}
         case "bytes":
             return None
 

@@ -183,7 +183,10 @@ def open_file(
     ] = False,
     ignore_expiry: Annotated[bool, typer.Option("--ignore-expiry", help="Open it after its date, too.")] = False,
     mindspore: Annotated[
-        Path | None, typer.Option(metavar="KEY", help="It is a file of MindSpore; KEY holds the bytes of its key.")
+        Path | None,
+        typer.Option(
+            metavar="KEY", parser=file_place, help="It is a file of MindSpore; KEY holds the bytes of its key."
+        ),
     ] = None,
     threads: Threads = 1,
     force: Force = False,

@@ -51,9 +51,14 @@ def scan_checkpoint(path: Path, form: Format) -> Scan:
         if error.scan.dangerous:
             raise _runs_code(f"{path.name} holds a broken pickle", error.scan) from error
         raise _unreadable(path, str(error)) from error
-    except (zipfile.BadZipFile, zlib.error, struct.error, OSError, RuntimeError, UnicodeError, EOFError) as error:
+    except ModelRefused:
+        raise
+    except _DAMAGED as error:
         raise _unreadable(path, str(error)) from error
     return Scan(names=tuple(dict.fromkeys(name for scan in scans for name in scan.names)))
+
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, OSError, RuntimeError, ValueError, OverflowError, EOFError)
 
 
 def refusal(path: Path, scan: Scan) -> ModelRefused | None:

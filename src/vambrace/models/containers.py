@@ -8,6 +8,8 @@ other.
 from __future__ import annotations
 
 import importlib
+import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 from vambrace.core import registry
@@ -28,8 +30,11 @@ _LONGEST = max(map(len, _MAGIC))
 def kind_of_container(path: Path) -> str:
     """The kind of container at `path`; "" for a plain file, or one that cannot be read."""
     try:
-        with path.open("rb") as stream:
-            head = stream.read(_LONGEST)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe that nobody writes to is waited for
+        try:
+            head = os.read(fd, _LONGEST) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        finally:
+            os.close(fd)
     except (OSError, ValueError):  # ValueError: a null byte in the path
         return ""
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")

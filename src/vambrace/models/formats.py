@@ -15,7 +15,9 @@ promises more safety than its content keeps (a pickle called .safetensors) is re
 
 from __future__ import annotations
 
+import errno
 import re
+import stat
 import struct
 import zipfile
 from dataclasses import dataclass
@@ -114,7 +116,10 @@ def kind_of_start(head: bytes) -> Kind | None:
 
 def _identify(path: Path) -> Format:
     try:
-        size = path.stat().st_size
+        found = path.stat()
+        size = found.st_size
+        if not stat.S_ISREG(found.st_mode):  # models are read more than once
+            raise OSError(errno.EINVAL, "no file, but a folder, pipe or device")
         with path.open("rb") as stream:
             head = stream.read(_HEAD)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path

@@ -14,17 +14,24 @@ from __future__ import annotations
 
 import io
 import pickletools
+import re
 import warnings
 from typing import Any
 
 __all__ = ["uses_what_it_names"]
 
-_OPERATIONS = "APPEND APPENDS ADDITEMS BINPERSID BUILD EXT1 EXT2 EXT4 INST NEWOBJ NEWOBJ_EX OBJ PERSID REDUCE SETITEM"
+_OPERATIONS = "APPEND APPENDS ADDITEMS BUILD EXT1 EXT2 EXT4 INST NEWOBJ NEWOBJ_EX OBJ REDUCE SETITEM"
 _USES = frozenset({*_OPERATIONS.split(), "SETITEMS", "STOP"})
 _CODES = frozenset(each.code for each in pickletools.opcodes)
+_ELSEWHERE = frozenset({"BINPERSID", "PERSID"})
+"""What only those can load who know of it; files that need them have other marks."""
 _STORES = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 _FETCHES = frozenset({"GET", "BINGET", "LONG_BINGET"})
-_DECIMAL = "gp"
+_NUMBER = re.compile(rb"\s*[-+]?(\.?[0-9]|inf|nan)", re.IGNORECASE)
+_OF_NUMBERS = {**dict.fromkeys("FILgp", _NUMBER), "S": re.compile(rb"\s*['\"]")}
+"""Opcodes that take the rest of a line, and how it has to begin."""
+_LONG = frozenset("BTX")
+_FAR = 2**29
 _MARK = "mark"
 
 
@@ -45,6 +52,8 @@ def uses_what_it_names(head: bytes, *, whole: bool) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of text that Python finds odd
             for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name in _ELSEWHERE:
+                    return False
                 _follow(opcode, stack)
                 if opcode.name in _USES:
                     return True
@@ -61,10 +70,13 @@ def uses_what_it_names(head: bytes, *, whole: bool) -> bool:
         code = head[at : at + 1].decode("latin-1")
         if code and code not in _CODES:
             return False
+        # As a length, four letters are more than there can be.
+        if code in _LONG and int.from_bytes(head[at + 1 : at + 5].ljust(4, b"\0"), "little") >= _FAR:
+            return False
         if stream.tell() == len(head):  # what comes behind decides, if anything does
             return not whole
-        # An unpickler reads more spellings of other numbers and of names than `pickletools` does.
-        return code not in _DECIMAL
+        # An unpickler reads more spellings of numbers and of names than `pickletools` does, and no words as numbers.
+        return code not in _OF_NUMBERS or _OF_NUMBERS[code].match(head, at + 1) is not None
     return False
 
 

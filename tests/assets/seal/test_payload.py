@@ -364,3 +364,64 @@ def test_a_zip_of_very_many_members_takes_no_memory(tmp_path: Path) -> None:
         archive.writestr("last.pkl", pickle.dumps(Runs()))
     assert kind_of(path) == "zip"
     assert kind_of(path, inside=False) == ""
+
+
+def test_marks_inside_of_the_last_record_hide_no_member(tmp_path: Path) -> None:
+    """Python looks at the last 22 bytes first."""
+    with zipfile.ZipFile(tmp_path / "z", "w") as archive:
+        archive.writestr("noise", os.urandom(70_000))
+        archive.writestr("w", pickle.dumps(Runs()))
+    data = bytearray((tmp_path / "z").read_bytes())
+    data[-18:-14] = b"PK\5\6"
+    (tmp_path / "z").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "z") as archive:
+        assert archive.namelist() == ["noise", "w"]
+    assert kind_of(tmp_path / "z") == "zip"
+
+
+def test_offsets_that_no_file_has(tmp_path: Path) -> None:
+    """Of 2^63 the number that the system takes is exceeded."""
+    data = bytearray(zipped("a", content=b"abc"))
+    at = data.rindex(b"PK\x01\x02")
+    extra = struct.pack("<2HQ", 1, 8, 2**63 + 5)
+    data[at + 42 : at + 46] = b"\xff" * 4
+    data[at + 30 : at + 32] = struct.pack("<H", len(extra))
+    data[at + 47 : at + 47] = extra
+    end = data.rindex(b"PK\5\6")
+    data[end + 12 : end + 16] = struct.pack("<L", 47 + len(extra))
+    (tmp_path / "z").write_bytes(data)
+    with (tmp_path / "z").open("rb") as file:
+        assert list(zips.members(file.fileno(), 10)) == []
+    assert kind_of(tmp_path / "z") == ""
+
+
+def test_names_that_others_give_too_are_no_proof_of_torch(tmp_path: Path) -> None:
+    names = ["paper/README.md", "paper/code/train.py", "mnist/data/7", "data/0", "proj/data/constants/phys.json"]
+    (tmp_path / "z").write_bytes(zipped(*names, content=b"text"))
+    assert kind_of(tmp_path / "z") == ""
+    (tmp_path / "z").write_bytes(zipped(*names, "x/data.pkl", content=b"text"))
+    assert kind_of(tmp_path / "z") == "checkpoint"
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_that_begin_at_the_end_of_what_is_seen_are_arrays(tmp_path: Path, save: Any) -> None:
+    """Half a header was taken for that of objects: 7 of 100 such files could not be sealed."""
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        stream = io.BytesIO()
+        save(stream, **{f"a{n}": rng.normal(size=int(rng.integers(50, 1000))).astype("f4") for n in range(60)})
+        (tmp_path / "z").write_bytes(stream.getvalue())
+        assert kind_of(tmp_path / "z") == ""
+        start_without_pickle(io.BytesIO(stream.getvalue()))
+    for begin in range(65_300, 65_536):
+        first = zipped("a", content=b"x" * (begin - 31))[:begin]
+        start_without_pickle(io.BytesIO(first + zipped("b.npy", content=written(lambda s: np.save(s, np.ones(9))))))
+
+
+def test_whole_numbers_of_python_2_are_numbers(tmp_path: Path) -> None:
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (2L,), }".ljust(117) + b"\n"
+    data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + np.ones(2).tobytes()
+    (tmp_path / "z.npy").write_bytes(data)
+    with pytest.warns(UserWarning, match="created on Python 2"):
+        assert np.load(tmp_path / "z.npy").tolist() == [1, 1]
+    assert kind_of(tmp_path / "z.npy") == ""

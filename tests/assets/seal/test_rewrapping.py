@@ -480,3 +480,15 @@ def test_a_sidecar_of_another_file_is_left_where_it_is(path: Path, tmp_path: Pat
     sidecar(path).write_bytes(foreign[:-1])
     assert pending(path) is None
     assert pending(tmp_path / "nothing") is None
+
+
+def test_a_file_with_another_name_keeps_its_sidecar(path: Path) -> None:
+    """A snapshot by hard links opened no more: its only whole header went with one of the names."""
+    put(path, A)
+    old, new = changed(path, B)
+    path.write_bytes(torn(old, new) + BODY)
+    sidecar(path).write_bytes(whole(new))
+    os.link(path, other := path.with_name("other.sealed"))
+    seal.save({}, path, recipients=[A])
+    sidecar(other).write_bytes(sidecar(path).read_bytes())
+    assert opens(other, B)

@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     (root / "deep" / "er").mkdir(parents=True)
     (root / "a.txt").write_bytes(b"hello")
     (root / "deep" / "empty").write_bytes(b"")
-    (root / "deep" / "er" / "big").write_bytes(os.urandom(200_000))
+    (root / "deep" / "er" / "big").write_bytes(b"data: " + os.urandom(200_000))
     (root / "deep" / "zz").write_bytes(b"\0" * 64)
     return root
 

@@ -238,3 +238,19 @@ def test_tensors_that_came_in_a_stream_are_loaded(tmp_path: Path) -> None:
     seal.save(tmp_path / "net.pt", tmp_path / "pickle.sealed", recipients=[KEY], allow_pickle=True)
     with pytest.raises(ArtifactRefused, match="E764: pickle.sealed holds an archive or a pickle"):
         vambrace.load(tmp_path / "pickle.sealed", factory=net, bounds=(0, 1), identity=KEY)
+
+
+def test_a_pipe_is_no_model_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for options in ({}, {"identity": KEY, "signer": bytes(31) + b"\x40"}):
+        with pytest.raises(ModelRefused, match="E200: pipe cannot be read .no file, but a folder, pipe or device"):
+            vambrace.load(tmp_path / "pipe", factory=net, bounds=(0, 1), **options)
+
+
+def test_a_sealed_folder_is_told_to_be_one(tmp_path: Path) -> None:
+    """Its list of files begins as a safetensors file does."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_bytes(b"content")
+    seal.save(tmp_path / "in", tmp_path / "folder.sealed", recipients=[KEY])
+    with pytest.raises(ArtifactRefused, match="E764: folder.sealed holds a folder"):
+        vambrace.load(tmp_path / "folder.sealed", factory=net, bounds=(0, 1), identity=KEY)

@@ -26,10 +26,10 @@ def open_model(path: Path, *, identity: Any, signer: Any) -> dict[str, Tensor] |
     with open_sealed(path, identity=identity, signer=signer) as sealed:
         begin = sealed.read(0, min(sealed.size, 64))
         kind = kind_of_start(begin) or ""
-        if sealed.description.content == "tensors" or kind == "safetensors":
-            return read_tensors(sealed)
         if sealed.description.content == "folder":
             raise _no_model(path, "a folder", "seal the model file itself, or open the folder: vambrace open")
+        if sealed.description.content == "tensors" or kind == "safetensors":
+            return read_tensors(sealed)
         if begin.startswith(b"PK\x03\x04") or kind in {"legacy", "pickle", "tar"}:
             fix = (
                 "seal its tensors, seal.save(net.state_dict(), ...), or open it and load what comes out: vambrace open"

@@ -14,11 +14,12 @@ import ast
 import contextlib
 import re
 from typing import TYPE_CHECKING, Final
+from zipfile import ZIP_DEFLATED, ZIP_STORED
 
 import numpy as np
 
 from vambrace.assets.seal.source import fill
-from vambrace.assets.seal.zips import members, unpacked
+from vambrace.assets.seal.zips import has_directory, members, unpacked
 from vambrace.errors import ArtifactRefused, ModelRefused
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ _BY_TORCH: Final = {
     "checkpoint": re.compile(rb"data\.pkl$"),
     "PyTorch": re.compile(rb"data/\d+$"),
 }
+_BY_TORCH_ALONE: Final = {
+    "torchscript": re.compile(rb"constants\.pkl$"),
+    "package": re.compile(rb"\.data/extern_modules$"),
+    "pt2": re.compile(rb"archive_(format|version)$|serialized_exported_program\.json$"),
+    "checkpoint": re.compile(rb"data\.pkl$"),
+}
+"""Names that nobody else gives."""
 
 
 def kind_of(path: Path, *, inside: bool = True) -> str:
@@ -66,8 +74,7 @@ def kind_of(path: Path, *, inside: bool = True) -> str:
     if start.startswith(_NUMPY):
         return _kind_of_start(start)
     if start.startswith(_MEMBER):
-        # Where it begins too, for its directory may be damaged.
-        return (_kind_of_start(start) or _kind_of_zip(path)) if inside else ""
+        return _kind_of_zip(path, start) if inside else ""
     try:
         return identify(path).kind
     except ModelRefused as error:
@@ -112,22 +119,31 @@ def _kind_of_start(start: bytes) -> str:
         return "numpy" if _holds_objects(start) else ""
     if not start.startswith(_MEMBER):
         return kind_of_start(start) or ""
-    return _kind_by(_members(start))
+    return _kind_by(_members(start), alone=True)
 
 
-def _kind_of_zip(path: Path) -> str:
+def _kind_of_zip(path: Path, start: bytes) -> str:
     with contextlib.suppress(OSError), path.open("rb") as file:
-        return _kind_by(members(file.fileno(), _BEGINNING))
-    return ""
+        if has_directory(file.fileno()):
+            return _kind_by(members(file.fileno(), _BEGINNING), alone=False)
+    return _kind_of_start(start)
 
 
-def _kind_by(found: Iterable[tuple[bytes, bytes | None]]) -> str:
-    """What a zip is by its members, each with its first bytes, or None where these cannot be told."""
-    kinds, runs = set[str](), False
+def _kind_by(found: Iterable[tuple[bytes, bytes | None]], *, alone: bool) -> str:
+    """What a zip is by its members, each with its first bytes, or None where these cannot be told.
+
+    Args:
+        found: the members.
+        alone: whether names that others use as well are enough, where not all members are there.
+    """
+    kinds, sure, runs = set[str](), set[str](), False
     for name, begin in found:
         for tail in (name, name.partition(b"/")[2]):
             kinds |= {kind for kind, mark in _BY_TORCH.items() if mark.match(tail)}
+            sure |= {kind for kind, mark in _BY_TORCH_ALONE.items() if mark.match(tail)}
         runs = runs or begin is None or (not begin.startswith(_MEMBER) and _kind_of_start(begin) not in _DATA)
+    if not runs and not alone:
+        kinds &= sure
     return next((kind for kind in _BY_TORCH if kind in kinds), "zip" if runs else "")
 
 
@@ -138,21 +154,36 @@ def _members(start: bytes) -> Iterator[tuple[bytes, bytes | None]]:
         name, extra = (int.from_bytes(start[at + place : at + place + 2], "little") for place in (26, 28))
         flags, method = (int.from_bytes(start[at + place : at + place + 2], "little") for place in (6, 8))
         size = 2 * _BEGINNING if flags & _LATER else int.from_bytes(start[at + 18 : at + 22], "little")
-        content = start[at + 30 + name + extra :][: min(size, 2 * _BEGINNING)]
+        size = min(size, 2 * _BEGINNING)
+        content = start[at + 30 + name + extra :][:size]
         begin = unpacked(method, iter([content] if content else []), _BEGINNING)
+        # Of what begins just before the end of what is seen, a part tells nothing.
+        if len(content) < size and method in {ZIP_STORED, ZIP_DEFLATED} and (begin is None or _is_part(begin)):
+            begin = b""
         yield start[at + 30 : at + 30 + min(name, _LONGEST)], begin
         at = start.find(_MEMBER, at + 4)
 
 
 def _holds_objects(start: bytes) -> bool:
     """Whether a NumPy file holds Python objects, which are a pickle; also where its header does not say."""
-    at = 10 if start[6:7] == b"\x01" else 12
-    length = int.from_bytes(start[8:at], "little")
+    at, length = _header_of(start)
     try:
         header = start[at : at + min(length, _HEADER)].decode("utf-8" if start[6:7] == b"\x03" else "latin-1")
+        header = re.sub(r"([0-9])L\b", r"\1", header)  # as Python 2 wrote whole numbers
         return bool(np.lib.format.descr_to_dtype(ast.literal_eval(header.strip())["descr"]).hasobject)
     except (ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError):
         return True
+
+
+def _header_of(start: bytes) -> tuple[int, int]:
+    """Where the header of a NumPy file begins, and how long it is."""
+    at = 10 if start[6:7] == b"\x01" else 12
+    return at, int.from_bytes(start[8:at], "little")
+
+
+def _is_part(start: bytes) -> bool:
+    """Whether a NumPy file breaks off within its header."""
+    return start.startswith(_NUMPY[: len(start)]) and len(start) < sum(_header_of(start.ljust(12, b"\0")))
 
 
 _TITLES: Final = {

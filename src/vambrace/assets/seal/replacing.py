@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import stat
+from typing import TYPE_CHECKING
 
 from vambrace.assets.seal.opening import pending
 from vambrace.core import files
 from vambrace.errors import ResourceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Replacement"]
 
@@ -20,9 +24,17 @@ class Replacement(files.Draft):
 
     def commit(self) -> None:
         """As that of any draft."""
-        # Of a link only the link is replaced: the file stays, and needs what lies beside it.
-        beside = None if os.path.islink(self.path) else pending(self.path)  # noqa: PTH114  of a name that is too long it says no
+        beside = pending(self.path) if _is_last_name(self.path) else None
         super().commit()
         if beside:
             with contextlib.suppress(ResourceError):
                 files.remove(beside)
+
+
+def _is_last_name(path: Path) -> bool:
+    """Whether a file goes when another takes its name; else it stays, and needs what lies beside that name."""
+    try:
+        found = path.lstat()
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1

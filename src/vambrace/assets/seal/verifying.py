@@ -29,7 +29,7 @@ from vambrace.assets.seal.source import FileSource
 from vambrace.assets.seal.subject import listed_paths, shown
 from vambrace.assets.seal.tensors import read_header
 from vambrace.assets.seal.trailer import FOOT_BYTES, Foot
-from vambrace.errors import ArtifactRefused, ConfigError
+from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -118,9 +118,8 @@ def verify(
         ArtifactRefused: E740, E741 or E744, for signatures that are none or do not hold; E742, when there is none where
             one is needed; E743, when it is by nobody who is accepted, opened or not; E745, for what is not as it was
             signed; E747, for a folder with links; E753, for a sealed file that is not signed, when it
-            is not opened either; with an identity, E700 for what is not sealed, E764 and E765 for lists of tensors and
-            files that are none, and as `Sealed`.
-        ModelRefused: E221 to E223, the same.
+            is not opened either; with an identity, E700 for what is not sealed, E765 for a list of files that is none,
+            and as `Sealed`.
         ResourceError: E600, E604.
     """
     accepted = origin.accepted_keys(signer)
@@ -141,7 +140,7 @@ def verify(
         return _unopened(place, accepted, progress)
     with Sealed.open(place, identity, signers=accepted or None, threads=threads, ignore_expiry=True) as sealed:
         said = sealed.verify(progress=progress)
-        parts = _check_parts(sealed)
+        listed, unlisted = _lists(sealed)
         late = _late(sealed.header.public, sealed.description.metadata)
     signatures = _by((said,) if said else (), accepted)
     if not all(each.known for each in signatures):
@@ -149,21 +148,28 @@ def verify(
     return Verified(
         kind="sealed",
         signatures=signatures,
-        checked=("header", "every chunk", "trailer", *parts, *(("signature",) if said else ())),
-        unchecked=(*(() if accepted else ("who made it",)), *late),
+        checked=("header", "every chunk", "trailer", *listed, *(("signature",) if said else ())),
+        unchecked=(*(() if accepted else ("who made it",)), *unlisted, *late),
     )
 
 
-def _check_parts(sealed: Sealed) -> tuple[str, ...]:
-    """Hold what the content is made of against its format: that what is intact can be opened too."""
+def _lists(sealed: Sealed) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the content is made of, held against its format: what was checked, and what could not be.
+
+    A folder that is none opens nowhere, and is refused. Tensors that cannot be read one by one open as the file that
+    they are, or are a checkpoint with more state than that.
+    """
     if sealed.description.content == "folder":
         for member in read_manifest(sealed).values():
             check_gap(sealed, member)
-        return ("list of files",)
+        return ("list of files",), ()
     if sealed.description.content == "tensors":
-        read_header(sealed)
-        return ("list of tensors",)
-    return ()
+        try:
+            read_header(sealed)
+        except (ArtifactRefused, ModelRefused) as error:
+            return (), (f"its list of tensors ({error.seen})",)
+        return ("list of tensors",), ()
+    return (), ()
 
 
 def outline(path: str | os.PathLike[str]) -> tuple[Header, Foot]:

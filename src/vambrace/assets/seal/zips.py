@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["members", "unpacked"]
+__all__ = ["has_directory", "members", "unpacked"]
 
 _END: Final = struct.Struct("<4s4H2LH")
 _LOCATOR: Final = struct.Struct("<4sLQL")
 _WIDE_END: Final = struct.Struct("<4sQ2H2L4Q")
 _ENTRY: Final = struct.Struct("<4s6H3L5H2L")
 _LOCAL: Final = struct.Struct("<4s5H3L2H")
+_ENTRY_MARK: Final = b"PK\x01\x02"
+_END_MARK: Final = b"PK\x05\x06"
 _FILLED: Final = 2**32 - 1
 _PIECE: Final = 2**16
-_MOST_PACKED: Final = 2**20
+_MOST_PACKED: Final = {zipfile.ZIP_DEFLATED: 2**16, zipfile.ZIP_BZIP2: 2**20}  # bzip2 gives nothing before a block
 
 
 class _Entry(NamedTuple):
@@ -34,6 +36,12 @@ class _Entry(NamedTuple):
     method: int
     size: int  # packed
     offset: int
+
+
+def has_directory(fd: int) -> bool:
+    """Whether the zip in an open file ends with a directory, of no entry or of one that can be read."""
+    begin, end, _ = _directory(fd, os.fstat(fd).st_size)
+    return begin >= 0 and (os.pread(fd, 4, begin) == _ENTRY_MARK if begin < end else end > 0)
 
 
 def members(fd: int, most: int) -> Iterator[tuple[bytes, bytes | None]]:
@@ -69,7 +77,7 @@ def unpacked(method: int, pieces: Iterator[bytes], most: int) -> bytes | None:
             return found
         if len(found) >= most or packer.eof:
             return found
-        if taken >= _MOST_PACKED:  # so much that unpacks to next to nothing hides something
+        if taken >= _MOST_PACKED[method]:  # so much that unpacks to next to nothing hides something
             return None
     return found or (None if taken else b"")
 
@@ -90,14 +98,14 @@ def _entries(fd: int, size: int) -> Iterator[_Entry]:
         at = 0
         while len(held) >= at + _ENTRY.size:
             fields = _ENTRY.unpack_from(held, at)
-            if fields[0] != b"PK\x01\x02":
+            if fields[0] != _ENTRY_MARK:
                 return
             name, extra, comment = fields[10:13]
             if len(held) < (after := at + _ENTRY.size + name + extra + comment):
                 break
             begun = at + _ENTRY.size + name
             packed, offset = _wide(held[begun : begun + extra], fields[9], fields[8], fields[16])
-            if offset + shift >= 0:
+            if 0 <= offset + shift < size:
                 yield _Entry(held[begun - name : begun], fields[4], packed, offset + shift)
             at = after
         held = held[at:]
@@ -122,7 +130,10 @@ def _directory(fd: int, size: int) -> tuple[int, int, int]:
     """Where the directory begins and ends, and by how much offsets are too small for what was put before the zip."""
     reach = min(size, _END.size + 2**16)
     tail = os.pread(fd, reach, size - reach)
-    at = tail.rfind(b"PK\x05\x06")
+    last = len(tail) - _END.size
+    # A mark inside of the record itself is none, where there is no comment that could hold one.
+    plain = last >= 0 and tail.startswith(_END_MARK, last) and tail.endswith(b"\0\0")
+    at = last if plain else tail.rfind(_END_MARK)
     if at < 0 or len(tail) < at + _END.size:
         return 0, 0, 0
     length, offset = _END.unpack_from(tail, at)[5:7]
