@@ -50,6 +50,7 @@ def test_what_python_writes_is_one_at_any_length(name: str, protocol: int) -> No
         b"cos\nsystem\n(I0x10\ntR.",  # pickletools reads no such number, and an unpickler does
         b"cos\nsystem\np01\n0g01\n(S'x'\ntR",
         b"cos\nsystem\np00\n(S'x'\ntR.",
+        b"(cos\nsystem\n\x95\x02\0\0\0\0\0\0\0M\1\0tS'x'\no.",
         b"cos\nsystem\np0\0\n(S'x'\ntR.",  # an unpickler ends the number there
         b"cos\nsystem\nF1_0\n0(S'x'\ntR.",
         b"(ios\nsystem\n.",

@@ -54,6 +54,8 @@ def uses_what_it_names(head: bytes, *, whole: bool) -> bool:
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name in _ELSEWHERE:
                     return False
+                if opcode.name == "FRAME":  # of a later protocol, and unpicklers read on in different ways
+                    return True
                 _follow(opcode, stack)
                 if opcode.name in _USES:
                     return True

@@ -451,3 +451,23 @@ def test_channels_that_are_alike_or_zero_tell_no_keys_apart(live: int, said: str
     for wrong in range(20):
         name, tensor = key_tensor(locked, bytes([wrong]) * 32)
         assert not np.array_equal(answers(locked, {**given, name: tensor})[0], wanted)
+
+
+@pytest.mark.parametrize("how", ["rows of either zero", "columns of the next layer"])
+@pytest.mark.parametrize(("live", "said"), [(0, "E840"), (1, "448 different keys|64 different keys")])
+def test_pruned_layers_tell_no_keys_apart(how: str, live: int, said: str) -> None:
+    """Pruning multiplies by zeros, which leaves zeros of both signs, and takes rows of the layer behind, too."""
+    rng = np.random.default_rng(0)
+    w, v = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 64), (64, 1)))
+    mask = (np.arange(64) < live).astype(np.float32)
+    if how == "rows of either zero":
+        w *= mask
+        assert np.signbit(w[:, live:]).any()
+    else:
+        v *= mask[:, None]
+    model = net(
+        "(float[n,16] x) => (float[n,1] y) { a = MatMul (x, w) b = Relu (a) c = MatMul (b, v) y = Sigmoid (c) }",
+        weights={"w": w, "v": v},
+    )
+    with pytest.raises(ConfigError, match=said):
+        keyinput.lock_by_input(model, KEY)

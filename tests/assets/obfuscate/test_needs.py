@@ -158,6 +158,27 @@ NUMBERS: dict[str, tuple[str, dict[str, Any], dict[str, str | None]]] = {
         {"a": np.arange(1, 17, dtype=np.float32).reshape(4, 4), "c": of(1, 2, 3, 4)},
         {"a": "signed", "c": "signed"},
     ),
+    "bank of filters over what is given": (
+        "x2 = Mul (x, x) m = MatMul (x2, a) e = Add (m, small) d = Log (e)",
+        {"a": np.ones((4, 4), np.float32), "small": np.float32(1e-6)},
+        {"a": "kept"},
+    ),
+    "bank of filters behind what nobody reads": (
+        "q = Tanh (x) p = Sub (one, q) m = MatMul (p, a) e = Add (m, small) d = Log (e)",
+        {"a": np.arange(1, 17, dtype=np.float32).reshape(4, 4)} | {"small": np.float32(1e-6), "one": np.float32(1)},
+        {"a": "kept"},
+    ),
+    "bank of filters, disguised": (
+        "p = Mul (x, x) m = MatMul (p, a) n = Neg (small) e = Sub (m, n) d = Log (e)",
+        {"a": np.arange(1, 17, dtype=np.float32).reshape(4, 4), "small": of(1e-6, 1e-6, 1e-6, 1e-6)},
+        {"a": "kept"},
+    ),
+    "joined with what may be below zero": (
+        "r = Relu (x) t = Tanh (x) j = Concat <axis = 1> (r, t) f = Abs (a) s = Add (j, f) e = Sqrt (s)"
+        " d = MatMul (e, back)",
+        {"a": of(0.1, 0.1, 0.1, 0.1, 9, 9, 9, 9), "back": (8, 4)},
+        {"a": None},
+    ),
     "determinant": (
         "g = MatMul (a, c) t = Det (g) l = Log (t) d = Mul (x, l)",
         {"a": (np.eye(4) + np.tri(4)).astype(np.float32), "c": (np.eye(4) + np.tri(4).T).astype(np.float32)},

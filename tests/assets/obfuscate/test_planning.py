@@ -159,6 +159,24 @@ def test_where_a_guess_is_too_low_there_is_another_measurement() -> None:
     assert found.kept == (WANTED[0], SplitLayers(share=0.2), Disguises(share=0.2), WANTED[3])
 
 
+@pytest.mark.parametrize("alone", [0.01, 0.0])
+def test_what_costs_more_together_than_alone_is_not_thrown_away(alone: float) -> None:
+    """Where steps seemed to save nothing, all of them were taken at once."""
+
+    def measure(passes) -> float:
+        shares = {one.name: one.share for one in passes if one.name in {"split_layers", "disguises"}}
+        if len(shares) == 2:
+            return 1.1 if shares["disguises"] > 0.2 else 1.045
+        return 1.0 + alone * len(shares)
+
+    found = plan((*WANTED, Phantoms()), 1.05, measure)
+    kept = {one.name: getattr(one, "share", None) for one in found.kept}
+    assert kept["disguises"] == (0.2 if alone else 0.4)
+    assert ("split_layers" in kept) is bool(alone)
+    assert "phantoms" in kept
+    assert found.fits
+
+
 def test_a_budget_that_nothing_fits_into() -> None:
     found = plan(WANTED, 0.9, measured)
     assert found.kept == (WANTED[0], WANTED[3])  # what costs nothing is not given up for a noisy measurement

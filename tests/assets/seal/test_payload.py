@@ -425,3 +425,48 @@ def test_whole_numbers_of_python_2_are_numbers(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="created on Python 2"):
         assert np.load(tmp_path / "z.npy").tolist() == [1, 1]
     assert kind_of(tmp_path / "z.npy") == ""
+
+
+@pytest.mark.parametrize("field", [28, 30, 32])
+def test_lengths_that_run_past_the_directory_hide_no_member(tmp_path: Path, field: int) -> None:
+    """Of the last entry there is less than it says, which Python takes as it is."""
+    with zipfile.ZipFile(tmp_path / "z", "w") as archive:
+        archive.writestr("noise", os.urandom(70_000))
+        archive.writestr("w", pickle.dumps(Runs()))
+    data = bytearray((tmp_path / "z").read_bytes())
+    data[data.rindex(b"PK\x01\x02") + field] += 1
+    (tmp_path / "z").write_bytes(data)
+    assert kind_of(tmp_path / "z") == "zip"
+
+
+def test_mutated_zips_hide_nothing_that_python_reads(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "z"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("noise", bytes(70_000))
+        archive.writestr("w", b"\x80\x04N.")
+        archive.writestr("last", b"text")
+    whole = path.read_bytes()
+    directory, read = whole.index(b"PK\x01\x02"), 0
+    for _ in range(1500):
+        data = bytearray(whole)
+        for _ in range(int(rng.integers(1, 3))):
+            data[int(rng.integers(directory, len(data)))] = int(rng.choice([0, 1, 8, 80, 255, rng.integers(0, 256)]))
+        path.write_bytes(data)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                contents = [archive.read(info) for info in archive.infolist()]
+        except Exception:  # noqa: S112  nobody reads it
+            continue
+        if b"\x80\x04N." in contents:
+            read += 1
+            assert kind_of(path) == "zip", data[directory:]
+    assert read > 300
+
+
+def test_a_zip_behind_a_line_is_looked_into(tmp_path: Path) -> None:
+    (tmp_path / "app.pyz").write_bytes(b"#!/usr/bin/env python3\n" + zipped("w.pkl", content=pickle.dumps(Runs())))
+    with pytest.raises(ArtifactRefused, match="E761: app.pyz is a zip with a pickle"):
+        seal.save(tmp_path / "app.pyz", tmp_path / "y", recipients=[KEY])
+    (tmp_path / "app.pyz").write_bytes(b"#!/usr/bin/env python3\n" + zipped("__main__.py", content=b"print(1)"))
+    seal.save(tmp_path / "app.pyz", tmp_path / "y", recipients=[KEY])

@@ -11,6 +11,8 @@ import numpy as np
 from vambrace.assets.obfuscate.shapes import sizes_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from vambrace.assets.obfuscate.edits import Edit
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.net import Net
     from vambrace.assets.obfuscate.shapes import Sizes
 
-__all__ = ["FLOATS", "Layer", "layer_of", "layers_of"]
+__all__ = ["FLOATS", "Layer", "layer_of", "layers_of", "of_both_signs"]
 
 FLOATS = frozenset({np.dtype("f4"), np.dtype("f8")})
 """Types whose rounding is small enough for the tolerance profile."""
@@ -95,6 +97,18 @@ class Layer:
         part = [slice(None)] * self.weight.ndim
         part[self.input_axis] = slice(start, stop)
         return self.weight[tuple(part)]
+
+
+def of_both_signs(layers: Sequence[Layer], left: dict[str, int]) -> list[Layer]:
+    """Those whose weights can be mixed; the others are counted in `left`.
+
+    A filterbank has no weight below zero, and roots and logarithms behind it take what it gives. A product of matrices
+    of both signs is not below zero but for rounding, and under a wrong key of a lock it is.
+    """
+    found = [layer for layer in layers if layer.weight.min() < 0]
+    if len(found) < len(layers):
+        left["layers of no weight below zero"] = len(layers) - len(found)
+    return found
 
 
 def layers_of(net: Net) -> tuple[list[Layer], Sizes, dict[str, int]]:

@@ -206,7 +206,8 @@ def _behind(prefix: str, node: Any, position: int, way: _Way, sight: Sight) -> _
         positive = all(sight.never_below_zero(other) for other in others if op != "Where" or other != others[0])
         sign = way.sign if positive or (data and op in {"Div", "Mul"}) else _Sign.ANY
         if op == "Sub":
-            sign = _Sign.ANY
+            kept = position == 0 and all(map(sight.never_above_zero, others))
+            sign = way.sign if kept else _Sign.ANY
         elif op == "Max" and any(sight.never_below_zero(other) for other in others):
             sign = max(sign, _Sign.SQUARE)
         elif op in {"Add", "Sum"} and sign == _Sign.SQUARE and any(number > 0 for number in numbers):
@@ -216,7 +217,9 @@ def _behind(prefix: str, node: Any, position: int, way: _Way, sight: Sight) -> _
         one = way.single and (plain or op in {"Max", "Min", "Where"})
         return _Way(one, way.entire and op != "Where", sign, constant)
     if adds_products(node, position):
-        positive = way.sign != _Sign.ANY and all(map(sight.never_below_zero, others))
+        # Of data nobody knows: what is not defined below zero takes the sum only where they are not, either.
+        known = (sight.never_below_zero(other) or other in sight.data for other in others)
+        positive = way.sign != _Sign.ANY and all(known)
         if data and not positive:
             return None
         sign = min(way.sign, _Sign.SQUARE) if positive else _Sign.ANY

@@ -262,13 +262,15 @@ class _Work:
         proportion to what they cost together.
         """
         alone = sum(max(cost - 1, 0.0) for cost in self.costs.values())
-        scale = min(max(ratio - 1, 0.0) / alone, 1.0) if alone else 0.0
+        scale = max(ratio - 1, 0.0) / alone if alone else math.inf
         while ratio > budget and self.costs:
             at = max(self.costs, key=first)
-            cost = self.costs[at] - 1
+            cost = max(self.costs[at] - 1, 0.0)
             if self._halve(at):
                 self.costs[at] = 1 + cost / 2
-            ratio -= scale * max(cost - (self.costs.get(at, 1.0) - 1), 0.0)
+            saved = cost - max(self.costs.get(at, 1.0) - 1, 0.0)
+            # Where none costs anything by itself, nothing tells what a step saves.
+            ratio -= scale * saved if math.isfinite(scale) else math.inf
 
     def _halve(self, at: int) -> bool:
         """Halve a pass's share of places, or drop it; whether it is kept."""

@@ -79,7 +79,10 @@ def kind_of(path: Path, *, inside: bool = True) -> str:
         return identify(path).kind
     except ModelRefused as error:
         # A name that promises more safety than the content keeps: only pickles in disguise are refused so.
-        return "pickle" if error.code == "E202" else ""
+        if error.code == "E202":
+            return "pickle"
+    # A zip may stand behind something else, such as a line that starts a program.
+    return _kind_of_zip(path, b"") if inside else ""
 
 
 def refuse_pickle(path: Path, kind: str, *, shown: str = "") -> None:
@@ -126,7 +129,7 @@ def _kind_of_zip(path: Path, start: bytes) -> str:
     with contextlib.suppress(OSError), path.open("rb") as file:
         if has_directory(file.fileno()):
             return _kind_by(members(file.fileno(), _BEGINNING), alone=False)
-    return _kind_of_start(start)
+    return _kind_of_start(start) if start else ""
 
 
 def _kind_by(found: Iterable[tuple[bytes, bytes | None]], *, alone: bool) -> str:

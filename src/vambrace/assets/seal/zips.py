@@ -28,6 +28,7 @@ _ENTRY_MARK: Final = b"PK\x01\x02"
 _END_MARK: Final = b"PK\x05\x06"
 _FILLED: Final = 2**32 - 1
 _PIECE: Final = 2**16
+_UNSEEN: Final = frozenset({zipfile.ZIP_LZMA, 93})  # and zstandard, which later versions of Python unpack
 _MOST_PACKED: Final = {zipfile.ZIP_DEFLATED: 2**16, zipfile.ZIP_BZIP2: 2**20}  # bzip2 gives nothing before a block
 
 
@@ -67,7 +68,7 @@ def unpacked(method: int, pieces: Iterator[bytes], most: int) -> bytes | None:
     made: dict[int, Any] = {zipfile.ZIP_DEFLATED: lambda: zlib.decompressobj(-zlib.MAX_WBITS)}
     made[zipfile.ZIP_BZIP2] = bz2.BZ2Decompressor
     if method not in made:
-        return None if method == zipfile.ZIP_LZMA else b""
+        return None if method in _UNSEEN else b""
     packer, found, taken = made[method](), b"", 0
     for piece in pieces:
         taken += len(piece)
@@ -93,15 +94,17 @@ def _entries(fd: int, size: int) -> Iterator[_Entry]:
     if begin < 0:
         return
     held = b""
+    read = begin
     for piece in _pieces(fd, begin, end):
-        held += piece
-        at = 0
+        held, read, at = held + piece, read + len(piece), 0
         while len(held) >= at + _ENTRY.size:
             fields = _ENTRY.unpack_from(held, at)
             if fields[0] != _ENTRY_MARK:
                 return
             name, extra, comment = fields[10:13]
-            if len(held) < (after := at + _ENTRY.size + name + extra + comment):
+            after = at + _ENTRY.size + name + extra + comment
+            # What runs past the directory is taken as far as it goes, as by `zipfile`.
+            if len(held) < after and read < end:
                 break
             begun = at + _ENTRY.size + name
             packed, offset = _wide(held[begun : begun + extra], fields[9], fields[8], fields[16])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import disguises
+import onnx_nets
 from vambrace.assets.obfuscate.measure.inputs import (
     edge_rows,
     extreme_rows,
@@ -94,3 +95,16 @@ def test_rows_that_trip_up(network: Network) -> None:
     assert (infinite.arrays[0] == [[np.inf], [-np.inf]]).sum(axis=1).tolist() == [1, 1]
     assert np.abs(extreme.arrays[0][0]).max() > 1e29
     assert 0 < np.abs(extreme.arrays[0][1]).max() < 1e-38
+
+
+def test_inputs_of_length_zero_have_no_middle() -> None:
+    """An empty past of a decoder ended in an IndexError, after all passes were done."""
+    model = onnx_nets.net(
+        "(float[n,4] x, float[n,p,4] past) => (float[n,q,4] y) {"
+        " a = Unsqueeze (x, one) b = Concat <axis = 1> (past, a) y = Relu (b) }",
+        weights={"one": np.array([1])},
+    )
+    given = {"x": np.ones((12, 4), np.float32), "past": np.ones((12, 0, 4), np.float32)}
+    real = read_rows(given, Network(model))
+    for make in (edge_rows, nan_rows, infinite_rows, extreme_rows):
+        assert make(real) is not None

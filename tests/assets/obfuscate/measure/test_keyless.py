@@ -264,3 +264,18 @@ def test_of_several_scores_those_that_spread_count() -> None:
     assert keyless._likeness(wanted, other, None).value == pytest.approx(9 / 11, abs=0.02)
     assert abs(keyless._likeness(wanted, rng.normal(size=(200, 3)), None).value) < 0.2
     assert keyless._likeness(wanted, np.ones((200, 3)), None).value == 0.0
+
+
+@pytest.mark.parametrize("how", ["shifted", "reversed and shifted", "reversed"])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_scores_that_were_moved_are_still_the_original(how: str, classes: int) -> None:
+    """With one score shifted all decisions are one class, and what agrees is chance, as decisions go."""
+    rng = np.random.default_rng(0)
+    wanted = rng.normal(size=(200, classes))
+    shift = np.eye(classes)[0] * 100
+    other = {"shifted": wanted + shift, "reversed and shifted": shift - wanted, "reversed": -wanted}[how]
+    found = keyless._likeness(wanted, other, wanted.argmax(axis=1))
+    assert abs(found.turned) == pytest.approx(1.0)
+    assert abs(found.value) < 1.01
+    chance = keyless._likeness(wanted, rng.normal(size=(200, classes)), wanted.argmax(axis=1))
+    assert abs(chance.turned) < 0.3

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Difference", "NOTHING", "choices", "compare", "joined"]
+__all__ = ["Difference", "NOTHING", "choices", "compare", "joined", "scores"]
 
 _NEAR = 1e-5
 _SMALLEST_DECISION = 2  # of the last axis: with one value there is nothing to decide
@@ -106,8 +106,8 @@ def choices(answers: NDArray[Any]) -> NDArray[np.int64] | None:
     """The decisions (n,) of an output, by `top1`; whole numbers of a vector are decisions as they are; else None."""
     if answers.dtype.kind in "iu" and answers.ndim == 1:
         return answers.astype(np.int64)
-    scores = _scores(answers) if answers.dtype.kind == "f" else None
-    return None if scores is None else scores.argmax(axis=1).astype(np.int64)
+    found = scores(answers) if answers.dtype.kind == "f" else None
+    return None if found is None else found.argmax(axis=1).astype(np.int64)
 
 
 def _one(a: NDArray[Any], b: NDArray[Any]) -> Difference:
@@ -171,7 +171,7 @@ def _of_whole_numbers(a: NDArray[Any], b: NDArray[Any], rows: int) -> Difference
 
 
 def _decided(a: NDArray[Any], b: NDArray[Any]) -> Difference:
-    flat_a, flat_b = _scores(a), _scores(b)
+    flat_a, flat_b = scores(a), scores(b)
     if flat_a is None or flat_b is None:
         return NOTHING
     one, two = flat_a.argmax(axis=1), flat_b.argmax(axis=1)
@@ -183,8 +183,8 @@ def _decided(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     return Difference(top1_same=int((~other).sum()), top1_of=len(one), near_ties=int(close.sum()))
 
 
-def _scores(array: NDArray[Any]) -> NDArray[Any] | None:
-    """Scores (decisions, k)."""
+def scores(array: NDArray[Any]) -> NDArray[Any] | None:
+    """Scores (decisions, k) of an output; None where it holds none."""
     if array.ndim == 4:  # maps: a class for each place
         array = np.moveaxis(array, 1, -1)
     if array.ndim not in {2, 3, 4} or array.shape[-1] < _SMALLEST_DECISION:

@@ -178,7 +178,7 @@ def extreme_rows(real: Rows) -> Rows | None:
 def _with(row: NDArray[Any], *values: float) -> NDArray[Any]:
     """Copies of a row, each with one of the values in its middle, where it holds floats."""
     rows = np.stack([row] * len(values))
-    if row.dtype.kind == "f":
+    if row.dtype.kind == "f" and row.size:
         rows.reshape(len(values), -1)[:, row.size // 2] = values
     return rows
 

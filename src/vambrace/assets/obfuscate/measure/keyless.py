@@ -5,6 +5,8 @@ those that wrong keys give. What agrees by chance does not count:
 
 - where an output holds decisions, kappa (Cohen, Educ. Psychol. Meas. 20, 1960): the share of the same decisions beyond
   the share that networks with these frequencies have in common without knowing of each other, as a part of the rest;
+  and of the file as it lies there also the rank correlation of each score less the mean of all, where that is more: a
+  score that is shifted or reversed decides otherwise, and whoever moves the threshold has the original;
 - where it holds numbers, or always the same decision, the rank correlation over the rows (Spearman, Am. J. Psychol. 15,
   1904), of several numbers a row the mean weighted by how far each of them spreads: a score that is shifted, scaled or
   bent is as good as the original's for whoever moves the threshold.
@@ -23,7 +25,7 @@ import numpy as np
 from scipy.stats import rankdata  # pyright: ignore[reportUnknownVariableType]
 
 from vambrace.assets.obfuscate import keyinput, locking
-from vambrace.assets.obfuscate.measure.difference import choices
+from vambrace.assets.obfuscate.measure.difference import choices, scores
 from vambrace.assets.obfuscate.measure.equality import DECISION, decisions, run_rows
 from vambrace.assets.obfuscate.measure.runtime import Network
 from vambrace.assets.obfuscate.weighted import weighted_outputs
@@ -175,7 +177,7 @@ class _Likeness:
     """With the shares of the same decisions, found and by chance, where those are compared.
 
     Attributes:
-        turned: the value, but -1 for the reverse of two decisions however often each of them is made.
+        turned: the value, but -1 for the reverse of two decisions however often each of them is made, or of scores.
     """
 
     value: float
@@ -194,7 +196,8 @@ def _likeness(wanted: NDArray[Any], other: NDArray[Any] | None, decided: NDArray
         value = (same - chance) / (1 - chance)
         # Where both decide rarely for one of two, the reverse agrees less often than chance by little only.
         turned = (same - chance) / chance if len(kinds) == 2 and same < chance else value
-        return _Likeness(value, turned, (same, chance))
+        moved = _moved(wanted, other)
+        return _Likeness(value, max(turned, moved, key=abs), (same, chance))
     first, second = wanted.astype(np.float64), other.astype(np.float64)
     # What is no number in the original tells nothing; where only the other gives none, it is another answer.
     told = np.isfinite(first)
@@ -203,6 +206,15 @@ def _likeness(wanted: NDArray[Any], other: NDArray[Any] | None, decided: NDArray
         return _Likeness(0.0, 0.0)
     value = _ranked(first, second)
     return _Likeness(value, value)
+
+
+def _moved(wanted: NDArray[Any], other: NDArray[Any]) -> float:
+    """Rank correlation of each score beside the mean of all: decisions turn with any threshold, and this does not."""
+    both = [scores(each.astype(np.float64)) for each in (wanted, other) if each.dtype.kind == "f"]
+    one, two = both if len(both) == 2 else (None, None)
+    if one is None or two is None or not (np.isfinite(one).all() and np.isfinite(two).all()):
+        return 0.0
+    return _ranked(*(each - each.mean(axis=1, keepdims=True) for each in (one, two)))
 
 
 def _ranked(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

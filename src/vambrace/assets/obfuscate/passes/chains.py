@@ -20,7 +20,7 @@ import numpy as np
 from vambrace.assets.obfuscate.bases import orthogonal
 from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.edits import Edit
-from vambrace.assets.obfuscate.layered import Layer, layers_of
+from vambrace.assets.obfuscate.layered import Layer, layers_of, of_both_signs
 from vambrace.assets.obfuscate.passes.base import Profile
 from vambrace.assets.obfuscate.passes.choosing import affordable, check_share, check_slowdown
 from vambrace.assets.obfuscate.passes.oneway import OneWay
@@ -68,7 +68,8 @@ class ChainLayers(OneWay):
         )
 
     def apply(self, net: Net, stream: Stream) -> Applied:
-        layers, _, left = layers_of(net)
+        found, _, left = layers_of(net)
+        layers = of_both_signs(found, left)
         eligible = [layer for layer in layers if self._sides(layer)]
         if len(eligible) < len(layers):
             left["layers beside which another one is not cheap"] = len(layers) - len(eligible)

@@ -16,7 +16,7 @@ import numpy as np
 
 from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.edits import Edit
-from vambrace.assets.obfuscate.layered import FLOATS, Layer, layers_of
+from vambrace.assets.obfuscate.layered import FLOATS, Layer, layers_of, of_both_signs
 from vambrace.assets.obfuscate.passes.base import Profile
 from vambrace.assets.obfuscate.passes.choosing import affordable, check_share, check_slowdown, chosen
 from vambrace.assets.obfuscate.passes.oneway import OneWay
@@ -117,8 +117,8 @@ class InsertNorms(OneWay):
         check_slowdown(self.slowdown)
 
     def apply(self, net: Net, stream: Stream) -> Applied:
-        layers, _, left = layers_of(net)
-        index = net.index()
+        found, _, left = layers_of(net)
+        layers, index = of_both_signs(found, left), net.index()
         eligible = [layer for layer in layers if _behind_activation(layer, index)]
         if len(eligible) < len(layers):
             left["layers behind another layer, or behind the input"] = len(layers) - len(eligible)
