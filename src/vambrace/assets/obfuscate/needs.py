@@ -46,6 +46,7 @@ __all__ = ["Need", "makes_mask", "needed", "sized"]
 _FEW = 1024
 """Numbers of a tensor that makes a mask, such as positions, that are taken for no weights."""
 
+_ADDING = frozenset({"Add", "Max", "Mean", "Min", "Neg", "Sub", "Sum", "Where"})
 _GROWING = frozenset({"Cosh", "Exp", "Sinh"})
 _TWO_SIDED = frozenset({"Acos", "Acosh", "Asin", "Atanh"})
 
@@ -182,6 +183,8 @@ def needed(name: str, sight: Sight) -> Need:
         if new is None:
             return
         new = dataclasses.replace(new, mixed=new.mixed or way.mixed)
+        if way.mixed and new.sign == _Sign.ANY and node.op_type in _ADDING:
+            new = dataclasses.replace(new, sign=_Sign.GIVEN)  # as above, of what is added nobody knows
         # Where such a sum may be below zero already, what follows takes that.
         if not (new.mixed and new.sign == _Sign.ANY):
             yield from ((at, new) for at in outputs(node))

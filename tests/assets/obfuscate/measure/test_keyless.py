@@ -279,3 +279,21 @@ def test_scores_that_were_moved_are_still_the_original(how: str, classes: int) -
     assert abs(found.value) < 1.01
     chance = keyless._likeness(wanted, rng.normal(size=(200, classes)), wanted.argmax(axis=1))
     assert abs(chance.turned) < 0.3
+
+
+def test_keys_with_which_it_answers_no_numbers_are_told() -> None:
+    """They are at chance, and whoever tries them sees that they are wrong."""
+    model = net(
+        """(float[n,16] x) => (float[n,5] y) {
+            a = MatMul (x, w) b = Mul (a, a) c = Sub (b, far) d = Sqrt (c) y = Add (d, a)
+        }""",
+        weights={"w": (16, 5), "far": np.float32(-30)},
+    )
+    locked = lock(model, KEY)
+    assert found(model, locked).broken == 0
+    assert "NaN" not in judged(found(model, locked)).sentence
+    weights = {each.name: each for each in locked.graph.initializer}
+    weights["far"].CopyFrom(numpy_helper.from_array(np.float32(3), "far"))
+    each = found(model, locked)
+    assert each.broken == 20
+    assert "With 20 keys it answers with NaN or an infinity" in judged(each).sentence

@@ -138,7 +138,9 @@ def test_a_thousand_short_names_hold_a_word_by_chance_and_a_few_more_do_not() ->
 
 
 @pytest.mark.parametrize(
-    "where", ["producer", "doc", "metadata", "node", "value", "dimension", "function word", "graph", "inner"]
+    "where",
+    ["producer", "doc", "metadata", "node", "value", "dimension", "function word", "graph", "inner"]
+    + ["overload", "overload of a function", "attribute of a function", "imported domain"],
 )
 def test_every_place_where_text_can_stand_is_read(where: str) -> None:
     other = disguises.renamed(disguises.decoyed(LAYERS))
@@ -160,6 +162,14 @@ def test_every_place_where_text_can_stand_is_read(where: str) -> None:
             other.functions.add(name="EncoderLayer", domain="x")
         case "graph":
             other.graph.name = "main_graph"
+        case "overload":
+            other.graph.node[0].overload = "conv_layer"
+        case "overload of a function":
+            other.functions.add(name="a", domain="x", overload="conv_layer")
+        case "attribute of a function":
+            other.functions.add(name="a", domain="x", attribute=["conv_layer"])
+        case "imported domain":
+            other.opset_import.add(domain="encoder.attention", version=1)
         case _:
             body = next(a.g for n in other.graph.node for a in n.attribute if a.HasField("g"))
             body.node[0].output[0] = "downsample"
@@ -170,3 +180,14 @@ def test_words_are_torn_out_of_names() -> None:
     assert words("layer1_convBN/FooBar2x") == ["layer", "conv", "foo", "bar"]
     assert "fc0.weight" in texts(ORIGINAL)
     assert not any(text == "Gemm" for text in texts(ORIGINAL))
+
+
+def test_keys_of_the_standard_are_no_documentation() -> None:
+    """A model with annotations of its quantisation failed the gate whatever was done to it."""
+    other = disguises.renamed(ORIGINAL)
+    annotation = other.graph.quantization_annotation.add(tensor_name="n1")
+    annotation.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="n2")
+    other.opset_import.add(domain="com.microsoft", version=1)
+    assert leaked(ORIGINAL, other).clean
+    annotation.quant_parameter_tensor_names[0].value = "conv_scale"
+    assert not leaked(ORIGINAL, other).clean

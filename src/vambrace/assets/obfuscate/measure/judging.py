@@ -317,7 +317,9 @@ def _without_key(found: Keyless, worst: KeylessOutput) -> str:
         sentence += (
             f": {100 * worst.same:.1f} % of the original's decisions, where chance gives {100 * worst.chance:.1f} %"
         )
-    return sentence + "." + (f" With {found.failed} keys it does not run." if found.failed else "")
+    sentence += "." + (f" With {found.failed} keys it does not run." if found.failed else "")
+    told = f" With {found.broken} keys it answers with NaN or an infinity, which tells that they are wrong."
+    return sentence + (told if found.broken else "")
 
 
 def judge_locked(found: Alignment | None, gates: Gates) -> list[Judged]:

@@ -101,12 +101,14 @@ class Keyless:
         keys: wrong ones that were tried; 0 where the file has no lock of ours.
         failed: keys with which the model did not run.
         outputs: those of the original that depend on weights.
+        broken: keys with which it answered with NaN or an infinity where the original has numbers.
     """
 
     rows: int
     keys: int
     failed: int
     outputs: tuple[KeylessOutput, ...]
+    broken: int = 0
 
     def as_json(self) -> dict[str, object]:
         """As JSON data."""
@@ -150,7 +152,22 @@ def try_without_key(
     for name, place in places.items():
         found = [_at(each, place) for each in ([bare] if not by_input else []) + tried]
         outputs.append(_output(name, wanted[place], found, bare=not by_input))
-    return Keyless(rows=len(rows), keys=len(tried), failed=sum(each is None for each in tried), outputs=tuple(outputs))
+    return Keyless(
+        rows=len(rows),
+        keys=len(tried),
+        failed=sum(each is None for each in tried),
+        outputs=tuple(outputs),
+        broken=sum(each is not None and _breaks(wanted, each) for each in tried),
+    )
+
+
+def _breaks(wanted: list[NDArray[Any]], others: list[NDArray[Any]]) -> bool:
+    """Whether answers are no numbers where the original's are."""
+    return any(
+        one.shape == two.shape and bool((np.isfinite(one) & ~np.isfinite(two)).any())
+        for one, two in zip(wanted, others, strict=True)
+        if one.dtype.kind == two.dtype.kind == "f"
+    )
 
 
 def _output(name: str, wanted: NDArray[Any], others: Sequence[NDArray[Any] | None], *, bare: bool) -> KeylessOutput:

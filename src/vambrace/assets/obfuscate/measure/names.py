@@ -138,13 +138,14 @@ def words(text: str) -> list[str]:
     return [word.lower() for word in _TORN.findall(text) if len(word) >= _SHORTEST]
 
 
+_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training", "ai.onnx.training", "com.microsoft"})
 _NAMES = {
     "ModelProto": ("producer_name", "producer_version", "domain"),
     "GraphProto": ("name",),
-    "NodeProto": ("name", "input", "output"),
+    "NodeProto": ("name", "input", "output", "overload"),
     "ValueInfoProto": ("name",),
     "TensorProto": ("name",),
-    "FunctionProto": ("name", "domain", "input", "output"),
+    "FunctionProto": ("name", "domain", "input", "output", "overload", "attribute"),
     "Dimension": ("dim_param",),
 }
 
@@ -161,8 +162,12 @@ def _walk(model: ModelProto) -> Iterator[tuple[str, str]]:
         for name in _NAMES.get(kind, ()):
             value = getattr(message, name)
             yield from (("name", str(each)) for each in ([value] if isinstance(value, str) else value))
+        if kind == "OperatorSetIdProto" and message.domain not in _DOMAINS:
+            yield "name", str(message.domain)
         for field, value in message.ListFields():
-            if field.name == "doc_string":
+            if field.name == "quant_parameter_tensor_names":  # its keys belong to the standard
+                yield from (("name", str(each.value)) for each in value)
+            elif field.name == "doc_string":
                 yield "documentation", value
             elif field.message_type is not None:
                 waiting += [value] if hasattr(value, "DESCRIPTOR") else list(value)

@@ -123,7 +123,8 @@ class PackWeights(Pass):
 def _weights(net: Net, layers: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     """Floating initialisers of two elements or more that such nodes read, and no others.
 
-    Variances are left out: a root is taken of them, so that no lock could move what is in one vector with them.
+    Variances are left out: a root is taken of them, so that no lock could move what is in one vector with them. So are
+    matrices of no number below zero, such as filterbanks, behind which a root or a logarithm may stand.
     """
     read: dict[str, bool] = {}
     for graph in net.graphs():
@@ -132,7 +133,11 @@ def _weights(net: Net, layers: tuple[str, ...]) -> dict[str, NDArray[Any]]:
                 fits = node.is_a(*layers) and not (place == _VARIANCE and node.is_a("BatchNormalization"))
                 read[name] = read.get(name, True) and fits and graph is net.graph
     found = {name: array for name, array in net.graph.initialisers.items() if read.get(name)}
-    return {name: array for name, array in found.items() if array.dtype in FLOATS and array.size > 1}
+    return {
+        name: array
+        for name, array in found.items()
+        if array.dtype in FLOATS and array.size > 1 and (array.ndim < 2 or array.min() < 0)
+    }
 
 
 def _source(net: Net) -> tuple[str, np.dtype[Any], int] | None:
