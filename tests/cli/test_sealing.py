@@ -670,3 +670,28 @@ def test_no_key_is_at_a_path_of_a_variable_that_is_not_set(
     capsys.readouterr()
     assert main(shlex.split(call)) == 2
     assert "an empty path, as of a variable that is not set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "seal plain out -r me.pub --sign SECRET",
+        "sign plain --key SECRET",
+        "verify sealed --signer SECRET",
+        "open sealed out -i me --signer SECRET",
+        "rewrap sealed -i me --remove SECRET",
+        "rekey sealed -i me -r me.pub --sign SECRET",
+        "obfuscate net.onnx -o out.onnx --no-map --key-file SECRET",
+    ],
+)
+def test_a_secret_key_that_was_typed_is_called_known(
+    call: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody said that it stands in the history of the shell now."""
+    assert main(["seal", "plain", "sealed", "-r", "me.pub", "--force"]) == 0
+    capsys.readouterr()
+    secret = Path("maker").read_text().strip()
+    assert main([secret if word == "SECRET" else word for word in shlex.split(call)]) == 2
+    said = capsys.readouterr().err
+    assert "E772" in said
+    assert secret not in said

@@ -20,6 +20,8 @@ from vambrace.cli.secrets import (
     NewNumber,
     Number,
     Recipients,
+    key_place,
+    not_typed,
     opened_by,
     read_by,
 )
@@ -124,7 +126,7 @@ def verify(
 def sign(
     path: Annotated[Path, typer.Argument(parser=file_place)],
     key: Annotated[
-        Path, typer.Option(metavar="KEY", parser=file_place, help="The ed25519 key to sign with.", show_default=False)
+        Path, typer.Option(metavar="KEY", parser=key_place, help="The ed25519 key to sign with.", show_default=False)
     ],
     name: Name = "",
     role: Role = "",
@@ -159,7 +161,11 @@ def rewrap(
     remove: Annotated[
         list[str],
         typer.Option(
-            "--remove", metavar="WHO", help="A recipient's number, id or key file; again for more.", show_default=False
+            "--remove",
+            metavar="WHO",
+            callback=not_typed,
+            help="A recipient's number, id or key file; again for more.",
+            show_default=False,
         ),
     ] = [],  # noqa: B006
     ask: Ask = False,
@@ -215,7 +221,7 @@ def rekey(
     new_environment: NewEnvironment = None,
     new_number: NewNumber = None,
     key: Annotated[
-        Path | None, typer.Option("--sign", metavar="KEY", parser=file_place, help="Sign the new file with this key.")
+        Path | None, typer.Option("--sign", metavar="KEY", parser=key_place, help="Sign the new file with this key.")
     ] = None,
     name: Name = "",
     role: Role = "",

@@ -11,7 +11,17 @@ import typer
 
 from vambrace.cli.bar import listening
 from vambrace.cli.ending import tidily
-from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, opened_by, read_by
+from vambrace.cli.secrets import (
+    Ask,
+    Environment,
+    Identities,
+    Number,
+    Recipients,
+    key_place,
+    not_typed,
+    opened_by,
+    read_by,
+)
 from vambrace.cli.speaking import many, say, tell
 from vambrace.cli.streams import STREAM, BytesOut, CountedIn, bytes_in, file_place, is_stream, mebibytes, place
 from vambrace.cli.targets import check_free, free, outside, sink, taken, weights_of
@@ -41,7 +51,13 @@ Threads = Annotated[
 ]
 Signers = Annotated[
     list[str],
-    typer.Option("--signer", metavar="KEY", help="Who must have signed: a public key or its file.", show_default=False),
+    typer.Option(
+        "--signer",
+        metavar="KEY",
+        callback=not_typed,
+        help="Who must have signed: a public key or its file.",
+        show_default=False,
+    ),
 ]
 
 
@@ -86,7 +102,7 @@ def seal_file(
     number: Number = None,
     sign: Annotated[
         Path | None,
-        typer.Option(metavar="KEY", parser=file_place, help="Sign with this ed25519 key: proves where it comes from."),
+        typer.Option(metavar="KEY", parser=key_place, help="Sign with this ed25519 key: proves where it comes from."),
     ] = None,
     name: Annotated[str, typer.Option(help="The signer's name.")] = "",
     role: Annotated[str, typer.Option(help="What the signature means.")] = "",
@@ -185,7 +201,7 @@ def open_file(
     mindspore: Annotated[
         Path | None,
         typer.Option(
-            metavar="KEY", parser=file_place, help="It is a file of MindSpore; KEY holds the bytes of its key."
+            metavar="KEY", parser=key_place, help="It is a file of MindSpore; KEY holds the bytes of its key."
         ),
     ] = None,
     threads: Threads = 1,

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vambrace.cli.ending import tidily
-from vambrace.cli.streams import path_text
+from vambrace.cli.streams import file_place, path_text
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from vambrace.assets.seal.passphrase import Passphrase
 
@@ -33,6 +34,8 @@ __all__ = [
     "Number",
     "Recipients",
     "key_path",
+    "key_place",
+    "not_typed",
     "opened_by",
     "passphrase",
     "read_by",
@@ -204,6 +207,19 @@ def key_path(value: str | None) -> str | None:
     if path_text(value) is not None:
         _refuse_secret(str(value))
     return value
+
+
+def key_place(value: str) -> Path:
+    """`file_place`, for options that take the path of a key. Raises as `key_path`."""
+    _refuse_secret(value)
+    return file_place(value)
+
+
+def not_typed(values: list[str]) -> list[str]:
+    """A callback of options that take keys by name. Raises E772, for a secret key."""
+    for value in values:
+        _refuse_secret(value)
+    return values
 
 
 def _named(value: str) -> object:

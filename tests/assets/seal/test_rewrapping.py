@@ -492,3 +492,12 @@ def test_a_file_with_another_name_keeps_its_sidecar(path: Path) -> None:
     seal.save({}, path, recipients=[A])
     sidecar(other).write_bytes(sidecar(path).read_bytes())
     assert opens(other, B)
+
+
+def test_a_change_that_is_being_made_keeps_its_sidecar(path: Path) -> None:
+    """It was taken away beneath it, and the change ended with "no room"."""
+    put(path, A)
+    sidecar(path).write_bytes(whole(changed(path, B)[1]))
+    with alone(path):
+        seal.save({}, path, recipients=[A])
+    assert sidecar(path).exists()

@@ -6,6 +6,7 @@ import contextlib
 import stat
 from typing import TYPE_CHECKING
 
+from vambrace.assets.seal.holding import alone
 from vambrace.assets.seal.opening import pending
 from vambrace.core import files
 from vambrace.errors import ResourceError
@@ -25,10 +26,16 @@ class Replacement(files.Draft):
     def commit(self) -> None:
         """As that of any draft."""
         beside = pending(self.path) if _is_last_name(self.path) else None
-        super().commit()
-        if beside:
-            with contextlib.suppress(ResourceError):
-                files.remove(beside)
+        with contextlib.ExitStack() as held:
+            if beside:
+                try:
+                    held.enter_context(alone(self.path))
+                except ResourceError:  # somebody is changing its recipients, and needs what lies there
+                    beside = None
+            super().commit()
+            if beside:
+                with contextlib.suppress(ResourceError):
+                    files.remove(beside)
 
 
 def _is_last_name(path: Path) -> bool:
