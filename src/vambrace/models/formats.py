@@ -148,7 +148,7 @@ def _kind_of_head(head: bytes, size: int, suffix: str) -> Kind | None:
         return "safetensors"
     if head[:1] == b"\x80" and _LEGACY in head[:26]:
         return "legacy"
-    if _is_pickle(head) or any(head.startswith(magic) for magic in _COMPRESSED):
+    if _is_pickle(head, size) or any(head.startswith(magic) for magic in _COMPRESSED):
         return "pickle"
     # ir_version comes first in what every exporter writes; its values are small.
     if (len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64) or (suffix == ".onnx" and size > 0):
@@ -162,11 +162,11 @@ def _small(head: bytes, size: int) -> bool:
     return struct.unpack("<Q", head[:8])[0] <= max(size, 2**32)
 
 
-def _is_pickle(head: bytes) -> bool:
+def _is_pickle(head: bytes, size: int) -> bool:
     # Protocol 2 and up start with PROTO; 0 and 1 have no mark, only ways to begin.
     if (len(head) >= 2 and head[0] == 0x80 and 2 <= head[1] <= 5) or _OLD_PICKLE.match(head):
         return True
-    return _OLD_NAME.match(head) is not None and uses_what_it_names(head, whole=len(head) < _HEAD)
+    return _OLD_NAME.match(head) is not None and uses_what_it_names(head, whole=len(head) < _HEAD, size=size)
 
 
 def _looks_tar(head: bytes) -> bool:

@@ -13,6 +13,7 @@ before it has used what it named, and a text is over soon, nothing can run but t
 from __future__ import annotations
 
 import io
+import math
 import pickletools
 import re
 import warnings
@@ -27,11 +28,10 @@ _ELSEWHERE = frozenset({"BINPERSID", "PERSID"})
 """What only those can load who know of it; files that need them have other marks."""
 _STORES = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 _FETCHES = frozenset({"GET", "BINGET", "LONG_BINGET"})
-_NUMBER = re.compile(rb"\s*[-+]?(\.?[0-9]|inf|nan)", re.IGNORECASE)
+_NUMBER = re.compile(rb"\s*[-+]?(\.?[0-9]|inf|nan|\0)", re.IGNORECASE)
 _OF_NUMBERS = {**dict.fromkeys("FILgp", _NUMBER), "S": re.compile(rb"\s*['\"]")}
 """Opcodes that take the rest of a line, and how it has to begin."""
 _LONG = frozenset("BTX")
-_FAR = 2**29
 _MARK = "mark"
 
 
@@ -39,12 +39,13 @@ class _BreaksOff(Exception):  # noqa: N818  of an unpickler, not of ours
     """An unpickler goes no further."""
 
 
-def uses_what_it_names(head: bytes, *, whole: bool) -> bool:
+def uses_what_it_names(head: bytes, *, whole: bool, size: int = 0) -> bool:
     """Whether an unpickler gets as far as to call, build or return something; so too where that is not certain.
 
     Args:
         head: how it begins.
         whole: whether that is all of it.
+        size: how long all of it is; 0: nobody knows.
     """
     stream, stack, memo, at = io.BytesIO(head), list[str](), set[int](), 0
     argument: Any
@@ -72,8 +73,8 @@ def uses_what_it_names(head: bytes, *, whole: bool) -> bool:
         code = head[at : at + 1].decode("latin-1")
         if code and code not in _CODES:
             return False
-        # As a length, four letters are more than there can be.
-        if code in _LONG and int.from_bytes(head[at + 1 : at + 5].ljust(4, b"\0"), "little") >= _FAR:
+        # As a length, four letters are more than there is of most files.
+        if code in _LONG and at + 5 + int.from_bytes(head[at + 1 : at + 5], "little") > (size or math.inf):
             return False
         if stream.tell() == len(head):  # what comes behind decides, if anything does
             return not whole

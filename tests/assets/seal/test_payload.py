@@ -470,3 +470,26 @@ def test_a_zip_behind_a_line_is_looked_into(tmp_path: Path) -> None:
         seal.save(tmp_path / "app.pyz", tmp_path / "y", recipients=[KEY])
     (tmp_path / "app.pyz").write_bytes(b"#!/usr/bin/env python3\n" + zipped("__main__.py", content=b"print(1)"))
     seal.save(tmp_path / "app.pyz", tmp_path / "y", recipients=[KEY])
+
+
+def test_a_second_directory_hides_nothing(tmp_path: Path) -> None:
+    """Python reads the one at the end, and torch the one where the record of the end says."""
+    path = tmp_path / "two.pt"
+    torch.save(Runs(), path)
+    whole = path.read_bytes()
+    end = whole.rindex(b"PK\5\6")
+    count, size = struct.unpack("<HL", whole[end + 10 : end + 16])
+    directory = whole.index(b"PK\1\2")
+    names = ["a" * 10] * count
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in names:
+            archive.writestr(name, b"text")
+    other = stream.getvalue()
+    entries = bytearray(other[other.index(b"PK\1\2") : other.rindex(b"PK\5\6")])
+    entries += bytes(size - len(entries)) if size > len(entries) else b""
+    path.write_bytes(whole[:end] + entries[:size] + whole[end:])
+    assert directory < end
+    with pytest.raises(ArtifactRefused, match="E761"):
+        seal.save(path, tmp_path / "y", recipients=[KEY])

@@ -32,7 +32,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import secrets
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -49,7 +48,6 @@ from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.choosing import check_share, check_slowdown
 from vambrace.assets.obfuscate.passes.scaling import FLOOR
 from vambrace.assets.obfuscate.places import find_places
-from vambrace.assets.obfuscate.rattling import opened_by_any
 from vambrace.assets.obfuscate.shapes import likely_sizes
 from vambrace.core import canonical
 from vambrace.core.reason import reason
@@ -152,7 +150,6 @@ def lock_by_input(
         raise _not_lockable("a model whose weights are locked, which could not be unlocked any more", "unlock it first")
     if name in net.taken():
         raise _not_lockable(f"a model with a value called {name!r}", "choose another name for the input")
-    original = net.model()
     infos = likely_sizes(net)
     places = [place for place in find_places(net)[0] if not place.uneven and place.given in infos]
     ranks = {place: len(infos[place.given].shape or ()) for place in places}
@@ -185,15 +182,7 @@ def lock_by_input(
     layout = [[slot.block, slot.channels, int(slot.scaled)] for slot in slots.values()]
     entry = {"format": 1, "input": name, "places": layout, "salt": salt}
     net.extra.metadata_props.add(key=ENTRY, value=canonical.dumps(entry).decode())
-    locked = net.model()
-    if not leave_open and opened_by_any(original, locked, partial(key_tensor, locked)):
-        raise ConfigError(
-            "E857",
-            seen="a lock that other keys open as well, since what is locked does not show in any answer",
-            expected="layers whose channels answers depend on",
-            fix="lock its weights instead (obfuscate.lock), or lock it all the same with leave_open=True",
-        )
-    return locked
+    return net.model()
 
 
 def key_tensor(model: Any, key: bytes) -> tuple[str, NDArray[np.int64]]:  # noqa: ANN401  onnx.ModelProto

@@ -19,7 +19,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED
 import numpy as np
 
 from vambrace.assets.seal.source import fill
-from vambrace.assets.seal.zips import has_directory, members, unpacked
+from vambrace.assets.seal.zips import has_directory, is_moved, members, unpacked
 from vambrace.errors import ArtifactRefused, ModelRefused
 
 if TYPE_CHECKING:
@@ -127,6 +127,9 @@ def _kind_of_start(start: bytes) -> str:
 
 def _kind_of_zip(path: Path, start: bytes) -> str:
     with contextlib.suppress(OSError), path.open("rb") as file:
+        # Behind something else, as a program may stand there, it has to be; where the file begins as a zip, two are.
+        if start and is_moved(file.fileno()) and has_directory(file.fileno()):
+            return "zip"
         if has_directory(file.fileno()):
             return _kind_by(members(file.fileno(), _BEGINNING), alone=False)
     return _kind_of_start(start) if start else ""
@@ -192,7 +195,7 @@ def _is_part(start: bytes) -> bool:
 _TITLES: Final = {
     "pickle": "a pickle, or compressed, as joblib's are",
     "numpy": "an array of Python objects, which is a pickle",
-    "zip": "a zip with a pickle in it, or with an array of Python objects or something compressed",
+    "zip": "a zip with a pickle in it, or an array of Python objects, something compressed or a second directory",
 }
 
 

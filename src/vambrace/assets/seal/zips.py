@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["has_directory", "members", "unpacked"]
+__all__ = ["has_directory", "is_moved", "members", "unpacked"]
 
 _END: Final = struct.Struct("<4s4H2LH")
 _LOCATOR: Final = struct.Struct("<4sLQL")
@@ -43,6 +43,11 @@ def has_directory(fd: int) -> bool:
     """Whether the zip in an open file ends with a directory, of no entry or of one that can be read."""
     begin, end, _ = _directory(fd, os.fstat(fd).st_size)
     return begin >= 0 and (os.pread(fd, 4, begin) == _ENTRY_MARK if begin < end else end > 0)
+
+
+def is_moved(fd: int) -> bool:
+    """Whether the directory is not where the zip says: some readers look there, and others at what they find."""
+    return _directory(fd, os.fstat(fd).st_size)[2] != 0
 
 
 def members(fd: int, most: int) -> Iterator[tuple[bytes, bytes | None]]:
