@@ -55,6 +55,7 @@ def test_what_python_writes_is_one_at_any_length(name: str, protocol: int) -> No
         b"cos\nsystem\nF1_0\n0(S'x'\ntR.",
         b"cos\nsystem\n(I\0\nS'x'\ntR.",  # of which an unpickler makes 0
         b"(ios\nsystem\n.",
+        b"(cos\nsystem\n0S'x'\nios\nsystemX",  # some take the line for a whole one
         b"(cos\nsystem\nS'x'\no.",
         b"cos\nsystem\n(NtR" + b"words that are no opcodes",
         b"cos\nsystem\n.",  # it is given back, which is what pickles of functions do
@@ -77,6 +78,12 @@ def test_what_runs_is_one(data: bytes) -> None:
         b"class_name\nCar\nPerson\nBicycle\n",
         b"click\nnumpy\nPillow\n",
         b"component\nCPU\nSSD\nRAM\n",
+        b"city\nBerlin\nNaples\nMilan\n",
+        b"country\nBrazil\nNamibia\n",
+        b"client\nAlice\nNancy\n",
+        b"code\nE11.9\nI10.9\nI25.1\nE78.5\n",
+        b"code\nE11.9\nL40.0\nM05\n",
+        b"code\n1a\n2a\n",
         b"class\nid\n1\n",
         b"id\n0\n1\n",
         b"i\nii\niii\n",

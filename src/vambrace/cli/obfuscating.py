@@ -14,7 +14,7 @@ from vambrace.cli.gating import measured, read_inputs, said_of_lock, tell_gates,
 from vambrace.cli.maps import check_signer, open_maps, say_unproven, seal_map
 from vambrace.cli.obfuscated import tell_left_out, tell_passes, tell_table, tell_untraceable
 from vambrace.cli.sealing import Signers, there
-from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, key_place, opened_by, read_by
+from vambrace.cli.secrets import Ask, Environment, Identities, Number, Recipients, key_option, opened_by, read_by
 from vambrace.cli.speaking import say
 from vambrace.cli.streams import file_place
 from vambrace.cli.targets import are_one, check_free, put
@@ -31,7 +31,7 @@ Ratio = Literal["small", "medium", "large"]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is at the target.")]
 Key = Annotated[
     Path | None,
-    typer.Option("--key-file", metavar="KEY", parser=key_place, help="The key that locks the model: an aes256 key."),
+    key_option("--key-file", help="The key that locks the model: an aes256 key."),
 ]
 Maps = Annotated[
     list[Path], typer.Option("--map", metavar="MAP", parser=file_place, help="A sealed map; again for more.")
@@ -77,9 +77,7 @@ def obfuscate(
     seed: Annotated[int | None, typer.Option(metavar="N", help="To repeat the work: hides nothing by itself.")] = None,
     owner: Annotated[
         Path | None,
-        typer.Option(
-            "--owner-key", metavar="KEY", parser=key_place, help="The secret behind all copies: an aes256 key."
-        ),
+        key_option("--owner-key", help="The secret behind all copies: an aes256 key."),
     ] = None,
     customer: Annotated[
         str | None, typer.Option(metavar="ID", help="Whose copy this is, to trace it; needs --owner-key.")
@@ -118,7 +116,7 @@ def obfuscate(
     number: Number = None,
     sign: Annotated[
         Path | None,
-        typer.Option(metavar="KEY", parser=key_place, help="The ed25519 key that vouches for the map."),
+        key_option(help="The ed25519 key that vouches for the map."),
     ] = None,
     force: Force = False,
 ) -> None:
@@ -238,9 +236,7 @@ def unlock(
     *,
     key: Annotated[
         Path,
-        typer.Option(
-            "--key-file", metavar="KEY", parser=key_place, help="The key that it was locked with.", show_default=False
-        ),
+        key_option("--key-file", help="The key that it was locked with."),
     ],
     force: Force = False,
 ) -> None:

@@ -20,7 +20,7 @@ from vambrace.cli.secrets import (
     NewNumber,
     Number,
     Recipients,
-    key_place,
+    key_option,
     not_typed,
     opened_by,
     read_by,
@@ -126,7 +126,8 @@ def verify(
 def sign(
     path: Annotated[Path, typer.Argument(parser=file_place)],
     key: Annotated[
-        Path, typer.Option(metavar="KEY", parser=key_place, help="The ed25519 key to sign with.", show_default=False)
+        Path,
+        key_option(help="The ed25519 key to sign with."),
     ],
     name: Name = "",
     role: Role = "",
@@ -221,7 +222,8 @@ def rekey(
     new_environment: NewEnvironment = None,
     new_number: NewNumber = None,
     key: Annotated[
-        Path | None, typer.Option("--sign", metavar="KEY", parser=key_place, help="Sign the new file with this key.")
+        Path | None,
+        key_option("--sign", help="Sign the new file with this key."),
     ] = None,
     name: Name = "",
     role: Role = "",

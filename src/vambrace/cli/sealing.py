@@ -17,7 +17,7 @@ from vambrace.cli.secrets import (
     Identities,
     Number,
     Recipients,
-    key_place,
+    key_option,
     not_typed,
     opened_by,
     read_by,
@@ -102,7 +102,7 @@ def seal_file(
     number: Number = None,
     sign: Annotated[
         Path | None,
-        typer.Option(metavar="KEY", parser=key_place, help="Sign with this ed25519 key: proves where it comes from."),
+        key_option(help="Sign with this ed25519 key: proves where it comes from."),
     ] = None,
     name: Annotated[str, typer.Option(help="The signer's name.")] = "",
     role: Annotated[str, typer.Option(help="What the signature means.")] = "",
@@ -200,9 +200,7 @@ def open_file(
     ignore_expiry: Annotated[bool, typer.Option("--ignore-expiry", help="Open it after its date, too.")] = False,
     mindspore: Annotated[
         Path | None,
-        typer.Option(
-            metavar="KEY", parser=key_place, help="It is a file of MindSpore; KEY holds the bytes of its key."
-        ),
+        key_option(help="It is a file of MindSpore; KEY holds the bytes of its key."),
     ] = None,
     threads: Threads = 1,
     force: Force = False,

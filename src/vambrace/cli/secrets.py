@@ -10,7 +10,8 @@ import functools
 import getpass
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +21,6 @@ from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from vambrace.assets.seal.passphrase import Passphrase
 
@@ -33,8 +33,8 @@ __all__ = [
     "NewNumber",
     "Number",
     "Recipients",
+    "key_option",
     "key_path",
-    "key_place",
     "not_typed",
     "opened_by",
     "passphrase",
@@ -209,10 +209,11 @@ def key_path(value: str | None) -> str | None:
     return value
 
 
-def key_place(value: str) -> Path:
-    """`file_place`, for options that take the path of a key. Raises as `key_path`."""
-    _refuse_secret(value)
-    return file_place(value)
+def key_option(*names: str, help: str) -> Any:  # noqa: A002, ANN401  as in typer
+    """An option that takes the path of a key. Raises E772, for a secret key that was typed."""
+    return typer.Option(
+        *names, metavar="KEY", parser=file_place, callback=_not_typed_path, help=help, show_default=False
+    )
 
 
 def not_typed(values: list[str]) -> list[str]:
@@ -220,6 +221,12 @@ def not_typed(values: list[str]) -> list[str]:
     for value in values:
         _refuse_secret(value)
     return values
+
+
+def _not_typed_path(value: Path | None) -> Path | None:
+    if value is not None:
+        _refuse_secret(str(value))
+    return value
 
 
 def _named(value: str) -> object:

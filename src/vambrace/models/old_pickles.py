@@ -21,15 +21,20 @@ from typing import Any
 
 __all__ = ["uses_what_it_names"]
 
-_OPERATIONS = "APPEND APPENDS ADDITEMS BUILD EXT1 EXT2 EXT4 INST NEWOBJ NEWOBJ_EX OBJ REDUCE SETITEM"
-_USES = frozenset({*_OPERATIONS.split(), "SETITEMS", "STOP"})
+_USES = frozenset({"EXT1", "EXT2", "EXT4", "INST", "NEWOBJ", "NEWOBJ_EX", "OBJ", "REDUCE", "STOP"})
+"""What calls something, or gives it back. Items that are put into what was named are followed like all else."""
 _CODES = frozenset(each.code for each in pickletools.opcodes)
 _ELSEWHERE = frozenset({"BINPERSID", "PERSID"})
 """What only those can load who know of it; files that need them have other marks."""
 _STORES = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 _FETCHES = frozenset({"GET", "BINGET", "LONG_BINGET"})
-_NUMBER = re.compile(rb"\s*[-+]?(\.?[0-9]|inf|nan|\0)", re.IGNORECASE)
-_OF_NUMBERS = {**dict.fromkeys("FILgp", _NUMBER), "S": re.compile(rb"\s*['\"]")}
+_WHOLE = rb"\s*[-+]?(0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|[0-9][0-9_]*)L?\s*(\0[^\n]*)?\n|\s*[-+]?\0[^\n]*\n"
+_REAL = rb"\s*[-+]?([0-9][0-9_]*\.?[0-9_]*([eE][-+]?[0-9_]+)?|\.[0-9_]+([eE][-+]?[0-9_]+)?|inf(inity)?|nan)\s*\n"
+_OF_NUMBERS = {
+    **dict.fromkeys("ILgp", re.compile(_WHOLE)),
+    "F": re.compile(_REAL, re.IGNORECASE),
+    "S": re.compile(rb"\s*['\"]"),
+}
 """Opcodes that take the rest of a line, and how it has to begin."""
 _LONG = frozenset("BTX")
 _MARK = "mark"
@@ -76,6 +81,9 @@ def uses_what_it_names(head: bytes, *, whole: bool, size: int = 0) -> bool:
         # As a length, four letters are more than there is of most files.
         if code in _LONG and at + 5 + int.from_bytes(head[at + 1 : at + 5], "little") > (size or math.inf):
             return False
+        # Some unpicklers take a line that is cut off for a whole one.
+        if code == "i" and _MARK in stack:
+            return True
         if stream.tell() == len(head):  # what comes behind decides, if anything does
             return not whole
         # An unpickler reads more spellings of numbers and of names than `pickletools` does, and no words as numbers.

@@ -492,3 +492,18 @@ def test_a_network_that_says_the_same_to_all_noise_is_not_refused(end: str) -> N
     )
     for _ in range(3):
         keyinput.lock_by_input(model, KEY)
+
+
+def test_an_adapter_of_rank_zero_is_no_error() -> None:
+    model = net(
+        """(float[n,16] x) => (float[n,8] y) {
+            a = MatMul (x, w) b = Relu (a) c = MatMul (b, none) d = MatMul (c, gone) e = MatMul (b, v) y = Add (d, e)
+        }""",
+        weights={
+            "w": (16, 64),
+            "v": (64, 8),
+            "none": np.zeros((64, 0), np.float32),
+            "gone": np.zeros((0, 8), np.float32),
+        },
+    )
+    keyinput.lock_by_input(model, KEY)

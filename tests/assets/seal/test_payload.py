@@ -493,3 +493,27 @@ def test_a_second_directory_hides_nothing(tmp_path: Path) -> None:
     assert directory < end
     with pytest.raises(ArtifactRefused, match="E761"):
         seal.save(path, tmp_path / "y", recipients=[KEY])
+
+
+@pytest.mark.parametrize("before", [save({"w": torch.ones(3)}), b"\x08\x07" + bytes(20), b"\x89PNG" + bytes(20)])
+def test_a_zip_behind_data_is_looked_into(tmp_path: Path, before: bytes) -> None:
+    (tmp_path / "x").write_bytes(before + zipped("w.pkl", content=pickle.dumps(Runs())))
+    assert kind_of(tmp_path / "x") == "zip"
+
+
+def test_a_directory_of_nothing_hides_no_member(tmp_path: Path) -> None:
+    data = zipped("w.pkl", content=pickle.dumps(Runs()))
+    empty = data[: data.index(b"PK\1\2")] + b"PK\5\6" + bytes(18)
+    (tmp_path / "x").write_bytes(empty)
+    assert kind_of(tmp_path / "x") == "zip"
+
+
+def test_what_breaks_off_behind_a_pickle_shows_it(tmp_path: Path) -> None:
+    """Python reads members by pieces, and an unpickler has done its work before the damage."""
+    runs = pickle.dumps(Runs())
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    stream = packer.compress(runs + os.urandom(6000)) + packer.flush(zlib.Z_FULL_FLUSH) + b"\x07" * 50
+    (tmp_path / "x").write_bytes(raw_deflate(stream, runs))
+    assert kind_of(tmp_path / "x") == "zip"
+    with pytest.raises(ArtifactRefused, match="E761"):
+        start_without_pickle(io.BytesIO((tmp_path / "x").read_bytes()))

@@ -34,13 +34,15 @@ def different_keys(net: Net, place: Place, block: int, *, scaled: bool) -> float
         scaled: whether each has a factor too.
     """
     constants, channels = net.graph.constants(), place.weights.gives
+    if not channels:
+        return 0.0
     digests, alive = [hashlib.sha256() for _ in range(channels)], np.zeros(channels, bool)
     readers = net.index().consumers.get(place.given, [])
     lost = np.zeros(channels, bool)
     if readers and place.given not in net.graph.output_names:
         lost = ~np.any([_read(node, at, constants, channels) for node, at in readers], axis=0)
     for part in place.parts:
-        if part.gives is None or part.gives.size < channels:
+        if part.gives is None or part.gives.size < channels or not constants[part.name].size:
             continue  # of one number for all channels, none has a part of its own
         rows = np.moveaxis(constants[part.name], int(np.argmax(part.gives.shape)), 0).reshape(channels, -1)
         alive |= (rows != 0).any(axis=1)
@@ -64,6 +66,6 @@ def _read(node: Node, position: int, constants: Mapping[str, NDArray[Any]], chan
     if weight is None or position != 0 or not node.is_a("Conv", "Gemm", "MatMul"):
         return every
     axis = 1 if node.is_a("Conv") or node.value("transB", 0) else max(0, weight.ndim - 2)
-    if weight.ndim < 2 or weight.shape[axis] != channels:  # in groups, or another axis
+    if weight.ndim < 2 or weight.shape[axis] != channels or not weight.size:  # in groups, another axis, of rank 0
         return every
     return np.any(np.moveaxis(weight, axis, 0).reshape(channels, -1) != 0, axis=1)

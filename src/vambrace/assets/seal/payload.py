@@ -71,18 +71,19 @@ def kind_of(path: Path, *, inside: bool = True) -> str:
     except (OSError, ValueError):  # whoever reads it says why
         return ""
     # Before anything is told from its name.
+    found = ""
     if start.startswith(_NUMPY):
-        return _kind_of_start(start)
-    if start.startswith(_MEMBER):
-        return _kind_of_zip(path, start) if inside else ""
-    try:
-        return identify(path).kind
-    except ModelRefused as error:
-        # A name that promises more safety than the content keeps: only pickles in disguise are refused so.
-        if error.code == "E202":
-            return "pickle"
-    # A zip may stand behind something else, such as a line that starts a program.
-    return _kind_of_zip(path, b"") if inside else ""
+        found = _kind_of_start(start)
+    elif not start.startswith(_MEMBER):
+        try:
+            found = identify(path).kind
+        except ModelRefused as error:
+            # A name that promises more safety than the content keeps: only pickles in disguise are refused so.
+            found = "pickle" if error.code == "E202" else ""
+    if found not in _DATA or not inside:
+        return found
+    # A zip may stand behind something else, such as a line that starts a program, or other data.
+    return _kind_of_zip(path, start if start.startswith(_MEMBER) else b"") or found
 
 
 def refuse_pickle(path: Path, kind: str, *, shown: str = "") -> None:

@@ -28,6 +28,7 @@ _ENTRY_MARK: Final = b"PK\x01\x02"
 _END_MARK: Final = b"PK\x05\x06"
 _FILLED: Final = 2**32 - 1
 _PIECE: Final = 2**16
+_FEW: Final = 16
 _UNSEEN: Final = frozenset({zipfile.ZIP_LZMA, 93})  # and zstandard, which later versions of Python unpack
 _MOST_PACKED: Final = {zipfile.ZIP_DEFLATED: 2**16, zipfile.ZIP_BZIP2: 2**20}  # bzip2 gives nothing before a block
 
@@ -40,9 +41,9 @@ class _Entry(NamedTuple):
 
 
 def has_directory(fd: int) -> bool:
-    """Whether the zip in an open file ends with a directory, of no entry or of one that can be read."""
+    """Whether the zip in an open file ends with a directory of entries."""
     begin, end, _ = _directory(fd, os.fstat(fd).st_size)
-    return begin >= 0 and (os.pread(fd, 4, begin) == _ENTRY_MARK if begin < end else end > 0)
+    return 0 <= begin < end and os.pread(fd, 4, begin) == _ENTRY_MARK
 
 
 def is_moved(fd: int) -> bool:
@@ -75,7 +76,7 @@ def unpacked(method: int, pieces: Iterator[bytes], most: int) -> bytes | None:
     if method not in made:
         return None if method in _UNSEEN else b""
     packer, found, taken = made[method](), b"", 0
-    for piece in pieces:
+    for piece in _small(pieces):
         taken += len(piece)
         try:
             found += packer.decompress(piece, most - len(found))
@@ -86,6 +87,12 @@ def unpacked(method: int, pieces: Iterator[bytes], most: int) -> bytes | None:
         if taken >= _MOST_PACKED[method]:  # so much that unpacks to next to nothing hides something
             return None
     return found or (None if taken else b"")
+
+
+def _small(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Of what breaks off in a piece, nothing of that piece comes out, though readers of other pieces get most of it."""
+    for piece in pieces:
+        yield from (piece[at : at + _FEW] for at in range(0, len(piece), _FEW))
 
 
 def _pieces(fd: int, at: int, end: int) -> Iterator[bytes]:

@@ -175,7 +175,7 @@ def _output(name: str, wanted: NDArray[Any], others: Sequence[NDArray[Any] | Non
     decided = choices(wanted)
     if decided is not None and len(np.unique(decided)) < 2:  # nothing is decided, so nothing could agree by merit
         decided = None
-    found = [_likeness(wanted, each, decided) for each in others]
+    found = [_likeness(wanted, each, decided, bare=bare and not at) for at, each in enumerate(others)]
     wrong = found[1:] if bare else found
     shares = [each.shares for each in wrong or found if each.shares is not None]
     return KeylessOutput(
@@ -202,7 +202,9 @@ class _Likeness:
     shares: tuple[float, float] | None = None
 
 
-def _likeness(wanted: NDArray[Any], other: NDArray[Any] | None, decided: NDArray[np.int64] | None) -> _Likeness:
+def _likeness(
+    wanted: NDArray[Any], other: NDArray[Any] | None, decided: NDArray[np.int64] | None, *, bare: bool = False
+) -> _Likeness:
     theirs = None if other is None or decided is None else choices(other)
     if other is None or other.shape != wanted.shape:
         return _Likeness(0.0, 0.0)
@@ -213,7 +215,7 @@ def _likeness(wanted: NDArray[Any], other: NDArray[Any] | None, decided: NDArray
         value = (same - chance) / (1 - chance)
         # Where both decide rarely for one of two, the reverse agrees less often than chance by little only.
         turned = (same - chance) / chance if len(kinds) == 2 and same < chance else value
-        moved = _moved(wanted, other)
+        moved = _moved(wanted, other) if bare else 0.0
         return _Likeness(value, max(turned, moved, key=abs), (same, chance))
     first, second = wanted.astype(np.float64), other.astype(np.float64)
     # What is no number in the original tells nothing; where only the other gives none, it is another answer.
