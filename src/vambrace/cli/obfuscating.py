@@ -31,7 +31,7 @@ Ratio = Literal["small", "medium", "large"]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is at the target.")]
 Key = Annotated[
     Path | None,
-    key_option("--key-file", help="The key that locks the model: an aes256 key."),
+    key_option("--key-file", text="The key that locks the model: an aes256 key."),
 ]
 Maps = Annotated[
     list[Path], typer.Option("--map", metavar="MAP", parser=file_place, help="A sealed map; again for more.")
@@ -77,7 +77,7 @@ def obfuscate(
     seed: Annotated[int | None, typer.Option(metavar="N", help="To repeat the work: hides nothing by itself.")] = None,
     owner: Annotated[
         Path | None,
-        key_option("--owner-key", help="The secret behind all copies: an aes256 key."),
+        key_option("--owner-key", text="The secret behind all copies: an aes256 key."),
     ] = None,
     customer: Annotated[
         str | None, typer.Option(metavar="ID", help="Whose copy this is, to trace it; needs --owner-key.")
@@ -116,7 +116,7 @@ def obfuscate(
     number: Number = None,
     sign: Annotated[
         Path | None,
-        key_option(help="The ed25519 key that vouches for the map."),
+        key_option(text="The ed25519 key that vouches for the map."),
     ] = None,
     force: Force = False,
 ) -> None:
@@ -236,7 +236,7 @@ def unlock(
     *,
     key: Annotated[
         Path,
-        key_option("--key-file", help="The key that it was locked with."),
+        key_option("--key-file", text="The key that it was locked with."),
     ],
     force: Force = False,
 ) -> None:

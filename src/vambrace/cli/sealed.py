@@ -127,7 +127,7 @@ def sign(
     path: Annotated[Path, typer.Argument(parser=file_place)],
     key: Annotated[
         Path,
-        key_option(help="The ed25519 key to sign with."),
+        key_option(text="The ed25519 key to sign with."),
     ],
     name: Name = "",
     role: Role = "",
@@ -223,7 +223,7 @@ def rekey(
     new_number: NewNumber = None,
     key: Annotated[
         Path | None,
-        key_option("--sign", help="Sign the new file with this key."),
+        key_option("--sign", text="Sign the new file with this key."),
     ] = None,
     name: Name = "",
     role: Role = "",

@@ -102,7 +102,7 @@ def seal_file(
     number: Number = None,
     sign: Annotated[
         Path | None,
-        key_option(help="Sign with this ed25519 key: proves where it comes from."),
+        key_option(text="Sign with this ed25519 key: proves where it comes from."),
     ] = None,
     name: Annotated[str, typer.Option(help="The signer's name.")] = "",
     role: Annotated[str, typer.Option(help="What the signature means.")] = "",
@@ -200,7 +200,7 @@ def open_file(
     ignore_expiry: Annotated[bool, typer.Option("--ignore-expiry", help="Open it after its date, too.")] = False,
     mindspore: Annotated[
         Path | None,
-        key_option(help="It is a file of MindSpore; KEY holds the bytes of its key."),
+        key_option(text="It is a file of MindSpore; KEY holds the bytes of its key."),
     ] = None,
     threads: Threads = 1,
     force: Force = False,

@@ -209,10 +209,10 @@ def key_path(value: str | None) -> str | None:
     return value
 
 
-def key_option(*names: str, help: str) -> Any:  # noqa: A002, ANN401  as in typer
+def key_option(*names: str, text: str) -> Any:  # noqa: ANN401  as of typer
     """An option that takes the path of a key. Raises E772, for a secret key that was typed."""
     return typer.Option(
-        *names, metavar="KEY", parser=file_place, callback=_not_typed_path, help=help, show_default=False
+        *names, metavar="KEY", parser=file_place, callback=_not_typed_path, help=text, show_default=False
     )
 
 

@@ -27,7 +27,7 @@ from typing import IO, Literal
 from vambrace.errors import ModelRefused
 from vambrace.models.old_pickles import uses_what_it_names
 
-__all__ = ["Format", "Kind", "identify", "kind_of_start"]
+__all__ = ["HEAD", "Format", "Kind", "identify", "kind_of_start"]
 
 Kind = Literal["safetensors", "onnx", "checkpoint", "legacy", "tar", "torchscript", "pt2", "package", "pickle"]
 
@@ -67,7 +67,8 @@ _KNOWN_OTHERS = {
 }
 _OLD_PICKLE = re.compile(rb"\(?[dlt]p\d+\r?\n|[\]})]q[\x00-\x7f]")
 _OLD_NAME = re.compile(rb"\(?[ci][\w.]+\r?\n[\w.]+\r?\n")
-_HEAD = 10_000
+HEAD = 10_000
+"""Bytes by which a format is told."""
 _MOST_DIRECTORY = 8 * 2**20
 
 
@@ -111,7 +112,7 @@ def identify(path: Path) -> Format:
 
 def kind_of_start(head: bytes) -> Kind | None:
     """What something that is no zip is by its first 10,000 bytes, fewer where it has fewer; None: nothing of these."""
-    return _kind_of_head(head[:_HEAD], 0, "")
+    return _kind_of_head(head[:HEAD], 0, "")
 
 
 def _identify(path: Path) -> Format:
@@ -121,7 +122,7 @@ def _identify(path: Path) -> Format:
         if not stat.S_ISREG(found.st_mode):  # models are read more than once
             raise OSError(errno.EINVAL, "no file, but a folder, pipe or device")
         with path.open("rb") as stream:
-            head = stream.read(_HEAD)
+            head = stream.read(HEAD)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise ModelRefused(
             "E200",
@@ -166,7 +167,7 @@ def _is_pickle(head: bytes, size: int) -> bool:
     # Protocol 2 and up start with PROTO; 0 and 1 have no mark, only ways to begin.
     if (len(head) >= 2 and head[0] == 0x80 and 2 <= head[1] <= 5) or _OLD_PICKLE.match(head):
         return True
-    return _OLD_NAME.match(head) is not None and uses_what_it_names(head, whole=len(head) < _HEAD, size=size)
+    return _OLD_NAME.match(head) is not None and uses_what_it_names(head, whole=len(head) < HEAD, size=size)
 
 
 def _looks_tar(head: bytes) -> bool:

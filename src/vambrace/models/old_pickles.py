@@ -40,10 +40,6 @@ _LONG = frozenset("BTX")
 _MARK = "mark"
 
 
-class _BreaksOff(Exception):  # noqa: N818  of an unpickler, not of ours
-    """An unpickler goes no further."""
-
-
 def uses_what_it_names(head: bytes, *, whole: bool, size: int = 0) -> bool:
     """Whether an unpickler gets as far as to call, build or return something; so too where that is not certain.
 
@@ -58,11 +54,10 @@ def uses_what_it_names(head: bytes, *, whole: bool, size: int = 0) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of text that Python finds odd
             for opcode, argument, _ in pickletools.genops(stream):
-                if opcode.name in _ELSEWHERE:
-                    return False
                 if opcode.name == "FRAME":  # of a later protocol, and unpicklers read on in different ways
                     return True
-                _follow(opcode, stack)
+                if opcode.name in _ELSEWHERE or not _follow(opcode, stack):
+                    return False
                 if opcode.name in _USES:
                     return True
                 if opcode.name == "MEMOIZE":
@@ -72,8 +67,6 @@ def uses_what_it_names(head: bytes, *, whole: bool, size: int = 0) -> bool:
                 elif opcode.name in _FETCHES and int(argument) not in memo:
                     return False
                 at = stream.tell()
-    except _BreaksOff:
-        return False
     except ValueError:
         code = head[at : at + 1].decode("latin-1")
         if code and code not in _CODES:
@@ -91,22 +84,19 @@ def uses_what_it_names(head: bytes, *, whole: bool, size: int = 0) -> bool:
     return False
 
 
-def _follow(opcode: pickletools.OpcodeInfo, stack: list[str]) -> None:
-    """What an opcode does to the stack.
-
-    Raises:
-        _BreaksOff: it finds less there than it needs.
-    """
+def _follow(opcode: pickletools.OpcodeInfo, stack: list[str]) -> bool:
+    """Do to the stack what an opcode does; whether it finds there what it needs, or breaks off."""
     before, after = ([_kind(each) for each in side] for side in (opcode.stack_before, opcode.stack_after))
     if _MARK in before:
         if _MARK not in stack:
-            raise _BreaksOff
+            return False
         del stack[len(stack) - 1 - stack[::-1].index(_MARK) :]
         before = before[: before.index(_MARK)]
     for _ in before:
         if not stack or (stack.pop() == _MARK and opcode.name != "POP"):
-            raise _BreaksOff
+            return False
     stack += after
+    return True
 
 
 def _kind(each: pickletools.StackObject) -> str:

@@ -19,9 +19,9 @@ __all__ = [
     "ORDERED",
     "OWN",
     "PARTS",
-    "PRODUCTS",
     "SIGNED",
     "SQUARES",
+    "STANDARD",
     "SUMS",
     "VARIANCE",
     "adds_products",
@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 OWN = frozenset({"", "ai.onnx"})
+STANDARD = OWN | {"ai.onnx.ml", "ai.onnx.preview.training", "ai.onnx.training", "com.microsoft"}
+"""Domains that everybody knows, so that their names tell nothing."""
 _ALL = range(1 << 31)
 _MOVES = frozenset(
     {"Cast", "Concat", "DequantizeLinear", "Expand", "Flatten", "Gather", "Identity", "Neg", "Pad", "Reshape"}
@@ -156,7 +158,7 @@ LINEAR = frozenset(
 )
 """Of SIGNED, those whose answers grow with what they take, so that a weight may move them anywhere."""
 
-PRODUCTS: dict[str, Container[int]] = {
+_PRODUCTS: dict[str, Container[int]] = {
     **dict.fromkeys(("Conv", "ConvTranspose", "Gemm"), frozenset({0, 1, 2})),
     **dict.fromkeys(("Einsum", "MatMul"), _ALL),
 }
@@ -246,7 +248,7 @@ def passed(node: Any, position: int) -> bool:  # noqa: ANN401
 def adds_products(node: Any, position: int) -> bool:  # noqa: ANN401
     """Whether answers are sums of products of this input's elements, with no factor below zero beside them."""
     factors = [each.f for each in node.attribute if each.name in {"alpha", "beta"}]
-    return is_in(node, position, PRODUCTS) and all(factor >= 0 for factor in factors)
+    return is_in(node, position, _PRODUCTS) and all(factor >= 0 for factor in factors)
 
 
 def moved(node: Any, position: int) -> bool:  # noqa: ANN401

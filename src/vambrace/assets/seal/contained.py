@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vambrace.assets.seal.loading import open_sealed
 from vambrace.assets.seal.tensors import read_tensors
 from vambrace.errors import ArtifactRefused
-from vambrace.models.formats import kind_of_start
+from vambrace.models.formats import HEAD, kind_of_start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ def open_model(path: Path, *, identity: Any, signer: Any) -> dict[str, Tensor] |
         ArtifactRefused: E764, also for a folder and for pickles.
     """
     with open_sealed(path, identity=identity, signer=signer) as sealed:
-        begin = sealed.read(0, min(sealed.size, 64))
+        begin = sealed.read(0, min(sealed.size, HEAD))
         kind = kind_of_start(begin) or ""
         if sealed.description.content == "folder":
             raise _no_model(path, "a folder", "seal the model file itself, or open the folder: vambrace open")

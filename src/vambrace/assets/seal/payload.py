@@ -128,11 +128,10 @@ def _kind_of_start(start: bytes) -> str:
 
 def _kind_of_zip(path: Path, start: bytes) -> str:
     with contextlib.suppress(OSError), path.open("rb") as file:
-        # Behind something else, as a program may stand there, it has to be; where the file begins as a zip, two are.
-        if start and is_moved(file.fileno()) and has_directory(file.fileno()):
-            return "zip"
-        if has_directory(file.fileno()):
-            return _kind_by(members(file.fileno(), _BEGINNING), alone=False)
+        fd = file.fileno()
+        if has_directory(fd):
+            # Behind something else its directory is moved; else there are two, for two kinds of readers.
+            return "zip" if start and is_moved(fd) else _kind_by(members(fd, _BEGINNING), alone=False)
     return _kind_of_start(start) if start else ""
 
 

@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from vambrace.assets.obfuscate.operators import STANDARD
+
 if TYPE_CHECKING:
     from onnx import ModelProto
 
@@ -138,7 +140,6 @@ def words(text: str) -> list[str]:
     return [word.lower() for word in _TORN.findall(text) if len(word) >= _SHORTEST]
 
 
-_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training", "ai.onnx.training", "com.microsoft"})
 _NAMES = {
     "ModelProto": ("producer_name", "producer_version", "domain"),
     "GraphProto": ("name",),
@@ -162,7 +163,7 @@ def _walk(model: ModelProto) -> Iterator[tuple[str, str]]:
         for name in _NAMES.get(kind, ()):
             value = getattr(message, name)
             yield from (("name", str(each)) for each in ([value] if isinstance(value, str) else value))
-        if kind == "OperatorSetIdProto" and message.domain not in _DOMAINS:
+        if kind == "OperatorSetIdProto" and message.domain not in STANDARD:
             yield "name", str(message.domain)
         for field, value in message.ListFields():
             if field.name == "quant_parameter_tensor_names":  # its keys belong to the standard

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vambrace.assets.obfuscate.graph import bodies_of, nodes_within
+from vambrace.assets.obfuscate.operators import STANDARD
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 _Kinds = dict[str, dict[str, str]]
 """New names by old ones, for each kind of thing that has names: values, nodes, sizes, graphs, functions and so on."""
-
-_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training", "ai.onnx.training", "com.microsoft"})
-"""That everybody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +103,7 @@ def _rename(net: Net, new: Callable[[str, str], str]) -> None:
     # A domain that is imported and used nowhere is no more than a name.
     importing = [net.extra, *net.functions]
     unused = {opset.domain for each in importing for opset in each.opset_import if opset.domain not in used}
-    domains = ({function.domain for function in net.functions} | unused) - _DOMAINS
+    domains = ({function.domain for function in net.functions} | unused) - STANDARD
     functions = {(each.domain, each.name, each.overload) for each in net.functions}
     for node in _all_nodes(net):
         if (node.domain, node.op, node.overload) in functions:
