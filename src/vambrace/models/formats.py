@@ -27,7 +27,7 @@ from typing import IO, Literal
 from vambrace.errors import ModelRefused
 from vambrace.models.old_pickles import uses_what_it_names
 
-__all__ = ["HEAD", "Format", "Kind", "identify", "kind_of_start"]
+__all__ = ["Format", "HEAD", "Kind", "identify", "kind_of_start"]
 
 Kind = Literal["safetensors", "onnx", "checkpoint", "legacy", "tar", "torchscript", "pt2", "package", "pickle"]
 
