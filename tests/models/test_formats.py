@@ -183,3 +183,25 @@ def test_a_directory_with_offsets_beyond_all_files_is_damage(tmp_path: Path) -> 
             form = identify(path)
             if form.kind == "checkpoint":
                 scan_checkpoint(path, form)
+
+
+@pytest.mark.parametrize("offset", [2**63, 2**64 - 1])
+def test_an_offset_that_no_file_can_have_is_damage(tmp_path: Path, offset: int) -> None:
+    """Python's own reader of zips raises an OverflowError."""
+    path = tmp_path / "net.pt"
+    with zipfile.ZipFile(io.BytesIO(KINDS["checkpoint"])) as read, zipfile.ZipFile(path, "w") as written:
+        for each in read.namelist():
+            written.writestr(each, read.read(each))
+    whole = bytearray(path.read_bytes())
+    end, begin = whole.rindex(b"PK\x05\x06"), whole.index(b"PK\x01\x02")
+    name, extra = (int.from_bytes(whole[begin + at : begin + at + 2], "little") for at in (28, 30))
+    wide = b"\x01\x00\x08\x00" + offset.to_bytes(8, "little")
+    size = int.from_bytes(whole[end + 12 : end + 16], "little") + len(wide)
+    whole[end + 12 : end + 16] = size.to_bytes(4, "little")
+    whole[begin + 30 : begin + 32] = (extra + len(wide)).to_bytes(2, "little")
+    whole[begin + 42 : begin + 46] = b"\xff" * 4
+    whole[begin + 46 + name : begin + 46 + name] = wide
+    path.write_bytes(whole)
+    form = identify(path)
+    with pytest.raises(ModelRefused, match="E217"):
+        scan_checkpoint(path, form)

@@ -65,7 +65,8 @@ class Times:
     call = 0.0
     models: ClassVar[list[Any]] = []
 
-    def __init__(self, _original: Any, model: Any, *_: Any, **__: Any) -> None:
+    def __init__(self, _original: Any, model: Any, _real: Any, *, settings: Any, null: bool) -> None:
+        assert (settings, null) == (budget.Settings(), False)
         self.sessions = 0
         Times.models.append(model)
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from onnx_nets import net
 from vambrace.assets.obfuscate.locking import survey
+from vambrace.assets.obfuscate.operators import adds_products
 from vambrace.assets.obfuscate.roles import held_tensors
 from wrong_keys import at, checked, of
 
@@ -173,6 +175,11 @@ NUMBERS: dict[str, tuple[str, dict[str, Any], dict[str, str | None]]] = {
         {"a": np.arange(1, 17, dtype=np.float32).reshape(4, 4), "small": of(1e-6, 1e-6, 1e-6, 1e-6)},
         {"a": "kept"},
     ),
+    "bank of filters above a floor": (
+        "p = Abs (x) m = MatMul (p, a) e = Sub (m, c) d = Log (e)",
+        {"a": np.arange(1, 17, dtype=np.float32).reshape(4, 4), "c": of(0.1, 0.2, 0.3, 0.4)},
+        {"a": "kept"},
+    ),
     "joined with what may be below zero": (
         "r = Relu (x) t = Tanh (x) j = Concat <axis = 1> (r, t) f = Abs (a) s = Add (j, f) e = Sqrt (s)"
         " d = MatMul (e, back)",
@@ -285,6 +292,14 @@ def test_operators_that_are_not_defined_for_all_numbers(name: str) -> None:
     found = checked(LAYER.format(step=step), {"w": weight, "b": np.zeros(8, np.float32), **weights})
     assert {each: found[each] for each in roles} == roles
     assert found["w"] == found["b"] == "signed"
+
+
+@pytest.mark.parametrize(
+    ("factors", "adds"),
+    [({}, True), ({"alpha": 0.5, "beta": 2.0}, True), ({"alpha": -1.0}, False), ({"beta": -1.0}, False)],
+)
+def test_a_factor_below_zero_turns_the_signs_of_sums(factors: dict[str, float], adds: bool) -> None:
+    assert adds_products(helper.make_node("Gemm", ["x", "w", "b"], ["y"], **factors), 0) == adds
 
 
 def test_large_weights_are_looked_at_without_copies_in_double_precision() -> None:

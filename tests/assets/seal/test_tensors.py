@@ -21,6 +21,7 @@ from vambrace.assets import seal
 from vambrace.assets.seal.tensors import _DTYPES, Packed
 from vambrace.core.tree import has_sign
 from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
+from vambrace.models.safetensors import MOST_HEADER
 
 KEY = bytes(range(32))
 
@@ -310,6 +311,17 @@ def test_an_authentic_file_may_still_be_nonsense(tmp_path: Path) -> None:
     seal.save(__file__, tmp_path / "z.sealed", recipients=[KEY])
     with pytest.raises(ArtifactRefused, match="E764"):
         seal.lazy(tmp_path / "z.sealed", identity=KEY)
+
+
+def test_a_header_too_large_for_our_reader_is_sealed_as_it_is(tmp_path: Path) -> None:
+    """As tensors it could never be loaded."""
+    header = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'.ljust(MOST_HEADER + 8)
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    seal.save(path, tmp_path / "net.sealed", recipients=[KEY])
+    with seal.open_sealed(tmp_path / "net.sealed", identity=KEY) as sealed:
+        assert sealed.description.content == "bytes"
+    assert seal.load(tmp_path / "net.sealed", identity=KEY) == path.read_bytes()
 
 
 def _recipient() -> object:

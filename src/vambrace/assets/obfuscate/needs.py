@@ -209,8 +209,7 @@ def _behind(prefix: str, node: Any, position: int, way: _Way, sight: Sight) -> _
         positive = all(sight.never_below_zero(other) for other in others if op != "Where" or other != others[0])
         sign = way.sign if positive or (data and op in {"Div", "Mul"}) else _Sign.ANY
         if op == "Sub":
-            kept = position == 0 and all(map(sight.never_above_zero, others))
-            sign = way.sign if kept else _Sign.ANY
+            sign = _Sign.ANY
         elif op == "Max" and any(sight.never_below_zero(other) for other in others):
             sign = max(sign, _Sign.SQUARE)
         elif op in {"Add", "Sum"} and sign == _Sign.SQUARE and any(number > 0 for number in numbers):

@@ -134,16 +134,6 @@ class Sight:
             return bool(parts) and all(self.never_below_zero(each, depth + 1) for each in parts)
         return False
 
-    def never_above_zero(self, name: str) -> bool:
-        """Whether that can be told of a value: a number, a tensor, or what is negated."""
-        if name in self.numbers:
-            return self.numbers[name] <= 0
-        array, node = self.array(name), self.makers.get(name)
-        if array is not None:
-            return bool(np.all(plain(array) <= 0))
-        prefix = name[: name.rfind("\0") + 1]
-        return node is not None and node.op_type == "Neg" and self.never_below_zero(prefix + node.input[0])
-
     def _large(self) -> Iterator[str]:
         yield from (name for name, number in self.numbers.items() if not abs(number) < LARGE)
         for name in self.tensors:

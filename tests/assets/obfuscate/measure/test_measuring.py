@@ -144,6 +144,29 @@ def test_decisions_and_nan() -> None:
     assert set(words(judge_equality(None, gates)).values()) == {"not measured"}
 
 
+@pytest.mark.parametrize(
+    ("profile", "infinite", "nan", "word", "value"),
+    [
+        ("exact", 3, 0, "fail", 3.0),
+        ("exact", 0, 2, "fail", 2.0),
+        ("tolerance", 3, 0, "pass", 0.0),
+        ("tolerance", 3, 2, "fail", 2.0),
+    ],
+)
+def test_only_the_tolerance_profile_makes_nan_of_infinities(
+    profile: Any, infinite: int, nan: int, word: str, value: float
+) -> None:
+    apart = {"infinite": infinite, "nan": nan}
+    close = equality()
+    found = [
+        replace(each, difference=replace(each.difference, nan_apart=apart.get(each.kind, 0))) for each in close.found
+    ]
+    judged = judge_equality(replace(close, found=tuple(found)), Gates(profile=profile))
+    gate = next(each for each in judged if each.gate == "nan")
+    assert (gate.word, gate.value, gate.threshold) == (word, value, 0.0)
+    assert f"{infinite + nan} elements are NaN on one side only" in gate.sentence
+
+
 def test_an_original_that_differs_from_itself_judges_nothing() -> None:
     found = words(judge_equality(equality(repeat=1), Gates()))
     assert found == {"repeat": "fail", "equality": "not measured", "top1": "not measured", "nan": "not measured"}

@@ -194,6 +194,30 @@ def test_layers_whose_channels_lie_along_different_axes_are_not_branches(which: 
     assert applied.done == 0
 
 
+@pytest.mark.parametrize(
+    ("one", "left"),
+    [
+        (ChainLayers(share=1.0, cost=4.0), {"layers of no weight below zero": 1}),
+        (InsertNorms(share=1.0), {"layers of no weight below zero": 1}),
+        (PackWeights(share=1.0), None),
+    ],
+    ids=title,
+)
+def test_filterbanks_stay_for_what_takes_their_sums(one: Pass, left: dict[str, int] | None) -> None:
+    """Roots and logarithms take what they give, which under a wrong key would be no number."""
+    body = "a = Relu (x) m = MatMul (a, bank) e = Add (m, small) l = Log (e) r = Tanh (l) y = MatMul (r, w)"
+    bank = np.maximum(1 - np.abs(np.subtract.outer(np.arange(8), np.arange(8))) / 4, 0).astype(np.float32)
+    model = net(
+        f"(float[n,8] x) => (float[n,8] y) {{ {body} }}",
+        weights={"bank": bank, "small": np.float32(1e-6), "w": (8, 8)},
+    )
+    changed, applied, edited = done(one, model)
+    assert applied.done == 1  # the other matrix
+    assert (edited.graph.initialisers["bank"] == bank).all()
+    assert left is None or applied.left == left
+    assert apart(answers(model, feeds(model)), answers(changed, feeds(model))) < 2e-6
+
+
 @pytest.mark.parametrize("way", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 def test_normalisations_before_convolutions_that_pad_by_themselves(way: str) -> None:
     """The zeros around the edge are no less there where the file does not count them."""

@@ -260,17 +260,24 @@ class Latency:
         self._cpu: dict[str, list[list[float]]] = {name: [] for name in self._made}
 
     def session(self, rounds: int, *, seconds: float = math.inf) -> None:
-        """Make a session of each, and let them take so many turns; three, and no more after so many seconds."""
+        """Make a session of each, and let them take so many turns, and more until that took as long as making them.
+
+        More turns than wanted cost little beside what a session costs, and are what makes it exact where the machine
+        is not at rest. After so many seconds there are no more than three.
+        """
         orders, number = self._orders, len(self._wall["original"])
+        begin = time.perf_counter()
         networks = {name: self._made[name]() for name in orders[number % len(orders)]}
+        made = time.perf_counter() - begin
         check_pair(networks["original"], networks["obfuscated"])
         self.calls = self.calls or _calls_a_turn(networks["original"], self._rows)
         for name in networks:
             self._wall[name].append([])
             self._cpu[name].append([])
         begin = time.perf_counter()
-        for lap in range(-2, rounds):
-            if lap >= _FEWEST and time.perf_counter() - begin > seconds:
+        for lap in itertools.count(-2):
+            passed = time.perf_counter() - begin
+            if (lap >= rounds and passed >= made) or (lap >= _FEWEST and passed > seconds):
                 break
             for name in orders[(number + lap) % len(orders)]:
                 took, work = _taken(networks[name], self._rows, self.calls)
