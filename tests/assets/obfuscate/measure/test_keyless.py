@@ -10,6 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnx_nets import net
+from vambrace.assets.obfuscate import locking
 from vambrace.assets.obfuscate.keyinput import lock_by_input
 from vambrace.assets.obfuscate.locking import lock
 from vambrace.assets.obfuscate.measure import keyless
@@ -25,6 +26,12 @@ KEY = bytes(range(32))
 LAYERS: dict[str, Any] = {"v": (16, 64), "w": (64, 5)}
 CLASSES = "(float[n,16] x) => (float[n,5] y) { a = MatMul (x, v) b = Relu (a) y = MatMul (b, w) }"
 NUMBERS = "(float[n,16] x) => (float[n,1] y) { a = MatMul (x, v) b = Tanh (a) y = MatMul (b, w) }"
+
+
+@pytest.fixture(autouse=True)
+def _same_salt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One draw in twenty of a lock of sixteen weights is like the original by luck."""
+    monkeypatch.setattr(locking.secrets, "token_hex", lambda size: "5a" * size)
 
 
 def classes() -> onnx.ModelProto:
@@ -279,6 +286,34 @@ def test_scores_that_were_moved_are_still_the_original(how: str, classes: int) -
     assert abs(found.value) < 1.01
     chance = keyless._likeness(wanted, rng.normal(size=(200, classes)), wanted.argmax(axis=1), bare=True)
     assert abs(chance.turned) < 0.3
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_numbers_of_which_some_are_reversed_do_not_make_up_for_each_other(classes: bool) -> None:
+    rng = np.random.default_rng(0)
+    wanted = rng.normal(size=(200, 4))
+    other = wanted * [1, -1, 1, -1]
+    decided = wanted.argmax(axis=1) if classes else None
+    found = keyless._likeness(wanted, other, decided, bare=True)
+    assert abs(found.value) < 0.2
+    assert abs(found.turned) > 0.6
+    chance = keyless._likeness(wanted, rng.normal(size=(200, 4)), decided, bare=True)
+    assert abs(chance.turned) < 0.2
+
+
+def test_a_class_that_is_left_out_hides_nothing_of_the_others() -> None:
+    rng = np.random.default_rng(0)
+    wanted = rng.normal(size=(200, 10))
+    wanted[:, 3] = -np.inf
+    decided = wanted.argmax(axis=1)
+    shift = np.eye(10)[0] * 100
+    assert keyless._likeness(wanted, wanted + shift, decided, bare=True).turned == pytest.approx(1.0)
+    chance = np.where(np.isfinite(wanted), rng.normal(size=(200, 10)), -np.inf)
+    assert abs(keyless._likeness(wanted, chance, decided, bare=True).turned) < 0.2
+    assert keyless._likeness(wanted, np.full((200, 10), np.nan), decided, bare=True).turned == 0.0
+    everywhere = np.full((200, 10), -np.inf)
+    everywhere[:, 5] = np.inf
+    assert keyless._likeness(everywhere, wanted, everywhere.argmax(axis=1) + np.arange(200) % 2, bare=True).turned < 0.2
 
 
 def test_keys_with_which_it_answers_no_numbers_are_told() -> None:

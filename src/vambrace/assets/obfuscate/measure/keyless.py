@@ -9,7 +9,8 @@ those that wrong keys give. What agrees by chance does not count:
   score that is shifted or reversed decides otherwise, and whoever moves the threshold has the original;
 - where it holds numbers, or always the same decision, the rank correlation over the rows (Spearman, Am. J. Psychol. 15,
   1904), of several numbers a row the mean weighted by how far each of them spreads: a score that is shifted, scaled or
-  bent is as good as the original's for whoever moves the threshold.
+  bent is as good as the original's for whoever moves the threshold. Of the file as it lies there the mean is that of
+  the sizes, since a number that is reversed can be turned round.
 
 1 is the original's function, 0 is chance, and of two decisions or numbers -1 is the reverse, as good as the original
 for whoever turns it round. What cannot be run, or answers with other shapes or NaN, is at 0 too.
@@ -18,6 +19,7 @@ for whoever turns it round. What cannot be run, or answers with other shapes or 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -223,21 +225,28 @@ def _likeness(
     first, second = np.where(told, first, 0.0), np.where(told, second, 0.0)
     if not np.isfinite(second).all():
         return _Likeness(0.0, 0.0)
-    value = _ranked(first, second)
-    return _Likeness(value, value)
+    return _Likeness(_ranked(first, second), _ranked(first, second, turned=True))
 
 
 def _moved(wanted: NDArray[Any], other: NDArray[Any]) -> float:
     """Rank correlation of each score beside the mean of all: decisions turn with any threshold, and this does not."""
     both = [scores(each.astype(np.float64)) for each in (wanted, other) if each.dtype.kind == "f"]
     one, two = both if len(both) == 2 else (None, None)
-    if one is None or two is None or not (np.isfinite(one).all() and np.isfinite(two).all()):
+    if one is None or two is None:
         return 0.0
-    return _ranked(*(each - each.mean(axis=1, keepdims=True) for each in (one, two)))
+    # A class that is left out, such as by a score of -inf, tells nothing of the others.
+    told = np.isfinite(one).all(axis=0)
+    if not told.any() or not np.isfinite(two[:, told]).all():
+        return 0.0
+    first, second = (each[:, told] - each[:, told].mean(axis=1, keepdims=True) for each in (one, two))
+    return _ranked(first, second, turned=True)
 
 
-def _ranked(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Rank correlation over the rows; of what is the same for all rows, how near the other comes."""
+def _ranked(first: NDArray[np.float64], second: NDArray[np.float64], *, turned: bool = False) -> float:
+    """Rank correlation over the rows; of what is the same for all rows, how near the other comes.
+
+    With `turned`, several numbers a row of which some are reversed do not make up for each other.
+    """
     spread = np.abs(first - first.mean(axis=0)).reshape(len(first), -1).sum(axis=0)
     if not spread.any():
         size = float(np.abs(first).sum())
@@ -246,7 +255,8 @@ def _ranked(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     one, two = one - one.mean(axis=0), two - two.mean(axis=0)
     sizes = np.sqrt((one**2).sum(axis=0) * (two**2).sum(axis=0))
     each = np.divide((one * two).sum(axis=0), sizes, out=np.zeros_like(sizes), where=sizes > 0)
-    return float(each @ spread / spread.sum())
+    value = float(each @ spread / spread.sum())
+    return math.copysign(float(np.abs(each) @ spread / spread.sum()), value) if turned else value
 
 
 def _with_key(at_rest: ModelProto, key: bytes, rows: Rows, decide: Decide | None) -> list[NDArray[Any]] | None:
