@@ -1,9 +1,11 @@
+import bz2
 import contextlib
 import gzip
 import io
 import pickle
 import random
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,12 @@ KINDS = {
 }
 
 
+def _written(data: bytes) -> bytes:
+    """A zlib stream without a control character: one stored block, of which three bits say so and five say nothing."""
+    size = 0x0920
+    return b"x^@" + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little") + data.rjust(size, b"x")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["net", "net.pt", "net.bin", "net.zip"])
 def test_content_decides(tmp_path: Path, kind: str, name: str) -> None:
@@ -86,6 +94,12 @@ def test_a_name_may_not_promise_more_than_the_content(tmp_path: Path, kind: str,
         pickle.dumps([1], protocol=1),
         b"cos\nsystem\n(S'x'\ntR.",
         gzip.compress(b"x" * 99, mtime=0),
+        bz2.compress(b"x" * 99),
+        bz2.compress(b""),
+        *(zlib.compress(b"x" * 99, level) for level in (0, 2, 6, 9)),
+        b"ZF0x63               " + zlib.compress(b"x" * 99),
+        b"(lp0\n.",
+        _written(b"cos\nsystem\n(S'" + b"x" * 2310 + b"'\ntR."),
     ]
     + [pickle.dumps(1, protocol=p) for p in range(2, 6)],
 )
@@ -99,6 +113,15 @@ def test_pickles_of_every_age_and_compression(tmp_path: Path, data: bytes) -> No
     [
         (b"", "is empty"),
         (b"hello world, this is text\n", "unknown format"),
+        (b"x^2 + y^2 = 1\n", "unknown format"),
+        ("x^2 ≥ 0, π\n".encode() * 2000, "unknown format"),
+        (_written(b"and so on"), "unknown format"),
+        (b"tp1\tfp1\n1\t2\n", "unknown format"),
+        (b"tp1\nfp1\n", "unknown format"),
+        (b"dp1\n", "unknown format"),
+        (b"lp0\nlp1\n", "unknown format"),
+        (b"ZF Friedrichshafen\n", "unknown format"),
+        (b"BZhang, A. et al.\n", "unknown format"),
         (b"\x89HDF\r\n\x1a\n" + bytes(80), "HDF5"),
         (b"GGUF" + bytes(80), "GGUF"),
         (b"\x93NUMPY\x01\x00" + bytes(80), "NumPy"),

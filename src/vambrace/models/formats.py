@@ -15,11 +15,13 @@ promises more safety than its content keeps (a pickle called .safetensors) is re
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import stat
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -46,18 +48,11 @@ _DATA: frozenset[Kind] = frozenset({"safetensors", "onnx"})
 _STATE: frozenset[Kind] = frozenset({"checkpoint", "legacy", "tar"})
 _SAFE_NAMES = frozenset({".safetensors", ".onnx"})
 _LEGACY = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # LONG1 with torch's magic number
-_COMPRESSED = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"\x5d\x00\x00": "lzma",
-    b"\x04\x22\x4d\x18": "lz4",
-    b"\x78\x01": "zlib",
-    b"\x78\x5e": "zlib",
-    b"\x78\x9c": "zlib",
-    b"\x78\xda": "zlib",
-    b"ZF": "joblib's zlib",
-}
+# gzip, bzip2 with its first block or none, xz, lzma, lz4, zlib, and what joblib wrote before it took gzip's form.
+_COMPRESSED = re.compile(
+    rb"\x1f\x8b|BZh[1-9](1AY&SY|\x17rE8P\x90)|\xfd7zXZ|\x5d\x00\x00|\x04\x22\x4d\x18|\x78[\x01\x5e\x9c\xda]|ZF0x"
+)
+_TEXT = re.compile(rb"x\^[\t\n\r\x20-\x7e\x80-\xff]*")
 _KNOWN_OTHERS = {
     b"\x89HDF": "an HDF5 file (Keras)",
     b"TFL3": "a TensorFlow Lite model",
@@ -65,7 +60,7 @@ _KNOWN_OTHERS = {
     b"GGUF": "a GGUF model",
     b"\x93NUMPY": "a NumPy array",
 }
-_OLD_PICKLE = re.compile(rb"\(?[dlt]p\d+\r?\n|[\]})]q[\x00-\x7f]")
+_OLD_PICKLE = re.compile(rb"\([dlt]p\d+\r?\n|[\]})]q[\x00-\x7f]")
 _OLD_NAME = re.compile(rb"\(?[ci][\w.]+\r?\n[\w.]+\r?\n")
 HEAD = 10_000
 """Bytes by which a format is told."""
@@ -149,7 +144,7 @@ def _kind_of_head(head: bytes, size: int, suffix: str) -> Kind | None:
         return "safetensors"
     if head[:1] == b"\x80" and _LEGACY in head[:26]:
         return "legacy"
-    if _is_pickle(head, size) or any(head.startswith(magic) for magic in _COMPRESSED):
+    if _is_pickle(head, size) or (_COMPRESSED.match(head) and not _is_formula(head)):
         return "pickle"
     # ir_version comes first in what every exporter writes; its values are small.
     if (len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64) or (suffix == ".onnx" and size > 0):
@@ -168,6 +163,17 @@ def _is_pickle(head: bytes, size: int) -> bool:
     if (len(head) >= 2 and head[0] == 0x80 and 2 <= head[1] <= 5) or _OLD_PICKLE.match(head):
         return True
     return _OLD_NAME.match(head) is not None and uses_what_it_names(head, whole=len(head) < HEAD, size=size)
+
+
+def _is_formula(head: bytes) -> bool:
+    """Whether what begins as zlib's streams may is a text, such as x^2 + y^2 = 1, and no pickle is packed into it."""
+    if not _TEXT.fullmatch(head):
+        return False
+    unpacker, found = zlib.decompressobj(), b""
+    with contextlib.suppress(zlib.error):
+        for byte in head:  # one by one, for what comes before an error counts
+            found += unpacker.decompress(bytes([byte]))
+    return not _is_pickle(found[:HEAD], 0)
 
 
 def _looks_tar(head: bytes) -> bool:

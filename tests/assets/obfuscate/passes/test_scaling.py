@@ -9,6 +9,8 @@ import onnx
 import pytest
 
 from exact_nets import SIZE, Builder, differences, images, random_net
+from onnx_nets import answers, net
+from vambrace.assets.obfuscate.locking import lock, unlock
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.scaling import FLOOR, Scaling
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
@@ -109,6 +111,29 @@ def test_reach_is_bounded() -> None:
     for wrong in (0, 9, -1):
         with pytest.raises(ConfigError, match="E103"):
             Scaling(reach=wrong)
+
+
+@pytest.mark.parametrize(("layers", "lowest"), [(4, -8), (12, -5), (30, -2), (60, -1), (300, -1)], ids=str)
+def test_under_wrong_keys_numbers_stay_in_range_however_deep_the_network(layers: int, lowest: int) -> None:
+    """Of twenty layers scaled by 2**-8 to 1, every wrong key of a lock made NaN, which tells that it is wrong."""
+    rng = np.random.default_rng(0)
+    weights = {f"w{at}": (rng.standard_normal((64, 64)) / 5.7).astype(np.float32) for at in range(layers)}
+    steps = [f"a{at} = MatMul (b{at}, w{at}) b{at + 1} = Relu (a{at})" for at in range(layers)]
+    text = f"(float[n,64] x) => (float[n,64] y) {{ b0 = Identity (x) {' '.join(steps)} y = Identity (b{layers}) }}"
+    model = net(text, weights=weights)
+    done = onnx_model(model, passes=["scaling"], seed=1)
+    entry = done.map.passes[0]
+    assert entry.record is not None
+    assert min(entry.record["powers"]) == lowest
+    assert entry.done > 64
+    assert entry.marks
+    given = {"x": rng.standard_normal((4, 64)).astype(np.float32)}
+    assert np.array_equal(answers(done.model, given)[0], answers(model, given)[0])
+    assert undo(done.model, done.map).model.SerializeToString() == Net.load(model).model().SerializeToString()
+    locked = lock(done.model, bytes(32))
+    for key in range(1, 6):
+        found = answers(unlock(locked, key.to_bytes(32)), given)[0]
+        assert np.abs(found).max() < 2.0**64
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -15,10 +15,16 @@ magnitude. Weights are at least 2**-32, and 2**-56 when two slopes of at least 2
 are fused into them. So every product of such a layer is a multiple of 2**-(38 + 23) * 2**-(56 + 23) = 2**-140, so is
 every sum of them in any order, and 2**-8 times such a multiple is a float32 without rounding (the smallest is 2**-149).
 Smaller values can do harm only where a whole sum is below about 2**-100.
+
+What a lock makes of it. Under a wrong key factors stand where nothing makes up for them, so each layer multiplies what
+it takes by the root of E 4**k times E 4**-k, and a deep network would leave the range of its numbers: NaN, which tells
+that the key is wrong. Hence the more layers, the nearer to 1 are the factors, and in the deepest networks the
+fewer of them.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,6 +52,10 @@ FLOOR = -38
 # up factors of their input.
 _LOW, _LOW_SLOPE, _LOW_SHIFT, _LOW_TAKEN = -32, -12, -60, -100
 _HIGH = 60
+# By how many powers of two numbers may grow under a wrong key: a quarter of what single precision holds, for squares.
+_ROOM = 32.0
+_STEPS = [*((reach, 1.0) for reach in range(WIDEST, 0, -1)), *((1, 0.5**half) for half in range(1, 7)), (1, 0.0)]
+"""Reaches, and which share of the channels is scaled: the first ones with which numbers stay in range."""
 
 _HOMOGENEOUS = frozenset(
     {
@@ -60,19 +70,20 @@ class Scaling(Pass):
     """Scale every channel that can be.
 
     Attributes:
-        reach: factors are 2**0 to 2**-reach; 1 to 8.
+        reach: factors are 2**0 to 2**-reach; 1 to 8, or None for what a network that deep bears when it is locked
+            afterwards, of a hundred layers and more 1 for some of its channels.
     """
 
     name: ClassVar[str] = "scaling"
     profile: ClassVar[Profile] = "exact"
-    reach: int = WIDEST
+    reach: int | None = None
 
     def __post_init__(self) -> None:
         require(
-            1 <= self.reach <= WIDEST,
+            self.reach is None or 1 <= self.reach <= WIDEST,
             seen=f"reach {self.reach}",
             expected=f"a whole number from 1 to {WIDEST}, for which exponents are proved to stay in range",
-            fix="leave it at 8",
+            fix="leave it out",
         )
 
     def apply(self, net: Net, stream: Stream) -> Applied:
@@ -81,7 +92,14 @@ class Scaling(Pass):
         kept = _out_of_range(net, gauge)
         chosen = np.setdiff1d(gauge.free, kept)
         powers = np.zeros(gauge.count, np.int64)
-        powers[chosen] = stream.powers(-self.reach, 0, len(chosen))
+        reach, share = self.reach, 1.0
+        if reach is None:
+            taking = sum(not layer.shifts and bool(np.isin(layer.takes, chosen).any()) for layer in gauge.layers)
+            # As if they all stood one behind the other.
+            reach, share = next(each for each in _STEPS if _growth(*each) * taking <= _ROOM)
+        if share < 1:
+            chosen = chosen[stream.child("share").some(len(chosen), share)]
+        powers[chosen] = stream.powers(-reach, 0, len(chosen))
         gauge.apply(net, np.ldexp(1.0, powers))
         left = dict(gauge.pins)
         if tight := int(sum(np.isin(layer.gives, kept).sum() for layer in gauge.layers if not layer.shifts)):
@@ -92,7 +110,7 @@ class Scaling(Pass):
             done=done,
             left=left,
             record={"classes": chosen.tolist(), "powers": powers[chosen].tolist(), "floor": FLOOR},
-            marks=tuple(_marks(net, gauge, chosen, self.reach)),
+            marks=tuple(_marks(net, gauge, chosen, reach)),
         )
 
     def undo(self, net: Net, record: Mapping[str, Any]) -> None:
@@ -101,6 +119,13 @@ class Scaling(Pass):
         powers = np.zeros(gauge.count, np.int64)
         powers[np.array(record["classes"], np.int64)] = record["powers"]
         gauge.apply(net, np.ldexp(1.0, -powers))
+
+
+def _growth(reach: int, share: float) -> float:
+    """By how many powers of two a layer multiplies numbers where its weights, with such factors, are out of order."""
+    fours = 4.0 ** np.arange(reach + 1)
+    taken, given = (1 + share * (float(each.mean()) - 1) for each in (fours, 1 / fours))
+    return 0.5 * math.log2(taken * given)
 
 
 def _homogeneous(node: Node) -> bool:
