@@ -16,7 +16,7 @@ from vambrace.assets import seal
 from vambrace.assets.seal import passphrase
 from vambrace.assets.seal.passphrase import Argon2id
 from vambrace.cli.main import main
-from vambrace.cli.secrets import key_path
+from vambrace.cli.streams import path_text
 from vambrace.errors import ArtifactRefused
 
 OLD, NEW = "old horse", "new battery"
@@ -77,8 +77,8 @@ def test_bytes_that_are_no_text_at_the_prompt(typed: list[tuple[str, str]], caps
 
 def test_a_key_path_asks_no_service(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "vambrace.assets.seal.aws", None)
-    assert key_path("aws-kms:alias/models") == "aws-kms:alias/models"
-    assert key_path(None) is None
+    assert path_text("aws-kms:alias/models") == "aws-kms:alias/models"
+    assert path_text(None) is None
 
 
 @pytest.mark.parametrize(("length", "code"), [(4094, 0), (4095, 2)])

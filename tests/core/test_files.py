@@ -465,3 +465,11 @@ def test_no_descriptor_leaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     every_failure(monkeypatch, lambda: files.write_file(tmp_path / "a", b"data"), errno.EIO, half=True)
     every_failure(monkeypatch, lambda: files.Appender(tmp_path / "b", size=0).close(), errno.EIO, half=False)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ü" * 127, "a" + "ü" * 127])
+def test_names_as_long_as_they_can_be(tmp_path: Path, name: str) -> None:
+    """The name of the draft was longer than that, and so than file systems take."""
+    files.write_file(tmp_path / name, b"whole")
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [(name, b"whole")]
+    assert files.draft_name("net.onnx") == "net.onnx"

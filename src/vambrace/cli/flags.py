@@ -13,7 +13,6 @@ from typing import Annotated, Any, ClassVar, cast
 
 import typer
 
-from vambrace.cli.secrets import key_path
 from vambrace.cli.streams import path_text
 from vambrace.errors import ConfigError
 
@@ -34,11 +33,11 @@ class SourceFlags:
     ] = None
     outputs: Annotated[str | None, typer.Option(help="What the network emits: logits or probabilities.")] = None
     identity: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Key file that opens a sealed model.", callback=key_path)
+        str | None, typer.Option(metavar="KEY", help="Key file that opens a sealed model.", callback=path_text)
     ] = None
     signer: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Public key file of who must have signed a sealed model.", callback=key_path),
+        typer.Option(metavar="KEY", help="Public key file of who must have signed a sealed model.", callback=path_text),
     ] = None
     data: Annotated[str | None, typer.Option(help="Folder, zip, npy, npz, idx, pkg.mod:fn, or digits.")] = None
     labels: Annotated[str | None, typer.Option(help="Label file of idx data, when it does not lie beside it.")] = None

@@ -20,6 +20,7 @@ from vambrace.cli.privacy import app as private
 from vambrace.cli.runs import gate, replay, report
 from vambrace.cli.sealed import inspect, rekey, rewrap, sign, verify
 from vambrace.cli.sealing import keygen, open_file, seal_file
+from vambrace.cli.secrets import refuse_typed
 from vambrace.cli.speaking import buffer_stdout, say, say_as_is, say_error, tell
 from vambrace.errors import ConfigError, ResourceError, VambraceError
 
@@ -90,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         buffer_stdout()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        refuse_typed(given)
         return _run([*given])
     except click.exceptions.Exit as stop:
         return stop.exit_code

@@ -21,7 +21,6 @@ from vambrace.cli.secrets import (
     Number,
     Recipients,
     key_option,
-    not_typed,
     opened_by,
     read_by,
 )
@@ -164,7 +163,6 @@ def rewrap(
         typer.Option(
             "--remove",
             metavar="WHO",
-            callback=not_typed,
             help="A recipient's number, id or key file; again for more.",
             show_default=False,
         ),

@@ -18,7 +18,6 @@ from vambrace.cli.secrets import (
     Number,
     Recipients,
     key_option,
-    not_typed,
     opened_by,
     read_by,
 )
@@ -54,7 +53,6 @@ Signers = Annotated[
     typer.Option(
         "--signer",
         metavar="KEY",
-        callback=not_typed,
         help="Who must have signed: a public key or its file.",
         show_default=False,
     ),

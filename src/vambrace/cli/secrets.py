@@ -10,13 +10,12 @@ import functools
 import getpass
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vambrace.cli.ending import tidily
-from vambrace.cli.streams import file_place, path_text
+from vambrace.cli.streams import file_place
 from vambrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,11 +33,10 @@ __all__ = [
     "Number",
     "Recipients",
     "key_option",
-    "key_path",
-    "not_typed",
     "opened_by",
     "passphrase",
     "read_by",
+    "refuse_typed",
 ]
 
 _AWS = "aws-kms:"
@@ -102,7 +100,7 @@ def read_by(
         new: the same.
 
     Raises:
-        ConfigError: E772, for nobody, or a secret that was typed; and as `passphrase`.
+        ConfigError: E772, for nobody; and as `passphrase`.
     """
     found = [_named(value) for value in dict.fromkeys(recipients)]
     word = passphrase(ask=ask, environment=environment, number=number, twice=True, new=new)
@@ -123,7 +121,7 @@ def opened_by(
     """The identities of a command line.
 
     Raises:
-        ConfigError: E772, for none where one is needed, or a secret that was typed; and as `passphrase`.
+        ConfigError: E772, for none where one is needed; and as `passphrase`.
     """
     found = [_named(value) for value in identities]
     word = passphrase(ask=ask, environment=environment, number=number, twice=False)
@@ -197,56 +195,33 @@ def passphrase(
     return Passphrase(word)
 
 
-def key_path(value: str | None) -> str | None:
-    """A callback of options that take the path of a key: no secret was typed, and no variable that is not set.
+def key_option(*names: str, text: str) -> Any:  # noqa: ANN401  as of typer
+    """An option that takes the path of a key."""
+    return typer.Option(*names, metavar="KEY", parser=file_place, help=text, show_default=False)
+
+
+def refuse_typed(words: Sequence[str]) -> None:
+    """Refuse a command line with a secret key in it, wherever it stands, before anything repeats it.
 
     Raises:
-        ConfigError: E772, for a secret key.
-        BadParameter: for no text, which would ask for nothing.
+        ConfigError: E772.
     """
-    if path_text(value) is not None:
-        _refuse_secret(str(value))
-    return value
-
-
-def key_option(*names: str, text: str) -> Any:  # noqa: ANN401  as of typer
-    """An option that takes the path of a key. Raises E772, for a secret key that was typed."""
-    return typer.Option(
-        *names, metavar="KEY", parser=file_place, callback=_not_typed_path, help=text, show_default=False
-    )
-
-
-def not_typed(values: list[str]) -> list[str]:
-    """A callback of options that take keys by name. Raises E772, for a secret key."""
-    for value in values:
-        _refuse_secret(value)
-    return values
-
-
-def _not_typed_path(value: Path | None) -> Path | None:
-    if value is not None:
-        _refuse_secret(str(value))
-    return value
-
-
-def _named(value: str) -> object:
-    _refuse_secret(value)
-    if value.startswith(_AWS):
-        from vambrace.assets.seal.aws import Aws
-        from vambrace.assets.seal.kms import Kms
-
-        return Kms(Aws(value.removeprefix(_AWS)))
-    return value  # as text, which errors do not repeat: it may be a secret in the wrong place
-
-
-def _refuse_secret(value: str) -> None:
-    if value.startswith("vambrace-secret-key/"):
+    if any("vambrace-secret-key/" in word for word in words):
         raise ConfigError(
             "E772",
             seen="a secret key on the command line, where others can see it",
             expected="the path of its file",
             fix="put it into a file that only you can read; and take this one for known: make a new one",
         )
+
+
+def _named(value: str) -> object:
+    if value.startswith(_AWS):
+        from vambrace.assets.seal.aws import Aws
+        from vambrace.assets.seal.kms import Kms
+
+        return Kms(Aws(value.removeprefix(_AWS)))
+    return value  # as text, which errors do not repeat: it may be a secret in the wrong place
 
 
 def _nowhere(seen: str, expected: str, *, new: bool) -> ConfigError:

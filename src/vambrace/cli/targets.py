@@ -124,7 +124,7 @@ def check_free(path: Path, *, keys: Sequence[str | Path | None], force: bool, we
 
     refuse_special(path)  # first, for no --force replaces such a thing
     if not force and os.path.lexists(path):
-        raise taken(path)
+        raise taken(path, "choose another place: no folder is replaced") if path.is_dir() else taken(path)
     # What was sealed would stand in the place of what opens it.
     if any(key is not None and are_one(path, key) for key in keys):
         raise taken(path, "choose another place: this is a key that the command reads", "a place of its own")

@@ -32,6 +32,7 @@ __all__ = [
     "Draft",
     "System",
     "create_file",
+    "draft_name",
     "make_folder",
     "overwrite",
     "publish",
@@ -43,6 +44,7 @@ __all__ = [
     "write_file",
 ]
 
+_LONGEST_STEM = 230  # bytes; file systems take 255, and a process's number and random digits follow
 # Never a file that is there, nor one that a link there leads to.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
 
@@ -182,6 +184,12 @@ def remove(path: Path) -> None:
     with _explained(path):
         system.unlink(path)
         _sync_folder(path.parent)
+
+
+def draft_name(name: str) -> str:
+    """What the name of a draft begins with, behind a dot: the file's own, as much of it as leaves room for the rest."""
+    letters = os.fsencode(name)
+    return letters[:_LONGEST_STEM].decode("utf-8", "ignore") if len(letters) > _LONGEST_STEM else name
 
 
 def sweep(folder: Path) -> None:
@@ -331,7 +339,7 @@ def _beside(path: Path, mode: int) -> tuple[int, Path]:
     """A new file beside `path`, by its descriptor and its name: one that nobody else can have put something at."""
     if not path.name:
         raise IsADirectoryError(errno.EISDIR, "no name for a file", str(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{draft_name(path.name)}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     return os.open(temporary, _NEW, mode), temporary
 
 

@@ -21,6 +21,7 @@ from vambrace.assets.seal.opening import open_header, pending
 from vambrace.assets.seal.passphrase import Argon2id, Passphrase
 from vambrace.assets.seal.recipients import Key, PublicKey, as_identity
 from vambrace.assets.seal.rewrapping import Rewrapped, finish, rewrap
+from vambrace.core import files
 from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
 
 CHEAP = Argon2id(memory_kib=8192, passes=1, lanes=1)
@@ -207,6 +208,20 @@ def test_a_name_that_leaves_no_room_for_a_sidecar(path: Path) -> None:
     with pytest.raises(ResourceError, match="E604: ENAMETOOLONG"):
         rewrap(long, A, add=B)
     assert long.read_bytes()[:HEADER_BYTES] == before
+
+
+@pytest.mark.parametrize("name", ["n" * 247, "ü" * 123])
+def test_a_name_that_leaves_no_room_for_a_draft_of_the_sidecar(path: Path, name: str) -> None:
+    long = path.with_name(name)
+    put(long, A)
+    stem = files.draft_name(f".{name}.header")
+    assert len(stem.encode()) in {229, 230}
+    left = path.with_name(f".{stem}.4194304.0123abcd.tmp")
+    left.write_bytes(b"of a process that was killed")
+    rewrap(long, A, add=B)
+    assert opens(long, A)
+    assert opens(long, B)
+    assert [each.name for each in path.parent.iterdir() if each.suffix == ".tmp"] == []
 
 
 def test_who_cannot_open_it_changes_nothing(path: Path) -> None:

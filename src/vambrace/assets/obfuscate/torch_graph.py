@@ -221,7 +221,7 @@ def undo_program(program: ExportedProgram, obfuscation: ObfuscationMap) -> Undon
 
     Raises:
         ArtifactRefused: E803, for what is no map; E804, for the map of another model, or a program
-            that was changed since.
+            that was changed since, as a run changes one that counts in its buffers.
         ConfigError: E802, E850, for a pass that this version does not have or what cannot be taken apart.
     """
     if not isinstance(program, ExportedProgram):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -21,7 +21,7 @@ from vambrace.assets.seal.source import read_pieces
 from vambrace.core import canonical, files
 from vambrace.core.cleanup import undisturbed
 from vambrace.core.disk import unreadable, unwritable
-from vambrace.core.files import make_folder, publish
+from vambrace.core.files import draft_name, make_folder, publish
 from vambrace.errors import ArtifactRefused, ConfigError, ResourceError
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def extract(
     above = [folder for folder in (target.parent, *target.parent.parents) if not os.path.exists(folder)]
     make_folder(target.parent)
     # Nobody else has been in it, and nobody else gets in: what it holds is what was verified.
-    prepared = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    prepared = target.with_name(f".{draft_name(target.name)}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         prepared.mkdir(mode=0o700)
         for member in members:

@@ -149,7 +149,7 @@ def _authentic(region: bytes, keys: FileKeys) -> Header | None:
 def _sweep(path: Path) -> None:
     """Remove what processes that were killed while they wrote the sidecar have left; the file is held alone."""
     sidecar = sidecar_path(path)
-    leftover = re.compile(rf"\.{re.escape(sidecar.name)}{_LEFTOVER}")
+    leftover = re.compile(rf"\.{re.escape(files.draft_name(sidecar.name))}{_LEFTOVER}")
     with contextlib.suppress(OSError):
         for name in os.listdir(path.parent):
             if leftover.fullmatch(name):

@@ -113,7 +113,7 @@ def test_reach_is_bounded() -> None:
             Scaling(reach=wrong)
 
 
-@pytest.mark.parametrize(("layers", "lowest"), [(4, -8), (12, -5), (30, -2), (60, -1), (300, -1)], ids=str)
+@pytest.mark.parametrize(("layers", "lowest"), [(2, -8), (4, -4), (12, -1), (30, -1), (100, -1)], ids=str)
 def test_under_wrong_keys_numbers_stay_in_range_however_deep_the_network(layers: int, lowest: int) -> None:
     """Of twenty layers scaled by 2**-8 to 1, every wrong key of a lock made NaN, which tells that it is wrong."""
     rng = np.random.default_rng(0)
@@ -125,7 +125,7 @@ def test_under_wrong_keys_numbers_stay_in_range_however_deep_the_network(layers:
     entry = done.map.passes[0]
     assert entry.record is not None
     assert min(entry.record["powers"]) == lowest
-    assert entry.done > 64
+    assert entry.done >= 32
     assert entry.marks
     given = {"x": rng.standard_normal((4, 64)).astype(np.float32)}
     assert np.array_equal(answers(done.model, given)[0], answers(model, given)[0])
@@ -133,7 +133,8 @@ def test_under_wrong_keys_numbers_stay_in_range_however_deep_the_network(layers:
     locked = lock(done.model, bytes(32))
     for key in range(1, 6):
         found = answers(unlock(locked, key.to_bytes(32)), given)[0]
-        assert np.abs(found).max() < 2.0**64
+        plain = answers(unlock(lock(model, bytes(32)), key.to_bytes(32)), given)[0]
+        assert np.abs(found).max() < 2.0**16 * np.abs(plain).max()
 
 
 @pytest.mark.parametrize("seed", range(3))

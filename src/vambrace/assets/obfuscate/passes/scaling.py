@@ -17,7 +17,7 @@ every sum of them in any order, and 2**-8 times such a multiple is a float32 wit
 Smaller values can do harm only where a whole sum is below about 2**-100.
 
 What a lock makes of it. Under a wrong key factors stand where nothing makes up for them, so each layer multiplies what
-it takes by the root of E 4**k times E 4**-k, and a deep network would leave the range of its numbers: NaN, which tells
+it takes by the root of E 4**k times E 4**-k, and a deep network would answer with huge numbers or NaN, which tell
 that the key is wrong. Hence the more layers, the nearer to 1 are the factors, and in the deepest networks the
 fewer of them.
 """
@@ -52,8 +52,8 @@ FLOOR = -38
 # up factors of their input.
 _LOW, _LOW_SLOPE, _LOW_SHIFT, _LOW_TAKEN = -32, -12, -60, -100
 _HIGH = 60
-# By how many powers of two numbers may grow under a wrong key: a quarter of what single precision holds, for squares.
-_ROOM = 32.0
+# By how many powers of two numbers may grow under a wrong key: not so many that their size would tell.
+_ROOM = 8.0
 _STEPS = [*((reach, 1.0) for reach in range(WIDEST, 0, -1)), *((1, 0.5**half) for half in range(1, 7)), (1, 0.0)]
 """Reaches, and which share of the channels is scaled: the first ones with which numbers stay in range."""
 
