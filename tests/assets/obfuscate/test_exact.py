@@ -14,11 +14,12 @@ from exact_nets import LEVELS, differences, half_images, halved, images, random_
 from vambrace.assets.obfuscate import gauge, layers, places
 from vambrace.assets.obfuscate.passes.permutation import Permutation
 from vambrace.assets.obfuscate.passes.predicates import Predicates
+from vambrace.assets.obfuscate.passes.scaling import Scaling
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 
 EVERYWHERE = (
     Permutation(share=1.0, slowdown=1e9),
-    "scaling",
+    Scaling(reach=8),
     "signs",
     Predicates(share=1.0, growth=9, slowdown=1e9),
     *("order", "metadata", "names"),
