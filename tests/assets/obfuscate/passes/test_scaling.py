@@ -137,6 +137,19 @@ def test_under_wrong_keys_numbers_stay_in_range_however_deep_the_network(layers:
         assert np.abs(found).max() < 2.0**16 * np.abs(plain).max()
 
 
+def test_what_only_adds_makes_no_network_deeper() -> None:
+    rng = np.random.default_rng(0)
+    weights: dict[str, np.ndarray] = {}
+    steps: list[str] = []
+    for at in range(4):
+        weights |= {f"w{at}": rng.standard_normal((64, 64)).astype(np.float32), f"c{at}": np.ones(64, np.float32)}
+        steps.append(f"m{at} = MatMul (b{at}, w{at}) a{at} = Add (m{at}, c{at}) b{at + 1} = Relu (a{at})")
+    model = net(f"(float[n,64] b0) => (float[n,64] b4) {{ {' '.join(steps)} }}", weights=weights)
+    entry = onnx_model(model, passes=["scaling"], seed=1).map.passes[0]
+    assert entry.record is not None
+    assert min(entry.record["powers"]) == -4
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_whole_networks(seed: int) -> None:
     model = random_net(seed)
