@@ -99,7 +99,7 @@ def test_a_name_may_not_promise_more_than_the_content(tmp_path: Path, kind: str,
         *(zlib.compress(b"x" * 99, level) for level in (0, 2, 6, 9)),
         b"ZF0x63               " + zlib.compress(b"x" * 99),
         b"(lp0\n.",
-        _written(b"cos\nsystem\n(S'" + b"x" * 2310 + b"'\ntR."),
+        _written(b"cos\nsystem\n(S'" + b"x" * 2317 + b"'\ntR."),
     ]
     + [pickle.dumps(1, protocol=p) for p in range(2, 6)],
 )

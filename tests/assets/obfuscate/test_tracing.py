@@ -21,6 +21,7 @@ from vambrace.assets.obfuscate.locking import ENTRY, lock, unlock
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.permutation import Permutation
 from vambrace.assets.obfuscate.passes.predicates import Predicates
+from vambrace.assets.obfuscate.passes.scaling import Scaling
 from vambrace.assets.obfuscate.pipeline import Obfuscated, onnx_model
 from vambrace.assets.obfuscate.record import Entry, ObfuscationMap
 from vambrace.assets.obfuscate.tracing import trace
@@ -30,7 +31,7 @@ OWNER = bytes(range(32))
 CUSTOMERS = ("acme", "bolt", "corp", "dune")
 PASSES = (
     Permutation(share=0.5, slowdown=1e9),
-    "scaling",
+    Scaling(reach=8),
     "signs",
     Predicates(share=0.5, growth=9, slowdown=1e9),
     *("order", "metadata", "names"),

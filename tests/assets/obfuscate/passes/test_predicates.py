@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from exact_nets import LEVELS, SIZE, Builder, differences, images, random_net
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.predicates import Predicates
+from vambrace.assets.obfuscate.passes.scaling import Scaling
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 from vambrace.errors import ConfigError
 
@@ -80,7 +81,7 @@ def test_a_decoy_cancels_the_factors_of_the_layer_before_it_as_well_as_the_layer
         b = Builder(seed)
         x = b.add("Relu", b.conv(b.add("Relu", b.conv("image", 3, 64, 1)), 64, 32, 1))
         model = b.model({b.conv(x, 32, 4, 1): (2, 4, SIZE, SIZE)})
-        done = onnx_model(model, passes=["scaling", ALL], seed=seed)
+        done = onnx_model(model, passes=[Scaling(reach=8), ALL], seed=seed)
         places = {place["given"]: place["branch"] for place in done.map.passes[1].record["places"]}
         kernels = {
             (node.output[0], name): numpy_helper.to_array(each)[:, :, 0, 0]

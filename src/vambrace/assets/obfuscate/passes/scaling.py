@@ -17,14 +17,13 @@ every sum of them in any order, and 2**-8 times such a multiple is a float32 wit
 Smaller values can do harm only where a whole sum is below about 2**-100.
 
 What a lock makes of it. Under a wrong key factors stand where nothing makes up for them, so each layer multiplies what
-it takes by the root of E 4**k times E 4**-k, and a deep network would answer with huge numbers or NaN, which tell
-that the key is wrong. Hence the more layers, the nearer to 1 are the factors, and in the deepest networks the
-fewer of them.
+it takes by the root of E 4**k times E 4**-k, and a deep network would leave the range of its numbers: NaN, which tells
+that the key is wrong. Hence the more layers, the nearer to 1 are the factors, and in networks of more than nine
+only some layers have them.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -52,10 +51,10 @@ FLOOR = -38
 # up factors of their input.
 _LOW, _LOW_SLOPE, _LOW_SHIFT, _LOW_TAKEN = -32, -12, -60, -100
 _HIGH = 60
-# By how many powers of two numbers may grow under a wrong key: not so many that their size would tell.
+# By how many powers of two layers that are scaled may multiply numbers under a wrong key. A lock mixes the weights of
+# all layers, which makes up to some thirty of it, in networks of hundreds.
 _ROOM = 8.0
-_STEPS = [*((reach, 1.0) for reach in range(WIDEST, 0, -1)), *((1, 0.5**half) for half in range(1, 7)), (1, 0.0)]
-"""Reaches, and which share of the channels is scaled: the first ones with which numbers stay in range."""
+_NARROWEST = 2
 
 _HOMOGENEOUS = frozenset(
     {
@@ -71,7 +70,7 @@ class Scaling(Pass):
 
     Attributes:
         reach: factors are 2**0 to 2**-reach; 1 to 8, or None for what a network that deep bears when it is locked
-            afterwards, of a hundred layers and more 1 for some of its channels.
+            afterwards: 8 to 2, in some of its layers where they are more than nine.
     """
 
     name: ClassVar[str] = "scaling"
@@ -92,13 +91,9 @@ class Scaling(Pass):
         kept = _out_of_range(net, gauge)
         chosen = np.setdiff1d(gauge.free, kept)
         powers = np.zeros(gauge.count, np.int64)
-        reach, share = self.reach, 1.0
+        reach = self.reach
         if reach is None:
-            taking = sum(not layer.shifts and bool(np.isin(layer.takes, chosen).any()) for layer in gauge.layers)
-            # As if they all stood one behind the other.
-            reach, share = next(each for each in _STEPS if _growth(*each) * taking <= _ROOM)
-        if share < 1:
-            chosen = chosen[stream.child("share").some(len(chosen), share)]
+            reach, chosen = _in_range(gauge, chosen, stream.child("layers"))
         powers[chosen] = stream.powers(-reach, 0, len(chosen))
         gauge.apply(net, np.ldexp(1.0, powers))
         left = dict(gauge.pins)
@@ -121,11 +116,29 @@ class Scaling(Pass):
         gauge.apply(net, np.ldexp(1.0, -powers))
 
 
-def _growth(reach: int, share: float) -> float:
-    """By how many powers of two a layer multiplies numbers where its weights, with such factors, are out of order."""
+def _in_range(gauge: Gauge, chosen: NDArray[np.int64], stream: Stream) -> tuple[int, NDArray[np.int64]]:
+    """The widest reach, and for which classes, as if all layers that take factors stood one behind the other."""
+    free = np.zeros(gauge.count, np.bool_)
+    free[chosen] = True
+    taking = [layer.takes for layer in gauge.layers if not layer.shifts and free[layer.takes].any()]
+    fits = [reach for reach in range(_NARROWEST, WIDEST + 1) if _growth(reach) * len(taking) <= _ROOM]
+    if fits:
+        return max(fits), chosen
+    # Whole layers, for a few channels of each would tell no copies apart.
+    some = np.zeros(gauge.count, np.bool_)
+    for place in stream.permutation(len(taking)):
+        more = some.copy()
+        more[taking[place]] = True
+        more &= free
+        if _growth(_NARROWEST) * sum(bool(more[takes].any()) for takes in taking) <= _ROOM:
+            some = more
+    return _NARROWEST, np.flatnonzero(some)
+
+
+def _growth(reach: int) -> float:
+    """By how many powers of two a layer multiplies numbers when its weights are out of order."""
     fours = 4.0 ** np.arange(reach + 1)
-    taken, given = (1 + share * (float(each.mean()) - 1) for each in (fours, 1 / fours))
-    return 0.5 * math.log2(taken * given)
+    return 0.5 * float(np.log2(fours.mean() * (1 / fours).mean()))
 
 
 def _homogeneous(node: Node) -> bool:
