@@ -2,6 +2,7 @@ import bz2
 import contextlib
 import gzip
 import io
+import lzma
 import pickle
 import random
 import zipfile
@@ -98,6 +99,13 @@ def test_a_name_may_not_promise_more_than_the_content(tmp_path: Path, kind: str,
         bz2.compress(b""),
         *(zlib.compress(b"x" * 99, level) for level in (0, 2, 6, 9)),
         b"ZF0x63               " + zlib.compress(b"x" * 99),
+        b"ZF" + b"1A".ljust(19) + zlib.compress(b"x" * 99),
+        b"ZF" + b"+0X1a".rjust(18) + b" " + zlib.compress(b"x" * 99),
+        lzma.compress(
+            b"x" * 99,
+            format=lzma.FORMAT_ALONE,
+            filters=[{"id": lzma.FILTER_LZMA1, "dict_size": 4096}],
+        ),
         b"(lp0\n.",
         _written(b"cos\nsystem\n(S'" + b"x" * 2317 + b"'\ntR."),
     ]

@@ -50,7 +50,8 @@ _SAFE_NAMES = frozenset({".safetensors", ".onnx"})
 _LEGACY = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # LONG1 with torch's magic number
 # gzip, bzip2 with its first block or none, xz, lzma, lz4, zlib, and what joblib wrote before it took gzip's form.
 _COMPRESSED = re.compile(
-    rb"\x1f\x8b|BZh[1-9](1AY&SY|\x17rE8P\x90)|\xfd7zXZ|\x5d\x00\x00|\x04\x22\x4d\x18|\x78[\x01\x5e\x9c\xda]|ZF0x"
+    rb"\x1f\x8b|BZh[1-9](1AY&SY|\x17rE8P\x90)|\xfd7zXZ|\x5d\x00|\x04\x22\x4d\x18|\x78[\x01\x5e\x9c\xda]"
+    rb"|ZF[ \t\r\n\x0b\x0c+-]*(0[xX])?[0-9a-fA-F_]+[ \t\r\n\x0b\x0c]"  # as Python reads a number in base 16
 )
 _TEXT = re.compile(rb"x\^[\t\n\r\x20-\x7e\x80-\xff]*")
 _KNOWN_OTHERS = {
