@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import json
 import math
 import secrets
@@ -15,11 +16,13 @@ from scipy.optimize import linear_sum_assignment
 from onnx_nets import answers, attention, feeds, net, residual, session
 from vambrace.assets.obfuscate import locking
 from vambrace.assets.obfuscate.keyed import Stream
-from vambrace.assets.obfuscate.locking import lock, lock_entry, survey, unlock
+from vambrace.assets.obfuscate.lock_entry import lock_entry
+from vambrace.assets.obfuscate.locking import lock, survey, unlock
 from vambrace.errors import ArtifactRefused, ConfigError, ModelRefused
 
 KEY = bytes(range(32))
 WRONG = bytes(32)
+VECTORS = Path(__file__).parents[2] / "vectors" / "lock"
 
 
 def arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -86,8 +89,8 @@ def test_what_is_under_a_root_keeps_its_signs_and_bounds_stay() -> None:
             "scales": np.array([1, 1], np.float32), "m": (4,),
         },
     )  # fmt: skip
-    roles, _ = lock_entry(lock(model, KEY))
-    assert roles == "kkp--p"
+    roles = lock_entry(lock(model, KEY)).roles
+    assert roles == "kks--s"
     assert np.isfinite(answers(lock(model, KEY))[0]).all()
 
 
@@ -106,7 +109,7 @@ def test_tensors_inside_of_nodes_and_branches() -> None:
         weights={},
     )
     locked = lock(model, KEY)
-    assert lock_entry(locked)[0] == "pp"
+    assert lock_entry(locked).roles == "ss"
     assert unlock(locked, KEY).SerializeToString() != locked.SerializeToString()
     for yes in (True, False):
         given = feeds(model) | {"yes": np.array(yes)}
@@ -176,7 +179,7 @@ def test_quantised_layers_run_with_any_key() -> None:
         },
     )  # fmt: skip
     locked = lock(model, KEY)
-    assert lock_entry(locked)[0] == "poop-"
+    assert lock_entry(locked).roles == "soos-"
     assert (arrays(locked)["s"] > 0).all()
     assert np.array_equal(answers(unlock(locked, KEY))[0], answers(model)[0])
     assert np.isfinite(answers(unlock(locked, WRONG))[0]).all()
@@ -186,10 +189,11 @@ def by_the_format(locked: onnx.ModelProto, key: bytes) -> dict[str, np.ndarray]:
     """Unlocking as the module's text says, one element at a time; for float32 initialisers."""
     entry = json.loads({each.key: each.value for each in locked.metadata_props}["vambrace.lock"])
     tensors = list(locked.graph.initializer)
+    place = {number: f"joined {at}" for at, each in enumerate(entry.get("joined", [])) for number in each}
     groups: dict[object, list[int]] = {}
     for number, letter in enumerate(entry["roles"]):
         if letter != "-":
-            groups.setdefault(letter if letter in "pv" else number, []).append(number)
+            groups.setdefault(letter if letter in "pv" else place.get(number, number), []).append(number)
     found = {}
     for numbers in groups.values():
         letter = entry["roles"][numbers[0]]
@@ -222,17 +226,63 @@ def test_the_format_is_what_its_text_says() -> None:
     big = numpy_helper.from_array(np.random.default_rng(1).standard_normal((64, 64)).astype(np.float32), "w2")
     model.graph.initializer[[each.name for each in model.graph.initializer].index("w2")].CopyFrom(big)
     locked = lock(model, KEY)
-    assert set(lock_entry(locked)[0]) == set("spvk-")
+    assert set(lock_entry(locked).roles) == set("sok-")
+    assert {len(each) > 2 for each in lock_entry(locked).joined or ()} == {True, False}
     plain = by_the_format(locked, KEY)
     assert set(plain) == set(arrays(model)) - {"none"}
     for name, array in plain.items():
         assert np.array_equal(array, arrays(model)[name])
 
 
+def test_locks_of_format_1_are_read() -> None:
+    """A file of the version that wrote them, with each of its letters."""
+    locked = onnx.load(VECTORS / "v1.onnx")
+    assert set(lock_entry(locked).roles) == set("spvk")
+    plain = unlock(locked, KEY)
+    digest = hashlib.sha256(plain.SerializeToString()).hexdigest()
+    assert digest == "7faf188cafb938678b1dc48b2866d1e4854f404f7d858b0ee19e686346ea4780"
+    for name, array in by_the_format(locked, KEY).items():
+        assert np.array_equal(array, arrays(plain)[name])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"joined": [[0]]}, {"joined": [[1, 0]]}, {"joined": [[0, 0]]}, {"joined": [[0, 1], [1, 2]]},
+        {"joined": [[0, 99]]}, {"joined": [[0, True]]}, {"joined": [[-1, 0]]}, {"joined": [0, 1]}, {"joined": {"0": 1}},
+        {"joined": [[0, "1"]]}, {"joined": None}, {"format": 1}, {"format": 3}, {"salt": "00"}, {"roles": 7},
+    ],
+)  # fmt: skip
+def test_entries_that_were_changed_are_refused(changed: dict[str, object]) -> None:
+    locked = lock(residual(), KEY)
+    (entry,) = locked.metadata_props
+    entry.value = json.dumps({**json.loads(entry.value), **changed})
+    with pytest.raises(ArtifactRefused, match="E837"):
+        unlock(locked, KEY)
+
+
+def test_tensors_of_other_kinds_cannot_be_joined() -> None:
+    """As an edited file may say: places only and signs, whole numbers and floating ones."""
+    model = net(
+        "(float[n,4] x) => (float[n,3] y) { d = DequantizeLinear <axis=1> (w, s, z) e = MatMul (x, d) y = Add (e, b) }",
+        weights={
+            "w": np.ones((4, 3), np.int8), "s": np.ones(3, np.float32), "z": np.zeros(3, np.int8),
+            "b": np.ones(3, np.float32),
+        },
+    )  # fmt: skip
+    locked = lock(model, KEY)
+    assert lock_entry(locked).roles == "soos"
+    (entry,) = locked.metadata_props
+    for numbers in ([0, 3], [1, 3], [1, 2]):
+        entry.value = json.dumps({**json.loads(entry.value), "joined": [numbers]})
+        with pytest.raises(ArtifactRefused, match="several types"):
+            unlock(locked, KEY)
+
+
 def test_nothing_in_the_file_tells_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one salt, files of two keys differ in the weights and nowhere else; two locks never share a salt."""
     model = residual()
-    salts = {lock_entry(lock(model, KEY))[1] for _ in range(3)}
+    salts = {lock_entry(lock(model, KEY)).salt for _ in range(3)}
     assert len(salts) == 3
     assert not np.array_equal(arrays(lock(model, KEY))["w2"], arrays(lock(model, KEY))["w2"])
     monkeypatch.setattr(secrets, "token_hex", lambda count: "5a" * count)
@@ -382,7 +432,7 @@ def test_masks_do_not_make_answers_of_wrong_keys_none(low: float, size: int, mon
         },
     )
     locked = lock(model, KEY)
-    assert lock_entry(locked)[0] == "ppp-"
+    assert lock_entry(locked).roles == "sss-"
     assert survey(model).left == {"a mask": 1}
     assert survey(model).left_open == ()
     given = feeds(model, free=size)

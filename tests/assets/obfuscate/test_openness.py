@@ -11,7 +11,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnx_nets import answers, feeds, net, residual
-from vambrace.assets.obfuscate.locking import lock, lock_entry, survey, unlock
+from vambrace.assets.obfuscate.lock_entry import lock_entry
+from vambrace.assets.obfuscate.locking import lock, survey, unlock
 from vambrace.assets.obfuscate.openness import OpenTensor, open_tensors
 from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 from vambrace.errors import ConfigError
@@ -110,7 +111,7 @@ def test_settings_of_operators_are_no_weights() -> None:
         weights={"scales": np.array([1, 1], np.float32), "w": (4, 4), "low": np.float32(-1), "high": np.float32(1)},
     )
     assert open_tensors(model) == ()
-    assert lock_entry(lock(model, KEY))[0] == "-p--"
+    assert lock_entry(lock(model, KEY)).roles == "-s--"
 
 
 def test_lists_of_constants_become_tensors_that_are_locked() -> None:
@@ -124,7 +125,7 @@ def test_lists_of_constants_become_tensors_that_are_locked() -> None:
         weights={"shape": np.array([4, 3])},
     )
     locked = lock(model, KEY)
-    assert lock_entry(locked)[0] == "-p"
+    assert lock_entry(locked).roles == "-s"
     given = feeds(model)
     assert np.array_equal(answers(unlock(locked, KEY), given)[0], answers(model, given)[0])
     assert not np.allclose(answers(locked, given)[0], answers(model, given)[0])
@@ -185,7 +186,7 @@ def test_lists_are_lists_again_in_order() -> None:
         weights={},
     )
     locked = lock(model, KEY)
-    assert lock_entry(locked)[0] == "p-o-"
+    assert lock_entry(locked).roles == "s-o-"
     assert unlock(locked, KEY).SerializeToString() == model.SerializeToString()
     assert not np.allclose(answers(locked, feeds(model))[0], answers(model, feeds(model))[0])
 

@@ -17,7 +17,8 @@ from scipy.stats import binom
 from exact_nets import LEVELS, SIZE, Builder, random_net
 from vambrace.assets.obfuscate import tracing
 from vambrace.assets.obfuscate.keyinput import lock_by_input
-from vambrace.assets.obfuscate.locking import ENTRY, lock, unlock
+from vambrace.assets.obfuscate.lock_entry import ENTRY
+from vambrace.assets.obfuscate.locking import lock, unlock
 from vambrace.assets.obfuscate.net import Net
 from vambrace.assets.obfuscate.passes.permutation import Permutation
 from vambrace.assets.obfuscate.passes.predicates import Predicates

@@ -3,8 +3,9 @@
     locked = lock(model, key)        # a valid model with other weights
     unlock("locked.onnx", key)       # what it was, bit for bit; nothing is left to pay when it runs
 
-All elements of every weight change places within their tensor, those of small weights among all small weights of
-their type, and half of them their sign, as streams derived from the key say. It is exact, and nothing in the file
+All elements of every weight change places within their tensor, those of small weights among small weights of their
+type whose numbers are about as large (`vambrace.assets.obfuscate.pools`), and half of them their sign, as streams
+derived from the key say. It is exact, and nothing in the file
 depends on the key but the weights themselves: there is no check value, so a wrong key gives another model that runs,
 and no error.
 
@@ -23,23 +24,11 @@ What a wrong key makes of the sizes of activations is not foreseen: a model that
 its type may leave its range. What a model does without its key is not known before it is measured:
 `vambrace.assets.obfuscate.measure` does.
 
-**What it hides.** Which element is which. Not the graph, not the sizes, not the set of absolute values in each large
-tensor, which tells a known model by itself. A key is 32 bytes, so keys are not tried one by one; few elements have few
-arrangements (`survey` lists such tensors as weak). Whoever has samples with labels can train the locked model on. Once
-it is unlocked in memory it is there in clear. This is obfuscation with a key and no encryption: to hide a model, seal
-it.
-
-**Format 1.** The entry `vambrace.lock` of the model's metadata is canonical JSON {"format": 1, "roles": R, "salt": S}.
-S is 64 hexadecimal digits, random for each lock, so that two versions of a model locked by one key do not share
-arrangements. R has one letter for each tensor in the order of `roles.stated_tensors`: "s" places and signs; "p" the
-same, together with all others marked "p" of its type, joined in order; "o" places alone; "v" the same, joined likewise;
-"-" untouched; "k" places alone, of those elements that are not zero, not infinite and not of a mask (`roles.staying`):
-all others stay, and n counts those that move. For tensor i, or the first tensor i of those joined, the stream is
-`keyed.Stream(key, "lock/1", S, i)`. For n elements it gives n little-endian 64-bit words, of which the b lowest bits
-(2**b >= n, smallest b, at least 1) are replaced by 0 to n - 1; sorted, these bits say from where each element is taken.
-For "s" and "p", ceil(n / 8) more bytes follow, bit k % 8 of byte k // 8 for element k (before it moves): where it is
-set, the sign bit of a floating number is flipped, or all bits of a whole number. Types of less than a byte move and
-flip by bytes, and for "k" a byte stays where one of its elements does or it is not full.
+**What it hides.** Which element is which. Not the graph, not the sizes of tensors, not how large their numbers are, not
+the set of absolute values in each large one, which tells a known model by itself. A key is 32 bytes, so keys are not
+tried one by one; few elements have few arrangements (`survey` lists such tensors as weak). Whoever has samples with
+labels can train the locked model on. Once it is unlocked in memory it is there in clear. This is obfuscation with a key
+and no encryption: to hide a model, seal it.
 """
 
 from __future__ import annotations
@@ -48,16 +37,17 @@ import dataclasses
 import math
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vambrace.assets.obfuscate.keyed import Stream
+from vambrace.assets.obfuscate.lock_entry import ENTRY, LockEntry, lock_entry, not_unlockable
 from vambrace.assets.obfuscate.openness import OpenTensor, as_lists, as_tensors, open_tensors
+from vambrace.assets.obfuscate.pools import ENOUGH_BITS, arrangements, pools
 from vambrace.assets.obfuscate.roles import Held, held_tensors, stated_tensors, staying
 from vambrace.assets.obfuscate.stored import bytes_of, element, in_a_byte, store
-from vambrace.core import canonical
-from vambrace.errors import ArtifactRefused, ConfigError
+from vambrace.errors import ConfigError
 from vambrace.models.onnx_file import MOST_BYTES, onnx_package, parse_onnx, read_onnx
 
 if TYPE_CHECKING:
@@ -65,19 +55,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Survey", "WeakTensor", "lock", "lock_entry", "survey", "unlock"]
-
-ENTRY = "vambrace.lock"
+__all__ = ["Survey", "WeakTensor", "lock", "survey", "unlock"]
 
 _TEXT = 8
 """onnx.TensorProto.STRING."""
 
-_FLIPPED = frozenset("sp")
-_JOINED = frozenset("pv")
+_FLIPPED = "s"
 _KEPT = "k"
-_SMALL = 4096
-_ENOUGH_BITS = 128.0
-_LETTERS = {"apart": "s", "kept": "k", "ordered": "o", "variance": "v"}
+_LETTERS = {"signed": "s", "apart": "s", "kept": "k", "ordered": "o", "variance": "o"}
 _IN_PLACE = "zeros and numbers of masks in tensors of which the rest is locked"
 _NAMED = 5
 
@@ -139,16 +124,13 @@ def lock(source: str | Path | bytes | Any, key: bytes, *, leave_open: bool = Fal
         raise _not_lockable("a model that is locked already", "unlock it first, or lock the original")
     as_tensors(model)
     held = held_tensors(model)
-    roles = "".join(map(_letter, held))
+    entry = _entry(held)
     if not leave_open:
         _check_open(open_tensors(model))
-    if not roles.strip("-"):
+    if not entry.roles.strip("-"):
         raise _not_lockable("a model without weights of two elements or more", "seal it instead")
-    salt = secrets.token_hex(32)
-    for number, tensors, letter in _groups([each.tensor for each in held], roles):
-        _rewrite(tensors, letter, Stream(key, "lock/1", salt, number), back=False)
-    entry = {"format": 1, "roles": roles, "salt": salt}
-    model.metadata_props.add(key=ENTRY, value=canonical.dumps(entry).decode())
+    _rewrite_all([each.tensor for each in held], entry, key, back=False)
+    entry.write(model)
     return model
 
 
@@ -165,41 +147,20 @@ def unlock(source: str | Path | bytes | Any, key: bytes) -> Any:  # noqa: ANN401
         ModelRefused: E230 to E235, as `lock`.
     """
     model = _model(source)
-    roles, salt = lock_entry(model)
+    entry = lock_entry(model)
     held = [tensor for _, _, tensor, _ in stated_tensors(model)]
     sizes = [math.prod(each.dims) for each in held]
     none = [size < 2 or each.data_type == _TEXT for each, size in zip(held, sizes, strict=True)]
-    if len(sizes) != len(roles) or any(empty and letter != "-" for letter, empty in zip(roles, none, strict=True)):
-        raise _not_unlockable(f"{len(held)} tensors where {len(roles)} were locked")
-    for number, tensors, letter in _groups(held, roles):
-        _rewrite(tensors, letter, Stream(key, "lock/1", salt, number), back=True)
+    if len(sizes) != len(entry.roles) or any(
+        empty and letter != "-" for letter, empty in zip(entry.roles, none, strict=True)
+    ):
+        raise not_unlockable(f"{len(held)} tensors where {len(entry.roles)} were locked")
+    _rewrite_all(held, entry, key, back=True)
     as_lists(model)
     kept = [each for each in model.metadata_props if each.key != ENTRY]
     model.ClearField("metadata_props")
     model.metadata_props.extend(kept)
     return model
-
-
-def lock_entry(model: Any) -> tuple[str, str]:  # noqa: ANN401  onnx.ModelProto
-    """The roles and the salt in a locked model's metadata.
-
-    Raises:
-        ArtifactRefused: E837, where there is no such entry or none of format 1.
-    """
-    entries = [each.value for each in model.metadata_props if each.key == ENTRY]
-    if len(entries) != 1:
-        raise _not_unlockable("a model that is not locked" if not entries else "a model with two locks")
-    try:
-        loaded: object = canonical.loads(entries[0].encode())
-    except (ValueError, RecursionError) as error:
-        raise _not_unlockable("a lock entry that cannot be read") from error
-    entry = cast("dict[str, object]", loaded if isinstance(loaded, dict) else {})
-    roles, salt = entry.get("roles"), entry.get("salt")
-    if set(entry) != {"format", "roles", "salt"} or entry["format"] != 1:
-        raise _not_unlockable("a lock entry of another format")
-    if not (isinstance(roles, str) and isinstance(salt, str) and set(roles) <= set("spovk-") and len(salt) == 64):
-        raise _not_unlockable("a lock entry of another format")
-    return roles, salt
 
 
 def survey(source: str | Path | bytes | Any) -> Survey:  # noqa: ANN401
@@ -219,11 +180,11 @@ def survey(source: str | Path | bytes | Any) -> Survey:  # noqa: ANN401
         elif each.role == "kept" and _moving(each.tensor, _KEPT).size < math.prod(each.tensor.dims):
             left[_IN_PLACE] = left.get(_IN_PLACE, 0) + 1
     weak: list[WeakTensor] = []
-    for number, tensors, letter in _groups([each.tensor for each in held], "".join(map(_letter, held))):
-        arrays = [_moving(each, letter).astype(np.float64) for each in tensors]
-        bits = _arrangements(np.concatenate(arrays), signs=letter in _FLIPPED)
-        if bits < _ENOUGH_BITS:
-            weak.append(WeakTensor(name=held[number].name, elements=sum(map(len, arrays)), bits=bits))
+    for numbers, letter in _entry(held).groups([each.tensor for each in held]):
+        arrays = [_moving(held[number].tensor, letter).astype(np.float64) for number in numbers]
+        bits = arrangements(np.concatenate(arrays), signs=letter in _FLIPPED)
+        if bits < ENOUGH_BITS:
+            weak.append(WeakTensor(name=held[numbers[0]].name, elements=sum(map(len, arrays)), bits=bits))
     locked = [each for each in held if each.role]
     return Survey(
         locked=len(locked),
@@ -236,32 +197,19 @@ def survey(source: str | Path | bytes | Any) -> Survey:  # noqa: ANN401
 
 
 def _letter(held: Held) -> str:
-    if held.role == "signed":
-        return "p" if math.prod(held.tensor.dims) < _SMALL else "s"
     return _LETTERS.get(held.role or "", "-")
 
 
-def _groups(held: list[Any], roles: str) -> list[tuple[int, list[Any], str]]:
-    """Tensors that are rewritten together: the number of the first, all of them, and their letter."""
-    joined: dict[tuple[str, int], list[Any]] = {}
-    found: list[tuple[int, list[Any], str]] = []
-    for number, (each, letter) in enumerate(zip(held, roles, strict=True)):
-        together = joined.get((letter, each.data_type))
-        if together is not None:
-            together.append(each)
-        elif letter != "-":
-            found.append((number, [each], letter))
-            if letter in _JOINED:
-                joined[letter, each.data_type] = found[-1][1]
-    return found
+def _entry(held: list[Held]) -> LockEntry:
+    """For a new lock of a model with these tensors."""
+    return LockEntry(roles="".join(map(_letter, held)), salt=secrets.token_hex(32), joined=pools(held))
 
 
-def _arrangements(array: NDArray[np.float64], *, signs: bool) -> float:
-    """log2 of the number of arrangements of these values that differ; at least that where there are many."""
-    values = np.abs(array[:_SMALL]) if signs else array[:_SMALL]
-    counts = np.unique(values, return_counts=True)[1]
-    orders = math.lgamma(values.size + 1) - sum(math.lgamma(count + 1) for count in counts.tolist())
-    return orders / math.log(2) + (int(np.count_nonzero(values)) if signs else 0)
+def _rewrite_all(tensors: list[Any], entry: LockEntry, key: bytes, *, back: bool) -> None:
+    """Put all tensors of a model out of order, or back."""
+    for numbers, letter in entry.groups(tensors):
+        stream = Stream(key, "lock/1", entry.salt, numbers[0])
+        _rewrite([tensors[number] for number in numbers], letter, stream, back=back)
 
 
 def _rewrite(tensors: list[Any], letter: str, stream: Stream, *, back: bool) -> None:
@@ -356,12 +304,3 @@ def _check_open(found: tuple[OpenTensor, ...]) -> None:
             fix="export it with operators of ONNX's own and dense weights, or seal it; leave_open=True or --leave-open "
             "locks the rest",
         )
-
-
-def _not_unlockable(seen: str) -> ArtifactRefused:
-    return ArtifactRefused(
-        "E837",
-        seen=seen,
-        expected="an ONNX model as vambrace locked it",
-        fix="give the file as it was written; optimise or convert a model after unlocking it, not before",
-    )

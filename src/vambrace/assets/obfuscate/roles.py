@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vambrace.assets.obfuscate.flows import Flows
-from vambrace.assets.obfuscate.graph import graphs_of
+from vambrace.assets.obfuscate.graph import bodies_of, graphs_of
 from vambrace.assets.obfuscate.needs import Need, makes_mask, needed, sized
 from vambrace.assets.obfuscate.operators import (
     BLIND,
@@ -53,6 +53,7 @@ _WHOLE = "whole numbers that may be sizes or indices"
 _MASK = "a mask"
 _FIXED = "numbers of which a root, a logarithm or a divisor allows no other order"
 _BYTES = "numbers of less than a byte, of which each is beside one that must stay"
+_LOOPS = frozenset({"GRU", "LSTM", "Loop", "RNN", "Scan", "SequenceMap"})
 _FEW = 1024
 """Whole numbers that are taken for sizes or indices unseen; more of them may be a table of packed weights."""
 _SETTINGS = 16
@@ -69,6 +70,7 @@ class Held:
         role: what may be done, or None.
         why: if nothing, the reason.
         harmless: if nothing, whether it is no weight: a single number, a mask, or a few that say how operators run.
+        often: whether one run may use it several times: in a loop, a function, or by several operators.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Held:
     role: Role | None
     why: str = ""
     harmless: bool = False
+    often: bool = False
 
 
 def stated_tensors(model: Any) -> list[tuple[str, str, Any, str]]:  # noqa: ANN401  onnx.ModelProto
@@ -107,7 +110,8 @@ def held_tensors(model: Any) -> list[Held]:  # noqa: ANN401  onnx.ModelProto
     """
     found = stated_tensors(model)
     sight = Sight.of(model, ((prefix + name, tensor) for prefix, name, tensor, inside in found if not inside))
-    return [_held(*each, sight) for each in found]
+    looped = _looped(model.graph.node)
+    return [_held(*each, sight, looped) for each in found]
 
 
 def staying(array: np.ndarray[Any, Any], together: int = 1) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -127,7 +131,14 @@ def staying(array: np.ndarray[Any, Any], together: int = 1) -> np.ndarray[Any, n
     return np.repeat(whole.any(axis=1), together)[: stays.size].reshape(stays.shape)
 
 
-def _held(prefix: str, name: str, tensor: Any, inside: str, sight: Sight) -> Held:  # noqa: ANN401
+def _held(
+    prefix: str,
+    name: str,
+    tensor: Any,  # noqa: ANN401
+    inside: str,
+    sight: Sight,
+    looped: frozenset[str],
+) -> Held:
     value = prefix + name
     why, harmless = _untouchable(tensor)
     if why:
@@ -140,7 +151,20 @@ def _held(prefix: str, name: str, tensor: Any, inside: str, sight: Sight) -> Hel
         many = counted == _WHOLE and math.prod(tensor.dims) > _FEW
         role, why = None, counted
         harmless = not many or any(counts(*use) for use in _uses(value, sight, _through))
-    return Held(name, tensor, role, why, harmless)
+    uses = [node for node, _ in _uses(value, sight, _through) if node is not None] if role else []
+    often = bool(prefix) or len(uses) > 1 or any(node.op_type in _LOOPS or node.output[0] in looped for node in uses)
+    return Held(name, tensor, role, why, harmless, often)
+
+
+def _looped(nodes: Any, *, inside: bool = False) -> frozenset[str]:  # noqa: ANN401
+    """Values that are computed within loops."""
+    found: set[str] = set()
+    for node in nodes:
+        if inside:
+            found.update(node.output)
+        for body in bodies_of(node):
+            found |= _looped(body.node, inside=inside or node.op_type in _LOOPS)
+    return frozenset(found)
 
 
 def _tensors(graph: Any, onnx: Any) -> Iterator[tuple[str, Any, str]]:  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from vambrace.assets.obfuscate.measure.inputs import Rows, read_rows
 from vambrace.assets.obfuscate.measure.judging import judge_keyless
 from vambrace.assets.obfuscate.measure.keyless import Keyless, KeylessOptions, KeylessOutput, try_without_key
 from vambrace.assets.obfuscate.measure.runtime import Network
+from vambrace.core import canonical
 from vambrace.core.rng import Streams
 from vambrace.errors import ConfigError
 
@@ -65,9 +67,13 @@ def open_but_locked(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor, plain in zip(locked.graph.initializer, padded.graph.initializer, strict=True):
         if tensor.name != "decoy":
             tensor.CopyFrom(plain)
-    entry = locked.metadata_props[-1]
-    entry.value = entry.value.replace('"roles":"pps"', '"roles":"--p"').replace('"roles":"ppp"', '"roles":"--p"')
-    assert '"--p"' in entry.value
+    return relabelled(locked, "--s")
+
+
+def relabelled(locked: onnx.ModelProto, roles: str) -> onnx.ModelProto:
+    """As if only some tensors were locked, each by itself."""
+    (entry,) = locked.metadata_props
+    entry.value = canonical.dumps({**json.loads(entry.value), "joined": [], "roles": roles}).decode()
     return locked
 
 
@@ -112,8 +118,7 @@ def test_half_of_a_model_in_clear_fails() -> None:
     for tensor in locked.graph.initializer:
         if tensor.name == "v":
             tensor.CopyFrom(plain["v"])
-    locked.metadata_props[-1].value = locked.metadata_props[-1].value.replace('"roles":"pp-"', '"roles":"-p-"')
-    part = found(model, locked)
+    part = found(model, relabelled(locked, "-s-"))
     assert 0.2 < np.mean(part.outputs[0].wrong) < 0.9
     assert judged(part).word == "fail"
 

@@ -137,10 +137,15 @@ def test_under_wrong_keys_numbers_stay_in_range_however_deep_the_network(layers:
     assert first.log10_chance < -10
     assert second.log10_chance > -3
     locked = lock(done.model, bytes(32))
-    for key in range(1, 6):
-        found = answers(unlock(locked, key.to_bytes(32)), given)[0]
-        plain = answers(unlock(lock(model, bytes(32)), key.to_bytes(32)), given)[0]
-        assert np.abs(found).max() < 2.0**40 * np.abs(plain).max()
+    plain = lock(model, bytes(32))
+    grown = [
+        np.log2(
+            np.abs(answers(unlock(locked, key), given)[0]).max() / np.abs(answers(unlock(plain, key), given)[0]).max()
+        )
+        for key in (number.to_bytes(32) for number in range(1, 12))
+    ]  # of 250 layers, draws alone differ by eight powers of two
+    assert np.median(grown) < 9
+    assert max(grown) < 20
 
 
 def test_what_only_adds_makes_no_network_deeper() -> None:

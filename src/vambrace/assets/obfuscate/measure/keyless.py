@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import rankdata  # pyright: ignore[reportUnknownVariableType]
 
-from vambrace.assets.obfuscate import keyinput, locking
+from vambrace.assets.obfuscate import keyinput, lock_entry, locking
 from vambrace.assets.obfuscate.measure.difference import choices, scores
 from vambrace.assets.obfuscate.measure.equality import DECISION, decisions, run_rows
 from vambrace.assets.obfuscate.measure.runtime import Network
@@ -146,7 +146,7 @@ def try_without_key(
     by_input = _has(at_rest, keyinput.ENTRY)
     bare = None if by_input else _tried(at_rest, rows, {}, decide)
     tried: list[list[NDArray[Any]] | None] = []
-    if by_input or _has(at_rest, locking.ENTRY):
+    if by_input or _has(at_rest, lock_entry.ENTRY):
         for number in range(chosen.keys):
             key = hashlib.sha256(rng.child("wrong key", number).key.to_bytes(8, "little")).digest()
             tried.append(_with_key(at_rest, key, rows, decide))
@@ -260,7 +260,7 @@ def _ranked(first: NDArray[np.float64], second: NDArray[np.float64], *, turned: 
 
 
 def _with_key(at_rest: ModelProto, key: bytes, rows: Rows, decide: Decide | None) -> list[NDArray[Any]] | None:
-    if _has(at_rest, locking.ENTRY):
+    if _has(at_rest, lock_entry.ENTRY):
         return _tried(locking.unlock(at_rest, key), rows, {}, decide)
     return _tried(at_rest, rows, dict([keyinput.key_tensor(at_rest, key)]), decide)
 

@@ -51,8 +51,7 @@ FLOOR = -38
 # up factors of their input.
 _LOW, _LOW_SLOPE, _LOW_SHIFT, _LOW_TAKEN = -32, -12, -60, -100
 _HIGH = 60
-# By how many powers of two layers that are scaled may multiply numbers under a wrong key. A lock mixes the weights of
-# all layers, which makes up to some thirty of it, in networks of hundreds.
+# By how many powers of two layers that are scaled may multiply numbers under a wrong key, all together.
 _ROOM = 8.0
 _NARROWEST = 2
 

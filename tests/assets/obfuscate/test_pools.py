@@ -1,0 +1,125 @@
+"""Which small tensors are locked together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnx_nets import net
+from vambrace.assets.obfuscate.pools import pools
+from vambrace.assets.obfuscate.roles import held_tensors
+
+DRAW = np.random.default_rng(0)
+
+
+def normal(*shape: int, size: float = 1.0) -> np.ndarray:
+    """Numbers of which the root of the mean square is exactly that."""
+    array = DRAW.standard_normal(shape)
+    return (array * size / np.sqrt(np.square(array).mean())).astype(np.float32)
+
+
+def joined(sizes: dict[str, Any]) -> list[set[str]]:
+    """Names of tensors that are locked together, of a sum of products with each of them."""
+    lines = [f"p{name} = ReduceSum <keepdims = 0> ({name})" for name in sizes]
+    text = f"(float[n] x) => (float[n] y) {{ {' '.join(lines)} y = Sum (x, {', '.join(f'p{n}' for n in sizes)}) }}"
+    held = held_tensors(net(text, weights=sizes, opset=17))
+    assert {each.role for each in held} == {"signed"}
+    return [{held[number].name for number in numbers} for numbers in pools(held)]
+
+
+def test_numbers_of_like_size_are_mixed_and_others_are_not() -> None:
+    sizes = {"a": normal(8, 8), "b": normal(8, 8, size=1.4), "c": normal(8, 8, size=1.5), "d": normal(8, 8, size=40)}
+    assert joined(sizes) == [{"a", "b"}]
+    assert joined({name: normal(8, 8) for name in "abcd"}) == [set("abcd")]
+    # However many there are: half an octave is counted from the smallest, not from one to the next.
+    chain = {name: normal(8, 8, size=1.2**at) for at, name in enumerate("abcdef")}
+    assert joined(chain) == [{"a", "b"}, {"c", "d"}, {"e", "f"}]
+
+
+def test_large_tensors_are_locked_by_themselves() -> None:
+    assert joined({"a": normal(64, 64), "b": normal(64, 63), "c": normal(8, 8)}) == [{"b", "c"}]
+
+
+def test_few_elements_are_mixed_with_the_nearest_by_size() -> None:
+    """Ten numbers have 10! orders and 2**10 signs, which are 2**32 in all."""
+    assert joined({"a": normal(64, 63, size=0.1), "b": normal(10, size=0.05), "c": normal(64, 63)}) == [{"a", "b"}]
+    assert joined({"b": normal(10), "c": normal(10, size=3), "d": normal(10, size=9), "e": normal(10, size=20)}) == [
+        {"b", "c", "d", "e"}
+    ]
+
+
+def test_a_few_large_numbers_are_not_mixed_with_many_small_ones() -> None:
+    """They would make all of them larger, in each layer again; a few small ones become larger by eight at most."""
+    assert joined({"a": normal(64, 63, size=0.1), "b": normal(10, size=10)}) == []
+    assert joined({"a": normal(64, 63, size=0.1), "b": normal(10, size=0.12)}) == [{"a", "b"}]
+    assert joined({"a": normal(64, 63), "b": normal(10, size=0.2)}) == [{"a", "b"}]
+    assert joined({"a": normal(64, 63), "b": normal(10, size=0.1)}) == []
+
+
+def test_zeros_are_mixed_where_they_are_few() -> None:
+    """Among as many other numbers at least: they make those smaller."""
+    zeros = np.zeros(50, np.float32)
+    assert joined({"a": normal(10, 10), "z": zeros, "w": zeros}) == [{"a", "z", "w"}]
+    mixed = joined({"a": normal(10, 10), "z": zeros, "w": zeros, "x": zeros})
+    assert len(mixed) == 1
+    assert len(mixed[0]) == 3
+    assert joined({"a": normal(10, 10), "b": normal(30, 30, size=9), "z": zeros}) == [{"b", "z"}]
+    assert joined({"z": zeros, "w": zeros}) == []
+
+
+LOOP = """(float[n,16] x) => (float[n,16] y) {
+    y = Loop (three, , x) <
+        body = b (int64 i, bool c, float[n,16] s) => (bool d, float[n,16] u) { d = Identity (c) u = MatMul (s, v) }>
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("(float[n,16] x) => (float[n,16] y) { a = MatMul (x, v) y = MatMul (a, v) }", {"v": normal(16, 16)}),
+        ("(float[t,n,16] x) => (float[t,d,n,16] y) { y = RNN <hidden_size = 16> (x, w, v) }",
+         {"w": normal(1, 16, 16), "v": normal(1, 16, 16)}),
+        (LOOP, {"v": normal(16, 16), "three": np.array(3)}),
+    ],
+    ids=["twice", "recurrent", "loop"],
+)  # fmt: skip
+def test_what_a_run_uses_often_is_locked_by_itself(text: str, weights: dict[str, Any]) -> None:
+    """A little more at each step would be much in the end."""
+    more = text.rindex("}")
+    for end, aside in (("}", {}), (" z = MatMul (x, w1) q = MatMul (z, w2) }", {"w1": (16, 16), "w2": (16, 16)})):
+        model = net(text[:more] + end, weights={**weights, **{name: normal(*size) for name, size in aside.items()}})
+        held = held_tensors(model)
+        names = [{held[number].name for number in numbers} for numbers in pools(held)]
+        assert names == ([set(aside)] if aside else [])
+        assert {each.name for each in held if each.often} >= {"v"}
+
+
+def test_few_elements_that_are_used_often_are_mixed_all_the_same() -> None:
+    text = "(float[n,3] x) => (float[n,3] y) { a = MatMul (x, v) b = MatMul (a, v) y = MatMul (b, w) }"
+    held = held_tensors(net(text, weights={"v": normal(3, 3), "w": normal(3, 3)}))
+    assert pools(held) == [[0, 1]]
+
+
+def test_variances_are_mixed_by_what_they_multiply_with() -> None:
+    """Divided by: one of a thousandth makes its channel larger by thirty, and one of a thousand makes it smaller."""
+    nodes = "a = BatchNormalization (x, s, t, m, v) b = BatchNormalization (a, s, t, m, u)"
+    text = f"(float[n,64] x) => (float[n,64] y) {{ {nodes} y = BatchNormalization (b, s, t, m, w) }}"
+    near = np.full(64, 1.0, np.float32) + np.arange(64, dtype=np.float32) / 1000
+    few = near.copy()
+    few[0] = 500.0  # the mean square is far from the others', and what it multiplies with is not
+    weights = {"s": (64,), "t": (64,), "m": (64,), "v": near, "u": few, "w": near / 1000}
+    held = held_tensors(net(text, weights=weights, opset=17))
+    names = [{held[number].name for number in numbers} for numbers in pools(held)]
+    assert {"v", "u"} in names
+    assert not any("w" in each for each in names)
+
+
+def test_types_are_not_mixed() -> None:
+    text = """(float[n,8] x, float16[n,8] z) => (float[n,8] y, float16[n,8] u) {
+        c = MatMul (x, a) y = MatMul (c, b) v = MatMul (z, d) u = MatMul (v, e) }"""
+    half = {name: normal(8, 8).astype(np.float16) for name in "de"}
+    held = held_tensors(net(text, weights={"a": normal(8, 8), "b": normal(8, 8), **half}))
+    names = [{held[number].name for number in numbers} for numbers in pools(held)]
+    assert names == [{"a", "b"}, {"d", "e"}]
