@@ -1,7 +1,6 @@
 import functools
 import gzip
 import json
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,7 @@ def test_it_survives_onnxruntime(tmp_path) -> None:
 
 def test_the_format_is_what_its_text_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key's tensor from the text, and that stored channels are what it says."""
-    monkeypatch.setattr(secrets, "token_hex", lambda count: "5a" * count)
+    monkeypatch.setattr(keyinput.secrets, "token_hex", lambda count: "5a" * count)
     model = grouped()
     locked = lock_by_input(model, KEY, share=1.0)
     entry = json.loads({each.key: each.value for each in locked.metadata_props}["vambrace.key-input"])

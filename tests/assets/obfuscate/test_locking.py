@@ -2,7 +2,6 @@ import gzip
 import hashlib
 import json
 import math
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +284,7 @@ def test_nothing_in_the_file_tells_a_key(monkeypatch: pytest.MonkeyPatch) -> Non
     salts = {lock_entry(lock(model, KEY)).salt for _ in range(3)}
     assert len(salts) == 3
     assert not np.array_equal(arrays(lock(model, KEY))["w2"], arrays(lock(model, KEY))["w2"])
-    monkeypatch.setattr(secrets, "token_hex", lambda count: "5a" * count)
+    monkeypatch.setattr(locking.secrets, "token_hex", lambda count: "5a" * count)
     one, other = lock(model, KEY), lock(model, WRONG)
     for locked in (one, other):
         assert KEY not in locked.SerializeToString()

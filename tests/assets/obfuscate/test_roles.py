@@ -24,19 +24,27 @@ def roles(model: onnx.ModelProto) -> dict[str, str | None]:
 
 
 def differs(model: onnx.ModelProto, names: set[str]) -> None:
-    """All these tensors are other ones in a locked file, which runs, and the right key gives the same bits."""
-    locked = lock(model, KEY)
-    before, after = (
-        {each.name: numpy_helper.to_array(each.tensor) for each in held_tensors(each)} for each in (model, locked)
-    )
-    assert {name for name in before if not np.array_equal(before[name], after[name])} >= names
+    """All these tensors are other ones in locked files, which run, and the right key gives the same bits.
+
+    In some of five locks, and answers in most: a tensor of three elements stays as it is in one of 48.
+    """
     given = feeds(model)
-    for one, two in zip(answers(model, given), answers(unlock(locked, KEY), given), strict=True):
-        assert np.array_equal(one, two)
-    for wrong in (locked, unlock(locked, bytes(32))):
-        found = answers(wrong, given)
-        assert not np.allclose(found[0], answers(model, given)[0], rtol=1e-3)
-        assert np.isfinite(found[0]).all()
+    right = answers(model, given)
+    before = {each.name: numpy_helper.to_array(each.tensor) for each in held_tensors(model)}
+    changed: set[str] = set()
+    others: list[bool] = []
+    for _ in range(5):
+        locked = lock(model, KEY)
+        after = {each.name: numpy_helper.to_array(each.tensor) for each in held_tensors(locked)}
+        changed |= {name for name in before if not np.array_equal(before[name], after[name])}
+        for one, two in zip(right, answers(unlock(locked, KEY), given), strict=True):
+            assert np.array_equal(one, two)
+        for wrong in (locked, unlock(locked, bytes(32))):
+            found = answers(wrong, given)[0]
+            assert np.isfinite(found).all()
+            others.append(not np.allclose(found, right[0], rtol=1e-3))
+    assert changed >= names
+    assert sum(others) >= 8
 
 
 COSINE = """(float[n,16] x) => (float[n,5] y) {
