@@ -337,3 +337,28 @@ def test_keys_with_which_it_answers_no_numbers_are_told() -> None:
     each = found(model, locked)
     assert each.broken == 20
     assert "With 20 keys it answers with NaN or an infinity" in judged(each).sentence
+
+
+@pytest.mark.parametrize("decided", [True, False])
+def test_what_moves_all_numbers_of_a_row_is_no_likeness(decided: bool) -> None:
+    """By brightness any network's numbers tell any other's: 12 of 12 sound locks failed."""
+    rng = np.random.default_rng(0)
+    light = rng.uniform(0.05, 1.0, (100, 1)) * 10
+    for _ in range(20):
+        wanted, other = (rng.normal(size=(100, 8)) + light * rng.choice([-1.0, 1.0], 8) for _ in range(2))
+        words = wanted.argmax(axis=1) if decided else None
+        assert abs(keyless._likeness(wanted, other, words, bare=True).turned) < 0.5
+        mixed = keyless._likeness(wanted, wanted * rng.choice([-1, 1], 8), words, bare=True)
+        assert abs(mixed.turned) == pytest.approx(1.0)
+
+
+def test_one_number_is_held_against_wrong_keys() -> None:
+    """It has no others beside it; where wrong keys tell it as well, it is in clear, and they are no measure."""
+    rng = np.random.default_rng(1)
+    light = rng.uniform(0.05, 1.0, (100, 1)) * 10
+    wanted, other, *strangers = (rng.normal(size=(100, 1)) + light * sign for sign in (1, -1, *[1, -1] * 5))
+    assert abs(keyless._likeness(wanted, other, None, bare=True).turned) > 0.8
+    assert abs(keyless._likeness(wanted, other, None, bare=True, wrong=strangers).turned) < 0.5
+    assert keyless._likeness(wanted, wanted, None, bare=True, wrong=strangers).turned == 1.0
+    assert keyless._likeness(wanted, -wanted, None, bare=True, wrong=[wanted, -wanted]).turned == -1.0
+    assert keyless._likeness(wanted, -wanted, None, bare=True, wrong=[None, wanted[:9]]).turned == -1.0

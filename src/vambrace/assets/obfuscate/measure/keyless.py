@@ -5,12 +5,13 @@ those that wrong keys give. What agrees by chance does not count:
 
 - where an output holds decisions, kappa (Cohen, Educ. Psychol. Meas. 20, 1960): the share of the same decisions beyond
   the share that networks with these frequencies have in common without knowing of each other, as a part of the rest;
-  and of the file as it lies there also the rank correlation of each score less the mean of all, where that is more: a
-  score that is shifted or reversed decides otherwise, and whoever moves the threshold has the original;
-- where it holds numbers, or always the same decision, the rank correlation over the rows (Spearman, Am. J. Psychol. 15,
-  1904), of several numbers a row the mean weighted by how far each of them spreads: a score that is shifted, scaled or
-  bent is as good as the original's for whoever moves the threshold. Of the file as it lies there the mean is that of
-  the sizes, since a number that is reversed can be turned round.
+- where it holds numbers, or always the same decision, the rank correlation over the rows, of several numbers a row the
+  mean weighted by how far each of them spreads: a score that is shifted, scaled or bent is as good as the original's
+  for whoever moves the threshold.
+
+Of the file as it lies there also counts what can be turned round: the size of the rank correlation of each number, or
+of each score less the mean of all, beyond what numbers have that do not know of each other
+(`vambrace.assets.obfuscate.measure.ranks`): such as by brightness, which moves them all.
 
 1 is the original's function, 0 is chance, and of two decisions or numbers -1 is the reverse, as good as the original
 for whoever turns it round. What cannot be run, or answers with other shapes or NaN, is at 0 too.
@@ -19,16 +20,15 @@ for whoever turns it round. What cannot be run, or answers with other shapes or 
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import rankdata  # pyright: ignore[reportUnknownVariableType]
 
 from vambrace.assets.obfuscate import keyinput, lock_entry, locking
 from vambrace.assets.obfuscate.measure.difference import choices, scores
 from vambrace.assets.obfuscate.measure.equality import DECISION, decisions, run_rows
+from vambrace.assets.obfuscate.measure.ranks import ranked, told_apart
 from vambrace.assets.obfuscate.measure.runtime import Network
 from vambrace.assets.obfuscate.weighted import weighted_outputs
 from vambrace.core.options import Options
@@ -36,7 +36,7 @@ from vambrace.core.options import require as hold
 from vambrace.errors import ArtifactRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from onnx import ModelProto
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.measure.equality import Decide
     from vambrace.assets.obfuscate.measure.inputs import Rows
     from vambrace.core.rng import Streams
+
+    _Kind = Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[np.float64], NDArray[np.float64]] | None]
 
 __all__ = ["Keyless", "KeylessOptions", "KeylessOutput", "try_without_key"]
 
@@ -177,8 +179,9 @@ def _output(name: str, wanted: NDArray[Any], others: Sequence[NDArray[Any] | Non
     decided = choices(wanted)
     if decided is not None and len(np.unique(decided)) < 2:  # nothing is decided, so nothing could agree by merit
         decided = None
-    found = [_likeness(wanted, each, decided, bare=bare and not at) for at, each in enumerate(others)]
-    wrong = found[1:] if bare else found
+    keys = others[1:] if bare else others
+    wrong = [_likeness(wanted, each, decided) for each in keys]
+    found = [_likeness(wanted, others[0], decided, bare=True, wrong=keys)] if bare else wrong
     shares = [each.shares for each in wrong or found if each.shares is not None]
     return KeylessOutput(
         output=name,
@@ -196,67 +199,71 @@ class _Likeness:
     """With the shares of the same decisions, found and by chance, where those are compared.
 
     Attributes:
-        turned: the value, but -1 for the reverse of two decisions however often each of them is made, or of scores.
+        turned: of a file without a key, the value for whoever turns round or moves what it answers.
     """
 
     value: float
-    turned: float
+    turned: float = 0.0
     shares: tuple[float, float] | None = None
 
 
 def _likeness(
-    wanted: NDArray[Any], other: NDArray[Any] | None, decided: NDArray[np.int64] | None, *, bare: bool = False
+    wanted: NDArray[Any],
+    other: NDArray[Any] | None,
+    decided: NDArray[np.int64] | None,
+    *,
+    bare: bool = False,
+    wrong: Sequence[NDArray[Any] | None] = (),
 ) -> _Likeness:
+    """Of answers, and, if `bare`, beyond those with wrong keys for whoever turns them round."""
     theirs = None if other is None or decided is None else choices(other)
     if other is None or other.shape != wanted.shape:
-        return _Likeness(0.0, 0.0)
-    if decided is not None and theirs is not None:
-        kinds = np.unique(np.concatenate([decided, theirs]))
-        one, two = (np.bincount(np.searchsorted(kinds, each), minlength=len(kinds)) for each in (decided, theirs))
-        same, chance = float((decided == theirs).mean()), float(one @ two) / decided.size**2
-        value = (same - chance) / (1 - chance)
-        # Where both decide rarely for one of two, the reverse agrees less often than chance by little only.
-        turned = (same - chance) / chance if len(kinds) == 2 and same < chance else value
-        moved = _moved(wanted, other) if bare else 0.0
-        return _Likeness(value, max(turned, moved, key=abs), (same, chance))
+        return _Likeness(0.0)
+    numbers = _numbers(wanted, other)
+    if decided is None or theirs is None:
+        turned = _turned(_numbers, wanted, other, wrong) if bare else 0.0
+        return _Likeness(ranked(*numbers) if numbers is not None else 0.0, turned)
+    kinds = np.unique(np.concatenate([decided, theirs]))
+    one, two = (np.bincount(np.searchsorted(kinds, each), minlength=len(kinds)) for each in (decided, theirs))
+    same, chance = float((decided == theirs).mean()), float(one @ two) / decided.size**2
+    value = (same - chance) / (1 - chance)
+    # Where both decide rarely for one of two, the reverse agrees less often than chance by little only.
+    reverse = (same - chance) / chance if len(kinds) == 2 and same < chance else value
+    ways = [_turned(kind, wanted, other, wrong) for kind in (_numbers, _beside_the_mean)] if bare else []
+    return _Likeness(value, max(reverse, *ways, key=abs) if ways else reverse, (same, chance))
+
+
+def _turned(kind: _Kind, wanted: NDArray[Any], other: NDArray[Any], wrong: Sequence[NDArray[Any] | None]) -> float:
+    """By how much answers tell those wanted, for whoever turns them round, beyond those with wrong keys."""
+    both = kind(wanted, other)
+    if both is None:
+        return 0.0
+    pairs = (kind(wanted, each) for each in wrong if each is not None and each.shape == wanted.shape)
+    return told_apart(*both, (each[1] for each in pairs if each is not None))
+
+
+def _numbers(wanted: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Both, as far as the original's are numbers; None where the other's are none there."""
     first, second = wanted.astype(np.float64), other.astype(np.float64)
     # What is no number in the original tells nothing; where only the other gives none, it is another answer.
     told = np.isfinite(first)
     first, second = np.where(told, first, 0.0), np.where(told, second, 0.0)
-    if not np.isfinite(second).all():
-        return _Likeness(0.0, 0.0)
-    return _Likeness(_ranked(first, second), _ranked(first, second, turned=True))
+    return (first, second) if np.isfinite(second).all() else None
 
 
-def _moved(wanted: NDArray[Any], other: NDArray[Any]) -> float:
-    """Rank correlation of each score beside the mean of all: decisions turn with any threshold, and this does not."""
-    both = [scores(each.astype(np.float64)) for each in (wanted, other) if each.dtype.kind == "f"]
-    one, two = both if len(both) == 2 else (None, None)
-    if one is None or two is None:
-        return 0.0
+def _beside_the_mean(
+    wanted: NDArray[Any], other: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Each score less the mean of all: decisions turn with any threshold, and this does not."""
+    first, second = (scores(each.astype(np.float64)) if each.dtype.kind == "f" else None for each in (wanted, other))
+    if first is None or second is None:
+        return None
     # A class that is left out, such as by a score of -inf, tells nothing of the others.
-    told = np.isfinite(one).all(axis=0)
-    if not told.any() or not np.isfinite(two[:, told]).all():
-        return 0.0
-    first, second = (each[:, told] - each[:, told].mean(axis=1, keepdims=True) for each in (one, two))
-    return _ranked(first, second, turned=True)
-
-
-def _ranked(first: NDArray[np.float64], second: NDArray[np.float64], *, turned: bool = False) -> float:
-    """Rank correlation over the rows; of what is the same for all rows, how near the other comes.
-
-    With `turned`, several numbers a row of which some are reversed do not make up for each other.
-    """
-    spread = np.abs(first - first.mean(axis=0)).reshape(len(first), -1).sum(axis=0)
-    if not spread.any():
-        size = float(np.abs(first).sum())
-        return max(0.0, 1 - float(np.abs(second - first).sum()) / size) if size else 0.0
-    one, two = (rankdata(each.reshape(len(each), -1), axis=0) for each in (first, second))
-    one, two = one - one.mean(axis=0), two - two.mean(axis=0)
-    sizes = np.sqrt((one**2).sum(axis=0) * (two**2).sum(axis=0))
-    each = np.divide((one * two).sum(axis=0), sizes, out=np.zeros_like(sizes), where=sizes > 0)
-    value = float(each @ spread / spread.sum())
-    return math.copysign(float(np.abs(each) @ spread / spread.sum()), value) if turned else value
+    told = np.isfinite(first).all(axis=0)
+    if not told.any() or not np.isfinite(second[:, told]).all():
+        return None
+    first, second = (each[:, told] - each[:, told].mean(axis=1, keepdims=True) for each in (first, second))
+    return first, second
 
 
 def _with_key(at_rest: ModelProto, key: bytes, rows: Rows, decide: Decide | None) -> list[NDArray[Any]] | None:

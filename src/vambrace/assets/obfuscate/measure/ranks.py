@@ -1,0 +1,105 @@
+"""How far numbers of many rows tell others, by their ranks alone: shifted, scaled or bent ones tell as much.
+
+Rank correlation is Spearman's (Am. J. Psychol. 15, 1904). Arrays are of n rows, of any further sizes, and finite.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import rankdata  # pyright: ignore[reportUnknownVariableType]
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+__all__ = ["ranked", "told_apart"]
+
+_ONE = 0.95
+"""Numbers that are told by each other so well are one."""
+
+_SHIFTS = 8
+
+
+def ranked(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Rank correlation over the rows, of several numbers a row the mean weighted by how far each of them spreads.
+
+    Of what is the same for all rows, how near the other comes: 1 where it is the same, 0 beyond twice its size.
+    """
+    spread = _spread(first)
+    if not spread.any():
+        size = float(np.abs(first).sum())
+        return max(0.0, 1 - float(np.abs(second - first).sum()) / size) if size else 0.0
+    return _bounded((_ranks(first) * _ranks(second)).sum(axis=0) @ spread / spread.sum())
+
+
+def told_apart(
+    first: NDArray[np.float64], second: NDArray[np.float64], strangers: Iterable[NDArray[np.float64]] = ()
+) -> float:
+    """How much better numbers are told by their counterparts, or by their reverse, than by what knows nothing of them.
+
+    One factor that moves all numbers of a row, such as the brightness of a picture, makes any network's tell any
+    other's. So the mean size of the rank correlation of each number with its own counterpart is taken beyond that with
+    the counterparts of others, as a part of the rest. Where numbers are one by themselves, or alike, it is taken beyond
+    that with the answers of strangers, unless those are alike as well.
+
+    Args:
+        first: numbers.
+        second: their counterparts, each of which may be reversed by itself.
+        strangers: answers that should not know of them, of the same sizes; not asked for where numbers do.
+
+    Returns:
+        1 for the same up to a rank-preserving map, -1 where most are reversed, 0 at chance.
+    """
+    spread = _spread(first)
+    signed = ranked(first, second)
+    if not spread.any():
+        return signed
+    one, two = _ranks(first), _ranks(second)
+    own = _mean_size(one, two, spread)
+    chance = _by_others(one, two, spread)
+    if chance is None or chance > _ONE:
+        wrong = [_mean_size(one, _ranks(each), spread) for each in strangers]
+        chance = float(np.mean(wrong)) if wrong else 0.0
+    if chance > _ONE:
+        chance = 0.0
+    return math.copysign(max(0.0, own - chance) / (1 - chance), signed)
+
+
+def _by_others(one: NDArray[np.float64], two: NDArray[np.float64], spread: NDArray[np.float64]) -> float | None:
+    """The mean size of the correlation of numbers with the counterparts of others; None of a number alone."""
+    count = len(spread)
+    shifts = range(1, count)
+    if len(shifts) > _SHIFTS:  # neighbours, as in pictures, tell each other
+        shifts = [(place + 1) * count // (_SHIFTS + 1) for place in range(_SHIFTS)]
+    found = [
+        (_mean_size(one, np.roll(two, shift, axis=1), weights), float(weights.sum()))
+        for shift in shifts
+        if (weights := np.sqrt(spread * np.roll(spread, shift))).any()
+    ]
+    return float(np.average([each for each, _ in found], weights=[weight for _, weight in found])) if found else None
+
+
+def _mean_size(one: NDArray[np.float64], two: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    return _bounded(np.abs((one * two).sum(axis=0)) @ weights / weights.sum())
+
+
+def _bounded(value: float) -> float:
+    """From -1 to 1, whatever rounding makes of it."""
+    return min(1.0, max(-1.0, float(value)))
+
+
+def _spread(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much each number differs from its mean, summed over the rows."""
+    return np.abs(array - array.mean(axis=0)).reshape(len(array), -1).sum(axis=0)
+
+
+def _ranks(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks of each number over the rows, of mean 0 and length 1, or 0 where they are all the same."""
+    ranks: NDArray[np.float64] = rankdata(array.reshape(len(array), -1), axis=0)
+    ranks = ranks - ranks.mean(axis=0)
+    length = np.sqrt(np.square(ranks).sum(axis=0))
+    return np.divide(ranks, length, out=np.zeros_like(ranks), where=length > 0)
