@@ -89,7 +89,7 @@ def test_layers_of_one_output(last: str) -> None:
     )
     locked = lock_by_input(model, KEY, share=1.0)
     onnx.checker.check_model(locked, full_check=True)
-    assert [1, 1, 1] in json.loads(locked.metadata_props[0].value)["places"]
+    assert [1, 1, 3] in json.loads(locked.metadata_props[0].value)["places"]
     name, tensor = key_tensor(locked, KEY)
     given = feeds(model, rows=4)
     for level in ("all", "disabled"):
@@ -125,22 +125,71 @@ def test_the_format_is_what_its_text_says(monkeypatch: pytest.MonkeyPatch) -> No
     model = grouped()
     locked = lock_by_input(model, KEY, share=1.0)
     entry = json.loads({each.key: each.value for each in locked.metadata_props}["vambrace.key-input"])
-    assert entry["places"] == [[4, 8, 1], [8, 8, 0], [9, 9, 1]]
+    assert entry["places"] == [[4, 8, 3], [8, 8, 0], [9, 9, 3]]
     assert entry["salt"] == "5a" * 32
     weights = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
     stored = {each.name: numpy_helper.to_array(each) for each in locked.graph.initializer}
     expected: list[int] = []
     scales: list[int] = []
-    for number, ((block, channels, scaled), name) in enumerate(zip(entry["places"], ("w", "v", "u"), strict=True)):
+    for number, ((block, channels, reach), name) in enumerate(zip(entry["places"], ("w", "v", "u"), strict=True)):
         stream = Stream(KEY, "key-input/1", entry["salt"], number)
         order = [start + int(at) for start in range(0, channels, block) for at in stream.permutation(block)]
-        exponents = stream.integers(0, 7, (channels,)).tolist() if scaled else [3] * channels
+        drawn = stream.integers(0, 2 * reach + 1, (channels,)).tolist() if reach else [0] * channels
+        exponents = [each - reach for each in drawn]
         for place, origin in enumerate(order):
-            assert np.array_equal(stored[name][place], weights[name][origin] * 2.0 ** (exponents[place] - 3))
+            assert np.array_equal(stored[name][place], weights[name][origin] * 2.0 ** exponents[place])
         expected += [order.index(channel) for channel in range(channels)]
-        if scaled:
-            scales += [6 - exponents[order.index(channel)] for channel in range(channels)]
+        if reach:
+            scales += [3 - exponents[order.index(channel)] for channel in range(channels)]
     assert key_tensor(locked, KEY)[1].tolist() == expected + scales
+
+
+def test_locks_of_format_1_are_read() -> None:
+    """A file of the version that wrote them: 1 stands for factors of 2**-3 to 2**3."""
+    locked = onnx.load(Path(__file__).parents[2] / "vectors" / "lock" / "key-input-v1.onnx")
+    assert places(locked) == [[4, 8, 1], [6, 6, 1]]
+    name, tensor = key_tensor(locked, KEY)
+    assert name == "key"
+    orders = [2, 3, 1, 0, 4, 6, 7, 5, 2, 1, 0, 3, 4, 5]
+    assert tensor.tolist() == [*orders, 6, 3, 5, 5, 2, 0, 4, 6, 1, 1, 5, 5, 6, 5]
+
+
+@pytest.mark.parametrize(
+    ("layers", "reaches"), [(1, [3]), (2, [3] * 2), (3, [3, 2, 2]), (9, [3, *[1] * 5]), (60, [3, *[1] * 5])]
+)
+def test_wrong_keys_answer_with_numbers_however_deep_the_network(layers: int, reaches: list[int]) -> None:
+    """Of 200 layers scaled by 2**-3 to 2**3, every wrong key made NaN, which tells that it is wrong."""
+    rng = np.random.default_rng(0)
+    weights = {f"w{at}": (rng.standard_normal((64, 64)) / 5.7).astype(np.float32) for at in range(layers)}
+    steps = [f"a{at} = MatMul (b{at}, w{at}) b{at + 1} = Relu (a{at})" for at in range(layers)]
+    text = f"(float[n,64] x) => (float[n,64] y) {{ b0 = Identity (x) {' '.join(steps)} y = Identity (b{layers}) }}"
+    model = net(text, weights=weights)
+    locked = keyinput.lock_by_input(model, KEY, share=1.0)
+    assert [each[2] for each in places(locked) if each[2]] == reaches
+    assert len(places(locked)) == layers
+    given = {"x": rng.standard_normal((4, 64)).astype(np.float32)}
+    right, *wrong = (
+        answers(locked, {**given, **dict([key_tensor(locked, key)])})[0]
+        for key in (KEY, *(bytes([number]) * 32 for number in range(7)))
+    )
+    assert np.array_equal(right, answers(model, given)[0])
+    grown = [np.log2(np.abs(each).max() / np.abs(right).max()) for each in wrong]
+    assert np.median(grown) < 9
+    assert max(grown) < 14
+
+
+def test_layers_with_the_fewest_orders_keep_their_scales() -> None:
+    """Of depthwise layers, a channel has no other place: those that have no scales either are left out."""
+    steps = [
+        f"a{at} = Conv <group=64, pads=[1,1,1,1]> (b{at}, d{at}) b{at + 1} = Conv (a{at}, w{at})" for at in range(12)
+    ]
+    model = net(
+        f"(float[n,64,6,6] x) => (float[n,64,6,6] y) {{ b0 = Identity (x) {' '.join(steps)} y = Identity (b12) }}",
+        weights={f"{name}{at}": (64, 1 if name == "d" else 64, size, size) for at in range(12)
+                 for name, size in (("d", 3), ("w", 1))},
+    )  # fmt: skip
+    found = places(lock_by_input(model, KEY, share=1.0))
+    assert sorted(found) == [[1, 64, 1]] * 5 + [[1, 64, 3]] + [[64, 64, 0]] * 12
 
 
 def test_two_locks_differ_and_the_key_is_not_in_the_file() -> None:
@@ -208,7 +257,7 @@ def shrinking() -> onnx.ModelProto:
 def test_layers_of_small_pictures_come_first_though_their_sizes_are_open() -> None:
     model = shrinking()
     locked = lock_by_input(model, KEY)
-    assert places(locked) == [[22, 22, 1], [23, 23, 1], [8, 8, 1]]
+    assert places(locked) == [[22, 22, 2], [23, 23, 2], [8, 8, 3]]
     given = feeds(model, free=40)
     name, tensor = key_tensor(locked, KEY)
     assert np.array_equal(answers(locked, given | {name: tensor})[0], answers(model, given)[0])
@@ -255,7 +304,7 @@ def test_layers_that_no_key_would_change_are_left() -> None:
         weights={"w": (8, 1, 1, 1), "v": (8, 1, 1, 1), "u": (9, 8, 1, 1)},
     )
     locked = lock_by_input(model, KEY, share=1.0)
-    assert places(locked) == [[1, 8, 1], [9, 9, 1]]
+    assert places(locked) == [[1, 8, 3], [9, 9, 3]]
     assert operators(locked).count("Gather") == 2  # of the last layer, and powers of two
     name, tensor = key_tensor(locked, KEY)
     assert len(tensor) == 8 + 9 + 9
@@ -281,7 +330,7 @@ def test_layers_of_several_kinds_share_a_key_and_those_in_double_precision_have_
         },
     )
     locked = lock_by_input(model, KEY, share=1.0)
-    assert places(locked) == [[6, 6, 1], [8, 8, 1]]
+    assert places(locked) == [[6, 6, 3], [8, 8, 3]]
     name, tensor = key_tensor(locked, KEY)
     given = feeds(model)
     for level in ("all", "disabled"):
@@ -326,7 +375,16 @@ def test_refusals() -> None:
     with pytest.raises(ArtifactRefused, match="E841"):
         key_tensor(residual(), KEY)
     entry = json.loads(locked.metadata_props[-1].value)
-    for change in ({"places": [[1, 10**9, 1]]}, {"format": 2}, {"places": [[0, 8, 1]]}, {"places": []}, {"more": 1}):
+    for change in (
+        {"places": [[1, 10**9, 1]]},
+        {"format": 3},
+        {"format": 1.5},
+        {"places": [[8, 8, 4]]},
+        {"places": [[8, 8, -1]]},
+        {"places": [[0, 8, 1]]},
+        {"places": []},
+        {"more": 1},
+    ):
         locked.metadata_props[-1].value = json.dumps(entry | change, sort_keys=True, separators=(",", ":"))
         with pytest.raises(ArtifactRefused, match="E841"):
             key_tensor(locked, KEY)
@@ -341,7 +399,7 @@ def test_one_number_added_to_all_channels_takes_no_factor_of_each(step: str, siz
         weights={"w": (6, 8), "s": np.full(size, 0.7, np.float32), "v": (8, 4)},
     )
     locked = lock_by_input(model, KEY, share=1.0)
-    assert places(locked) == [[8, 8, 0], [4, 4, 1]]
+    assert places(locked) == [[8, 8, 0], [4, 4, 3]]
     given = feeds(model)
     name, tensor = key_tensor(locked, KEY)
     assert np.array_equal(answers(locked, given | {name: tensor})[0], answers(model, given)[0])

@@ -9,8 +9,9 @@ back, both with numbers cut out of the key tensor, so that no optimiser can fold
 the original bit for bit: an output channel is computed by itself, and powers of two round nothing while each value that
 a scaled layer takes is 0 or at least 2**-38 in magnitude, as in `vambrace.assets.obfuscate.passes.scaling`, and none
 that it gives comes within a factor of eight of the upper end of its type's range; smaller values do harm only where a
-whole sum is next to nothing. Any other key gives other orders and scales, valid ones, and
-another model; there is no check value.
+whole sum is next to nothing. Any other key gives other orders and scales, valid ones, and another model; there is no
+check value. Wrong scales make numbers larger from layer to layer, so the more layers have some, the nearer to 1 they
+are, and at most six have any (`vambrace.assets.obfuscate.growth`).
 
 **What it costs and hides.** Copies of activations at every run, so layers are chosen by what that costs: first a set
 that no path from input to output gets around, then the cheapest. As it is left, on seven networks that were tried: 0 to
@@ -18,21 +19,15 @@ that no path from input to output gets around, then the cheapest. As it is left,
 20 keys on each. Whole filters stand in the file, but for a power of two, so whoever holds the original, or a model that
 it was tuned from, finds every one of them again, order and scale included. Where a model can be loaded with a key
 instead, `vambrace.assets.obfuscate.locking` hides more and costs nothing.
-
-**Format 1.** The metadata entry `vambrace.key-input` is canonical JSON {"format": 1, "input": name, "places": P,
-"salt": S}: S as in `locking`, P a list of [block, channels, scaled] in the order of the key tensor, which is int64 of
-one axis. For place i `keyed.Stream(key, "key-input/1", S, i)` draws one permutation of `block` elements for each block
-of channels (one for each group of a convolution), then, if scaled is 1, `channels` whole numbers e from 0 to 6. Stored
-channel j is channel order[j], times 2**(e[j] - 3). The tensor holds the inverses of all orders in blocks of more than
-one, then, for each place that is scaled, 6 - e in the model's own order of channels.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import secrets
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,8 +35,9 @@ from vambrace.assets.obfuscate.barriers import barrier, weakest
 from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.edits import modernise
 from vambrace.assets.obfuscate.graph import Node
-from vambrace.assets.obfuscate.keyed import Stream
-from vambrace.assets.obfuscate.keyspace import REACH, different_keys
+from vambrace.assets.obfuscate.growth import ROOM, growth
+from vambrace.assets.obfuscate.key_entry import ENTRY, REACH, Slot, key_entry, write_entry
+from vambrace.assets.obfuscate.keyspace import different_keys
 from vambrace.assets.obfuscate.layered import FLOATS
 from vambrace.assets.obfuscate.locks import lock_of
 from vambrace.assets.obfuscate.net import Net
@@ -49,13 +45,11 @@ from vambrace.assets.obfuscate.passes.choosing import check_share, check_slowdow
 from vambrace.assets.obfuscate.passes.scaling import FLOOR
 from vambrace.assets.obfuscate.places import find_places
 from vambrace.assets.obfuscate.shapes import likely_sizes
-from vambrace.core import canonical
-from vambrace.core.reason import reason
-from vambrace.errors import ArtifactRefused, ConfigError
+from vambrace.errors import ConfigError
 from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -63,8 +57,6 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.places import Place
 
 __all__ = ["key_tensor", "lock_by_input"]
-
-ENTRY = "vambrace.key-input"
 
 _SPLIT_BY_INPUT = 13
 _SHARE = 0.5
@@ -74,39 +66,10 @@ _STRONG = 64
 _FEWEST_BITS = 40
 """On every path together: each key that is tried takes a run of the model."""
 
-_MOST_CHANNELS = 2**24
-"""More than any model has, and no more than can be drawn."""
-
 _FIRST = 4
 """Operators that cut up a key."""
 
 _HOMOGENEOUS = ("Abs", "Add", "Identity", "LeakyRelu", "Neg", "Relu", "Sub")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Slot:
-    """A place in the key tensor: channels in blocks, and whether they are scaled."""
-
-    block: int
-    channels: int
-    scaled: bool
-
-    @property
-    def ordered(self) -> bool:
-        """Whether there is more than one order."""
-        return self.block > 1
-
-    @property
-    def length(self) -> int:
-        return self.channels * (self.ordered + self.scaled)
-
-    def draw(self, key: bytes, salt: str, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Order and exponents (0 to 6, 3 where nothing is scaled) of the stored channels."""
-        stream = Stream(key, "key-input/1", salt, number)
-        starts = range(0, self.channels, self.block)
-        order = np.concatenate([start + stream.permutation(self.block) for start in starts])
-        middle = np.full(self.channels, REACH, np.int64)
-        return order, stream.integers(0, 2 * REACH + 1, (self.channels,)) if self.scaled else middle
 
 
 def lock_by_input(
@@ -127,7 +90,8 @@ def lock_by_input(
         share: of the layers that can be locked so, the cheapest ones, whatever that takes; by default half of them, as
             far as `slowdown` allows. Where a few layers lie on every path to an output, those come first.
         slowdown: most that the other layers may add to the time of a run, as a share of it, by an estimate from sizes.
-        scales: whether channels are scaled as well as permuted, where what follows lets factors through.
+        scales: whether channels are scaled as well as permuted, where what follows lets factors through, and as far as
+            a network that deep bears.
         leave_open: lock also where the layers on some path from input to output have fewer than 2**40 orders and scales
             together, so that wrong keys may open it, or are few enough to be tried.
         name: of the new input.
@@ -153,16 +117,14 @@ def lock_by_input(
     infos = likely_sizes(net)
     places = [place for place in find_places(net)[0] if not place.uneven and place.given in infos]
     ranks = {place: len(infos[place.given].shape or ()) for place in places}
-    slots = {place: _slot(net, place, scales=scales) for place, rank in ranks.items() if rank}
-    bits = {place: different_keys(net, place, slot.block, scaled=slot.scaled) for place, slot in slots.items()}
-    slots = {place: slot for place, slot in slots.items() if bits[place] > 0}
-    slots = _chosen(net, slots, bits, Costs(net, infos), share, slowdown)
-    salt = secrets.token_hex(32)
+    choice = functools.partial(_chosen, net, [place for place in places if ranks[place]], Costs(net, infos))
+    slots, least = choice(share, slowdown, scales=scales)
+    if scales and least < _FEWEST_BITS:  # where few layers can be scaled, others may close more
+        slots, least = max((slots, least), choice(share, slowdown, scales=False), key=lambda found: found[1])
     if not slots:
         raise _not_lockable(
             "a model without a layer whose channels can be put in order exactly", "lock its weights instead"
         )
-    least = weakest(net, {place: bits[place] for place in slots})
     if least < _FEWEST_BITS and not leave_open:
         raise ConfigError(
             "E857",
@@ -170,6 +132,7 @@ def lock_by_input(
             expected=f"layers on every path that have 2^{_FEWEST_BITS} orders and scales together",
             fix="lock its weights instead (obfuscate.lock), or lock it all the same with leave_open=True",
         )
+    salt = secrets.token_hex(32)
     orders, factors = _cut_up(net, slots, name)
     for number, (place, slot) in enumerate(slots.items()):
         _store(net, place, *slot.draw(key, salt, number))
@@ -179,9 +142,7 @@ def lock_by_input(
     net.graph.inputs.append(
         helper.make_tensor_value_info(name, types.INT64, [sum(slot.length for slot in slots.values())])
     )
-    layout = [[slot.block, slot.channels, int(slot.scaled)] for slot in slots.values()]
-    entry = {"format": 1, "input": name, "places": layout, "salt": salt}
-    net.extra.metadata_props.add(key=ENTRY, value=canonical.dumps(entry).decode())
+    write_entry(net.extra, name, slots.values(), salt)
     return net.model()
 
 
@@ -192,7 +153,7 @@ def key_tensor(model: Any, key: bytes) -> tuple[str, NDArray[np.int64]]:  # noqa
         ArtifactRefused: E841, for a model without such a lock, or whose entry was changed.
         ConfigError: E800, for a key of another length.
     """
-    name, slots, salt = _entry(model)
+    name, slots, salt = key_entry(model)
     orders: list[NDArray[np.int64]] = []
     scales: list[NDArray[np.int64]] = []
     for number, slot in enumerate(slots):
@@ -201,19 +162,20 @@ def key_tensor(model: Any, key: bytes) -> tuple[str, NDArray[np.int64]]:  # noqa
         if slot.ordered:
             orders.append(inverse)
         if slot.scaled:
-            scales.append(2 * REACH - exponents[inverse])
+            scales.append(REACH - exponents[inverse])
     return name, np.concatenate([*orders, *scales])
 
 
 def _chosen(
-    net: Net,
-    slots: Mapping[Place, _Slot],
-    bits: Mapping[Place, float],
-    costs: Costs,
-    share: float | None,
-    slowdown: float,
-) -> dict[Place, _Slot]:
-    """The places to lock, in order: what no path gets around, then the cheapest."""
+    net: Net, places: Sequence[Place], costs: Costs, share: float | None, slowdown: float, *, scales: bool
+) -> tuple[dict[Place, Slot], float]:
+    """The places to lock, in order, and the bits of the path that has the fewest keys.
+
+    What no path gets around, then the cheapest.
+    """
+    slots = {place: _slot(net, place, scales=scales) for place in places}
+    bits = {place: _bits(net, place, slot) for place, slot in slots.items()}
+    slots = {place: slot for place, slot in slots.items() if bits[place] > 0}
     each = {place: costs.restored(place, ordered=slot.ordered, scaled=slot.scaled) for place, slot in slots.items()}
     wanted = math.ceil((_SHARE if share is None else share) * len(slots) - 1e-9)
     room = slowdown * costs.call - costs.moving(_FIRST) if share is None else math.inf
@@ -224,10 +186,33 @@ def _chosen(
         if place not in taken and len(taken) < wanted and (each[place] <= room or not taken):
             room -= each[place]
             taken.append(place)
-    return {place: slot for place, slot in slots.items() if place in taken}
+    found = _in_range(net, {place: slot for place, slot in slots.items() if place in taken})
+    return found, weakest(net, {place: _bits(net, place, slot) for place, slot in found.items()})
 
 
-def _slot(net: Net, place: Place, *, scales: bool) -> _Slot:
+def _bits(net: Net, place: Place, slot: Slot) -> float:
+    return different_keys(net, place, slot.block, reach=slot.reach)
+
+
+def _in_range(net: Net, slots: Mapping[Place, Slot]) -> dict[Place, Slot]:
+    """With factors as near to 1, and at as few places, as a network that deep bears under a wrong key.
+
+    The place of the fewest orders, as often the last, has all, the next ones what room is left; places of one order
+    that have no factors either are left out.
+    """
+    scaled = sorted(
+        (place for place, slot in slots.items() if slot.scaled),
+        key=lambda place: different_keys(net, place, slots[place].block, reach=0),
+    )
+    first, others = scaled[:1], scaled[1:]
+    room = ROOM - growth(2 * REACH)
+    near = max((reach for reach in range(1, REACH + 1) if growth(2 * reach) * len(others) <= room), default=1)
+    reaches = dict.fromkeys(first, REACH) | dict.fromkeys(others[: int(room / growth(2 * near))], near)
+    found = {place: dataclasses.replace(slot, reach=reaches.get(place, 0)) for place, slot in slots.items()}
+    return {place: slot for place, slot in found.items() if slot.length}
+
+
+def _slot(net: Net, place: Place, *, scales: bool) -> Slot:
     groups = int(place.nodes[0].value("group", 1))
     scaled = scales and all(node is place.nodes[0] or node.is_a(*_HOMOGENEOUS) for node in place.nodes)
     constants = net.graph.constants()
@@ -248,7 +233,7 @@ def _slot(net: Net, place: Place, *, scales: bool) -> _Slot:
         least = limits.tiny if part.adds else float(limits.smallest_subnormal) * 2.0 ** (2 * limits.nmant - FLOOR)
         if magnitudes.size and not least * reach <= magnitudes.min() <= magnitudes.max() <= limits.max / reach:
             scaled = False
-    return _Slot(place.weights.gives // groups, place.weights.gives, scaled)
+    return Slot(place.weights.gives // groups, place.weights.gives, REACH if scaled else 0)
 
 
 def _store(net: Net, place: Place, order: NDArray[np.int64], exponents: NDArray[np.int64]) -> None:
@@ -260,11 +245,11 @@ def _store(net: Net, place: Place, order: NDArray[np.int64], exponents: NDArray[
         if part.gives.size > 1:  # of one channel alone, nothing tells the axis, and there is no other order
             array = array.take(order, int(np.argmax(part.gives.shape)))
         # `gives` numbers channels along their axis, so it also picks the exponent of each stored one.
-        factors = np.exp2(exponents[part.gives] - REACH).astype(array.dtype)
+        factors = np.exp2(exponents[part.gives]).astype(array.dtype)
         net.graph.set_constant(part.name, np.ascontiguousarray(array * factors))
 
 
-def _cut_up(net: Net, slots: Mapping[Place, _Slot], key: str) -> tuple[dict[Place, str], dict[Place, str]]:
+def _cut_up(net: Net, slots: Mapping[Place, Slot], key: str) -> tuple[dict[Place, str], dict[Place, str]]:
     """Nodes in front of all others that cut up the key: names of orders and of factors.
 
     As few as it takes, since each costs its start at every run: one cuts, one looks factors up, one cuts those.
@@ -337,40 +322,6 @@ def _cast(net: Net, nodes: list[Node], value: str, dtype: np.dtype[Any]) -> str:
     nodes.append(Node("Cast", [value], [cast_value]))
     nodes[-1].set(to=int(onnx_package().helper.np_dtype_to_tensor_dtype(dtype)))
     return cast_value
-
-
-def _entry(model: Any) -> tuple[str, list[_Slot], str]:  # noqa: ANN401
-    try:
-        entries = [each.value for each in model.metadata_props if each.key == ENTRY]
-        loaded: object = canonical.loads(entries[0].encode()) if len(entries) == 1 else None
-        entry = cast("dict[str, Any]", loaded if isinstance(loaded, dict) else {})
-        if set(entry) != {"format", "input", "places", "salt"} or entry["format"] != 1:
-            raise ValueError("no such entry of format 1")
-        places = [(block, channels, scaled) for block, channels, scaled in entry["places"]]
-        if not places or any(type(number) is not int for place in places for number in place):
-            raise ValueError("places that are none")
-        # Not told by the weights, which may lie in other files.
-        if sum(abs(channels) for _, channels, _ in places) > _MOST_CHANNELS:
-            raise ValueError("places that no layer has")
-        slots = [_Slot(block, channels, bool(scaled)) for block, channels, scaled in places]
-        if any(not 1 <= slot.block <= slot.channels or slot.channels % slot.block for slot in slots):
-            raise ValueError("places that no layer has")
-        if sum(slot.length for slot in slots) != _length(model, entry["input"]):
-            raise ValueError("places that are not as many as the input is long")
-        return str(entry["input"]), slots, str(entry["salt"])
-    except (AttributeError, ValueError, TypeError, RecursionError) as error:
-        raise ArtifactRefused(
-            "E841",
-            seen=f"a model whose key input cannot be read ({reason(error, 120)})",
-            expected="an ONNX model as vambrace locked it, with a key as an input",
-            fix="give the file as it was written, with its metadata",
-        ) from error
-
-
-def _length(model: Any, name: object) -> int:  # noqa: ANN401
-    """Of an input of one axis; 0 where there is none of that name."""
-    shapes = [value.type.tensor_type.shape.dim for value in model.graph.input if value.name == name]
-    return int(shapes[0][0].dim_value) if shapes and len(shapes[0]) == 1 else 0
 
 
 def _not_lockable(seen: str, fix: str) -> ConfigError:

@@ -18,20 +18,17 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.net import Net
     from vambrace.assets.obfuscate.places import Place
 
-__all__ = ["REACH", "different_keys"]
-
-REACH = 3
-"""Factors are 2**-3 to 2**3."""
+__all__ = ["different_keys"]
 
 
-def different_keys(net: Net, place: Place, block: int, *, scaled: bool) -> float:
+def different_keys(net: Net, place: Place, block: int, *, reach: int) -> float:
     """How many orders and factors of a place's channels give models that differ, as a logarithm to base 2.
 
     Args:
         net: that has the place.
         place: whose channels are put in order.
         block: channels that change places among each other, such as those of a group.
-        scaled: whether each has a factor too.
+        reach: factors are 2**-reach to 2**reach; 0 where there are none.
     """
     constants, channels = net.graph.constants(), place.weights.gives
     if not channels:
@@ -55,8 +52,7 @@ def different_keys(net: Net, place: Place, block: int, *, scaled: bool) -> float
     for begin in range(0, channels, block):
         alike = Counter(held[begin : begin + block]).values()
         orders += math.lgamma(block + 1) - sum(math.lgamma(count + 1) for count in alike)
-    factors = int(alive.sum()) * math.log2(2 * REACH + 1) if scaled else 0.0
-    return max(0.0, orders) / math.log(2) + factors
+    return max(0.0, orders) / math.log(2) + int(alive.sum()) * math.log2(2 * reach + 1)
 
 
 def _read(node: Node, position: int, constants: Mapping[str, NDArray[Any]], channels: int) -> NDArray[np.bool_]:

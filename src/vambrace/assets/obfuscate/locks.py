@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vambrace.assets.obfuscate import lock_entry
+from vambrace.assets.obfuscate import key_entry, lock_entry
 from vambrace.errors import ModelRefused
 
 __all__ = ["lock_of", "not_led_back", "not_traced"]
@@ -15,11 +15,8 @@ _INPUT = "a model that takes a key as an input, since it was locked so"
 
 def lock_of(model: Any) -> str | None:  # noqa: ANN401  onnx.ModelProto
     """The metadata entry of the lock that a model has, or None where it has none."""
-    # Locks import passes, and passes write what tracing looks for.
-    from vambrace.assets.obfuscate import keyinput
-
     entries = {each.key for each in model.metadata_props}
-    return next((entry for entry in (lock_entry.ENTRY, keyinput.ENTRY) if entry in entries), None)
+    return next((entry for entry in (lock_entry.ENTRY, key_entry.ENTRY) if entry in entries), None)
 
 
 def not_led_back(lock: str) -> ModelRefused:

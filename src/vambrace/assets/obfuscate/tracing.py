@@ -191,7 +191,7 @@ def _match(
 ) -> Match:
     marks = [mark for entry in one.passes for mark in entry.marks]
     scaled = channels = found = total = 0
-    log = math.log(candidates)
+    log, ways_log = math.log(candidates), 0.0
     chance = 0.0
     for mark in marks:
         if mark["kind"] == "arrangement":
@@ -203,12 +203,13 @@ def _match(
                 log += min(0.0, math.log(arrays) - sum(math.lgamma(size + 1) for size in mark["blocks"]))
             continue
         agree, compared, ways = _agreeing(mark, shapes)
-        if ways:
+        # Few channels among many arrays of their shape tell nothing, however many of them agree.
+        if ways and compared * math.log(mark["reach"] + 1) > math.log(ways):
             scaled, channels = scaled + agree, channels + compared
-            log += math.log(ways)
+            ways_log += math.log(ways)
             chance = max(chance, 1.0 / (mark["reach"] + 1))
-    if channels:
-        log += _log_tail(scaled, channels, chance)
+    if channels:  # with the scales or by arrangements alone, whichever tells more: a factor of two for the choice
+        log += math.log(2.0) + min(0.0, ways_log + _log_tail(scaled, channels, chance))
     return Match(
         customer=one.customer,
         scaled=scaled,

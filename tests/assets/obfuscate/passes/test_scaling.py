@@ -172,7 +172,7 @@ def test_whole_networks(seed: int) -> None:
 def test_real_networks_are_scaled_through(shared: Path) -> None:
     shares: dict[str, float] = {}
     for path in [*(shared / "models").glob("*.onnx"), *(shared / "models/locators").glob("*.onnx")]:
-        entry = onnx_model(path, passes=["scaling"], seed=1).map.passes[0]
+        entry = onnx_model(path, passes=[Scaling(reach=8)], seed=1).map.passes[0]
         shares[path.stem] = entry.eligible / (entry.eligible + sum(entry.left.values()))
     assert shares.pop("yolox_nano") == 0  # every activation is x * Sigmoid(x)
     assert min(shares.values()) > 0.9

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vambrace.assets.obfuscate import keyinput, lock_entry, locking
+from vambrace.assets.obfuscate import key_entry, keyinput, lock_entry, locking
 from vambrace.assets.obfuscate.measure.difference import choices, scores
 from vambrace.assets.obfuscate.measure.equality import DECISION, decisions, run_rows
 from vambrace.assets.obfuscate.measure.ranks import ranked, told_apart
@@ -145,7 +145,7 @@ def try_without_key(
     kept = [DECISION] if decide else weighted_outputs(original)
     places = {name: 0 if decide else network.outputs.index(name) for name in kept}
     places = {name: place for name, place in places.items() if wanted[place].dtype.kind in "fiub"}
-    by_input = _has(at_rest, keyinput.ENTRY)
+    by_input = _has(at_rest, key_entry.ENTRY)
     bare = None if by_input else _tried(at_rest, rows, {}, decide)
     tried: list[list[NDArray[Any]] | None] = []
     if by_input or _has(at_rest, lock_entry.ENTRY):

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from vambrace.assets.obfuscate.gauge import Gauge, find_gauge
+from vambrace.assets.obfuscate.growth import ROOM, growth
 from vambrace.assets.obfuscate.passes.base import Applied, Pass, Profile
 from vambrace.assets.obfuscate.tracing import scale_mark
 from vambrace.core.options import require
@@ -51,8 +52,6 @@ FLOOR = -38
 # up factors of their input.
 _LOW, _LOW_SLOPE, _LOW_SHIFT, _LOW_TAKEN = -32, -12, -60, -100
 _HIGH = 60
-# By how many powers of two layers that are scaled may multiply numbers under a wrong key, all together.
-_ROOM = 8.0
 _NARROWEST = 2
 
 _HOMOGENEOUS = frozenset(
@@ -98,6 +97,9 @@ class Scaling(Pass):
         left = dict(gauge.pins)
         if tight := int(sum(np.isin(layer.gives, kept).sum() for layer in gauge.layers if not layer.shifts)):
             left["weights whose exponents leave no room"] = tight
+        spared = np.setdiff1d(np.setdiff1d(gauge.free, kept), chosen)
+        if deep := int(sum(np.isin(layer.gives, spared).sum() for layer in gauge.layers if not layer.shifts)):
+            left["channels that a network so deep could not bear under a wrong key"] = deep
         done = int(sum((powers[layer.gives] != 0).sum() for layer in gauge.layers if not layer.shifts))
         return Applied(
             eligible=gauge.channels - sum(left.values()),
@@ -120,7 +122,7 @@ def _in_range(gauge: Gauge, chosen: NDArray[np.int64], stream: Stream) -> tuple[
     free = np.zeros(gauge.count, np.bool_)
     free[chosen] = True
     taking = [layer.takes for layer in gauge.layers if not layer.shifts and free[layer.takes].any()]
-    fits = [reach for reach in range(_NARROWEST, WIDEST + 1) if _growth(reach) * len(taking) <= _ROOM]
+    fits = [reach for reach in range(_NARROWEST, WIDEST + 1) if growth(reach) * len(taking) <= ROOM]
     if fits:
         return max(fits), chosen
     # Whole layers, for a few channels of each would tell no copies apart.
@@ -129,15 +131,9 @@ def _in_range(gauge: Gauge, chosen: NDArray[np.int64], stream: Stream) -> tuple[
         more = some.copy()
         more[taking[place]] = True
         more &= free
-        if _growth(_NARROWEST) * sum(bool(more[takes].any()) for takes in taking) <= _ROOM:
+        if growth(_NARROWEST) * sum(bool(more[takes].any()) for takes in taking) <= ROOM:
             some = more
     return _NARROWEST, np.flatnonzero(some)
-
-
-def _growth(reach: int) -> float:
-    """By how many powers of two a layer multiplies numbers when its weights are out of order."""
-    fours = 4.0 ** np.arange(reach + 1)
-    return 0.5 * float(np.log2(fours.mean() * (1 / fours).mean()))
 
 
 def _homogeneous(node: Node) -> bool:
