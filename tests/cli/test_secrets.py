@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import getpass
 import io
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from onnx_nets import net
 from vambrace.assets import seal
 from vambrace.assets.seal import passphrase
 from vambrace.assets.seal.passphrase import Argon2id
@@ -271,6 +273,39 @@ def test_a_secret_in_the_place_of_a_key_is_not_repeated(
     assert told.startswith("E7")
     assert "correct horse" not in told
     assert "vambrace-secret-key" not in told
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["obfuscate", "n.onnx", "-o", "x.onnx", "-r", "me.pub", "--key-file"],
+        ["obfuscate", "n.onnx", "-o", "x.onnx", "-r", "me.pub", "--customer", "a", "--owner-key"],
+        ["unlock", "n.onnx", "x.onnx", "--key-file"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("part", ["base64", "kind and base64", "hexadecimal"])
+def test_a_key_without_its_first_word_is_not_repeated(
+    command: list[str], part: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As whoever cuts it out of its file may type it."""
+    Path("n.onnx").write_bytes(net("(float[n,4] x) => (float[n,4] y) { y = MatMul (x, w) }", weights={"w": (4, 4)})
+                               .SerializeToString())  # fmt: skip
+    assert main(["keygen", "owner", "--kind", "aes256"]) == 0
+    first, kind, spelt = Path("owner").read_text().split()
+    assert first == "vambrace-secret-key/1"
+    typed = {"base64": spelt, "kind and base64": f"{kind} {spelt}", "hexadecimal": base64.b64decode(spelt).hex()}[part]
+    capsys.readouterr()
+    assert main([*command, typed]) == 2
+    said = capsys.readouterr()
+    assert "E853 what may be a key in place of its path" in said.err
+    assert typed[-40:] not in said.err + said.out
+
+
+def test_a_folder_may_be_called_as_a_key_begins(place: Path) -> None:
+    Path("vambrace-secret-key").mkdir()
+    for name in ("vambrace-secret-key/new", "./vambrace-secret-key/1", str(place / "vambrace-secret-key/2")):
+        assert main(["keygen", name]) == 0
 
 
 @pytest.mark.parametrize("command", ["assess", "check"])

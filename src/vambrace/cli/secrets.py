@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import getpass
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -200,13 +201,17 @@ def key_option(*names: str, text: str) -> Any:  # noqa: ANN401  as of typer
     return typer.Option(*names, metavar="KEY", parser=file_place, help=text, show_default=False)
 
 
+# Also without quotes, which makes three words of it; a folder of that name is none.
+_TYPED = re.compile(r"(?<![/\w])vambrace-secret-key/\d+(?:\s|$)")
+
+
 def refuse_typed(words: Sequence[str]) -> None:
     """Refuse a command line with a secret key in it, wherever it stands, before anything repeats it.
 
     Raises:
         ConfigError: E772.
     """
-    if any("vambrace-secret-key/" in word for word in words):
+    if any(_TYPED.search(word) for word in words):
         raise ConfigError(
             "E772",
             seen="a secret key on the command line, where others can see it",

@@ -7,6 +7,7 @@ model = load_model("net.sealed", key="model.key", identity="reader.key")   # sea
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["key_bytes", "load_model"]
 
 
+# 32 bytes as base64 or hexadecimal digits, which errors do not repeat: they go into logs.
+_KEY = re.compile(r"(?:^|\s)(?:[A-Za-z0-9+/_-]{43}=?|[0-9A-Fa-f]{64})\s*$")
+
+
 def key_bytes(key: object) -> bytes:
     """The 32 bytes of a key that locks models or draws copies.
 
@@ -45,7 +50,9 @@ def key_bytes(key: object) -> bytes:
     if isinstance(key, str | os.PathLike):
         place = Path(cast("str | os.PathLike[str]", key))
         if not place.exists():
-            raise _no_key(f"nothing at {place}")
+            raise _no_key(
+                "what may be a key in place of its path" if _KEY.search(str(place)) else f"nothing at {place}"
+            )
         key = keys.read(place)
     if isinstance(key, keys.Secret) and key.kind == "aes256":
         return key.raw
