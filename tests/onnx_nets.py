@@ -21,10 +21,11 @@ def net(
 ) -> onnx.ModelProto:
     """A model from the text form of a graph, such as `(float[n,4] x) => (float[n,2] y) { y = MatMul(x, w) }`.
 
-    Weights are arrays, or shapes of normal ones scaled to keep variance.
+    Weights are arrays, or shapes of normal ones scaled to keep variance. A `head` states versions in place of the
+    usual one, and operators of other domains are not checked.
     """
-    text = f'<ir_version: {ir}, opset_import: ["" : {opset}]>\n g {body}'
-    model = onnx.parser.parse_model(text)
+    text = head or f'<ir_version: {ir}, opset_import: ["" : {opset}]>'
+    model = onnx.parser.parse_model(f"{text}\n g {body}")
     draw = np.random.default_rng(len(body))
     for name, given in weights.items():
         array = np.asarray(given)

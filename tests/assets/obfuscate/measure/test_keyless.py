@@ -19,6 +19,7 @@ from vambrace.assets.obfuscate.measure.gates import Gates, Judged
 from vambrace.assets.obfuscate.measure.inputs import Rows, read_rows
 from vambrace.assets.obfuscate.measure.judging import judge_keyless
 from vambrace.assets.obfuscate.measure.keyless import Keyless, KeylessOptions, KeylessOutput, try_without_key
+from vambrace.assets.obfuscate.measure.likeness import beyond, beyond_all, likeness
 from vambrace.assets.obfuscate.measure.runtime import Network
 from vambrace.core import canonical
 from vambrace.core.rng import Streams
@@ -222,9 +223,9 @@ def test_an_original_that_is_no_number_somewhere_tells_the_rest(value: float) ->
     wanted = np.random.default_rng(0).normal(size=(50, 4))
     wanted[:, 2] = value
     other = np.random.default_rng(1).normal(size=(50, 4))
-    assert keyless._likeness(wanted, wanted.copy(), None).value == 1.0
-    assert keyless._likeness(wanted, other, None).value < 0.1
-    assert keyless._likeness(other, wanted, None).value == 0.0, "nothing that is a number where one is wanted"
+    assert likeness(wanted, wanted.copy(), None).value == 1.0
+    assert likeness(wanted, other, None).value < 0.1
+    assert likeness(other, wanted, None).value == 0.0, "nothing that is a number where one is wanted"
 
 
 @pytest.mark.parametrize("bias", [np.nan, 0.0])
@@ -273,9 +274,9 @@ def test_of_several_scores_those_that_spread_count() -> None:
     rng = np.random.default_rng(0)
     wanted = rng.normal(size=(200, 3)) * [10, 1, 0]
     other = np.stack([wanted[:, 0], -wanted[:, 1], rng.normal(size=200)], axis=1)
-    assert keyless._likeness(wanted, other, None).value == pytest.approx(9 / 11, abs=0.02)
-    assert abs(keyless._likeness(wanted, rng.normal(size=(200, 3)), None).value) < 0.2
-    assert keyless._likeness(wanted, np.ones((200, 3)), None).value == 0.0
+    assert likeness(wanted, other, None).value == pytest.approx(9 / 11, abs=0.02)
+    assert abs(likeness(wanted, rng.normal(size=(200, 3)), None).value) < 0.2
+    assert likeness(wanted, np.ones((200, 3)), None).value == 0.0
 
 
 @pytest.mark.parametrize("how", ["shifted", "reversed and shifted", "reversed"])
@@ -286,10 +287,10 @@ def test_scores_that_were_moved_are_still_the_original(how: str, classes: int) -
     wanted = rng.normal(size=(200, classes))
     shift = np.eye(classes)[0] * 100
     other = {"shifted": wanted + shift, "reversed and shifted": shift - wanted, "reversed": -wanted}[how]
-    found = keyless._likeness(wanted, other, wanted.argmax(axis=1), bare=True)
+    found = likeness(wanted, other, wanted.argmax(axis=1), turned=True)
     assert abs(found.turned) == pytest.approx(1.0)
     assert abs(found.value) < 1.01
-    chance = keyless._likeness(wanted, rng.normal(size=(200, classes)), wanted.argmax(axis=1), bare=True)
+    chance = likeness(wanted, rng.normal(size=(200, classes)), wanted.argmax(axis=1), turned=True)
     assert abs(chance.turned) < 0.3
 
 
@@ -299,10 +300,10 @@ def test_numbers_of_which_some_are_reversed_do_not_make_up_for_each_other(classe
     wanted = rng.normal(size=(200, 4))
     other = wanted * [1, -1, 1, -1]
     decided = wanted.argmax(axis=1) if classes else None
-    found = keyless._likeness(wanted, other, decided, bare=True)
+    found = likeness(wanted, other, decided, turned=True)
     assert abs(found.value) < 0.2
     assert abs(found.turned) > 0.6
-    chance = keyless._likeness(wanted, rng.normal(size=(200, 4)), decided, bare=True)
+    chance = likeness(wanted, rng.normal(size=(200, 4)), decided, turned=True)
     assert abs(chance.turned) < 0.2
 
 
@@ -312,13 +313,13 @@ def test_a_class_that_is_left_out_hides_nothing_of_the_others() -> None:
     wanted[:, 3] = -np.inf
     decided = wanted.argmax(axis=1)
     shift = np.eye(10)[0] * 100
-    assert keyless._likeness(wanted, wanted + shift, decided, bare=True).turned == pytest.approx(1.0)
+    assert likeness(wanted, wanted + shift, decided, turned=True).turned == pytest.approx(1.0)
     chance = np.where(np.isfinite(wanted), rng.normal(size=(200, 10)), -np.inf)
-    assert abs(keyless._likeness(wanted, chance, decided, bare=True).turned) < 0.2
-    assert keyless._likeness(wanted, np.full((200, 10), np.nan), decided, bare=True).turned == 0.0
+    assert abs(likeness(wanted, chance, decided, turned=True).turned) < 0.2
+    assert likeness(wanted, np.full((200, 10), np.nan), decided, turned=True).turned == 0.0
     everywhere = np.full((200, 10), -np.inf)
     everywhere[:, 5] = np.inf
-    assert keyless._likeness(everywhere, wanted, everywhere.argmax(axis=1) + np.arange(200) % 2, bare=True).turned < 0.2
+    assert likeness(everywhere, wanted, everywhere.argmax(axis=1) + np.arange(200) % 2, turned=True).turned < 0.2
 
 
 def test_keys_with_which_it_answers_no_numbers_are_told() -> None:
@@ -347,18 +348,155 @@ def test_what_moves_all_numbers_of_a_row_is_no_likeness(decided: bool) -> None:
     for _ in range(20):
         wanted, other = (rng.normal(size=(100, 8)) + light * rng.choice([-1.0, 1.0], 8) for _ in range(2))
         words = wanted.argmax(axis=1) if decided else None
-        assert abs(keyless._likeness(wanted, other, words, bare=True).turned) < 0.5
-        mixed = keyless._likeness(wanted, wanted * rng.choice([-1, 1], 8), words, bare=True)
+        assert abs(likeness(wanted, other, words, turned=True).turned) < 0.5
+        mixed = likeness(wanted, wanted * rng.choice([-1, 1], 8), words, turned=True)
         assert abs(mixed.turned) == pytest.approx(1.0)
 
 
-def test_one_number_is_held_against_wrong_keys() -> None:
-    """It has no others beside it; where wrong keys tell it as well, it is in clear, and they are no measure."""
-    rng = np.random.default_rng(1)
-    light = rng.uniform(0.05, 1.0, (100, 1)) * 10
-    wanted, other, *strangers = (rng.normal(size=(100, 1)) + light * sign for sign in (1, -1, *[1, -1] * 5))
-    assert abs(keyless._likeness(wanted, other, None, bare=True).turned) > 0.8
-    assert abs(keyless._likeness(wanted, other, None, bare=True, wrong=strangers).turned) < 0.5
-    assert keyless._likeness(wanted, wanted, None, bare=True, wrong=strangers).turned == 1.0
-    assert keyless._likeness(wanted, -wanted, None, bare=True, wrong=[wanted, -wanted]).turned == -1.0
-    assert keyless._likeness(wanted, -wanted, None, bare=True, wrong=[None, wanted[:9]]).turned == -1.0
+def test_beyond_what_strangers_tell() -> None:
+    """As a part of the rest; where strangers are the original all but in name, they are no measure of chance."""
+    assert beyond([0.8, 0.2], []) == (0.8, 0.2)
+    assert beyond([0.8, 0.2], [0.5, 0.7]) == pytest.approx((0.5, -1.0))
+    assert beyond([0.8], [-0.2, -0.1]) == (0.8,)
+    assert beyond([1.0], [0.96, 0.98]) == (1.0,)
+    assert beyond_all(0.8, []) == 0.8
+    assert beyond_all(-0.8, [0.5, -0.7]) == pytest.approx(-0.5)
+    assert beyond_all(-0.7, [0.5, -0.7]) == 0.0  # one of them is as far
+    assert beyond_all(-1.0, [1.0, -1.0]) == -1.0
+
+
+COUNT = """(float[n,1,12,12] x) => (float[n,1] y) {
+    a = Conv <pads=[1,1,1,1]> (x, w) b = Relu (a) c = GlobalAveragePool (b) d = Flatten (c) e = Gemm (d, u) y = Relu (e)
+}"""
+MAP = """(float[n,1,12,12] x) => (float[n,1,12,12] y) {
+    a = Conv <pads=[1,1,1,1]> (x, w) b = Relu (a) c = Conv (b, u) y = Relu (c)
+}"""
+CELLS = """(float[n,1,12,12] x) => (float[n,16,4] y) {
+    a = Conv <strides=[3,3]> (x, w) b = Relu (a) c = Conv (b, u) d = Sigmoid (c) e = Add (d, grid)
+    f = Reshape (e, flat) y = Transpose <perm=[0,2,1]> (f)
+}"""
+
+
+def cells() -> onnx.ModelProto:
+    """Two of four numbers are coordinates: which is larger is told by the place alone."""
+    grid = np.zeros((1, 4, 4, 4), np.float32)
+    grid[0, :2] = np.stack(np.meshgrid(np.arange(4), np.arange(4)))
+    return net(CELLS, weights={"w": (16, 1, 3, 3), "u": (4, 16, 1, 1), "grid": grid, "flat": np.array([0, 4, 16])})
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        net(
+            COUNT, weights={"w": (16, 1, 3, 3), "u": np.abs(np.random.default_rng(0).normal(size=(16, 1))).astype("f")}
+        ),
+        net(MAP, weights={"w": (16, 1, 3, 3), "u": (1, 16, 1, 1)}),
+        cells(),
+    ],
+    ids=["count", "map", "cells"],
+)
+def test_what_any_weights_answer_is_no_likeness(model: onnx.ModelProto) -> None:
+    """Brightness in what cannot be below zero, and cells in boxes: sound locks failed by rule."""
+    draw = np.random.default_rng(0)
+    light = draw.uniform(0.1, 1, (60, 1, 1, 1)) * draw.random((60, 1, 12, 12))
+    each = try_without_key(model, lock(model, KEY), read_rows(light.astype(np.float32), Network(model)), rng=Streams(0))
+    assert judged(each).word == "pass"
+    assert len(each.outputs[0].strangers) == 20
+    open_file = open_in_all(model)
+    bad = try_without_key(model, open_file, read_rows(light.astype(np.float32), Network(model)), rng=Streams(0))
+    assert judged(bad).word == "fail"
+
+
+def open_in_all(model: onnx.ModelProto) -> onnx.ModelProto:
+    """With a lock of ours that locks only what nothing reads."""
+    padded = onnx.ModelProto()
+    padded.CopyFrom(model)
+    padded.graph.initializer.append(numpy_helper.from_array(np.arange(64, dtype=np.float32), "decoy"))
+    locked = lock(padded, KEY)
+    letters = ["s" if each.name == "decoy" else "-" for each in locked.graph.initializer]
+    for tensor, plain in zip(locked.graph.initializer, padded.graph.initializer, strict=True):
+        if tensor.name != "decoy":
+            tensor.CopyFrom(plain)
+    return relabelled(locked, "".join(letters))
+
+
+def test_texts_are_decisions() -> None:
+    """A file whose only output is a name could not fail."""
+    model = net(
+        """(float[n,16] x) => (string[n] y) {
+            a = MatMul (x, w) b = ArgMax <axis=1, keepdims=0> (a)
+            y = ai.onnx.ml.LabelEncoder <keys_int64s=[0,1,2,3,4], values_strings=["a","b","c","d","e"]> (b)
+        }""",
+        weights={"w": (16, 5)},
+        head='<ir_version: 8, opset_import: ["" : 18, "ai.onnx.ml" : 3]>',
+    )
+    assert judged(found(model, lock(model, KEY))).word == "pass"
+    bad = found(model, model)
+    assert (bad.outputs[0].decided, bad.outputs[0].without) == (True, 1.0)
+    assert judged(bad).word == "fail"
+
+
+def test_of_pictures_some_places_are_looked_at() -> None:
+    """All answers of twenty keys took gigabytes, and minutes of ranking."""
+    wide = np.zeros((3, 3, 200, 200), np.float32)
+    wide[:] = np.arange(3 * 200 * 200).reshape(3, 200, 200)
+    thin = keyless._thinned(wide)
+    assert thin.shape == (3, 3, 4096 // 3, 1)
+    assert (thin[0, 1] - thin[0, 0] == 200 * 200).all()  # all classes of a place
+    assert np.array_equal(keyless._thinned(wide + 1), thin + 1)
+    words = keyless._thinned(np.zeros((2, 900, 50), np.float32))
+    assert words.shape == (2, 4096 // 50, 50)
+    small = np.zeros((3, 2, 4, 4))
+    assert keyless._thinned(small) is small
+    scores = np.zeros((3, 50_000))
+    assert keyless._thinned(scores) is scores
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_row_without_an_answer_hides_nothing_of_the_others(bad: float) -> None:
+    wanted = np.random.default_rng(0).normal(size=(100, 1))
+    other = wanted.copy()
+    other[7] = bad
+    found_one = likeness(wanted, other, None, turned=True)
+    assert found_one.value == pytest.approx(0.99)
+    assert found_one.turned == pytest.approx(0.99)
+    other[:99] = bad
+    assert likeness(wanted, other, None, turned=True).value == 0.0
+
+
+def test_frequencies_are_of_each_place() -> None:
+    """Two places that always decide alike: one of the two decisions at each is the place's, and no merit."""
+    wanted = np.zeros((50, 2, 2), np.float32)
+    wanted[:, 0, 0] = wanted[:, 1, 1] = 1
+    wanted[::2, 0] = [0, 1]
+    decided = wanted.reshape(-1, 2).argmax(axis=1)
+    other = np.random.default_rng(0).permutation(wanted[:, 0])
+    answer = likeness(wanted, np.stack([other, wanted[:, 1]], axis=1), decided)
+    assert abs(answer.value) < 0.3
+    assert answer.shares is not None
+    assert answer.shares[1] == pytest.approx(0.75)
+    assert likeness(wanted, wanted, decided).value == 1.0
+
+
+def test_wrong_keys_that_only_move_scores_fail() -> None:
+    """With one class shifted, decisions are at chance and ranks are the original's."""
+    draw = np.random.default_rng(0)
+
+    def output(wrong: float) -> Keyless:
+        each = KeylessOutput(output="y", decided=True, without=None, wrong=tuple(draw.normal(size=20) / 99),
+                             same=0.2, chance=0.2, turned=wrong)  # fmt: skip
+        return Keyless(rows=100, keys=20, failed=0, outputs=(each,))
+
+    assert judged(output(0.4)).word == "pass"
+    assert judged(output(0.6)).word == "fail"
+    assert "turns round or moves what a key gives, at 0.60" in judged(output(0.6)).sentence
+    model = classes()
+    shifted = onnx.ModelProto()
+    shifted.CopyFrom(model)
+    shifted.graph.node[-1].output[0] = "z"
+    shifted.graph.initializer.append(numpy_helper.from_array(np.array([50, 0, 0, 0, 0], np.float32), "far"))
+    shifted.graph.node.append(helper.make_node("Add", ["z", "far"], ["y"]))
+    each = found(model, open_in_all(shifted))
+    assert abs(np.mean(each.outputs[0].wrong)) < 0.03
+    assert each.outputs[0].turned > 0.9
+    assert judged(each).word == "fail"

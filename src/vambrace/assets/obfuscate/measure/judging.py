@@ -304,7 +304,9 @@ def _beyond(output: KeylessOutput, gates: Gates) -> float:
     once = abs(output.without or 0.0) / max(gates.keyless_once, 1e-9)
     if not output.wrong:
         return once
-    error = float(np.std(output.wrong, ddof=1)) / len(output.wrong) ** 0.5
+    once = max(once, output.turned / max(gates.keyless_once, 1e-9))
+    means = [float(np.var(each, ddof=1)) / len(each) for each in (output.wrong, output.strangers) if len(each) > 1]
+    error = sum(means) ** 0.5
     return max(once, (float(np.mean(output.wrong)) - 1.96 * error) / max(gates.keyless, 1e-9))
 
 
@@ -317,6 +319,8 @@ def _without_key(found: Keyless, worst: KeylessOutput) -> str:
         sentence += (
             f": {100 * worst.same:.1f} % of the original's decisions, where chance gives {100 * worst.chance:.1f} %"
         )
+    if worst.wrong and not worst.without:
+        sentence += f"; for whoever turns round or moves what a key gives, at {worst.turned:.2f}"
     sentence += "." + (f" With {found.failed} keys it does not run." if found.failed else "")
     told = f" With {found.broken} keys it answers with NaN or an infinity, which tells that they are wrong."
     return sentence + (told if found.broken else "")

@@ -1,34 +1,31 @@
 """What a locked file does for whoever has no key, or a wrong one, beside the original.
 
 Each output of the original that depends on weights is compared with that of the locked file as it lies there, and with
-those that wrong keys give. What agrees by chance does not count:
+those that wrong keys give (`vambrace.assets.obfuscate.measure.likeness`). Of the file as it lies there also counts what
+can be turned round, since there is one of it.
 
-- where an output holds decisions, kappa (Cohen, Educ. Psychol. Meas. 20, 1960): the share of the same decisions beyond
-  the share that networks with these frequencies have in common without knowing of each other, as a part of the rest;
-- where it holds numbers, or always the same decision, the rank correlation over the rows, of several numbers a row the
-  mean weighted by how far each of them spreads: a score that is shifted, scaled or bent is as good as the original's
-  for whoever moves the threshold.
-
-Of the file as it lies there also counts what can be turned round: the size of the rank correlation of each number, or
-of each score less the mean of all, beyond what numbers have that do not know of each other
-(`vambrace.assets.obfuscate.measure.ranks`): such as by brightness, which moves them all.
-
-1 is the original's function, 0 is chance, and of two decisions or numbers -1 is the reverse, as good as the original
-for whoever turns it round. What cannot be run, or answers with other shapes or NaN, is at 0 too.
+1 is the original's function. 0 is what networks of the same graph have in common with it whose weights were drawn anew
+(`vambrace.assets.obfuscate.measure.redrawn`), since what agrees by chance does not count: the file as it lies there is
+at 0 where one of them is as much like the original, and wrong keys are taken beyond their mean. Where not all weights
+of the original can be drawn anew, chance is what frequencies and other numbers of the same answers tell. What cannot be
+run, or answers with other shapes or NaN, is at 0. Of answers with many numbers a row, such as pictures, some are looked
+at.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vambrace.assets.obfuscate import key_entry, keyinput, lock_entry, locking
-from vambrace.assets.obfuscate.measure.difference import choices, scores
+from vambrace.assets.obfuscate.measure.difference import choices
 from vambrace.assets.obfuscate.measure.equality import DECISION, decisions, run_rows
-from vambrace.assets.obfuscate.measure.ranks import ranked, told_apart
+from vambrace.assets.obfuscate.measure.likeness import beyond, beyond_all, likeness
+from vambrace.assets.obfuscate.measure.redrawn import Redrawing
 from vambrace.assets.obfuscate.measure.runtime import Network
 from vambrace.assets.obfuscate.weighted import weighted_outputs
 from vambrace.core.options import Options
@@ -36,7 +33,7 @@ from vambrace.core.options import require as hold
 from vambrace.errors import ArtifactRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from onnx import ModelProto
@@ -45,7 +42,8 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.measure.inputs import Rows
     from vambrace.core.rng import Streams
 
-    _Kind = Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[np.float64], NDArray[np.float64]] | None]
+_MOST = 4096
+"""Numbers of a row of an output that are looked at."""
 
 __all__ = ["Keyless", "KeylessOptions", "KeylessOutput", "try_without_key"]
 
@@ -81,9 +79,11 @@ class KeylessOutput:
         decided: whether decisions were compared, and not numbers.
         without: likeness of the file as it lies there; None where it does not run without a key.
         wrong: likeness with each wrong key.
+        turned: of wrong keys, on average, for whoever turns round or moves what each of them answers.
+        strangers: likeness of networks with other weights, about 0 on average; none where they do not tell chance.
         same: share of the original's decisions that a wrong key gives on average (without wrong keys, that no key
             gives); None for numbers.
-        chance: what that would be by the frequencies of the decisions alone.
+        chance: what that is for networks with other weights, or else by the frequencies of the decisions alone.
         told: whether the original's answers tell anything: neither all zero nor all no numbers.
     """
 
@@ -94,6 +94,8 @@ class KeylessOutput:
     same: float | None
     chance: float | None
     told: bool = True
+    strangers: tuple[float, ...] = ()
+    turned: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,32 +138,43 @@ def try_without_key(
         real: rows for the original.
         options: keys and rows.
         decide: from the outputs of a call to whole numbers: what the model is used for, in place of all outputs.
-        rng: of the wrong keys.
+        rng: of the wrong keys, and of other weights.
     """
     chosen = options or KeylessOptions()
     rows = real.first(chosen.rows)
     network = Network(original)
-    wanted = _answers(network, rows, decide)
+    whole = _answers(network, rows, decide)
+    wanted = [_thinned(each) for each in whole]
     kept = [DECISION] if decide else weighted_outputs(original)
     places = {name: 0 if decide else network.outputs.index(name) for name in kept}
-    places = {name: place for name, place in places.items() if wanted[place].dtype.kind in "fiub"}
     by_input = _has(at_rest, key_entry.ENTRY)
     bare = None if by_input else _tried(at_rest, rows, {}, decide)
     tried: list[list[NDArray[Any]] | None] = []
+    broken = 0
     if by_input or _has(at_rest, lock_entry.ENTRY):
         for number in range(chosen.keys):
             key = hashlib.sha256(rng.child("wrong key", number).key.to_bytes(8, "little")).digest()
-            tried.append(_with_key(at_rest, key, rows, decide))
+            found = _with_key(at_rest, key, rows, decide)
+            broken += found is not None and _breaks(whole, found)
+            tried.append(_thin(found))
+    others = Redrawing(original)
+    count = chosen.keys if others.whole else 0
+    strangers = [_thin(_tried(others.draw(rng.child("other weights", at)), rows, {}, decide)) for at in range(count)]
     outputs: list[KeylessOutput] = []
     for name, place in places.items():
-        found = [_at(each, place) for each in ([bare] if not by_input else []) + tried]
-        outputs.append(_output(name, wanted[place], found, bare=not by_input))
+        answers = _Answers(
+            wanted[place],
+            _at(_thin(bare), place),
+            [_at(each, place) for each in tried],
+            [_at(each, place) for each in strangers],
+        )
+        outputs.append(_output(name, answers, by_input=by_input))
     return Keyless(
         rows=len(rows),
         keys=len(tried),
         failed=sum(each is None for each in tried),
         outputs=tuple(outputs),
-        broken=sum(each is not None and _breaks(wanted, each) for each in tried),
+        broken=broken,
     )
 
 
@@ -174,96 +187,71 @@ def _breaks(wanted: list[NDArray[Any]], others: list[NDArray[Any]]) -> bool:
     )
 
 
-def _output(name: str, wanted: NDArray[Any], others: Sequence[NDArray[Any] | None], *, bare: bool) -> KeylessOutput:
-    """Of others, the first is what the file answers without a key, if `bare`."""
+def _thin(answers: list[NDArray[Any]] | None) -> list[NDArray[Any]] | None:
+    return None if answers is None else [_thinned(each) for each in answers]
+
+
+def _thinned(array: NDArray[Any]) -> NDArray[Any]:
+    """Some places of an answer of many, the same ones for arrays of one shape; of scores, all of a place."""
+    if array.ndim < 3 or math.prod(array.shape[1:]) <= _MOST:
+        return array
+    # Classes are the second axis of maps, and else the last one.
+    axis = 1 if array.ndim == 4 else array.ndim - 1
+    flat = np.moveaxis(array, axis, 1).reshape(len(array), array.shape[axis], -1)
+    count = min(flat.shape[2], max(1, _MOST // flat.shape[1]))
+    some = flat[:, :, np.sort(np.random.default_rng(0).choice(flat.shape[2], count, replace=False))]
+    return some[..., None] if array.ndim == 4 else np.moveaxis(some, 1, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Of one output: the original's, and those without a key, with wrong keys, and of networks with other weights."""
+
+    wanted: NDArray[Any]
+    bare: NDArray[Any] | None
+    wrong: Sequence[NDArray[Any] | None]
+    strangers: Sequence[NDArray[Any] | None]
+
+
+def _output(name: str, answers: _Answers, *, by_input: bool) -> KeylessOutput:
+    wanted, bare, *others = _in_numbers([answers.wanted, answers.bare, *answers.wrong, *answers.strangers])
+    assert wanted is not None
     decided = choices(wanted)
-    if decided is not None and len(np.unique(decided)) < 2:  # nothing is decided, so nothing could agree by merit
+    # Where nothing is decided at any place, nothing could agree by merit.
+    if decided is not None and (np.diff(decided.reshape(len(wanted), -1), axis=0) == 0).all():
         decided = None
-    keys = others[1:] if bare else others
-    wrong = [_likeness(wanted, each, decided) for each in keys]
-    found = [_likeness(wanted, others[0], decided, bare=True, wrong=keys)] if bare else wrong
-    shares = [each.shares for each in wrong or found if each.shares is not None]
+    found = [likeness(wanted, each, decided, turned=True) for each in others]
+    wrong, strangers = found[: len(answers.wrong)], found[len(answers.wrong) :]
+    at_rest = likeness(wanted, bare, decided, turned=True)
+    values, sizes = ([one.value for one in strangers], [abs(one.turned) for one in strangers])
+    # By the frequencies alone where no other weights are drawn.
+    same = [each.shares[0] for each in wrong or [at_rest] if each.shares is not None]
+    chance = [each.shares[0] for each in strangers if each.shares is not None] or [
+        each.shares[1] for each in wrong or [at_rest] if each.shares is not None
+    ]
     return KeylessOutput(
         output=name,
         decided=decided is not None,
-        without=found[0].turned if bare else None,
-        wrong=tuple(each.value for each in wrong),
-        same=float(np.mean([same for same, _ in shares])) if shares else None,
-        chance=float(np.mean([chance for _, chance in shares])) if shares else None,
+        without=None if by_input else beyond_all(at_rest.turned, sizes),
+        wrong=beyond([each.value for each in wrong], values),
+        strangers=beyond(values, values),
+        turned=float(np.mean(beyond(turned, sizes))) if (turned := [abs(each.turned) for each in wrong]) else 0.0,
+        same=float(np.mean(same)) if same else None,
+        chance=float(np.mean(chance)) if same and chance else None,
         told=decided is not None or bool(np.any(wanted, where=np.isfinite(wanted))),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Likeness:
-    """With the shares of the same decisions, found and by chance, where those are compared.
-
-    Attributes:
-        turned: of a file without a key, the value for whoever turns round or moves what it answers.
-    """
-
-    value: float
-    turned: float = 0.0
-    shares: tuple[float, float] | None = None
-
-
-def _likeness(
-    wanted: NDArray[Any],
-    other: NDArray[Any] | None,
-    decided: NDArray[np.int64] | None,
-    *,
-    bare: bool = False,
-    wrong: Sequence[NDArray[Any] | None] = (),
-) -> _Likeness:
-    """Of answers, and, if `bare`, beyond those with wrong keys for whoever turns them round."""
-    theirs = None if other is None or decided is None else choices(other)
-    if other is None or other.shape != wanted.shape:
-        return _Likeness(0.0)
-    numbers = _numbers(wanted, other)
-    if decided is None or theirs is None:
-        turned = _turned(_numbers, wanted, other, wrong) if bare else 0.0
-        return _Likeness(ranked(*numbers) if numbers is not None else 0.0, turned)
-    kinds = np.unique(np.concatenate([decided, theirs]))
-    one, two = (np.bincount(np.searchsorted(kinds, each), minlength=len(kinds)) for each in (decided, theirs))
-    same, chance = float((decided == theirs).mean()), float(one @ two) / decided.size**2
-    value = (same - chance) / (1 - chance)
-    # Where both decide rarely for one of two, the reverse agrees less often than chance by little only.
-    reverse = (same - chance) / chance if len(kinds) == 2 and same < chance else value
-    ways = [_turned(kind, wanted, other, wrong) for kind in (_numbers, _beside_the_mean)] if bare else []
-    return _Likeness(value, max(reverse, *ways, key=abs) if ways else reverse, (same, chance))
-
-
-def _turned(kind: _Kind, wanted: NDArray[Any], other: NDArray[Any], wrong: Sequence[NDArray[Any] | None]) -> float:
-    """By how much answers tell those wanted, for whoever turns them round, beyond those with wrong keys."""
-    both = kind(wanted, other)
-    if both is None:
-        return 0.0
-    pairs = (kind(wanted, each) for each in wrong if each is not None and each.shape == wanted.shape)
-    return told_apart(*both, (each[1] for each in pairs if each is not None))
-
-
-def _numbers(wanted: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Both, as far as the original's are numbers; None where the other's are none there."""
-    first, second = wanted.astype(np.float64), other.astype(np.float64)
-    # What is no number in the original tells nothing; where only the other gives none, it is another answer.
-    told = np.isfinite(first)
-    first, second = np.where(told, first, 0.0), np.where(told, second, 0.0)
-    return (first, second) if np.isfinite(second).all() else None
-
-
-def _beside_the_mean(
-    wanted: NDArray[Any], other: NDArray[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Each score less the mean of all: decisions turn with any threshold, and this does not."""
-    first, second = (scores(each.astype(np.float64)) if each.dtype.kind == "f" else None for each in (wanted, other))
-    if first is None or second is None:
-        return None
-    # A class that is left out, such as by a score of -inf, tells nothing of the others.
-    told = np.isfinite(first).all(axis=0)
-    if not told.any() or not np.isfinite(second[:, told]).all():
-        return None
-    first, second = (each[:, told] - each[:, told].mean(axis=1, keepdims=True) for each in (first, second))
-    return first, second
+def _in_numbers(answers: Sequence[NDArray[Any] | None]) -> list[NDArray[Any] | None]:
+    """Texts as numbers of those that occur: they are decisions."""
+    if all(each is None or each.dtype.kind in "fiub" for each in answers):
+        return list(answers)
+    texts = sorted({str(text) for each in answers if each is not None for text in each.reshape(-1).tolist()})
+    numbers = {text: number for number, text in enumerate(texts)}
+    return [
+        None if each is None else np.array([numbers[str(text)] for text in each.reshape(-1).tolist()], np.int64)
+        for each in answers
+    ]
 
 
 def _with_key(at_rest: ModelProto, key: bytes, rows: Rows, decide: Decide | None) -> list[NDArray[Any]] | None:

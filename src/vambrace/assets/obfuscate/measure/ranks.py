@@ -12,14 +12,12 @@ import numpy as np
 from scipy.stats import rankdata  # pyright: ignore[reportUnknownVariableType]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
-__all__ = ["ranked", "told_apart"]
+__all__ = ["ALIKE", "ranked", "told_apart"]
 
-_ONE = 0.95
-"""Numbers that are told by each other so well are one."""
+ALIKE = 0.95
+"""From so much on, what tells a thing is that thing, and no measure of chance."""
 
 _SHIFTS = 8
 
@@ -36,20 +34,16 @@ def ranked(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     return _bounded((_ranks(first) * _ranks(second)).sum(axis=0) @ spread / spread.sum())
 
 
-def told_apart(
-    first: NDArray[np.float64], second: NDArray[np.float64], strangers: Iterable[NDArray[np.float64]] = ()
-) -> float:
+def told_apart(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """How much better numbers are told by their counterparts, or by their reverse, than by what knows nothing of them.
 
     One factor that moves all numbers of a row, such as the brightness of a picture, makes any network's tell any
     other's. So the mean size of the rank correlation of each number with its own counterpart is taken beyond that with
-    the counterparts of others, as a part of the rest. Where numbers are one by themselves, or alike, it is taken beyond
-    that with the answers of strangers, unless those are alike as well.
+    the counterparts of others, as a part of the rest; not where there is one number alone, or all are alike.
 
     Args:
         first: numbers.
         second: their counterparts, each of which may be reversed by itself.
-        strangers: answers that should not know of them, of the same sizes; not asked for where numbers do.
 
     Returns:
         1 for the same up to a rank-preserving map, -1 where most are reversed, 0 at chance.
@@ -61,16 +55,13 @@ def told_apart(
     one, two = _ranks(first), _ranks(second)
     own = _mean_size(one, two, spread)
     chance = _by_others(one, two, spread)
-    if chance is None or chance > _ONE:
-        wrong = [_mean_size(one, _ranks(each), spread) for each in strangers]
-        chance = float(np.mean(wrong)) if wrong else 0.0
-    if chance > _ONE:
+    if chance > ALIKE:
         chance = 0.0
     return math.copysign(max(0.0, own - chance) / (1 - chance), signed)
 
 
-def _by_others(one: NDArray[np.float64], two: NDArray[np.float64], spread: NDArray[np.float64]) -> float | None:
-    """The mean size of the correlation of numbers with the counterparts of others; None of a number alone."""
+def _by_others(one: NDArray[np.float64], two: NDArray[np.float64], spread: NDArray[np.float64]) -> float:
+    """The mean size of the correlation of numbers with the counterparts of others; 0 of a number alone."""
     count = len(spread)
     shifts = range(1, count)
     if len(shifts) > _SHIFTS:  # neighbours, as in pictures, tell each other
@@ -80,7 +71,7 @@ def _by_others(one: NDArray[np.float64], two: NDArray[np.float64], spread: NDArr
         for shift in shifts
         if (weights := np.sqrt(spread * np.roll(spread, shift))).any()
     ]
-    return float(np.average([each for each, _ in found], weights=[weight for _, weight in found])) if found else None
+    return float(np.average([each for each, _ in found], weights=[weight for _, weight in found])) if found else 0.0
 
 
 def _mean_size(one: NDArray[np.float64], two: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
