@@ -284,7 +284,7 @@ def test_a_secret_in_the_place_of_a_key_is_not_repeated(
     ],
     ids=" ".join,
 )
-@pytest.mark.parametrize("part", ["base64", "kind and base64", "hexadecimal"])
+@pytest.mark.parametrize("part", ["base64", "kind and base64", "hexadecimal", "in quotes", "slashes"])
 def test_a_key_without_its_first_word_is_not_repeated(
     command: list[str], part: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -294,12 +294,25 @@ def test_a_key_without_its_first_word_is_not_repeated(
     assert main(["keygen", "owner", "--kind", "aes256"]) == 0
     first, kind, spelt = Path("owner").read_text().split()
     assert first == "vambrace-secret-key/1"
-    typed = {"base64": spelt, "kind and base64": f"{kind} {spelt}", "hexadecimal": base64.b64decode(spelt).hex()}[part]
+    typed = {
+        "base64": spelt,
+        "kind and base64": f"{kind} {spelt}",
+        "hexadecimal": base64.b64decode(spelt).hex(),
+        "in quotes": f'"{spelt}",',
+        "slashes": "TVRJDVIT4lkRVk8TnrAkyh06gYwpBa9k6w//cESKOtk=",  # of which a path keeps one
+    }[part]
     capsys.readouterr()
     assert main([*command, typed]) == 2
     said = capsys.readouterr()
     assert "E853 what may be a key in place of its path" in said.err
-    assert typed[-40:] not in said.err + said.out
+    assert spelt[:20] not in said.err + said.out
+    assert typed[:20] not in said.err + said.out
+
+
+@pytest.mark.parametrize("option", ["-r", "-i", "--sign=", "--key-file="])
+def test_a_key_that_is_glued_to_an_option_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["seal", "plain", "out", option + Path("me").read_text().strip()]) == 2
+    assert "E772" in capsys.readouterr().err
 
 
 def test_a_folder_may_be_called_as_a_key_begins(place: Path) -> None:

@@ -202,7 +202,7 @@ def key_option(*names: str, text: str) -> Any:  # noqa: ANN401  as of typer
 
 
 # Also without quotes, which makes three words of it; a folder of that name is none.
-_TYPED = re.compile(r"(?<![/\w])vambrace-secret-key/\d+(?:\s|$)")
+_TYPED = re.compile(r"(?<!/)vambrace-secret-key/\d+(?:\s|$)")
 
 
 def refuse_typed(words: Sequence[str]) -> None:

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["key_bytes", "load_model"]
 
 
-# 32 bytes as base64 or hexadecimal digits, which errors do not repeat: they go into logs.
-_KEY = re.compile(r"(?:^|\s)(?:[A-Za-z0-9+/_-]{43}=?|[0-9A-Fa-f]{64})\s*$")
+# What may be 32 bytes as base64 or hexadecimal digits, which errors do not repeat: they go into logs. As a path it may
+# have lost slashes, and whoever copies it takes quotes along.
+_KEY = re.compile(r"(?:^|[\s\"',:])[A-Za-z0-9+/_-]{36,}={0,2}[\s\"',;]*$")
 
 
 def key_bytes(key: object) -> bytes:

@@ -5,17 +5,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.stats import t as student
 
 from vambrace.assets.obfuscate.measure.gates import Gates, Judged, inapplicable, judged_by, unmeasured
 from vambrace.core.findings import Interval
 from vambrace.core.intervals import wilson
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from vambrace.assets.obfuscate.measure.alignment import Alignment
     from vambrace.assets.obfuscate.measure.classifier import Classified
     from vambrace.assets.obfuscate.measure.equality import Equality
@@ -36,6 +36,9 @@ __all__ = [
 
 _EVERYWHERE = ("real", "random", "edge")
 _FEWEST_ROWS = 10
+_OPENED = 2
+"""Wrong keys that open a file by more than luck."""
+
 _FEWEST_KEYS = 2
 
 
@@ -267,7 +270,7 @@ def judge_keyless(found: Keyless | None, gates: Gates) -> list[Judged]:
         why = "The original's answers to real rows are zeros or no numbers, so nothing could be told from them."
         return [unmeasured("keyless", gates, why)]
     # Each as a multiple of what is allowed, so that the file as it is and wrong keys can be held against each other.
-    ranked = [(_beyond(each, gates), each) for each in told]
+    ranked = [(_beyond(each, gates, len(told)), each) for each in told]
     over, worst = max(ranked, key=lambda pair: pair[0])
     mean = float(np.mean(worst.wrong)) if worst.wrong else None
     likeness = worst.without if mean is None else mean
@@ -280,22 +283,28 @@ def judge_keyless(found: Keyless | None, gates: Gates) -> list[Judged]:
             value=likeness,
             threshold=gates.keyless_once if mean is None else gates.keyless,
             n=found.rows,
-            interval=_spread(worst.wrong),
+            interval=_spread(worst, len(told)),
             sentence=_without_key(found, worst),
         )
     ]
 
 
-def _spread(wrong: Sequence[float]) -> Interval | None:
-    """Of the mean over wrong keys: by its lower end the gate judges."""
-    if len(wrong) < _FEWEST_KEYS:
+def _spread(output: KeylessOutput, several: int) -> Interval | None:
+    """Of the mean over wrong keys, beyond that over other weights: by its lower end the gate judges."""
+    if len(output.wrong) < _FEWEST_KEYS:
         return None
-    error = 1.96 * float(np.std(wrong, ddof=1)) / len(wrong) ** 0.5
-    middle = float(np.mean(wrong))
-    return Interval(low=middle - error, high=middle + error, method="normal") if error else None
+    error, middle = _error(output, several), float(np.mean(output.wrong))
+    return Interval(low=middle - error, high=middle + error, method="t") if error else None
 
 
-def _beyond(output: KeylessOutput, gates: Gates) -> float:
+def _error(output: KeylessOutput, several: int) -> float:
+    """Half of the 95 % interval of the mean over wrong keys, beyond that over other weights, for one of several."""
+    each = [values for values in (output.wrong, output.strangers) if len(values) > 1]
+    error = float(sum(np.var(values, ddof=1) / len(values) for values in each)) ** 0.5
+    return error * float(student.ppf(1 - 0.025 / several, max(1, len(output.wrong) - 1)))
+
+
+def _beyond(output: KeylessOutput, gates: Gates, several: int) -> float:
     """Likeness over what is allowed: above 1 where it is surely more.
 
     One file that answers the reverse of the original is as good as one that answers the same. Wrong keys are another
@@ -304,10 +313,11 @@ def _beyond(output: KeylessOutput, gates: Gates) -> float:
     once = abs(output.without or 0.0) / max(gates.keyless_once, 1e-9)
     if not output.wrong:
         return once
+    if output.opened >= _OPENED:
+        return math.inf
     once = max(once, output.turned / max(gates.keyless_once, 1e-9))
-    means = [float(np.var(each, ddof=1)) / len(each) for each in (output.wrong, output.strangers) if len(each) > 1]
-    error = sum(means) ** 0.5
-    return max(once, (float(np.mean(output.wrong)) - 1.96 * error) / max(gates.keyless, 1e-9))
+    surely = float(np.mean(output.wrong)) - _error(output, several)
+    return max(once, surely / max(gates.keyless, 1e-9))
 
 
 def _without_key(found: Keyless, worst: KeylessOutput) -> str:
@@ -322,6 +332,7 @@ def _without_key(found: Keyless, worst: KeylessOutput) -> str:
     if worst.wrong and not worst.without:
         sentence += f"; for whoever turns round or moves what a key gives, at {worst.turned:.2f}"
     sentence += "." + (f" With {found.failed} keys it does not run." if found.failed else "")
+    sentence += f" {worst.opened} of the keys open it." if worst.opened else ""
     told = f" With {found.broken} keys it answers with NaN or an infinity, which tells that they are wrong."
     return sentence + (told if found.broken else "")
 

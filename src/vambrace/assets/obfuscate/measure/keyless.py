@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.measure.inputs import Rows
     from vambrace.core.rng import Streams
 
+_OPEN = 0.999
 _MOST = 4096
 """Numbers of a row of an output that are looked at."""
 
@@ -80,6 +81,7 @@ class KeylessOutput:
         without: likeness of the file as it lies there; None where it does not run without a key.
         wrong: likeness with each wrong key.
         turned: of wrong keys, on average, for whoever turns round or moves what each of them answers.
+        opened: wrong keys that give the original's answers, where no other weights do.
         strangers: likeness of networks with other weights, about 0 on average; none where they do not tell chance.
         same: share of the original's decisions that a wrong key gives on average (without wrong keys, that no key
             gives); None for numbers.
@@ -96,6 +98,7 @@ class KeylessOutput:
     told: bool = True
     strangers: tuple[float, ...] = ()
     turned: float = 0.0
+    opened: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +238,7 @@ def _output(name: str, answers: _Answers, *, by_input: bool) -> KeylessOutput:
         without=None if by_input else beyond_all(at_rest.turned, sizes),
         wrong=beyond([each.value for each in wrong], values),
         strangers=beyond(values, values),
+        opened=sum(one.value > _OPEN for one in wrong) if max(values, default=0.0) <= _OPEN else 0,
         turned=float(np.mean(beyond(turned, sizes))) if (turned := [abs(each.turned) for each in wrong]) else 0.0,
         same=float(np.mean(same)) if same else None,
         chance=float(np.mean(chance)) if same and chance else None,

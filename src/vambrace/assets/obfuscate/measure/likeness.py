@@ -105,8 +105,8 @@ def _shares(one: NDArray[np.int64], two: NDArray[np.int64]) -> tuple[float, floa
 def _counts(decided: NDArray[np.int64], kinds: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Numbers that stand for a place and a decision, and how often each is made."""
     places = decided.shape[1]
-    named: NDArray[np.int64] = np.searchsorted(kinds, decided).astype(np.int64) * places + np.arange(places)
-    found, counts = np.unique(named, return_counts=True)
+    numbers = np.asarray(np.searchsorted(kinds, decided), np.int64)
+    found, counts = np.unique(numbers * places + np.arange(places, dtype=np.int64), return_counts=True)
     return found, counts.astype(np.int64)
 
 
@@ -121,9 +121,12 @@ class _Both:
 
 def _numbers(wanted: NDArray[Any], other: NDArray[Any]) -> _Both | None:
     """Both, as far as the original's are numbers."""
-    first, second = wanted.astype(np.float64), other.astype(np.float64)
+    first, second = (each.astype(np.float64).reshape(len(each), -1) for each in (wanted, other))
     # What is no number in the original tells nothing; where only the other gives none, it is another answer.
     told = np.isfinite(first)
+    rows: NDArray[np.bool_] = np.asarray(told[:, told.any(axis=0)].all(axis=1))
+    if 2 * rows.sum() > len(rows):  # else rows that the input alone leaves out would go together in both
+        first, second, told = first[rows], second[rows], told[rows]
     return _finite(np.where(told, first, 0.0), np.where(told, second, 0.0))
 
 
