@@ -441,11 +441,11 @@ def test_of_pictures_some_places_are_looked_at() -> None:
     wide = np.zeros((3, 3, 200, 200), np.float32)
     wide[:] = np.arange(3 * 200 * 200).reshape(3, 200, 200)
     thin = keyless._thinned(wide)
-    assert thin.shape == (3, 3, 4096 // 3, 1)
+    assert thin.shape == (3, 3, 1024 // 3, 1)
     assert (thin[0, 1] - thin[0, 0] == 200 * 200).all()  # all classes of a place
     assert np.array_equal(keyless._thinned(wide + 1), thin + 1)
     words = keyless._thinned(np.zeros((2, 900, 50), np.float32))
-    assert words.shape == (2, 4096 // 50, 50)
+    assert words.shape == (2, 1024 // 50, 50)
     small = np.zeros((3, 2, 4, 4))
     assert keyless._thinned(small) is small
     scores = np.zeros((3, 50_000))

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from vambrace.core.rng import Streams
 
 _OPEN = 0.999
-_MOST = 4096
+_MOST = 1024
 """Numbers of a row of an output that are looked at."""
 
 __all__ = ["Keyless", "KeylessOptions", "KeylessOutput", "try_without_key"]
