@@ -178,6 +178,23 @@ def test_wrong_keys_answer_with_numbers_however_deep_the_network(layers: int, re
     assert max(grown) < 14
 
 
+def test_layers_that_close_a_network_keep_their_scales() -> None:
+    """Around all blocks leads a path with one layer of 14! orders, fewer than 2**40; those in them have fewer still."""
+    steps = [
+        f"c{at} = Conv (b{at}, v{at}) d{at} = Relu (c{at}) e{at} = Conv (d{at}, w{at}) b{at + 1} = Add (b{at}, e{at})"
+        for at in range(8)
+    ]
+    model = net(
+        "(float[n,14,6,6] x) => (float[n,14] y) "
+        f"{{ b0 = Relu (x) {' '.join(steps)} p = GlobalAveragePool (b8) f = Flatten (p) y = MatMul (f, u) }}",
+        weights={"u": (14, 14)} | {f"{name}{at}": sizes for at in range(8)
+                                       for name, sizes in (("v", (6, 14, 1, 1)), ("w", (14, 6, 1, 1)))},
+    )  # fmt: skip
+    found = places(keyinput.lock_by_input(model, KEY, share=1.0))
+    assert found[-1] == [14, 14, 3]
+    assert sum(1 for each in found if each[2]) == 6
+
+
 def test_layers_with_the_fewest_orders_keep_their_scales() -> None:
     """Of depthwise layers, a channel has no other place: those that have no scales either are left out."""
     steps = [
@@ -190,6 +207,20 @@ def test_layers_with_the_fewest_orders_keep_their_scales() -> None:
     )  # fmt: skip
     found = places(lock_by_input(model, KEY, share=1.0))
     assert sorted(found) == [[1, 64, 1]] * 5 + [[1, 64, 3]] + [[64, 64, 0]] * 12
+
+
+def test_a_reach_that_is_none_is_refused_and_format_1_has_two() -> None:
+    locked = lock_by_input(grouped(), KEY, share=1.0)
+    entry = json.loads(locked.metadata_props[-1].value)
+    for number, reach, length in ((1, 0, 25), (1, 1, 42), (2, 3, 42), (2, 4, None), (2, -1, None)):
+        layout = [[4, 8, reach], [8, 8, 0], [9, 9, reach]]
+        locked.metadata_props[-1].value = json.dumps(entry | {"format": number, "places": layout})
+        locked.graph.input[-1].type.tensor_type.shape.dim[0].dim_value = length or 42
+        if length is None:
+            with pytest.raises(ArtifactRefused, match="factors"):
+                key_tensor(locked, KEY)
+        else:
+            assert len(key_tensor(locked, KEY)[1]) == length
 
 
 def test_two_locks_differ_and_the_key_is_not_in_the_file() -> None:
@@ -257,7 +288,7 @@ def shrinking() -> onnx.ModelProto:
 def test_layers_of_small_pictures_come_first_though_their_sizes_are_open() -> None:
     model = shrinking()
     locked = lock_by_input(model, KEY)
-    assert places(locked) == [[22, 22, 2], [23, 23, 2], [8, 8, 3]]
+    assert places(locked) == [[22, 22, 2], [23, 23, 3], [8, 8, 2]]
     given = feeds(model, free=40)
     name, tensor = key_tensor(locked, KEY)
     assert np.array_equal(answers(locked, given | {name: tensor})[0], answers(model, given)[0])
@@ -411,7 +442,17 @@ def test_what_could_not_be_unlocked_any_more_is_not_locked() -> None:
 
 
 @pytest.mark.parametrize(
-    "layout", [[[3, 8, 1]], [[2.5, 8, 1]], [[1, 1, 1]] * 3, [[1, 2**40, 1]], ["abc"], [[1, -8, 1], [1, 8, 1]]]
+    "layout",
+    [
+        [[1, 1, 0]],
+        [[2, 2**22, 0]],
+        [[3, 8, 1]],
+        [[2.5, 8, 1]],
+        [[1, 1, 1]] * 3,
+        [[1, 2**40, 1]],
+        ["abc"],
+        [[1, -8, 1], [1, 8, 1]],
+    ],
 )
 def test_an_entry_that_was_changed_is_refused_before_anything_is_drawn(layout: list[Any]) -> None:
     """Sizes in a file are what its author says: of 2**40 channels the memory was gone."""

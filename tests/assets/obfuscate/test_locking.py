@@ -249,7 +249,8 @@ def test_locks_of_format_1_are_read() -> None:
     [
         {"joined": [[0]]}, {"joined": [[1, 0]]}, {"joined": [[0, 0]]}, {"joined": [[0, 1], [1, 2]]},
         {"joined": [[0, 99]]}, {"joined": [[0, True]]}, {"joined": [[-1, 0]]}, {"joined": [0, 1]}, {"joined": {"0": 1}},
-        {"joined": [[0, "1"]]}, {"joined": None}, {"format": 1}, {"format": 3}, {"salt": "00"}, {"roles": 7},
+        {"joined": [[0, "1"]]}, {"joined": None}, {"format": 1}, {"format": 3}, {"format": []}, {"format": {}},
+        {"format": 2.0}, {"format": True}, {"salt": "00"}, {"roles": 7},
     ],
 )  # fmt: skip
 def test_entries_that_were_changed_are_refused(changed: dict[str, object]) -> None:
@@ -272,10 +273,20 @@ def test_tensors_of_other_kinds_cannot_be_joined() -> None:
     locked = lock(model, KEY)
     assert lock_entry(locked).roles == "soos"
     (entry,) = locked.metadata_props
+    changed = json.dumps({**json.loads(entry.value), "joined": [[0, 1]], "roles": "--os"})
+    with pytest.raises(ArtifactRefused, match="another format"):
+        unlock(relabelled(locked, changed), KEY)
     for numbers in ([0, 3], [1, 3], [1, 2]):
         entry.value = json.dumps({**json.loads(entry.value), "joined": [numbers]})
         with pytest.raises(ArtifactRefused, match="several types"):
             unlock(locked, KEY)
+
+
+def relabelled(locked: onnx.ModelProto, entry: str) -> onnx.ModelProto:
+    other = onnx.ModelProto()
+    other.CopyFrom(locked)
+    other.metadata_props[0].value = entry
+    return other
 
 
 def test_nothing_in_the_file_tells_a_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from onnx_nets import net
 from vambrace.assets.obfuscate.pools import pools
@@ -45,6 +47,8 @@ def test_large_tensors_are_locked_by_themselves() -> None:
 def test_few_elements_are_mixed_with_the_nearest_by_size() -> None:
     """Ten numbers have 10! orders and 2**10 signs, which are 2**32 in all."""
     assert joined({"a": normal(64, 63, size=0.1), "b": normal(10, size=0.05), "c": normal(64, 63)}) == [{"a", "b"}]
+    between = {"a": normal(64, 63, size=0.4), "b": normal(10), "c": normal(64, 63, size=1.7)}
+    assert joined(between) == [{"b", "c"}]
     assert joined({"b": normal(10), "c": normal(10, size=3), "d": normal(10, size=9), "e": normal(10, size=20)}) == [
         {"b", "c", "d", "e"}
     ]
@@ -94,6 +98,22 @@ def test_what_a_run_uses_often_is_locked_by_itself(text: str, weights: dict[str,
         names = [{held[number].name for number in numbers} for numbers in pools(held)]
         assert names == ([set(aside)] if aside else [])
         assert {each.name for each in held if each.often} >= {"v"}
+
+
+def test_what_functions_hold_is_locked_by_itself() -> None:
+    """They may be called any number of times."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+        g (float[n,8] x) => (float[n,8] y) { a = own.layer (x) b = MatMul (a, w) y = MatMul (b, v) }
+        <domain: "own", opset_import: ["" : 17]>
+        layer (a) => (c) { c = Add (a, k) }"""
+    )
+    held = numpy_helper.from_array(normal(8, 8), "k")
+    model.functions[0].node.insert(0, onnx.helper.make_node("Constant", [], ["k"], value=held))
+    model.graph.initializer.extend(numpy_helper.from_array(normal(8, 8), name) for name in "wv")
+    found = held_tensors(model)
+    assert {each.name: each.often for each in found} == {"w": False, "v": False, "k": True}
+    assert [{found[number].name for number in numbers} for numbers in pools(found)] == [{"w", "v"}]
 
 
 def test_few_elements_that_are_used_often_are_mixed_all_the_same() -> None:

@@ -37,6 +37,9 @@ REACH = 3
 _MOST_CHANNELS = 2**24
 """More than any model has, and no more than can be drawn."""
 
+_MOST_BLOCKS = 2**17
+"""The same: each has an order of its own."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Slot:
@@ -94,7 +97,7 @@ def key_entry(model: Any) -> tuple[str, list[Slot], str]:  # noqa: ANN401  onnx.
         entries = [each.value for each in model.metadata_props if each.key == ENTRY]
         loaded: object = canonical.loads(entries[0].encode()) if len(entries) == 1 else None
         entry = cast("dict[str, Any]", loaded if isinstance(loaded, dict) else {})
-        if set(entry) != {"format", "input", "places", "salt"} or entry["format"] not in {1, 2}:
+        if set(entry) != {"format", "input", "places", "salt"} or entry["format"] not in (1, 2):
             raise ValueError("no such entry of format 1 or 2")
         places = [(block, channels, reach) for block, channels, reach in entry["places"]]
         if not places or any(type(number) is not int for place in places for number in place):
@@ -102,6 +105,8 @@ def key_entry(model: Any) -> tuple[str, list[Slot], str]:  # noqa: ANN401  onnx.
         # Not told by the weights, which may lie in other files.
         if sum(abs(channels) for _, channels, _ in places) > _MOST_CHANNELS:
             raise ValueError("places that no layer has")
+        if sum(channels // block for block, channels, _ in places if block > 1) > _MOST_BLOCKS:
+            raise ValueError("blocks that no layer has")
         if entry["format"] == 1:
             places = [(block, channels, REACH * bool(scaled)) for block, channels, scaled in places]
         slots = [Slot(*place) for place in places]
@@ -109,6 +114,8 @@ def key_entry(model: Any) -> tuple[str, list[Slot], str]:  # noqa: ANN401  onnx.
             raise ValueError("places that no layer has")
         if any(not 0 <= slot.reach <= REACH for slot in slots):
             raise ValueError("factors that no layer has")
+        if any(not slot.length for slot in slots):
+            raise ValueError("places of one order and one scale")
         if sum(slot.length for slot in slots) != _length(model, entry["input"]):
             raise ValueError("places that are not as many as the input is long")
         return str(entry["input"]), slots, str(entry["salt"])

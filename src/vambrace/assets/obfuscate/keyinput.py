@@ -24,7 +24,6 @@ instead, `vambrace.assets.obfuscate.locking` hides more and costs nothing.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -117,14 +116,13 @@ def lock_by_input(
     infos = likely_sizes(net)
     places = [place for place in find_places(net)[0] if not place.uneven and place.given in infos]
     ranks = {place: len(infos[place.given].shape or ()) for place in places}
-    choice = functools.partial(_chosen, net, [place for place in places if ranks[place]], Costs(net, infos))
-    slots, least = choice(share, slowdown, scales=scales)
-    if scales and least < _FEWEST_BITS:  # where few layers can be scaled, others may close more
-        slots, least = max((slots, least), choice(share, slowdown, scales=False), key=lambda found: found[1])
+    slots = {place: _slot(net, place, scales=scales) for place, rank in ranks.items() if rank}
+    slots = _chosen(net, slots, Costs(net, infos), share, slowdown)
     if not slots:
         raise _not_lockable(
             "a model without a layer whose channels can be put in order exactly", "lock its weights instead"
         )
+    least = weakest(net, {place: _bits(net, place, slot) for place, slot in slots.items()})
     if least < _FEWEST_BITS and not leave_open:
         raise ConfigError(
             "E857",
@@ -167,42 +165,38 @@ def key_tensor(model: Any, key: bytes) -> tuple[str, NDArray[np.int64]]:  # noqa
 
 
 def _chosen(
-    net: Net, places: Sequence[Place], costs: Costs, share: float | None, slowdown: float, *, scales: bool
-) -> tuple[dict[Place, Slot], float]:
-    """The places to lock, in order, and the bits of the path that has the fewest keys.
-
-    What no path gets around, then the cheapest.
-    """
-    slots = {place: _slot(net, place, scales=scales) for place in places}
+    net: Net, slots: Mapping[Place, Slot], costs: Costs, share: float | None, slowdown: float
+) -> dict[Place, Slot]:
+    """The places to lock, in order: what no path gets around, then the cheapest."""
     bits = {place: _bits(net, place, slot) for place, slot in slots.items()}
     slots = {place: slot for place, slot in slots.items() if bits[place] > 0}
     each = {place: costs.restored(place, ordered=slot.ordered, scaled=slot.scaled) for place, slot in slots.items()}
     wanted = math.ceil((_SHARE if share is None else share) * len(slots) - 1e-9)
     room = slowdown * costs.call - costs.moving(_FIRST) if share is None else math.inf
     strong = {place: cost for place, cost in each.items() if bits[place] >= _STRONG}
-    taken = (barrier(net, strong) or barrier(net, each)) if wanted else []
+    closing = (barrier(net, strong) or barrier(net, each)) if wanted else []
+    taken = list(closing)
     room -= sum(each[place] for place in taken)
     for place in sorted(each, key=each.__getitem__):
         if place not in taken and len(taken) < wanted and (each[place] <= room or not taken):
             room -= each[place]
             taken.append(place)
-    found = _in_range(net, {place: slot for place, slot in slots.items() if place in taken})
-    return found, weakest(net, {place: _bits(net, place, slot) for place, slot in found.items()})
+    return _in_range(net, {place: slot for place, slot in slots.items() if place in taken}, closing)
 
 
 def _bits(net: Net, place: Place, slot: Slot) -> float:
     return different_keys(net, place, slot.block, reach=slot.reach)
 
 
-def _in_range(net: Net, slots: Mapping[Place, Slot]) -> dict[Place, Slot]:
+def _in_range(net: Net, slots: Mapping[Place, Slot], closing: Sequence[Place]) -> dict[Place, Slot]:
     """With factors as near to 1, and at as few places, as a network that deep bears under a wrong key.
 
-    The place of the fewest orders, as often the last, has all, the next ones what room is left; places of one order
-    that have no factors either are left out.
+    First come those that close the model, then those of the fewest orders: one has all, the next ones what room is
+    left. Places of one order that have no factors either are left out.
     """
     scaled = sorted(
         (place for place, slot in slots.items() if slot.scaled),
-        key=lambda place: different_keys(net, place, slots[place].block, reach=0),
+        key=lambda place: (place not in closing, different_keys(net, place, slots[place].block, reach=0)),
     )
     first, others = scaled[:1], scaled[1:]
     room = ROOM - growth(2 * REACH)

@@ -97,7 +97,8 @@ def lock_entry(model: Any) -> LockEntry:  # noqa: ANN401  onnx.ModelProto
     letters = set("spovk-" if number == 1 else "sok-")
     if not (
         set(entry) == named
-        and number in {1, 2}
+        and type(number) is int
+        and 1 <= number <= 2
         and isinstance(roles, str)
         and set(roles) <= letters
         and isinstance(salt, str)

@@ -268,7 +268,8 @@ def _order(
     if need == Need.SIGNS or large:
         return "kept"
     kind: str = onnx_package().TensorProto.DataType.Name(tensor.data_type)
-    if kind in _NO_SIGNED_ZERO or any(is_in(*use, ORDERED) for use in uses):
+    # Of unsigned numbers, what a flip makes lies as far from the zero point as that lies from the middle.
+    if kind in _NO_SIGNED_ZERO or kind.startswith("UINT") or any(is_in(*use, ORDERED) for use in uses):
         return "ordered"
     return "apart" if need == Need.TENSOR else "signed"
 

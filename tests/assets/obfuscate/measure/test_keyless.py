@@ -502,6 +502,15 @@ def test_wrong_keys_that_only_move_scores_fail() -> None:
     assert judged(each).word == "fail"
 
 
+def test_neighbours_are_no_chance() -> None:
+    """As in pictures, where a number is told by the one beside it: half of the original in noise would be chance."""
+    draw = np.random.default_rng(0)
+    wanted = np.cumsum(draw.normal(size=(200, 400)), axis=1)
+    wanted -= np.linspace(0, 1, 400) * wanted[:, -1:]
+    other = wanted + draw.normal(size=wanted.shape) * wanted.std() * 0.7
+    assert likeness(wanted, other, None, turned=True).turned > 0.5
+
+
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_rows_that_the_input_leaves_out_are_not_compared(value: float) -> None:
     """Of numbers above zero they would be the lowest in both."""
