@@ -188,32 +188,46 @@ def by_the_format(locked: onnx.ModelProto, key: bytes) -> dict[str, np.ndarray]:
     """Unlocking as the module's text says, one element at a time; for float32 initialisers."""
     entry = json.loads({each.key: each.value for each in locked.metadata_props}["vambrace.lock"])
     tensors = list(locked.graph.initializer)
-    place = {number: f"joined {at}" for at, each in enumerate(entry.get("joined", [])) for number in each}
-    groups: dict[object, list[int]] = {}
-    for number, letter in enumerate(entry["roles"]):
-        if letter != "-":
-            groups.setdefault(letter if letter in "pv" else place.get(number, number), []).append(number)
-    found = {}
-    for numbers in groups.values():
-        letter = entry["roles"][numbers[0]]
-        stream = Stream(key, "lock/1", entry["salt"], numbers[0])
-        joined = np.concatenate([numpy_helper.to_array(tensors[number]).reshape(-1) for number in numbers])
-        stays = (joined == 0) | ~np.isfinite(joined) if letter == "k" else np.zeros(len(joined), bool)
-        whole, joined = joined.copy(), joined[~stays]
-        count = len(joined)
+    old = entry["format"] == 1
+    rows = {int(name): [int(digit) for digit in digits] for name, digits in entry.get("parts", {}).items()}
+    units = [
+        (number, part)
+        for number, letter in enumerate(entry["roles"])
+        if letter != "-"
+        for part in sorted(set(rows.get(number, [0])))
+    ]
+    place = {(number, part): f"joined {at}" for at, each in enumerate(entry.get("joined", [])) for number, part in each}
+    groups: dict[object, list[tuple[int, int]]] = {}
+    for unit in units:
+        letter = entry["roles"][unit[0]]
+        groups.setdefault(letter if letter in "pv" else place.get(unit, unit), []).append(unit)
+    found = {each.name: numpy_helper.to_array(each).copy() for each, letter in
+             zip(tensors, entry["roles"], strict=True) if letter != "-"}  # fmt: skip
+    for each in groups.values():
+        letter = entry["roles"][each[0][0]]
+        first = (each[0][0],) if old else each[0]
+        stream = Stream(key, "lock/1" if old else "lock/2", entry["salt"], *first)
+        # Where each element is: the tensor, and its place there.
+        where = [
+            (tensors[number].name, at)
+            for number, part in each
+            for at in range(int(np.prod(tensors[number].dims)))
+            if number not in rows or rows[number][at // int(np.prod(tensors[number].dims[1:]))] == part
+        ]
+        if letter == "k":
+            where = [
+                (name, at) for name, at in where if found[name].flat[at] != 0 and np.isfinite(found[name].flat[at])
+            ]
+        count = len(where)
         bits = next(b for b in range(1, 64) if 2**b >= count)
         words = [int.from_bytes(stream.bytes(8), "little") >> bits << bits | place for place in range(count)]
         order = [word % 2**bits for word in sorted(words)]
         flips = stream.bytes(-(-count // 8)) if letter in "sp" else bytes(count)
-        plain = np.empty_like(joined)
-        for place, origin in enumerate(order):
+        held = [found[name].flat[at] for name, at in where]
+        for number, origin in enumerate(order):
             flipped = flips[origin // 8] >> origin % 8 & 1
-            plain[origin] = -joined[place] if flipped else joined[place]
-        whole[~stays] = plain
-        for number in numbers:
-            size = int(np.prod(tensors[number].dims))
-            found[tensors[number].name] = whole[:size].reshape(tensors[number].dims)
-            whole = whole[size:]
+            name, at = where[origin]
+            found[name].flat[at] = -held[number] if flipped else held[number]
     return found
 
 
@@ -222,11 +236,15 @@ def test_the_format_is_what_its_text_says() -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.zeros((0, 3), np.float32), "none"))
     slopes = np.array([[0, -np.inf, -np.inf], [-1, 0, -np.inf], [-2, -1.5, 0]], np.float32)
     model.graph.initializer.append(numpy_helper.from_array(slopes, "slopes"))
-    big = numpy_helper.from_array(np.random.default_rng(1).standard_normal((64, 64)).astype(np.float32), "w2")
+    rows = np.random.default_rng(1).standard_normal((64, 64))
+    rows[5:9] /= 1000
+    rows[20] *= 50
+    big = numpy_helper.from_array(rows.astype(np.float32), "w2")
     model.graph.initializer[[each.name for each in model.graph.initializer].index("w2")].CopyFrom(big)
     locked = lock(model, KEY)
     assert set(lock_entry(locked).roles) == set("sok-")
-    assert {len(each) > 2 for each in lock_entry(locked).joined or ()} == {True, False}
+    assert lock_entry(locked).joined
+    assert lock_entry(locked).parts
     plain = by_the_format(locked, KEY)
     assert set(plain) == set(arrays(model)) - {"none"}
     for name, array in plain.items():
@@ -247,9 +265,14 @@ def test_locks_of_format_1_are_read() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"joined": [[0]]}, {"joined": [[1, 0]]}, {"joined": [[0, 0]]}, {"joined": [[0, 1], [1, 2]]},
-        {"joined": [[0, 99]]}, {"joined": [[0, True]]}, {"joined": [[-1, 0]]}, {"joined": [0, 1]}, {"joined": {"0": 1}},
-        {"joined": [[0, "1"]]}, {"joined": None}, {"format": 1}, {"format": 3}, {"format": []}, {"format": {}},
+        {"joined": [[[0, 0]]]}, {"joined": [[[1, 0], [0, 0]]]}, {"joined": [[[0, 0], [0, 0]]]},
+        {"joined": [[[0, 0], [1, 0]], [[1, 0], [2, 0]]]}, {"joined": [[[0, 0], [99, 0]]]}, {"joined": [0, 1]},
+        {"joined": [[[0, 0], [1, False]]]}, {"joined": [[[0, 0], [1, 1]]]}, {"joined": [[[-1, 0], [0, 0]]]},
+        {"joined": [[[0, 0], [1.0, 0]]]}, {"joined": [[[0, 0, 0], [1, 0]]]}, {"joined": {"0": 1}}, {"parts": []},
+        {"parts": {"0": "00"}}, {"parts": {"0": ""}}, {"parts": {"0": "02000000"}}, {"parts": {"00": "01010101"}},
+        {"parts": {"0": "0101010x"}}, {"parts": {"99": "01"}}, {"parts": {"-1": "01"}}, {"parts": {"0": 7}},
+        {"joined": [[[0, 0], ["1", 0]]]}, {"joined": None}, {"format": 1}, {"format": 3}, {"format": []},
+        {"format": {}},
         {"format": 2.0}, {"format": True}, {"salt": "00"}, {"roles": 7},
     ],
 )  # fmt: skip
@@ -273,10 +296,10 @@ def test_tensors_of_other_kinds_cannot_be_joined() -> None:
     locked = lock(model, KEY)
     assert lock_entry(locked).roles == "soos"
     (entry,) = locked.metadata_props
-    changed = json.dumps({**json.loads(entry.value), "joined": [[0, 1]], "roles": "--os"})
+    changed = json.dumps({**json.loads(entry.value), "joined": [[[0, 0], [1, 0]]], "roles": "--os"})
     with pytest.raises(ArtifactRefused, match="another format"):
         unlock(relabelled(locked, changed), KEY)
-    for numbers in ([0, 3], [1, 3], [1, 2]):
+    for numbers in ([[0, 0], [3, 0]], [[1, 0], [3, 0]], [[1, 0], [2, 0]]):
         entry.value = json.dumps({**json.loads(entry.value), "joined": [numbers]})
         with pytest.raises(ArtifactRefused, match="several types"):
             unlock(locked, KEY)

@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnx_nets import net
-from vambrace.assets.obfuscate.pools import pools
+from vambrace.assets.obfuscate.pools import pools, split
 from vambrace.assets.obfuscate.roles import held_tensors
 
 DRAW = np.random.default_rng(0)
@@ -28,7 +28,7 @@ def joined(sizes: dict[str, Any]) -> list[set[str]]:
     text = f"(float[n] x) => (float[n] y) {{ {' '.join(lines)} y = Sum (x, {', '.join(f'p{n}' for n in sizes)}) }}"
     held = held_tensors(net(text, weights=sizes, opset=17))
     assert {each.role for each in held} == {"signed"}
-    return [{held[number].name for number in numbers} for numbers in pools(held)]
+    return [{held[number].name for number, _ in numbers} for numbers in pools(held, split(held))]
 
 
 def test_numbers_of_like_size_are_mixed_and_others_are_not() -> None:
@@ -73,6 +73,55 @@ def test_zeros_are_mixed_where_they_are_few() -> None:
     assert joined({"z": zeros, "w": zeros}) == []
 
 
+def parted(array: np.ndarray) -> list[int] | None:
+    text = "(float[n,16] x) => (float[n,r] y) { t = Transpose (w) y = MatMul (x, t) }"
+    found = split(held_tensors(net(text.replace("r]", f"{len(array)}]"), weights={"w": array})))
+    return found[0].tolist() if found else None
+
+
+def test_rows_of_other_sizes_are_mixed_among_themselves() -> None:
+    """Channels that all but died: an eighth of the median is another part, three quarters are not."""
+    rows = np.stack([normal(16) for _ in range(9)])
+    assert parted(rows) is None
+    for size, part in ((0.75, None), (1.7, None), (1 / 8, 0), (5, 1), (1e-9, 0), (0.0, None)):
+        other = rows.copy()
+        other[4] *= size
+        expected = None if part is None else [0 if at == 4 else 1 for at in range(9)]
+        if part == 1:
+            expected = [1 if at == 4 else 0 for at in range(9)]
+        assert parted(other) == expected, size
+    several = rows * np.array([1, 1, 1, 1, 1, 8, 64, 0.1, 1e-12], np.float32)[:, None]
+    assert parted(several) == [2, 2, 2, 2, 2, 3, 4, 1, 0]
+    assert parted(np.full((9, 16), np.inf, np.float32)) is None
+
+
+def test_rows_of_a_few_elements_are_large_or_small_by_luck() -> None:
+    text = "(float[n,9] x) => (float[n,7] y) { y = MatMul (x, w) }"
+    held = held_tensors(net(text, weights={"w": normal(9, 7) * np.array([1] * 8 + [1000], np.float32)[:, None]}))
+    assert split(held) == {}
+
+
+def test_parts_of_large_tensors_are_locked_by_themselves_where_they_can_be() -> None:
+    """A row of 64 elements has arrangements enough, and one deviation has none."""
+    rows = normal(100, 64)
+    rows[3] /= 100
+    text = """(float[n,64] x) => (float[n,100] y) {
+        t = Transpose (w) a = MatMul (x, t) b = BatchNormalization (a, s, o, m, v)
+        y = BatchNormalization (b, s, o, m, u)
+    }"""
+    spread = np.full(100, 1.0, np.float32)
+    spread[3] = 1e-4
+    weights = {"w": rows, "s": (100,), "o": (100,), "m": (100,), "v": spread, "u": spread + np.float32(1e-5)}
+    held = held_tensors(net(text, weights=weights, opset=17))
+    found = split(held)
+    names = {held[number].name: number for number in found}
+    assert set(names) == {"w", "v", "u"}
+    mixed = pools(held, found)
+    assert not any(number == names["w"] for each in mixed for number, _ in each)
+    # The one small deviation of each is mixed with the other, not with the usual ones.
+    assert [(names["v"], 1), (names["u"], 1)] in mixed
+
+
 LOOP = """(float[n,16] x) => (float[n,16] y) {
     y = Loop (three, , x) <
         body = b (int64 i, bool c, float[n,16] s) => (bool d, float[n,16] u) { d = Identity (c) u = MatMul (s, v) }>
@@ -95,7 +144,7 @@ def test_what_a_run_uses_often_is_locked_by_itself(text: str, weights: dict[str,
     for end, aside in (("}", {}), (" z = MatMul (x, w1) q = MatMul (z, w2) }", {"w1": (16, 16), "w2": (16, 16)})):
         model = net(text[:more] + end, weights={**weights, **{name: normal(*size) for name, size in aside.items()}})
         held = held_tensors(model)
-        names = [{held[number].name for number in numbers} for numbers in pools(held)]
+        names = [{held[number].name for number, _ in numbers} for numbers in pools(held, split(held))]
         assert names == ([set(aside)] if aside else [])
         assert {each.name for each in held if each.often} >= {"v"}
 
@@ -113,13 +162,13 @@ def test_what_functions_hold_is_locked_by_itself() -> None:
     model.graph.initializer.extend(numpy_helper.from_array(normal(8, 8), name) for name in "wv")
     found = held_tensors(model)
     assert {each.name: each.often for each in found} == {"w": False, "v": False, "k": True}
-    assert [{found[number].name for number in numbers} for numbers in pools(found)] == [{"w", "v"}]
+    assert [{found[number].name for number, _ in numbers} for numbers in pools(found, split(found))] == [{"w", "v"}]
 
 
 def test_few_elements_that_are_used_often_are_mixed_all_the_same() -> None:
     text = "(float[n,3] x) => (float[n,3] y) { a = MatMul (x, v) b = MatMul (a, v) y = MatMul (b, w) }"
     held = held_tensors(net(text, weights={"v": normal(3, 3), "w": normal(3, 3)}))
-    assert pools(held) == [[0, 1]]
+    assert pools(held, split(held)) == [[(0, 0), (1, 0)]]
 
 
 def test_variances_are_mixed_by_what_they_multiply_with() -> None:
@@ -131,7 +180,7 @@ def test_variances_are_mixed_by_what_they_multiply_with() -> None:
     few[0] = 500.0  # the mean square is far from the others', and what it multiplies with is not
     weights = {"s": (64,), "t": (64,), "m": (64,), "v": near, "u": few, "w": near / 1000}
     held = held_tensors(net(text, weights=weights, opset=17))
-    names = [{held[number].name for number in numbers} for numbers in pools(held)]
+    names = [{held[number].name for number, _ in numbers} for numbers in pools(held, split(held))]
     assert {"v", "u"} in names
     assert not any("w" in each for each in names)
 
@@ -141,5 +190,5 @@ def test_types_are_not_mixed() -> None:
         c = MatMul (x, a) y = MatMul (c, b) v = MatMul (z, d) u = MatMul (v, e) }"""
     half = {name: normal(8, 8).astype(np.float16) for name in "de"}
     held = held_tensors(net(text, weights={"a": normal(8, 8), "b": normal(8, 8), **half}))
-    names = [{held[number].name for number in numbers} for numbers in pools(held)]
+    names = [{held[number].name for number, _ in numbers} for numbers in pools(held, split(held))]
     assert names == [{"a", "b"}, {"d", "e"}]

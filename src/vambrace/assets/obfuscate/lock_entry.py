@@ -1,20 +1,21 @@
 """What a locked model says of its lock: the entry `vambrace.lock` of its metadata, and how tensors are locked by it.
 
-**Format 2.** The entry `vambrace.lock` of the model's metadata is canonical JSON {"format": 2, "joined": J, "roles": R,
-"salt": S}. S is 64 hexadecimal digits, random for each lock, so that two versions of a model locked by one key do not
-share arrangements. R has one letter for each tensor in the order of `roles.stated_tensors`: "s" places and signs; "o"
-places alone; "-" untouched; "k" places alone, of those elements that are not zero, not infinite and not of a mask
-(`roles.staying`): all others stay, and n counts those that move. J lists lists of two numbers or more, in order: of
-tensors from 0, of one type and both "s" or both "o", that are locked as if joined into one, in order. For tensor i, or
-the first tensor i of those joined, the stream is `keyed.Stream(key, "lock/1", S, i)`. For n elements it gives n
-little-endian 64-bit words, of which the b lowest bits (2**b >= n, smallest b, at least 1) are replaced by 0 to n - 1;
-sorted, these bits say from where each element is taken. For "s", ceil(n / 8) more bytes follow, bit k % 8 of byte
-k // 8 for element k (before it moves): where it is set, the sign bit of a floating number is flipped, or all bits of a
-whole number. Types of less than a byte move and flip by bytes, and for "k" a byte stays where one of its elements does
-or it is not full.
+**Format 2.** Canonical JSON {"format": 2, "joined": J, "parts": P, "roles": R, "salt": S}. S is 64 hexadecimal digits,
+random for each lock, so that two versions of a model locked by one key do not share arrangements. R has one letter for
+each tensor in the order of `roles.stated_tensors`: "s" places and signs; "o" places alone; "-" untouched; "k" places
+alone, of those elements that are not zero, not infinite and not of a mask (`roles.staying`): all others stay, and n
+counts those that move. P has, by the number of a tensor from 0, "s" or "o", written as a text, a digit for each of its
+rows along the first axis, if these are of several parts; of all other tensors the only part is 0. J lists lists of two
+pairs or more, each a tensor and a part, in order: of one type and both "s" or both "o", they are locked as if their
+elements were joined into one, in order. All other parts are locked each by itself. Where a pair of a tensor i and a
+part j comes first, the stream is `keyed.Stream(key, "lock/2", S, i, j)`. For n elements it gives n little-endian 64-bit
+words, of which the b lowest bits (2**b >= n, smallest b, at least 1) are replaced by 0 to n - 1; sorted, these bits say
+from where each element is taken. For "s", ceil(n / 8) more bytes follow, bit k % 8 of byte k // 8 for element k (before
+it moves): where it is set, the sign bit of a floating number is flipped, or all bits of a whole number. Types of less
+than a byte move and flip by bytes, and for "k" a byte stays where one of its elements does or it is not full.
 
-**Format 1**, which is still read, has no J. Its letters "p" and "v" are "s" and "o" of tensors that are joined with all
-others of the same letter and type.
+**Format 1**, which is still read, has no J and no P, and its streams are `keyed.Stream(key, "lock/1", S, i)`. Its
+letters "p" and "v" are "s" and "o" of tensors that are joined with all others of the same letter and type.
 """
 
 from __future__ import annotations
@@ -22,18 +23,41 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from vambrace.core import canonical
 from vambrace.errors import ArtifactRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["ENTRY", "LockEntry", "lock_entry", "not_unlockable"]
+    from numpy.typing import NDArray
+
+    from vambrace.assets.obfuscate.pools import Unit
+
+__all__ = ["ENTRY", "Group", "LockEntry", "lock_entry", "not_unlockable"]
 
 ENTRY = "vambrace.lock"
 
 _OLD = {"p": "s", "v": "o"}
 """Letters of format 1 for what is joined, and what they do."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """What is locked together.
+
+    Attributes:
+        tensors: their numbers.
+        rows: of each of them, which rows; None for all.
+        letter: what is done.
+        path: of the stream.
+    """
+
+    tensors: list[int]
+    rows: list[NDArray[np.bool_] | None]
+    letter: str
+    path: tuple[str | int, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,38 +67,70 @@ class LockEntry:
     Attributes:
         roles: a letter for each tensor.
         salt: 64 hexadecimal digits.
-        joined: tensors that are locked together; None in format 1, where letters say it.
+        joined: parts of tensors that are locked together; None in format 1, where letters say it.
+        parts: of the rows of tensors that have several.
     """
 
     roles: str
     salt: str
-    joined: list[list[int]] | None
+    joined: list[list[Unit]] | None
+    parts: Mapping[int, NDArray[np.int64]] = dataclasses.field(default_factory=dict[int, "NDArray[np.int64]"])
 
-    def groups(self, tensors: Sequence[Any]) -> list[tuple[list[int], str]]:
-        """Which tensors are locked together, and the letter that says how.
+    def groups(self, tensors: Sequence[Any]) -> list[Group]:
+        """What is locked together, and how.
 
         Args:
             tensors: onnx.TensorProto, all that the model states, as many as there are `roles`.
 
         Raises:
-            ArtifactRefused: E837, where tensors of several types are joined.
+            ArtifactRefused: E837, where parts of several types are joined, or a tensor has not as many rows.
         """
-        roles, joined = self.roles, self.joined
-        if joined is None:
-            alike: dict[tuple[str, int], list[int]] = {}
-            for number, (letter, tensor) in enumerate(zip(roles, tensors, strict=True)):
-                if letter in _OLD:
-                    alike.setdefault((letter, tensor.data_type), []).append(number)
-            joined = list(alike.values())
-        if any(len({(roles[number], tensors[number].data_type) for number in numbers}) > 1 for numbers in joined):
+        if self.joined is None:
+            return self._of_format_1(tensors)
+        if any(not tensors[number].dims or tensors[number].dims[0] != len(rows) for number, rows in self.parts.items()):
+            raise not_unlockable("a lock of tensors with other rows")
+        if any(
+            len({(self.roles[number], tensors[number].data_type) for number, _ in units}) > 1 for units in self.joined
+        ):
             raise not_unlockable("a lock of tensors of several types in one")
-        together = {number for numbers in joined for number in numbers}
-        alone = [[number] for number, letter in enumerate(roles) if letter != "-" and number not in together]
-        return [(numbers, _OLD.get(roles[numbers[0]], roles[numbers[0]])) for numbers in [*joined, *alone]]
+        together = {unit for units in self.joined for unit in units}
+        alone = [[unit] for unit in self.units() if unit not in together]
+        return [
+            Group(
+                tensors=[number for number, _ in units],
+                rows=[self.parts[number] == part if number in self.parts else None for number, part in units],
+                letter=self.roles[units[0][0]],
+                path=("lock/2", self.salt, *units[0]),
+            )
+            for units in [*self.joined, *alone]
+        ]
+
+    def units(self) -> list[Unit]:
+        """All that are locked, in order."""
+        locked = [number for number, letter in enumerate(self.roles) if letter != "-"]
+        counts = {number: int(self.parts[number].max()) + 1 if number in self.parts else 1 for number in locked}
+        return [(number, part) for number in locked for part in range(counts[number])]
+
+    def _of_format_1(self, tensors: Sequence[Any]) -> list[Group]:
+        alike: dict[object, list[int]] = {}
+        for number, (letter, tensor) in enumerate(zip(self.roles, tensors, strict=True)):
+            if letter != "-":
+                alike.setdefault((letter, tensor.data_type) if letter in _OLD else number, []).append(number)
+        return [
+            Group(
+                tensors=numbers,
+                rows=[None] * len(numbers),
+                letter=_OLD.get(self.roles[numbers[0]], self.roles[numbers[0]]),
+                path=("lock/1", self.salt, numbers[0]),
+            )
+            for numbers in alike.values()
+        ]
 
     def write(self, model: Any) -> None:  # noqa: ANN401  onnx.ModelProto
         """Add the entry, in format 2, to a model's metadata."""
-        entry = {"format": 2, "joined": self.joined, "roles": self.roles, "salt": self.salt}
+        joined = [[list(unit) for unit in units] for units in self.joined or ()]
+        parts = {str(number): "".join(map(str, rows.tolist())) for number, rows in self.parts.items()}
+        entry = {"format": 2, "joined": joined, "parts": parts, "roles": self.roles, "salt": self.salt}
         model.metadata_props.add(key=ENTRY, value=canonical.dumps(entry).decode())
 
 
@@ -92,36 +148,60 @@ def lock_entry(model: Any) -> LockEntry:  # noqa: ANN401  onnx.ModelProto
     except (ValueError, RecursionError) as error:
         raise not_unlockable("a lock entry that cannot be read") from error
     entry = cast("dict[str, object]", loaded if isinstance(loaded, dict) else {})
-    number, roles, salt, joined = (entry.get(name) for name in ("format", "roles", "salt", "joined"))
-    named = {"format", "roles", "salt"} if number == 1 else {"format", "joined", "roles", "salt"}
-    letters = set("spovk-" if number == 1 else "sok-")
-    if not (
-        set(entry) == named
-        and type(number) is int
-        and 1 <= number <= 2
-        and isinstance(roles, str)
-        and set(roles) <= letters
-        and isinstance(salt, str)
-        and len(salt) == 64
-        and (number == 1 or _is_joined(joined, roles))
+    number, roles, salt = (entry.get(name) for name in ("format", "roles", "salt"))
+    old = type(number) is int and number == 1
+    if (
+        set(entry) != {"format", "roles", "salt", *([] if old else ["joined", "parts"])}
+        or type(number) is not int
+        or not 1 <= number <= 2
     ):
         raise not_unlockable("a lock entry of another format")
-    return LockEntry(roles=roles, salt=salt, joined=None if number == 1 else cast("list[list[int]]", joined))
+    if not (isinstance(roles, str) and set(roles) <= set("spovk-" if old else "sok-")):
+        raise not_unlockable("a lock entry of another format")
+    if not (isinstance(salt, str) and len(salt) == 64):
+        raise not_unlockable("a lock entry of another format")
+    if old:
+        return LockEntry(roles=roles, salt=salt, joined=None)
+    try:
+        parts = dict(_parts(entry["parts"], roles))
+        joined = [[(_whole(number), _whole(part)) for number, part in units] for units in cast("Any", entry["joined"])]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise not_unlockable("a lock entry of another format") from error
+    found = LockEntry(roles=roles, salt=salt, joined=joined, parts=parts)
+    _check_joined(found, entry["joined"])
+    return found
 
 
-def _is_joined(joined: object, roles: str) -> bool:
-    """Whether these are lists of numbers of tensors that can be joined, each of them once."""
-    if not isinstance(joined, list):
-        return False
-    lists = cast("list[object]", joined)
-    if not all(isinstance(each, list) and len(cast("list[object]", each)) > 1 for each in lists):
-        return False
-    numbers = [number for each in cast("list[list[object]]", lists) for number in each]
-    return (
-        all(type(number) is int and 0 <= number < len(roles) and roles[number] in "so" for number in numbers)
-        and len(set(numbers)) == len(numbers)
-        and all(each == sorted(each) for each in cast("list[list[int]]", lists))
-    )
+def _whole(number: object) -> int:
+    if type(number) is not int:
+        raise TypeError("no whole number")
+    return number
+
+
+def _parts(parts: object, roles: str) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    for name, digits in cast("Any", parts).items():
+        if not (name.isascii() and name.isdigit() and name == str(int(name)) and int(name) < len(roles)):
+            raise ValueError("no number of a tensor")
+        if not (digits.isascii() and digits.isdigit()) or roles[int(name)] not in "so":
+            raise ValueError("no parts of rows")
+        rows = np.frombuffer(digits.encode(), np.uint8).astype(np.int64) - ord("0")
+        if len(np.unique(rows)) != rows.max() + 1:
+            raise ValueError("a part without rows")
+        yield int(name), rows
+
+
+def _check_joined(entry: LockEntry, written: object) -> None:
+    """Refuse pairs that are none, that come twice, or in another order than they are written."""
+    joined = entry.joined or []
+    units = [unit for each in joined for unit in each]
+    known = {unit for unit in entry.units() if entry.roles[unit[0]] in "so"}
+    if (
+        [[list(unit) for unit in each] for each in joined] != written
+        or any(len(each) < 2 or each != sorted(each) for each in joined)
+        or len(set(units)) != len(units)
+        or not set(units) <= known
+    ):
+        raise not_unlockable("a lock entry of another format")
 
 
 def not_unlockable(seen: str) -> ArtifactRefused:

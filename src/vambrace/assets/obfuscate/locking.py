@@ -42,9 +42,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vambrace.assets.obfuscate.keyed import Stream
-from vambrace.assets.obfuscate.lock_entry import ENTRY, LockEntry, lock_entry, not_unlockable
+from vambrace.assets.obfuscate.lock_entry import ENTRY, Group, LockEntry, lock_entry, not_unlockable
 from vambrace.assets.obfuscate.openness import OpenTensor, as_lists, as_tensors, open_tensors
-from vambrace.assets.obfuscate.pools import ENOUGH_BITS, arrangements, pools
+from vambrace.assets.obfuscate.pools import ENOUGH_BITS, arrangements, moving, pools, split
 from vambrace.assets.obfuscate.roles import Held, held_tensors, stated_tensors, staying
 from vambrace.assets.obfuscate.stored import bytes_of, element, in_a_byte, store
 from vambrace.errors import ConfigError
@@ -72,8 +72,8 @@ class WeakTensor:
     """A tensor that locking hides little of.
 
     Attributes:
-        name: of its value.
-        elements: how many it has.
+        name: of its value; of several that are mixed, the first one's.
+        elements: how many change places: of a part of its rows, or of all that are mixed.
         bits: binary logarithm of the number of arrangements that differ, below 128.
     """
 
@@ -180,11 +180,15 @@ def survey(source: str | Path | bytes | Any) -> Survey:  # noqa: ANN401
         elif each.role == "kept" and _moving(each.tensor, _KEPT).size < math.prod(each.tensor.dims):
             left[_IN_PLACE] = left.get(_IN_PLACE, 0) + 1
     weak: list[WeakTensor] = []
-    for numbers, letter in _entry(held).groups([each.tensor for each in held]):
-        arrays = [_moving(held[number].tensor, letter).astype(np.float64) for number in numbers]
-        bits = arrangements(np.concatenate(arrays), signs=letter in _FLIPPED)
+    for group in _entry(held).groups([each.tensor for each in held]):
+        tensors = [held[number].tensor for number in group.tensors]
+        if group.letter == _KEPT:
+            arrays = [_moving(tensor, _KEPT).astype(np.float64) for tensor in tensors]
+        else:
+            arrays = [moving(tensor, rows) for tensor, rows in zip(tensors, group.rows, strict=True)]
+        bits = arrangements(np.concatenate(arrays), signs=group.letter in _FLIPPED)
         if bits < ENOUGH_BITS:
-            weak.append(WeakTensor(name=held[numbers[0]].name, elements=sum(map(len, arrays)), bits=bits))
+            weak.append(WeakTensor(name=held[group.tensors[0]].name, elements=sum(map(len, arrays)), bits=bits))
     locked = [each for each in held if each.role]
     return Survey(
         locked=len(locked),
@@ -202,26 +206,26 @@ def _letter(held: Held) -> str:
 
 def _entry(held: list[Held]) -> LockEntry:
     """For a new lock of a model with these tensors."""
-    return LockEntry(roles="".join(map(_letter, held)), salt=secrets.token_hex(32), joined=pools(held))
+    parts = split(held)
+    roles = "".join(map(_letter, held))
+    return LockEntry(roles=roles, salt=secrets.token_hex(32), joined=pools(held, parts), parts=parts)
 
 
 def _rewrite_all(tensors: list[Any], entry: LockEntry, key: bytes, *, back: bool) -> None:
     """Put all tensors of a model out of order, or back."""
-    for numbers, letter in entry.groups(tensors):
-        stream = Stream(key, "lock/1", entry.salt, numbers[0])
-        _rewrite([tensors[number] for number in numbers], letter, stream, back=back)
+    for group in entry.groups(tensors):
+        _rewrite([tensors[number] for number in group.tensors], group, Stream(key, *group.path), back=back)
 
 
-def _rewrite(tensors: list[Any], letter: str, stream: Stream, *, back: bool) -> None:
-    """Put the elements of tensors of one type into the order of a stream, or back."""
+def _rewrite(tensors: list[Any], group: Group, stream: Stream, *, back: bool) -> None:
+    """Put elements of tensors of one type into the order of a stream, or back."""
     parts = [bytes_of(tensor) for tensor in tensors]
     width, mask = element(tensors[0], parts[0])
-    whole = np.frombuffer(b"".join(parts) if len(parts) > 1 else parts[0], dtype=f"<u{width}")
-    shared = in_a_byte(tensors[0])
-    moves = ~staying(_array(tensors[0]).reshape(-1), shared)[::shared] if letter == _KEPT else slice(None)
-    elements = whole[moves]
+    wholes = [np.frombuffer(part, dtype=f"<u{width}") for part in parts]
+    moves = [_moves(*each, group.letter) for each in zip(tensors, wholes, group.rows, strict=True)]
+    elements = np.concatenate([whole[some] for whole, some in zip(wholes, moves, strict=True)])
     order = _order(stream, elements.size)
-    flips = _flips(stream, elements.size, elements.dtype, mask) if letter in _FLIPPED else None
+    flips = _flips(stream, elements.size, elements.dtype, mask) if group.letter in _FLIPPED else None
     if back:
         new = np.empty_like(elements)
         new[order] = elements
@@ -229,12 +233,26 @@ def _rewrite(tensors: list[Any], letter: str, stream: Stream, *, back: bool) -> 
             new ^= flips
     else:
         new = (elements if flips is None else elements ^ flips)[order]
-    placed = whole.copy()
-    placed[moves] = new
     at = 0
-    for tensor, part in zip(tensors, parts, strict=True):
-        store(tensor, placed[at : at + len(part) // width].tobytes())
-        at += len(part) // width
+    for tensor, whole, some in zip(tensors, wholes, moves, strict=True):
+        placed = whole.copy()
+        count = whole[some].size
+        placed[some] = new[at : at + count]
+        store(tensor, placed.tobytes())
+        at += count
+
+
+def _moves(
+    tensor: Any,  # noqa: ANN401  onnx.TensorProto
+    whole: NDArray[Any],
+    rows: NDArray[np.bool_] | None,
+    letter: str,
+) -> NDArray[np.bool_] | slice:
+    """Which elements of a tensor move."""
+    if letter == _KEPT:
+        shared = in_a_byte(tensor)
+        return ~staying(_array(tensor).reshape(-1), shared)[::shared]
+    return slice(None) if rows is None else np.repeat(rows, whole.size // len(rows))
 
 
 def _array(tensor: Any) -> NDArray[Any]:  # noqa: ANN401  onnx.TensorProto

@@ -1,11 +1,18 @@
-"""Which small tensors a lock mixes: as many as have numbers of like size, so that layers keep theirs under any key.
+"""Which elements a lock mixes: those of like size, so that layers keep theirs under any key.
 
-Few elements have few arrangements, so small tensors of one type change elements among each other. Were all of them one
-pool, layers of small numbers would get some of the large ones, and a network of many layers would multiply what it
-takes again and again, until it answers NaN: that would tell a wrong key. So the sizes of tensors in a pool, the roots
-of their mean squares, lie within half an octave, and what is used more than once in a run, as by loops, stays by itself
-where it has arrangements enough. Pools without enough of them are joined with the next by size, if what that does to
-the numbers of the larger part is little; else they stay weak, and the survey of the model lists them.
+Under a wrong key a network must not multiply what it takes from layer to layer, until it answers NaN: that would tell
+that the key is wrong. Two things would make it do so.
+
+*Rows.* A layer may have channels that all but died, of filters a hundredth of the others', behind which a batch
+normalisation divides by as small a deviation. Were they mixed with the others, so small a divisor would meet a filter
+of the usual size. So rows of a weight, along its first axis, change elements with rows of the same part only: those
+within a factor of two of the median size (the root of the mean square), those beyond within four more, and so on.
+
+*Tensors.* Few elements have few arrangements, so small tensors of one type change elements among each other. Were all
+of them one pool, layers of small numbers would get some of the large ones. So the sizes of parts in a pool lie within
+half an octave, and what is used more than once in a run, as by loops, stays by itself where it has arrangements enough.
+Pools without enough of them are joined with the next by size, if what that does to the numbers of the larger part is
+little; else they stay weak, and the survey of the model lists them.
 """
 
 from __future__ import annotations
@@ -13,20 +20,24 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from vambrace.assets.obfuscate.stored import bytes_of, in_a_byte
 from vambrace.models.onnx_file import onnx_package
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from vambrace.assets.obfuscate.roles import Held
 
-__all__ = ["ENOUGH_BITS", "arrangements", "pools"]
+__all__ = ["ENOUGH_BITS", "Unit", "arrangements", "moving", "pools", "split"]
+
+Unit = tuple[int, int]
+"""A part of a tensor: numbers of both, from 0."""
 
 ENOUGH_BITS = 128.0
 """Arrangements, as a power of two, that nobody tries one by one."""
@@ -35,6 +46,13 @@ _SMALL = 4096
 """Elements from which on a tensor is locked by itself."""
 
 _WIDTH = 0.5
+_ROWS = 2.0
+"""Octaves of the sizes of rows in one part."""
+
+_ROW = 8
+"""Elements of a row from which on its size is more than luck; a variance is a size by itself."""
+
+_PARTS = 10
 # By how many powers of two the numbers of a pool may grow when it is joined with the next, and those of a weak one.
 _HOST, _GUEST = 0.25, 3.0
 _EPSILON = 1e-5
@@ -42,16 +60,16 @@ _EPSILON = 1e-5
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Pool:
-    """Tensors that change elements among each other.
+    """Parts of tensors that change elements among each other.
 
     Attributes:
-        numbers: of the tensors.
+        units: which.
         elements: in all of them.
         energy: mean square of what they multiply by.
         bits: binary logarithm of the number of arrangements, at least.
     """
 
-    numbers: tuple[int, ...]
+    units: tuple[Unit, ...]
     elements: int
     energy: float
     bits: float
@@ -64,22 +82,57 @@ class _Pool:
     def joined(self, other: Self) -> _Pool:
         elements = self.elements + other.elements
         energy = (self.elements * self.energy + other.elements * other.energy) / elements
-        return _Pool(self.numbers + other.numbers, elements, energy, self.bits + other.bits)
+        return _Pool(self.units + other.units, elements, energy, self.bits + other.bits)
 
 
-def pools(held: Sequence[Held]) -> list[list[int]]:
-    """Numbers of a model's tensors that are locked together, in order; each of the others is locked by itself."""
+def split(held: Sequence[Held]) -> dict[int, NDArray[np.int64]]:
+    """Of tensors with rows of very different sizes, by their numbers: the part of each row, the smallest size first."""
+    found: dict[int, NDArray[np.int64]] = {}
+    for number, each in enumerate(held):
+        if each.role not in {"signed", "variance"} or not each.tensor.dims or in_a_byte(each.tensor) > 1:
+            continue
+        array: NDArray[Any] = onnx_package().numpy_helper.to_array(each.tensor)
+        if array.dtype.kind not in "fV" or (each.role == "signed" and math.prod(array.shape[1:]) < _ROW):
+            continue
+        squares = np.square(_multiplies(array, each)).reshape(len(array), -1)
+        rows: NDArray[np.float64] = squares.sum(axis=1) / squares.shape[1]
+        if not np.isfinite(rows).all() or not rows.any():
+            continue
+        sizes = 0.5 * np.log2(np.where(rows > 0, rows, rows[rows > 0].min()))
+        parts = np.rint((sizes - np.median(sizes)) / _ROWS).astype(np.int64)
+        parts = np.clip(parts, -(_PARTS // 2), _PARTS // 2 - 1)
+        if np.ptp(parts):
+            found[number] = np.searchsorted(np.unique(parts), parts)
+    return found
+
+
+def pools(held: Sequence[Held], parts: Mapping[int, NDArray[np.int64]]) -> list[list[Unit]]:
+    """Parts of a model's tensors that are locked together, in order; each of the others is locked by itself.
+
+    Args:
+        held: its tensors.
+        parts: of their rows, by `split`.
+    """
     kinds: dict[tuple[str, int], list[_Pool]] = {}
     for number, each in enumerate(held):
         if each.role not in {"signed", "variance"}:
             continue
-        if each.role == "signed" and math.prod(each.tensor.dims) >= _SMALL:
-            continue
-        one = _alone(number, each)
-        if one.bits < ENOUGH_BITS or not each.often:
-            kinds.setdefault((each.role, each.tensor.data_type), []).append(one)
+        large = each.role == "signed" and math.prod(each.tensor.dims) >= _SMALL
+        for one in _alone(number, each, parts.get(number)):
+            if one.bits < ENOUGH_BITS or not (large or each.often):
+                kinds.setdefault((each.role, each.tensor.data_type), []).append(one)
     found = itertools.chain.from_iterable(map(_pooled, kinds.values()))
-    return sorted(sorted(pool.numbers) for pool in found if len(pool.numbers) > 1)
+    return sorted(sorted(pool.units) for pool in found if len(pool.units) > 1)
+
+
+def moving(tensor: Any, rows: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:  # noqa: ANN401
+    """What moves as one in a tensor, or in some of its rows, as numbers of which a flip changes the sign."""
+    if in_a_byte(tensor) > 1:
+        return np.frombuffer(bytes_of(tensor), np.uint8).astype(np.float64) - 127.5
+    array: NDArray[Any] = onnx_package().numpy_helper.to_array(tensor)
+    wide = (array if rows is None else array[rows]).reshape(-1).astype(np.float64)
+    # All bits of a whole number flip.
+    return wide if array.dtype.kind in "fV" else wide + 0.5
 
 
 def arrangements(array: NDArray[np.float64], *, signs: bool) -> float:
@@ -90,13 +143,20 @@ def arrangements(array: NDArray[np.float64], *, signs: bool) -> float:
     return orders / math.log(2) + (int(np.count_nonzero(values)) if signs else 0)
 
 
-def _alone(number: int, held: Held) -> _Pool:
-    array = onnx_package().numpy_helper.to_array(held.tensor).reshape(-1).astype(np.float64)
-    signs = held.role == "signed"
-    multiplies = array if signs else 1 / np.sqrt(np.abs(array) + _EPSILON)
-    squares = np.square(multiplies[np.isfinite(multiplies)])
-    energy = float(squares.mean()) if squares.size else 0.0
-    return _Pool((number,), array.size, energy, arrangements(array, signs=signs))
+def _alone(number: int, held: Held, parts: NDArray[np.int64] | None) -> Iterator[_Pool]:
+    """Each part of a tensor."""
+    for part in range(1 if parts is None else int(parts.max()) + 1):
+        some = moving(held.tensor, None if parts is None else parts == part)
+        squares = np.square(_multiplies(some, held))
+        squares = squares[np.isfinite(squares)]
+        energy = float(squares.mean()) if squares.size else 0.0
+        yield _Pool(((number, part),), some.size, energy, arrangements(some, signs=held.role == "signed"))
+
+
+def _multiplies(array: NDArray[Any], held: Held) -> NDArray[np.float64]:
+    """What a layer multiplies by."""
+    wide = array.astype(np.float64)
+    return wide if held.role == "signed" else 1 / np.sqrt(np.abs(wide) + _EPSILON)
 
 
 def _pooled(tensors: list[_Pool]) -> list[_Pool]:
@@ -123,7 +183,7 @@ def _pooled(tensors: list[_Pool]) -> list[_Pool]:
 
 
 def _zeros(pool: _Pool, zeros: list[_Pool]) -> int:
-    return sum(each.elements for each in zeros if each.numbers[0] in pool.numbers)
+    return sum(each.elements for each in zeros if each.units[0] in pool.units)
 
 
 def _weak_neighbours(found: list[_Pool]) -> int | None:

@@ -52,7 +52,7 @@ def likeness(
     Args:
         wanted: the original's (n, ...).
         other: another network's; None where it has none.
-        decided: the original's decisions, where they are to be compared.
+        decided: the original's decisions, not all alike, where they are to be compared.
         turned: whether to look at what can be turned round, too.
     """
     if other is None or other.shape != wanted.shape:
@@ -64,8 +64,6 @@ def likeness(
     if decided is None or theirs is None:
         return Likeness(value=numbers.share * ranked(numbers.first, numbers.second) if numbers else 0.0, turned=told)
     same, chance = _shares(decided.reshape(len(wanted), -1), theirs.reshape(len(wanted), -1))
-    if chance == 1.0:
-        return Likeness(turned=told, shares=(same, chance))
     value = (same - chance) / (1 - chance)
     # Where both decide rarely for one of two, the reverse agrees less often than chance by little only.
     two = len(np.unique(np.concatenate([decided, theirs]))) == 2
