@@ -165,10 +165,30 @@ def test_what_functions_hold_is_locked_by_itself() -> None:
     assert [{found[number].name for number, _ in numbers} for numbers in pools(found, split(found))] == [{"w", "v"}]
 
 
-def test_few_elements_that_are_used_often_are_mixed_all_the_same() -> None:
-    text = "(float[n,3] x) => (float[n,3] y) { a = MatMul (x, v) b = MatMul (a, v) y = MatMul (b, w) }"
-    held = held_tensors(net(text, weights={"v": normal(3, 3), "w": normal(3, 3)}))
-    assert pools(held, split(held)) == [[(0, 0), (1, 0)]]
+def test_few_elements_that_are_used_often_are_not_mixed_either() -> None:
+    """Half an octave more at each of 200 steps is 2**100."""
+    text = (
+        "(float[n,3] x) => (float[n,3] y) { a = MatMul (x, v) b = MatMul (a, v) c = MatMul (b, w) y = MatMul (c, u) }"
+    )
+    held = held_tensors(net(text, weights={"v": normal(3, 3), "w": normal(3, 3), "u": normal(3, 3)}))
+    assert [{held[number].name for number, _ in units} for units in pools(held, split(held))] == [{"w", "u"}]
+
+
+def test_what_a_function_uses_in_a_loop_is_used_often() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+        g (float[n,16] x) => (float[n,16] y) { y = own.steps (x, v) }
+        <domain: "own", opset_import: ["" : 17]>
+        steps (a, k) => (c) {
+            three = Constant <value_int = 3> ()
+            c = Loop (three, , a) <
+                body = b (int64 i, bool t, float[n,16] s) => (bool d, float[n,16] u) {
+                    d = Identity (t) u = MatMul (s, k)
+                }>
+        }"""
+    )
+    model.graph.initializer.append(numpy_helper.from_array(normal(16, 16), "v"))
+    assert {each.name: each.often for each in held_tensors(model) if each.role} == {"v": True}
 
 
 def test_variances_are_mixed_by_what_they_multiply_with() -> None:

@@ -15,12 +15,12 @@ from scipy import sparse
 from vambrace.assets.obfuscate.graph import reads_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from vambrace.assets.obfuscate.net import Net
     from vambrace.assets.obfuscate.places import Place
 
-__all__ = ["barrier", "weakest"]
+__all__ = ["barrier", "heaviest", "weakest"]
 
 # Capacities are int32, and their sum must be as well.
 _ENDLESS = 2**30
@@ -69,13 +69,24 @@ def weakest(net: Net, bits: Mapping[Place, float]) -> float:
     Returns:
         Infinite where no output depends on an input.
     """
-    own = {id(place.nodes[-1]): held for place, held in bits.items()}
-    least = dict.fromkeys(net.graph.input_names, 0.0)
+    found = _along(net, bits, min)
+    return min((found[name] for name in net.graph.output_names if name in found), default=math.inf)
+
+
+def heaviest(net: Net, weights: Mapping[Place, float]) -> float:
+    """The same of the path that holds most, wherever it ends; 0 where there is none."""
+    return max(_along(net, weights, max).values(), default=0.0)
+
+
+def _along(net: Net, held: Mapping[Place, float], choose: Callable[[list[float]], float]) -> dict[str, float]:
+    """What the places up to each value hold together, on the path that is chosen."""
+    own = {id(place.nodes[-1]): one for place, one in held.items()}
+    found = dict.fromkeys(net.graph.input_names, 0.0)
     for node in net.graph.nodes:
-        before = [least[name] for name in reads_of(node) if name in least]
+        before = [found[name] for name in reads_of(node) if name in found]
         if before and not node.is_a("Shape", "Size"):
-            least |= dict.fromkeys(node.outputs, min(before) + own.get(id(node), 0.0))
-    return min((least[name] for name in net.graph.output_names if name in least), default=math.inf)
+            found |= dict.fromkeys(node.outputs, choose(before) + own.get(id(node), 0.0))
+    return found
 
 
 def _cut(limits: Mapping[tuple[int, int], int], source: int, sink: int, places: Mapping[int, Place]) -> list[Place]:

@@ -10,8 +10,8 @@ the original bit for bit: an output channel is computed by itself, and powers of
 a scaled layer takes is 0 or at least 2**-38 in magnitude, as in `vambrace.assets.obfuscate.passes.scaling`, and none
 that it gives comes within a factor of eight of the upper end of its type's range; smaller values do harm only where a
 whole sum is next to nothing. Any other key gives other orders and scales, valid ones, and another model; there is no
-check value. Wrong scales make numbers larger from layer to layer, so the more layers have some, the nearer to 1 they
-are, and at most six have any (`vambrace.assets.obfuscate.growth`).
+check value. Wrong scales make numbers larger from layer to layer, so of layers that stand one behind the other two have
+some (`vambrace.assets.obfuscate.growth`).
 
 **What it costs and hides.** Copies of activations at every run, so layers are chosen by what that costs: first a set
 that no path from input to output gets around, then the cheapest. As it is left, on seven networks that were tried: 0 to
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vambrace.assets.obfuscate.barriers import barrier, weakest
+from vambrace.assets.obfuscate.barriers import barrier, heaviest, weakest
 from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.edits import modernise
 from vambrace.assets.obfuscate.graph import Node
@@ -191,17 +191,18 @@ def _bits(net: Net, place: Place, slot: Slot) -> float:
 def _in_range(net: Net, slots: Mapping[Place, Slot], closing: Sequence[Place]) -> dict[Place, Slot]:
     """With factors as near to 1, and at as few places, as a network that deep bears under a wrong key.
 
-    First come those that close the model, then those of the fewest orders: one has all, the next ones what room is
-    left. Places of one order that have no factors either are left out.
+    What counts is the path on which most stand one behind the other. First come the places that close the model, then
+    those of the fewest orders: these have the most, the others what room is left. Places of one order that have no
+    factors either are left out.
     """
-    scaled = sorted(
-        (place for place, slot in slots.items() if slot.scaled),
-        key=lambda place: (place not in closing, different_keys(net, place, slots[place].block, reach=0)),
-    )
-    first, others = scaled[:1], scaled[1:]
-    room = ROOM - growth(2 * REACH)
-    near = max((reach for reach in range(1, REACH + 1) if growth(2 * reach) * len(others) <= room), default=1)
-    reaches = dict.fromkeys(first, REACH) | dict.fromkeys(others[: int(room / growth(2 * near))], near)
+    scaled = [place for place, slot in slots.items() if slot.scaled]
+    scaled.sort(key=lambda place: (place not in closing, different_keys(net, place, slots[place].block, reach=0)))
+    reaches: dict[Place, int] = {}
+    for near in range(REACH, 0, -1):
+        for place in scaled:
+            more = {**reaches, place: max(near, reaches.get(place, 0))}
+            if heaviest(net, {one: growth(2 * reach) for one, reach in more.items()}) <= ROOM:
+                reaches = more
     found = {place: dataclasses.replace(slot, reach=reaches.get(place, 0)) for place, slot in slots.items()}
     return {place: slot for place, slot in found.items() if slot.length}
 

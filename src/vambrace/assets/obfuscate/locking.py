@@ -57,8 +57,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Survey", "WeakTensor", "lock", "survey", "unlock"]
 
-_TEXT = 8
-"""onnx.TensorProto.STRING."""
+_NO_NUMBERS = frozenset({8, 14, 15})
+"""onnx.TensorProto: STRING, COMPLEX64, COMPLEX128."""
 
 _FLIPPED = "s"
 _KEPT = "k"
@@ -150,7 +150,7 @@ def unlock(source: str | Path | bytes | Any, key: bytes) -> Any:  # noqa: ANN401
     entry = lock_entry(model)
     held = [tensor for _, _, tensor, _ in stated_tensors(model)]
     sizes = [math.prod(each.dims) for each in held]
-    none = [size < 2 or each.data_type == _TEXT for each, size in zip(held, sizes, strict=True)]
+    none = [size < 2 or each.data_type in _NO_NUMBERS for each, size in zip(held, sizes, strict=True)]
     if len(sizes) != len(entry.roles) or any(
         empty and letter != "-" for letter, empty in zip(entry.roles, none, strict=True)
     ):

@@ -10,9 +10,9 @@ within a factor of two of the median size (the root of the mean square), those b
 
 *Tensors.* Few elements have few arrangements, so small tensors of one type change elements among each other. Were all
 of them one pool, layers of small numbers would get some of the large ones. So the sizes of parts in a pool lie within
-half an octave, and what is used more than once in a run, as by loops, stays by itself where it has arrangements enough.
-Pools without enough of them are joined with the next by size, if what that does to the numbers of the larger part is
-little; else they stay weak, and the survey of the model lists them.
+half an octave. Pools without arrangements enough are joined with the next by size, if what that does to the numbers of
+the larger part is little; else they stay weak, and the survey of the model lists them. So does what has few elements
+and is used more than once in a run, as by loops, where a little more would be much in the end: it stays by itself.
 """
 
 from __future__ import annotations
@@ -115,11 +115,11 @@ def pools(held: Sequence[Held], parts: Mapping[int, NDArray[np.int64]]) -> list[
     """
     kinds: dict[tuple[str, int], list[_Pool]] = {}
     for number, each in enumerate(held):
-        if each.role not in {"signed", "variance"}:
+        if each.role not in {"signed", "variance"} or each.often:
             continue
         large = each.role == "signed" and math.prod(each.tensor.dims) >= _SMALL
         for one in _alone(number, each, parts.get(number)):
-            if one.bits < ENOUGH_BITS or not (large or each.often):
+            if not large or one.bits < ENOUGH_BITS:
                 kinds.setdefault((each.role, each.tensor.data_type), []).append(one)
     found = itertools.chain.from_iterable(map(_pooled, kinds.values()))
     return sorted(sorted(pool.units) for pool in found if len(pool.units) > 1)

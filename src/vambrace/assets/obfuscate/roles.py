@@ -111,6 +111,8 @@ def held_tensors(model: Any) -> list[Held]:  # noqa: ANN401  onnx.ModelProto
     found = stated_tensors(model)
     sight = Sight.of(model, ((prefix + name, tensor) for prefix, name, tensor, inside in found if not inside))
     looped = _looped(model.graph.node)
+    for function in model.functions:
+        looped |= _looped(function.node)
     return [_held(*each, sight, looped) for each in found]
 
 
