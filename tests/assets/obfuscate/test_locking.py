@@ -251,6 +251,31 @@ def test_the_format_is_what_its_text_says() -> None:
         assert np.array_equal(array, arrays(model)[name])
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_uneven_weights_come_back(seed: int) -> None:
+    """Rows of all sizes, zeros among them: parts of one element, and several of one tensor in a pool."""
+    draw = np.random.default_rng(seed)
+
+    def uneven(*shape: int) -> np.ndarray:
+        sizes = 2.0 ** draw.integers(-7, 7, shape[0]) * (draw.random(shape[0]) > 0.1)
+        return (draw.standard_normal(shape) * sizes.reshape(-1, *[1] * (len(shape) - 1))).astype(np.float32)
+
+    model = net(
+        "(float[n,12,6,6] x) => (float[n,9] y) { a = Conv (x, w) b = BatchNormalization (a, s, s, s, v) c = Conv (b, u)"
+        " d = GlobalAveragePool (c) e = Flatten (d) y = MatMul (e, m) }",
+        weights={"w": uneven(20, 12, 3, 3), "u": uneven(40, 20, 1, 1), "m": uneven(40, 9), "s": (20,),
+                 "v": (2.0 ** draw.integers(-30, 10, 20)).astype(np.float32)},
+    )  # fmt: skip
+    locked = lock(model, KEY)
+    entry = lock_entry(locked)
+    assert len(entry.parts) == 4
+    assert any(len({number for number, _ in units}) < len(units) for units in entry.joined or ())
+    assert unlock(locked, KEY).SerializeToString() == model.SerializeToString()
+    for name, array in by_the_format(locked, KEY).items():
+        assert np.array_equal(array, arrays(model)[name])
+        assert np.array_equal(np.sort(np.abs(array), axis=None), np.sort(np.abs(arrays(model)[name]), axis=None))
+
+
 def test_locks_of_format_1_are_read() -> None:
     """A file of the version that wrote them, with each of its letters."""
     locked = onnx.load(VECTORS / "v1.onnx")

@@ -20,8 +20,8 @@ A wrong key must not end in an error or in NaN, which would tell that it is wron
 masks stay where they are within their tensor; so do zeros and signs of what is under a root or a logarithm, divides, is
 an exponent or is compared, and none of it gets elements of other tensors. Tensors of which such operators allow no
 other order, as where the root is of a difference, stay in clear; a model with more than a few such numbers is refused.
-What a wrong key makes of the sizes of activations is not foreseen: a model that computes close to the largest number of
-its type may leave its range. What a model does without its key is not known before it is measured:
+What a wrong key makes of the sizes of activations is not foreseen beyond the sizes of rows: a model of many layers, or
+in half precision, may leave the range of its type. What a model does without its key is not known before it is measured:
 `vambrace.assets.obfuscate.measure` does.
 
 **What it hides.** Which element is which. Not the graph, not the sizes of tensors, not how large their numbers are, not
@@ -234,9 +234,9 @@ def _rewrite(tensors: list[Any], group: Group, stream: Stream, *, back: bool) ->
     else:
         new = (elements if flips is None else elements ^ flips)[order]
     at = 0
-    for tensor, whole, some in zip(tensors, wholes, moves, strict=True):
-        placed = whole.copy()
-        count = whole[some].size
+    for tensor, some in zip(tensors, moves, strict=True):
+        placed = np.frombuffer(bytes_of(tensor), dtype=f"<u{width}").copy()  # of which another part may have moved
+        count = placed[some].size
         placed[some] = new[at : at + count]
         store(tensor, placed.tobytes())
         at += count
