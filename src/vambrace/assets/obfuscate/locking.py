@@ -21,8 +21,8 @@ masks stay where they are within their tensor; so do zeros and signs of what is 
 an exponent or is compared, and none of it gets elements of other tensors. Tensors of which such operators allow no
 other order, as where the root is of a difference, stay in clear; a model with more than a few such numbers is refused.
 What a wrong key makes of the sizes of activations is not foreseen beyond the sizes of rows: a model of many layers, or
-in half precision, may leave the range of its type. What a model does without its key is not known before it is measured:
-`vambrace.assets.obfuscate.measure` does.
+in half precision, may leave the range of its type. What a model does without its key is not known before it is
+measured: `vambrace.assets.obfuscate.measure` does.
 
 **What it hides.** Which element is which. Not the graph, not the sizes of tensors, not how large their numbers are, not
 the set of absolute values in each large one, which tells a known model by itself. A key is 32 bytes, so keys are not
