@@ -15,6 +15,7 @@ from onnx.external_data_helper import set_external_data
 from scipy.stats import binom
 
 from exact_nets import LEVELS, SIZE, Builder, random_net
+from onnx_nets import net
 from vambrace.assets.obfuscate import tracing
 from vambrace.assets.obfuscate.keyinput import lock_by_input
 from vambrace.assets.obfuscate.lock_entry import ENTRY
@@ -191,6 +192,30 @@ def test_the_bound_lies_above_the_tail() -> None:
         bound = math.exp(tracing._log_tail(found, total, chance))
         assert bound >= binom.sf(found - 1, total, chance) * (1 - 1e-9)
     assert tracing._log_tail(5, 100, 1 / 9) == 0
+
+
+@pytest.mark.parametrize(("rows", "agreeing"), [(2, True), (4, False)])
+def test_weak_scales_do_not_outweigh_an_arrangement(rows: int, agreeing: bool) -> None:
+    """Few channels each in many arrays of one shape cost more than they tell: deep copies could not be traced."""
+    draw = np.random.default_rng(0)
+    weights = {f"w{at}": draw.standard_normal((20, 20)).astype(np.float32) for at in range(40)}
+    steps = " ".join(f"b{at + 1} = MatMul (b{at}, w{at})" for at in range(40))
+    model = net(
+        f"(float[n,20] x) => (float[n,20] y) {{ b0 = Identity (x) {steps} y = Identity (b40) }}", weights=weights
+    )
+    order = tracing.arrangement_mark(weights["w7"], [20])
+    scales = [tracing.scale_mark(array, 0, np.arange(rows), 2) for array in weights.values()]
+    if not agreeing:
+        scales = [{**mark, "peaks": [peak + 99 for peak in mark["peaks"]]} for mark in scales]
+    whole = onnx_model(model, passes=["scaling"], seed=OWNER, customer="acme").map
+    alone, both = (
+        dataclasses.replace(whole, passes=(dataclasses.replace(whole.passes[0], marks=marks),))
+        for marks in ((order,), (order, *scales))
+    )
+    (without,), (found,) = trace(model, [alone]), trace(model, [both])
+    assert without.log10_chance < -15
+    assert found.log10_chance <= without.log10_chance + math.log10(2) + 1e-9
+    assert found.channels == (0 if rows == 2 else 160)
 
 
 def test_more_arrays_to_choose_from_make_a_match_weaker() -> None:

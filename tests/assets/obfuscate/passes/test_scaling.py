@@ -128,6 +128,9 @@ def test_under_wrong_keys_numbers_stay_in_range_however_deep_the_network(layers:
     assert min(entry.record["powers"]) == lowest
     assert entry.done >= 32
     assert entry.marks
+    spared = entry.left.get("channels that a network so deep could not bear under a wrong key", 0)
+    assert (spared > 0) == (layers > 10)
+    assert entry.eligible + sum(entry.left.values()) == 64 * layers
     given = {"x": rng.standard_normal((4, 64)).astype(np.float32)}
     assert np.array_equal(answers(done.model, given)[0], answers(model, given)[0])
     assert undo(done.model, done.map).model.SerializeToString() == Net.load(model).model().SerializeToString()
