@@ -479,6 +479,17 @@ def test_an_entry_that_was_changed_is_refused_before_anything_is_drawn(layout: l
         key_tensor(locked, KEY)
 
 
+def test_a_key_of_nothing_is_refused() -> None:
+    """Places of one order without factors, and an input that states no length."""
+    locked = lock_by_input(grouped(), KEY)
+    entry = locked.metadata_props[-1]
+    locked.graph.input[-1].type.tensor_type.shape.dim[0].ClearField("dim_value")
+    for number in (1, 2):
+        entry.value = json.dumps({**json.loads(entry.value), "format": number, "places": [[1, 1, 0]]})
+        with pytest.raises(ArtifactRefused, match="one order and one scale"):
+            key_tensor(locked, KEY)
+
+
 def test_the_key_of_a_model_whose_weights_lie_in_another_file(tmp_path: Path) -> None:
     """What is read of it is small, so its channels were taken for more than there can be."""
     model = net(

@@ -324,6 +324,9 @@ def test_tensors_of_other_kinds_cannot_be_joined() -> None:
     changed = json.dumps({**json.loads(entry.value), "joined": [[[0, 0], [1, 0]]], "roles": "--os"})
     with pytest.raises(ArtifactRefused, match="another format"):
         unlock(relabelled(locked, changed), KEY)
+    changed = json.dumps({**json.loads(entry.value), "joined": [[[0, 0], [2, 0]]], "roles": "kok-"})
+    with pytest.raises(ArtifactRefused, match="another format"):
+        unlock(relabelled(locked, changed), KEY)
     for numbers in ([[0, 0], [3, 0]], [[1, 0], [3, 0]], [[1, 0], [2, 0]]):
         entry.value = json.dumps({**json.loads(entry.value), "joined": [numbers]})
         with pytest.raises(ArtifactRefused, match="several types"):

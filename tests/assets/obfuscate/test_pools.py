@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnx_nets import net
-from vambrace.assets.obfuscate.pools import pools, split
+from vambrace.assets.obfuscate.pools import arrangements, moving, pools, split
 from vambrace.assets.obfuscate.roles import held_tensors
 
 DRAW = np.random.default_rng(0)
@@ -93,6 +93,30 @@ def test_rows_of_other_sizes_are_mixed_among_themselves() -> None:
     several = rows * np.array([1, 1, 1, 1, 1, 8, 64, 0.1, 1e-12], np.float32)[:, None]
     assert parted(several) == [2, 2, 2, 2, 2, 3, 4, 1, 0]
     assert parted(np.full((9, 16), np.inf, np.float32)) is None
+    none = rows * 100
+    none[4] = 0.0
+    assert parted(none) is None  # zeros are as small as the smallest
+    many = parted(np.stack([normal(16, size=4.0**at) for at in range(-8, 5)]))
+    assert many is not None
+    assert sorted(set(many)) == list(range(10))  # what is farther off goes with the last ones, for each is a digit
+
+
+def test_few_elements_of_large_tensors_are_mixed_with_others() -> None:
+    """A row of eight has 8! orders and 2**8 signs."""
+    rows = normal(600, 8)
+    rows[7] /= 50
+    text = "(float[n,8] x) => (float[n,5] y) { t = Transpose (w) a = MatMul (x, t) y = MatMul (a, v) }"
+    held = held_tensors(net(text, weights={"w": rows, "v": normal(600, 5, size=0.02)}))
+    assert pools(held, split(held)) == [[(0, 0), (1, 0)]]
+
+
+def test_what_moves_together_counts_once() -> None:
+    """Two numbers of four bits share a byte; all bits of a whole number flip, so that it and its reverse are one."""
+    packed = onnx.TensorProto(data_type=onnx.TensorProto.INT4, dims=[40], raw_data=bytes([0x12, 0xED] * 10))
+    assert arrangements(moving(packed), signs=True) == 20.0
+    whole = numpy_helper.from_array(np.array([3, -4] * 5, np.int8))
+    assert arrangements(moving(whole), signs=True) == 10.0
+    assert arrangements(moving(numpy_helper.from_array(np.array([3.0, -3.0] * 5))), signs=True) == 10.0
 
 
 def test_rows_of_a_few_elements_are_large_or_small_by_luck() -> None:
