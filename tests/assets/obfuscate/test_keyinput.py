@@ -616,6 +616,13 @@ def test_a_network_that_says_the_same_to_all_noise_is_not_refused(end: str) -> N
         keyinput.lock_by_input(model, KEY)
 
 
+def test_an_operator_without_results_is_told() -> None:
+    model = net("(float[n,8] x) => (float[n,8] y) { y = MatMul (x, w) }", weights={"w": (8, 8)})
+    model.graph.node.append(onnx.helper.make_node("MatMul", ["x", "w"], []))
+    with pytest.raises(ConfigError, match="E801"):
+        lock_by_input(model, KEY)
+
+
 def test_an_adapter_of_rank_zero_is_no_error() -> None:
     model = net(
         """(float[n,16] x) => (float[n,8] y) {
