@@ -52,8 +52,8 @@ def demanded(net: Net) -> dict[tuple[str, int], int]:
                 sizes = dict(_of(node, position, rank, constants))
                 for axis, size in sizes.items():
                     found.setdefault((value.name, axis % rank), size)
-                more = node.outputs[0] if node.outputs else ""
-                if more and more not in seen and _keeps(node, position, rank, constants):
+                more = node.outputs[0]
+                if more not in seen and _keeps(node, position, rank, constants):
                     seen.add(more)
                     waiting.append(more)
     return found

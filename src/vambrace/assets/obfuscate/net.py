@@ -14,7 +14,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vambrace.assets.obfuscate.graph import copies, graph_from, graph_proto
+from vambrace.assets.obfuscate.graph import copies, graph_from, graph_proto, nodes_within
 from vambrace.core.reason import reason
 from vambrace.errors import ConfigError
 from vambrace.models.external import check_domains, external_tensors
@@ -115,6 +115,8 @@ class Net:
             source = read_onnx(Path(source), whole=True).model
         source = as_proto(source)
         _check_size(sum(len(each.raw_data) for each in source.graph.initializer))  # passes take long, and memory
+        if any(not node.output for node in nodes_within(source.graph.node)):  # places and costs go by what comes out
+            raise _unusable("a model with an operator that gives nothing")
         return cls(source, title)
 
     def model(self) -> Any:  # noqa: ANN401  onnx.ModelProto
