@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import hashlib
 import json
@@ -189,7 +190,8 @@ def by_the_format(locked: onnx.ModelProto, key: bytes) -> dict[str, np.ndarray]:
     entry = json.loads({each.key: each.value for each in locked.metadata_props}["vambrace.lock"])
     tensors = list(locked.graph.initializer)
     old = entry["format"] == 1
-    rows = {int(name): [int(digit) for digit in digits] for name, digits in entry.get("parts", {}).items()}
+    parts = {int(name): text.rpartition(":") for name, text in entry.get("parts", {}).items()}
+    rows = {number: [int(digit) for digit in digits] for number, (_, _, digits) in parts.items()}
     units = [
         (number, part)
         for number, letter in enumerate(entry["roles"])
@@ -212,7 +214,8 @@ def by_the_format(locked: onnx.ModelProto, key: bytes) -> dict[str, np.ndarray]:
             (tensors[number].name, at)
             for number, part in each
             for at in range(int(np.prod(tensors[number].dims)))
-            if number not in rows or rows[number][at // int(np.prod(tensors[number].dims[1:]))] == part
+            if number not in rows
+            or rows[number][np.unravel_index(at, tensors[number].dims)[int(parts[number][0] or 0)]] == part
         ]
         if letter == "k":
             where = [
@@ -263,12 +266,12 @@ def test_uneven_weights_come_back(seed: int) -> None:
     model = net(
         "(float[n,12,6,6] x) => (float[n,9] y) { a = Conv (x, w) b = BatchNormalization (a, s, s, s, v) c = Conv (b, u)"
         " d = GlobalAveragePool (c) e = Flatten (d) y = MatMul (e, m) }",
-        weights={"w": uneven(20, 12, 3, 3), "u": uneven(40, 20, 1, 1), "m": uneven(40, 9), "s": (20,),
+        weights={"w": uneven(20, 12, 3, 3), "u": uneven(40, 20, 1, 1), "m": uneven(9, 40).T, "s": (20,),
                  "v": (2.0 ** draw.integers(-30, 10, 20)).astype(np.float32)},
     )  # fmt: skip
     locked = lock(model, KEY)
     entry = lock_entry(locked)
-    assert len(entry.parts) == 4
+    assert {number: rows.axis for number, rows in entry.parts.items()} in ({0: 0, 1: 0, 4: 0}, {0: 0, 1: 0, 2: 1, 4: 0})
     assert any(len({number for number, _ in units}) < len(units) for units in entry.joined or ())
     assert unlock(locked, KEY).SerializeToString() == model.SerializeToString()
     for name, array in by_the_format(locked, KEY).items():
@@ -296,6 +299,8 @@ def test_locks_of_format_1_are_read() -> None:
         {"joined": [[[0, 0], [1.0, 0]]]}, {"joined": [[[0, 0, 0], [1, 0]]]}, {"joined": {"0": 1}}, {"parts": []},
         {"parts": {"0": "00"}}, {"parts": {"0": ""}}, {"parts": {"0": "02000000"}}, {"parts": {"00": "01010101"}},
         {"parts": {"0": "0101010x"}}, {"parts": {"99": "01"}}, {"parts": {"-1": "01"}}, {"parts": {"0": 7}},
+        {"parts": {"0": "0:01010101"}}, {"parts": {"0": ":01010101"}}, {"parts": {"0": "1:01010101"}},
+        {"parts": {"0": "4:01"}}, {"parts": {"0": "1:0:01"}}, {"parts": {"0": "-1:01"}}, {"parts": {"0": "01:01"}},
         {"joined": [[[0, 0], ["1", 0]]]}, {"joined": None}, {"format": 1}, {"format": 3}, {"format": []},
         {"format": {}},
         {"format": 2.0}, {"format": True}, {"salt": "00"}, {"roles": 7},
@@ -307,6 +312,35 @@ def test_entries_that_were_changed_are_refused(changed: dict[str, object]) -> No
     entry.value = json.dumps({**json.loads(entry.value), **changed})
     with pytest.raises(ArtifactRefused, match="E837"):
         unlock(locked, KEY)
+
+
+TYPES = sorted({*onnx.TensorProto.DataType.keys()} - {"UNDEFINED"})
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("sizes", [(3, 3), (4, 8), (2,), (16, 1), (3, 0)])
+def test_whatever_an_entry_says_of_a_type_nothing_but_our_errors_comes(name: str, sizes: tuple[int, ...]) -> None:
+    """Six bits, four, two, complex numbers, text: an entry may claim that any of them was locked, and in parts."""
+    kind, count = onnx.TensorProto.DataType.Value(name), math.prod(sizes)
+    held = onnx.TensorProto(name="w", data_type=kind, dims=sizes)
+    if name == "STRING":
+        held.string_data.extend([b"a"] * count)
+    else:
+        bits = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
+        wide = 8 * onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
+        held.raw_data = bytes(-(-count * bits.get(name, wide) // 8))
+    model = net("(float[n,8] x) => (float[n,8] y) { y = MatMul (x, v) }", weights={"v": (8, 8)}, opset=21)
+    locked = lock(model, KEY)
+    locked.graph.initializer.append(held)
+    entry = json.loads(locked.metadata_props[0].value)
+    for letter in "sok-":
+        for parts in ({}, {"1": "0" * (sizes[0] - 1) + "1"}):
+            changed = {**entry, "roles": "s" + letter, "parts": parts}
+            with contextlib.suppress(ArtifactRefused):
+                unlock(relabelled(locked, json.dumps(changed)), KEY)
+        old = {"format": 1, "roles": "p" + {"s": "p", "o": "v"}.get(letter, letter), "salt": entry["salt"]}
+        with contextlib.suppress(ArtifactRefused):
+            unlock(relabelled(locked, json.dumps(old)), KEY)
 
 
 def test_tensors_of_other_kinds_cannot_be_joined() -> None:
@@ -536,3 +570,15 @@ def test_numbers_of_six_bits_are_left_open() -> None:
             locked = lock(model, KEY, leave_open=True)
             assert unlock(locked, KEY).SerializeToString() == model.SerializeToString()
             model.graph.initializer.pop()
+
+
+def test_operators_without_outputs_are_no_error() -> None:
+    """Nothing uses what they compute; `Net.load` refuses them, and a lock leaves graphs as they are."""
+    model = net("(float[n,8] x) => (float[n,8] y) { y = MatMul (x, w) }", weights={"w": (8, 8)})
+    held = numpy_helper.from_array(np.ones(4, np.float32))
+    for node in (helper.make_node("Add", ["w", "w"], []), helper.make_node("Constant", [], [], value=held)):
+        odd = onnx.ModelProto.FromString(model.SerializeToString())
+        odd.graph.node.append(node)
+        locked = lock(odd, KEY, leave_open=True)
+        assert survey(odd).locked
+        assert unlock(locked, KEY).SerializeToString() == odd.SerializeToString()

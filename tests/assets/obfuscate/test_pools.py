@@ -76,7 +76,7 @@ def test_zeros_are_mixed_where_they_are_few() -> None:
 def parted(array: np.ndarray) -> list[int] | None:
     text = "(float[n,16] x) => (float[n,r] y) { t = Transpose (w) y = MatMul (x, t) }"
     found = split(held_tensors(net(text.replace("r]", f"{len(array)}]"), weights={"w": array})))
-    return found[0].tolist() if found else None
+    return found[0].parts.tolist() if found else None
 
 
 def test_rows_of_other_sizes_are_mixed_among_themselves() -> None:
@@ -99,6 +99,63 @@ def test_rows_of_other_sizes_are_mixed_among_themselves() -> None:
     many = parted(np.stack([normal(16, size=4.0**at) for at in range(-8, 5)]))
     assert many is not None
     assert sorted(set(many)) == list(range(10))  # what is farther off goes with the last ones, for each is a digit
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "axis"),
+    [
+        ("y = MatMul (x, w)", (16, 9), 1),
+        ("t = Transpose (w) y = MatMul (x, t)", (9, 16), 0),
+        ("c = Identity (w) t = Transpose <perm = [0, 1]> (c) y = MatMul (x, t)", (16, 9), 1),
+        ("y = Gemm (x, w)", (16, 9), 1),
+        ("y = Gemm <transB = 1> (x, w)", (9, 16), 0),
+        ("t = Transpose (x) z = MatMul (w, t) y = Transpose (z)", (9, 16), 0),
+        ("t = Transpose (x) z = Gemm (w, t) y = Transpose (z)", (9, 16), 0),
+        ("t = Transpose (x) z = Gemm <transA = 1> (w, t) y = Transpose (z)", (16, 9), 1),
+        ("s = Constant <value_ints = [-1, 16, 1]> () i = Reshape (x, s) o = ConvTranspose (i, w) y = Flatten (o)",
+         (16, 9, 3), 1),
+        ("s = Constant <value_ints = [-1, 16, 1]> () i = Reshape (x, s) o = ConvTranspose <group = 16> (i, w)"
+         " y = Flatten (o)", (16, 1, 9), 0),
+        ("s = Constant <value_ints = [-1, 16, 1]> () i = Reshape (x, s) o = Conv (i, w) y = Flatten (o)",
+         (9, 16, 1), 0),
+        ("i = Cast <to = 7> (x) z = Gather (w, i) y = ReduceSum <keepdims = 0> (z, one)", (16, 9), 1),
+        ("y = Mul (x, w)", (16,), 0),
+        ("y = Mul (w, x)", (1, 16), 1),
+        ("u = Unsqueeze (w, one) t = Transpose (u) y = Mul (x, t)", (16,), 0),
+    ],
+)  # fmt: skip
+def test_rows_are_those_of_channels_that_a_layer_gives(text: str, shape: tuple[int, ...], axis: int) -> None:
+    weights = normal(*shape)
+    weights = np.sign(weights) * np.clip(np.abs(weights), 0.5, 1)
+    np.moveaxis(weights, axis, 0)[3] /= 100
+    held = held_tensors(
+        net(f"(float[n,16] x) => (float[n,k] y) {{ {text} }}", weights={"w": weights, "one": np.array([1])})
+    )
+    (rows,) = split(held).values()
+    assert (rows.axis, rows.parts.tolist()) == (axis, [0 if at == 3 else 1 for at in range(shape[axis])])
+
+
+def test_a_row_that_is_alone_is_not_told() -> None:
+    """In a part of one row it would keep its elements: of ten layers they are mixed, of one it goes with the others."""
+    rows = [np.sign(each) * np.clip(np.abs(each), 0.5, 1) for each in (normal(16, 8) for _ in range(10))]
+    for each in rows:
+        each[5] /= 100
+    assert [len(units) for units in pooled(rows)] == [10, 10]
+    assert pooled(rows[:1]) == [[(0, 0), (0, 1)]]
+    wide = normal(64, 64)
+    wide[5] /= 100
+    assert pooled([wide]) == []  # of 64 rows one is told, less than one in twenty
+    wide[6:9] /= np.float32([[8], [3000], [10000]])
+    (joined,) = pooled([wide])
+    assert len(joined) == 2  # one part of three, with the others
+
+
+def pooled(weights: list[np.ndarray]) -> list[list[tuple[int, int]]]:
+    lines = " ".join(f"t{at} = Transpose (w{at}) y{at} = MatMul (x, t{at})" for at in range(len(weights)))
+    text = f"(float[n,{weights[0].shape[1]}] x) => (float[n,k] y) {{ {lines} y = Concat <axis = 1> (YS) }}"
+    text = text.replace("YS", ", ".join(f"y{at}" for at in range(len(weights))))
+    held = held_tensors(net(text, weights={f"w{at}": each for at, each in enumerate(weights)}))
+    return pools(held, split(held))
 
 
 def test_few_elements_of_large_tensors_are_mixed_with_others() -> None:
@@ -173,20 +230,54 @@ def test_what_a_run_uses_often_is_locked_by_itself(text: str, weights: dict[str,
         assert {each.name for each in held if each.often} >= {"v"}
 
 
-def test_what_functions_hold_is_locked_by_itself() -> None:
-    """They may be called any number of times."""
-    model = onnx.parser.parse_model(
-        """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
-        g (float[n,8] x) => (float[n,8] y) { a = own.layer (x) b = MatMul (a, w) y = MatMul (b, v) }
-        <domain: "own", opset_import: ["" : 17]>
-        layer (a) => (c) { c = Add (a, k) }"""
-    )
+CALLED = """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+    g (float[n,8] x) => (float[n,8] y) { a = MatMul (x, w) b = MatMul (a, v) CALLS }
+    <domain: "own", opset_import: ["" : 17, "own" : 1]> layer (a) => (c) { c = MatMul (a, k) }
+    <domain: "own", opset_import: ["" : 17, "own" : 1]> both (a) => (c) { c = own.layer (a) }"""
+ROUND = """y = Loop (three, , b) <
+    body = d (int64 i, bool t, float[n,8] s) => (bool e, float[n,8] u) { e = Identity (t) CALL }>"""
+
+
+@pytest.mark.parametrize(
+    ("calls", "often"),
+    [
+        ("y = own.layer (b)", False),
+        ("y = own.both (b)", False),
+        ("c = own.layer (b) y = own.layer (c)", True),
+        ("c = own.both (b) y = own.layer (c)", True),
+        ("c = own.both (b) y = own.both (c)", True),
+        ("three = Constant <value_int = 3> () " + ROUND.replace("CALL", "u = own.layer (s)"), True),
+        ("three = Constant <value_int = 3> () " + ROUND.replace("CALL", "u = own.both (s)"), True),
+    ],
+)
+def test_what_functions_hold_counts_for_each_call(calls: str, often: bool) -> None:
+    model = onnx.parser.parse_model(CALLED.replace("CALLS", calls))
     held = numpy_helper.from_array(normal(8, 8), "k")
     model.functions[0].node.insert(0, onnx.helper.make_node("Constant", [], ["k"], value=held))
     model.graph.initializer.extend(numpy_helper.from_array(normal(8, 8), name) for name in "wv")
-    found = held_tensors(model)
-    assert {each.name: each.often for each in found} == {"w": False, "v": False, "k": True}
-    assert [{found[number].name for number, _ in numbers} for numbers in pools(found, split(found))] == [{"w", "v"}]
+    found = [each for each in held_tensors(model) if each.role]
+    assert {each.name: each.often for each in found} == {"w": False, "v": False, "k": often}
+    mixed = [{found[number].name for number, _ in numbers} for numbers in pools(found, split(found))]
+    assert mixed[0] == {"w", "v"} if often else {"w", "v", "k"}
+
+
+@pytest.mark.parametrize(
+    ("text", "often"),
+    [
+        ("k = Mul (v, v) b = MatMul (a, k) y = MatMul (b, k)", True),
+        ("k = Mul (v, v) b = MatMul (a, k) y = Relu (b)", False),
+        ("k = Mul (v, w) b = MatMul (a, k) y = MatMul (b, k)", True),
+        ("k = Mul (v, v) z = ReduceL2 (v) l = Div (k, z) y = MatMul (a, l)", False),
+        ("k = Mul (v, v) z = ReduceL2 (v) b = MatMul (a, k) y = Div (b, z)", True),
+        ("three = Constant <value_int = 3> () k = Mul (v, v) " + ROUND.replace("b)", "a)", 1).replace(
+            "CALL", "u = MatMul (s, k)"), True),
+    ],
+)  # fmt: skip
+def test_what_is_computed_from_weights_is_followed(text: str, often: bool) -> None:
+    """As where a weight is its direction times its length."""
+    text = f"(float[n,8] x) => (float[n,8] y) {{ a = MatMul (x, w) {text} }}"
+    found = held_tensors(net(text, weights={"w": normal(8, 8), "v": normal(8, 8)}, opset=17))
+    assert {each.name: each.often for each in found if each.role}["v"] == often
 
 
 def test_few_elements_that_are_used_often_are_not_mixed_either() -> None:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.net import Net
     from vambrace.assets.obfuscate.places import Place
 
-__all__ = ["barrier", "heaviest", "weakest"]
+__all__ = ["barrier", "given_as_they_are", "heaviest", "weakest"]
+
+_MIXING = ("Conv", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN")
 
 # Capacities are int32, and their sum must be as well.
 _ENDLESS = 2**30
@@ -57,6 +59,15 @@ def barrier(net: Net, costs: Mapping[Place, float]) -> list[Place]:
             limits[source, 2 * number] = _ENDLESS
     limits |= {(2 * made[name] + 1, sink): _ENDLESS for name in net.graph.output_names if name in made}
     return _cut(limits, source, sink, {2 * numbers[id(place.nodes[-1])]: place for place in costs})
+
+
+def given_as_they_are(net: Net) -> set[str]:
+    """Values whose channels reach an output without a layer that mixes them: their order is told by that of answers."""
+    found = set(net.graph.output_names)
+    for node in reversed(net.graph.nodes):
+        if not found.isdisjoint(node.outputs) and not node.is_a("Shape", "Size", *_MIXING):
+            found |= reads_of(node)
+    return found
 
 
 def weakest(net: Net, bits: Mapping[Place, float]) -> float:

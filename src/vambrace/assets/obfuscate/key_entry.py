@@ -73,8 +73,12 @@ class Slot:
     def draw(self, key: bytes, salt: str, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Order and exponents (0 where nothing is scaled) of the stored channels."""
         stream = Stream(key, "key-input/1", salt, number)
-        starts = range(0, self.channels, self.block)
-        order = np.concatenate([start + stream.permutation(self.block) for start in starts])
+        if self.ordered:
+            starts = range(0, self.channels, self.block)
+            order = np.concatenate([start + stream.permutation(self.block) for start in starts])
+        else:  # one order of one takes a word, too
+            stream.bytes(8 * self.channels)
+            order = np.arange(self.channels)
         if not self.scaled:
             return order, np.zeros(self.channels, np.int64)
         return order, stream.integers(0, 2 * self.reach + 1, (self.channels,)) - self.reach

@@ -11,7 +11,7 @@ a scaled layer takes is 0 or at least 2**-38 in magnitude, as in `vambrace.asset
 that it gives comes within a factor of eight of the upper end of its type's range; smaller values do harm only where a
 whole sum is next to nothing. Any other key gives other orders and scales, valid ones, and another model; there is no
 check value. Wrong scales make numbers larger from layer to layer, so of layers that stand one behind the other two have
-some (`vambrace.assets.obfuscate.growth`).
+some (`vambrace.assets.obfuscate.growth`), and none in front of an exponential, which would make infinities of them.
 
 **What it costs and hides.** Copies of activations at every run, so layers are chosen by what that costs: first a set
 that no path from input to output gets around, then the cheapest. As it is left, on seven networks that were tried: 0 to
@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vambrace.assets.obfuscate.barriers import barrier, heaviest, weakest
+from vambrace.assets.obfuscate.barriers import barrier, given_as_they_are, heaviest, weakest
 from vambrace.assets.obfuscate.costs import Costs
 from vambrace.assets.obfuscate.edits import modernise
 from vambrace.assets.obfuscate.graph import Node
-from vambrace.assets.obfuscate.growth import ROOM, growth
+from vambrace.assets.obfuscate.growth import ROOM, growth, raised
 from vambrace.assets.obfuscate.key_entry import ENTRY, REACH, Slot, key_entry, write_entry
 from vambrace.assets.obfuscate.keyspace import different_keys
 from vambrace.assets.obfuscate.layered import FLOATS
@@ -89,10 +89,11 @@ def lock_by_input(
         share: of the layers that can be locked so, the cheapest ones, whatever that takes; by default half of them, as
             far as `slowdown` allows. Where a few layers lie on every path to an output, those come first.
         slowdown: most that the other layers may add to the time of a run, as a share of it, by an estimate from sizes.
-        scales: whether channels are scaled as well as permuted, where what follows lets factors through, and as far as
-            a network that deep bears.
+        scales: whether channels are scaled as well as permuted, where what follows lets factors through and raises
+            nothing to high powers or exponentials, and as far as a network that deep bears.
         leave_open: lock also where the layers on some path from input to output have fewer than 2**40 orders and scales
-            together, so that wrong keys may open it, or are few enough to be tried.
+            together, so that wrong keys may open it, or are few enough to be tried. Layers behind which nothing mixes
+            channels any more do not count: there a wrong key only puts answers in another order.
         name: of the new input.
 
     Returns:
@@ -116,13 +117,18 @@ def lock_by_input(
     infos = likely_sizes(net)
     places = [place for place in find_places(net)[0] if not place.uneven and place.given in infos]
     ranks = {place: len(infos[place.given].shape or ()) for place in places}
-    slots = {place: _slot(net, place, scales=scales) for place, rank in ranks.items() if rank}
+    exponents = raised(net)
+    slots = {
+        place: _slot(net, place, scales=scales and place.given not in exponents)
+        for place, rank in ranks.items()
+        if rank
+    }
     slots = _chosen(net, slots, Costs(net, infos), share, slowdown)
     if not slots:
         raise _not_lockable(
             "a model without a layer whose channels can be put in order exactly", "lock its weights instead"
         )
-    least = weakest(net, {place: _bits(net, place, slot) for place, slot in slots.items()})
+    least = weakest(net, _closing_bits(net, {place: _bits(net, place, slot) for place, slot in slots.items()}))
     if least < _FEWEST_BITS and not leave_open:
         raise ConfigError(
             "E857",
@@ -173,30 +179,39 @@ def _chosen(
     each = {place: costs.restored(place, ordered=slot.ordered, scaled=slot.scaled) for place, slot in slots.items()}
     wanted = math.ceil((_SHARE if share is None else share) * len(slots) - 1e-9)
     room = slowdown * costs.call - costs.moving(_FIRST) if share is None else math.inf
-    strong = {place: cost for place, cost in each.items() if bits[place] >= _STRONG}
-    closing = (barrier(net, strong) or barrier(net, each)) if wanted else []
+    hidden = {place: held for place, held in _closing_bits(net, bits).items() if place in each and held}
+    strong = {place: each[place] for place, held in hidden.items() if held >= _STRONG}
+    some = {place: each[place] for place in hidden}
+    closing = (barrier(net, strong) or barrier(net, some) or barrier(net, each)) if wanted else []
     taken = list(closing)
     room -= sum(each[place] for place in taken)
     for place in sorted(each, key=each.__getitem__):
         if place not in taken and len(taken) < wanted and (each[place] <= room or not taken):
             room -= each[place]
             taken.append(place)
-    return _in_range(net, {place: slot for place, slot in slots.items() if place in taken}, closing)
+    return _in_range(net, {place: slot for place, slot in slots.items() if place in taken}, (closing, list(hidden)))
 
 
 def _bits(net: Net, place: Place, slot: Slot) -> float:
     return different_keys(net, place, slot.block, reach=slot.reach)
 
 
-def _in_range(net: Net, slots: Mapping[Place, Slot], closing: Sequence[Place]) -> dict[Place, Slot]:
+def _closing_bits(net: Net, bits: Mapping[Place, float]) -> dict[Place, float]:
+    """As many as close a path: none where answers are put in another order, for a few known ones tell which."""
+    given = given_as_they_are(net)
+    return {place: 0.0 if place.given in given else held for place, held in bits.items()}
+
+
+def _in_range(net: Net, slots: Mapping[Place, Slot], first: Sequence[Sequence[Place]]) -> dict[Place, Slot]:
     """With factors as near to 1, and at as few places, as a network that deep bears under a wrong key.
 
-    What counts is the path on which most stand one behind the other. First come the places that close the model, then
-    those of the fewest orders: these have the most, the others what room is left. Places of one order that have no
-    factors either are left out.
+    What counts is the path on which most stand one behind the other. First come the places of `first` (those that close
+    the model, those that count on its paths), then those of the fewest orders: these have the most, the others what
+    room is left. Places of one order that have no factors either are left out.
     """
     scaled = [place for place, slot in slots.items() if slot.scaled]
-    scaled.sort(key=lambda place: (place not in closing, different_keys(net, place, slots[place].block, reach=0)))
+    orders = {place: different_keys(net, place, slots[place].block, reach=0) for place in scaled}
+    scaled.sort(key=lambda place: (*(place not in some for some in first), orders[place]))
     reaches: dict[Place, int] = {}
     for near in range(REACH, 0, -1):
         for place in scaled:

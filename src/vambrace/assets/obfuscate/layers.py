@@ -75,6 +75,8 @@ def layer_weights(
     """
     if not node.is_a(*_KINDS) or len([name for name in node.outputs if name]) != 1:
         return None
+    if len(node.inputs) < (5 if node.op == "BatchNormalization" else 2):
+        return None
     made = _KINDS[node.op](node, constants, infos)
     kinds = _FLOATS | {"float16"} if halves else _FLOATS
     return made if made is not None and all(constants[part.name].dtype.name in kinds for part in made.parts) else None
@@ -90,12 +92,18 @@ def along(array: NDArray[Any], axis: int, size: int) -> bool:
     return array.ndim >= -axis and array.shape[axis] == size == array.size
 
 
+def _divides(groups: int, channels: int) -> bool:
+    return groups > 0 and channels % groups == 0
+
+
 def _conv(node: Node, constants: Mapping[str, NDArray[Any]], _: Mapping[str, Info]) -> Weights | None:
     kernel = constants.get(node.inputs[1])
     if kernel is None or kernel.ndim < 3:
         return None
     groups = int(node.value("group", 1))
     gives, inner = kernel.shape[:2]
+    if not _divides(groups, gives):
+        return None
     group = numbered(gives) // (gives // groups)
     channels = _spread(numbered(gives)[:, None], kernel)
     sources = _spread(group[:, None] * inner + numbered(inner), kernel)
@@ -109,6 +117,8 @@ def _conv_transpose(node: Node, constants: Mapping[str, NDArray[Any]], _: Mappin
         return None
     groups = int(node.value("group", 1))
     takes, inner = kernel.shape[:2]
+    if not _divides(groups, takes):
+        return None
     group = numbered(takes) // (takes // groups)
     channels = _spread(group[:, None] * inner + numbered(inner), kernel)
     sources = _spread(numbered(takes)[:, None], kernel)

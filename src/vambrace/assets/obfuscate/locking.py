@@ -45,7 +45,7 @@ from vambrace.assets.obfuscate.keyed import Stream
 from vambrace.assets.obfuscate.lock_entry import ENTRY, Group, LockEntry, lock_entry, not_unlockable
 from vambrace.assets.obfuscate.openness import OpenTensor, as_lists, as_tensors, open_tensors
 from vambrace.assets.obfuscate.pools import ENOUGH_BITS, arrangements, moving, pools, split
-from vambrace.assets.obfuscate.roles import Held, held_tensors, stated_tensors, staying
+from vambrace.assets.obfuscate.roles import Held, held_tensors, stated_tensors, staying, untouchable
 from vambrace.assets.obfuscate.stored import bytes_of, element, in_a_byte, store
 from vambrace.errors import ConfigError
 from vambrace.models.onnx_file import MOST_BYTES, onnx_package, parse_onnx, read_onnx
@@ -56,9 +56,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Survey", "WeakTensor", "lock", "survey", "unlock"]
-
-_NO_NUMBERS = frozenset({8, 14, 15})
-"""onnx.TensorProto: STRING, COMPLEX64, COMPLEX128."""
 
 _FLIPPED = "s"
 _KEPT = "k"
@@ -149,10 +146,8 @@ def unlock(source: str | Path | bytes | Any, key: bytes) -> Any:  # noqa: ANN401
     model = _model(source)
     entry = lock_entry(model)
     held = [tensor for _, _, tensor, _ in stated_tensors(model)]
-    sizes = [math.prod(each.dims) for each in held]
-    none = [size < 2 or each.data_type in _NO_NUMBERS for each, size in zip(held, sizes, strict=True)]
-    if len(sizes) != len(entry.roles) or any(
-        empty and letter != "-" for letter, empty in zip(entry.roles, none, strict=True)
+    if len(held) != len(entry.roles) or any(
+        letter != "-" and untouchable(tensor)[0] for letter, tensor in zip(entry.roles, held, strict=True)
     ):
         raise not_unlockable(f"{len(held)} tensors where {len(entry.roles)} were locked")
     _rewrite_all(held, entry, key, back=True)
@@ -185,7 +180,7 @@ def survey(source: str | Path | bytes | Any) -> Survey:  # noqa: ANN401
         if group.letter == _KEPT:
             arrays = [_moving(tensor, _KEPT).astype(np.float64) for tensor in tensors]
         else:
-            arrays = [moving(tensor, rows) for tensor, rows in zip(tensors, group.rows, strict=True)]
+            arrays = [moving(tensor, some) for tensor, some in zip(tensors, group.parts, strict=True)]
         bits = arrangements(np.concatenate(arrays), signs=group.letter in _FLIPPED)
         if bits < ENOUGH_BITS:
             weak.append(WeakTensor(name=held[group.tensors[0]].name, elements=sum(map(len, arrays)), bits=bits))
@@ -222,7 +217,7 @@ def _rewrite(tensors: list[Any], group: Group, stream: Stream, *, back: bool) ->
     parts = [bytes_of(tensor) for tensor in tensors]
     width, mask = element(tensors[0], parts[0])
     wholes = [np.frombuffer(part, dtype=f"<u{width}") for part in parts]
-    moves = [_moves(*each, group.letter) for each in zip(tensors, wholes, group.rows, strict=True)]
+    moves = [_moves(*each, group.letter) for each in zip(tensors, wholes, group.parts, strict=True)]
     elements = np.concatenate([whole[some] for whole, some in zip(wholes, moves, strict=True)])
     order = _order(stream, elements.size)
     flips = _flips(stream, elements.size, elements.dtype, mask) if group.letter in _FLIPPED else None
@@ -245,14 +240,14 @@ def _rewrite(tensors: list[Any], group: Group, stream: Stream, *, back: bool) ->
 def _moves(
     tensor: Any,  # noqa: ANN401  onnx.TensorProto
     whole: NDArray[Any],
-    rows: NDArray[np.bool_] | None,
+    part: NDArray[np.bool_] | None,
     letter: str,
 ) -> NDArray[np.bool_] | slice:
     """Which elements of a tensor move."""
     if letter == _KEPT:
         shared = in_a_byte(tensor)
         return ~staying(_array(tensor).reshape(-1), shared)[::shared]
-    return slice(None) if rows is None else np.repeat(rows, whole.size // len(rows))
+    return slice(None) if part is None else part
 
 
 def _array(tensor: Any) -> NDArray[Any]:  # noqa: ANN401  onnx.TensorProto

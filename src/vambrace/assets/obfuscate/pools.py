@@ -5,14 +5,19 @@ that the key is wrong. Two things would make it do so.
 
 *Rows.* A layer may have channels that all but died, of filters a hundredth of the others', behind which a batch
 normalisation divides by as small a deviation. Were they mixed with the others, so small a divisor would meet a filter
-of the usual size. So rows of a weight, along its first axis, change elements with rows of the same part only: those
-within a factor of two of the median size (the root of the mean square), those beyond within four more, and so on.
+of the usual size. So rows of a weight, one for each channel that it gives, change elements with rows of the same part
+only: those within a factor of two of the median size (the root of the mean square), those beyond within four more, and
+so on.
 
 *Tensors.* Few elements have few arrangements, so small tensors of one type change elements among each other. Were all
 of them one pool, layers of small numbers would get some of the large ones. So the sizes of parts in a pool lie within
 half an octave. Pools without arrangements enough are joined with the next by size, if what that does to the numbers of
 the larger part is little; else they stay weak, and the survey of the model lists them. So does what has few elements
 and is used more than once in a run, as by loops, where a little more would be much in the end: it stays by itself.
+
+*What parts tell.* A row that is alone in its part keeps its elements: whoever has the original sees which it is. So
+parts of few rows are joined with others of like size, and where they are too many for the size of their tensor all the
+same, with its largest part.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from vambrace.assets.obfuscate.lock_entry import Rows
 from vambrace.assets.obfuscate.stored import bytes_of, in_a_byte
 from vambrace.models.onnx_file import onnx_package
 
@@ -42,6 +48,12 @@ Unit = tuple[int, int]
 ENOUGH_BITS = 128.0
 """Arrangements, as a power of two, that nobody tries one by one."""
 
+_ENOUGH_ROWS = 20
+"""Rows of which one is told by chance once in so many times."""
+
+_TOLD = 0.04
+"""Of the rows of a tensor, those that may be told by the part they are in, beyond chance."""
+
 _SMALL = 4096
 """Elements from which on a tensor is locked by itself."""
 
@@ -50,8 +62,9 @@ _ROWS = 2.0
 """Octaves of the sizes of rows in one part."""
 
 _ROW = 8
-"""Elements of a row from which on its size is more than luck; a variance is a size by itself."""
+"""Elements of a row from which on its size is more than luck; a variance or a slope is a size by itself."""
 
+_ROUNDS = 6
 _PARTS = 10
 # By how many powers of two the numbers of a pool may grow when it is joined with the next, and those of a weak one.
 _HOST, _GUEST = 0.25, 3.0
@@ -67,12 +80,18 @@ class _Pool:
         elements: in all of them.
         energy: mean square of what they multiply by.
         bits: binary logarithm of the number of arrangements, at least.
+        rows: of all parts; which of them a row of the original is, is told by chance alone.
+        main: whether there is all of a tensor among them, or its largest part.
+        zeros: elements of parts that hold nothing else.
     """
 
     units: tuple[Unit, ...]
     elements: int
     energy: float
     bits: float
+    rows: int
+    main: bool
+    zeros: int = 0
 
     @property
     def size(self) -> float:
@@ -82,55 +101,70 @@ class _Pool:
     def joined(self, other: Self) -> _Pool:
         elements = self.elements + other.elements
         energy = (self.elements * self.energy + other.elements * other.energy) / elements
-        return _Pool(self.units + other.units, elements, energy, self.bits + other.bits)
+        return _Pool(
+            self.units + other.units,
+            elements,
+            energy,
+            self.bits + other.bits,
+            self.rows + other.rows,
+            self.main or other.main,
+            self.zeros + other.zeros,
+        )
+
+    @property
+    def weak(self) -> bool:
+        """Whether there are few arrangements, or few rows."""
+        return self.bits < ENOUGH_BITS or (self.rows < _ENOUGH_ROWS and not self.main)
 
 
-def split(held: Sequence[Held]) -> dict[int, NDArray[np.int64]]:
+def split(held: Sequence[Held]) -> dict[int, Rows]:
     """Of tensors with rows of very different sizes, by their numbers: the part of each row, the smallest size first."""
-    found: dict[int, NDArray[np.int64]] = {}
+    found: dict[int, Rows] = {}
     for number, each in enumerate(held):
         if each.role not in {"signed", "variance"} or not each.tensor.dims or in_a_byte(each.tensor) > 1:
             continue
         array: NDArray[Any] = onnx_package().numpy_helper.to_array(each.tensor)
-        if array.dtype.kind not in "fV" or (each.role == "signed" and math.prod(array.shape[1:]) < _ROW):
+        axis = int(np.argmax(array.shape)) if each.slope else each.axis
+        few = axis is None or each.role == "signed" and not each.slope and array.size < _ROW * array.shape[axis]
+        if axis is None or few or array.dtype.kind not in "fV":
             continue
-        squares = np.square(_multiplies(array, each)).reshape(len(array), -1)
-        rows: NDArray[np.float64] = squares.sum(axis=1) / squares.shape[1]
+        squares = np.moveaxis(np.square(_multiplies(array, each)), axis, 0).reshape(array.shape[axis], -1)
+        rows = _energies(squares)
         if not np.isfinite(rows).all() or not rows.any():
             continue
         sizes = 0.5 * np.log2(np.where(rows > 0, rows, rows[rows > 0].min()))
         parts = np.rint((sizes - np.median(sizes)) / _ROWS).astype(np.int64)
         parts = np.clip(parts, -(_PARTS // 2), _PARTS // 2 - 1)
         if np.ptp(parts):
-            found[number] = np.searchsorted(np.unique(parts), parts)
+            found[number] = Rows(axis, np.searchsorted(np.unique(parts), parts))
     return found
 
 
-def pools(held: Sequence[Held], parts: Mapping[int, NDArray[np.int64]]) -> list[list[Unit]]:
+def pools(held: Sequence[Held], parts: Mapping[int, Rows]) -> list[list[Unit]]:
     """Parts of a model's tensors that are locked together, in order; each of the others is locked by itself.
 
     Args:
         held: its tensors.
         parts: of their rows, by `split`.
     """
-    kinds: dict[tuple[str, int], list[_Pool]] = {}
+    kinds: dict[tuple[str, int], tuple[list[_Pool], list[_Pool]]] = {}
     for number, each in enumerate(held):
-        if each.role not in {"signed", "variance"} or each.often:
+        if each.role not in {"signed", "variance"}:
             continue
+        loose, others = kinds.setdefault((each.role, each.tensor.data_type), ([], []))
         large = each.role == "signed" and math.prod(each.tensor.dims) >= _SMALL
         for one in _alone(number, each, parts.get(number)):
-            if not large or one.bits < ENOUGH_BITS:
-                kinds.setdefault((each.role, each.tensor.data_type), []).append(one)
-    found = itertools.chain.from_iterable(map(_pooled, kinds.values()))
-    return sorted(sorted(pool.units) for pool in found if len(pool.units) > 1)
+            (others if each.often or large and not one.weak else loose).append(one)
+    found = (_hidden(_pooled(loose) + others, parts) for loose, others in kinds.values())
+    return sorted(sorted(pool.units) for pool in itertools.chain.from_iterable(found) if len(pool.units) > 1)
 
 
-def moving(tensor: Any, rows: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:  # noqa: ANN401
-    """What moves as one in a tensor, or in some of its rows, as numbers of which a flip changes the sign."""
+def moving(tensor: Any, part: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:  # noqa: ANN401
+    """What moves as one in a tensor, or some of it, as numbers of which a flip changes the sign."""
     if in_a_byte(tensor) > 1:
         return np.frombuffer(bytes_of(tensor), np.uint8).astype(np.float64) - 127.5
     array: NDArray[Any] = onnx_package().numpy_helper.to_array(tensor)
-    wide = (array if rows is None else array[rows]).reshape(-1).astype(np.float64)
+    wide = (array.reshape(-1) if part is None else array.reshape(-1)[part]).astype(np.float64)
     # All bits of a whole number flip.
     return wide if array.dtype.kind in "fV" else wide + 0.5
 
@@ -143,14 +177,31 @@ def arrangements(array: NDArray[np.float64], *, signs: bool) -> float:
     return orders / math.log(2) + (int(np.count_nonzero(values)) if signs else 0)
 
 
-def _alone(number: int, held: Held, parts: NDArray[np.int64] | None) -> Iterator[_Pool]:
+def _energies(squares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of rows, beside those of columns: where one channel that comes in has large weights, all rows have one of them.
+
+    Numbers of both with which each row and each column of the quotients is 1 (Sinkhorn, Ann. Math. Stat. 35, 1964).
+    """
+    columns, rows = np.ones(squares.shape[1]), np.ones(len(squares))
+    for _ in range(_ROUNDS if columns.size > 1 else 1):
+        rows = squares @ (1 / columns) / columns.size
+        columns = (1 / np.where(rows > 0, rows, np.inf)) @ squares / len(rows)
+        columns = np.where(columns > 0, columns, 1.0)
+    return rows
+
+
+def _alone(number: int, held: Held, rows: Rows | None) -> Iterator[_Pool]:
     """Each part of a tensor."""
-    for part in range(1 if parts is None else int(parts.max()) + 1):
-        some = moving(held.tensor, None if parts is None else parts == part)
+    dims = held.tensor.dims
+    counts = np.bincount(rows.parts) if rows else np.array([1 if held.axis is None else dims[held.axis]])
+    for part, count in enumerate(counts.tolist()):
+        some = moving(held.tensor, rows.elements(dims, part) if rows else None)
         squares = np.square(_multiplies(some, held))
         squares = squares[np.isfinite(squares)]
         energy = float(squares.mean()) if squares.size else 0.0
-        yield _Pool(((number, part),), some.size, energy, arrangements(some, signs=held.role == "signed"))
+        bits = arrangements(some, signs=held.role == "signed")
+        main = part == int(counts.argmax())
+        yield _Pool(((number, part),), some.size, energy, bits, count, main, 0 if energy else some.size)
 
 
 def _multiplies(array: NDArray[Any], held: Held) -> NDArray[np.float64]:
@@ -175,22 +226,33 @@ def _pooled(tensors: list[_Pool]) -> list[_Pool]:
     # Zeros make the numbers of a pool smaller, so they go where they are few.
     for each in sorted(zeros, key=lambda one: one.elements):
         large = max(range(len(found)), key=lambda place: found[place].elements, default=None)
-        if large is not None and found[large].elements >= 2 * _zeros(found[large], zeros) + each.elements:
+        if large is not None and found[large].elements >= 2 * found[large].zeros + each.elements:
             found[large] = found[large].joined(each)
         else:
             found.append(each)
     return found
 
 
-def _zeros(pool: _Pool, zeros: list[_Pool]) -> int:
-    return sum(each.elements for each in zeros if each.units[0] in pool.units)
+def _hidden(found: list[_Pool], parts: Mapping[int, Rows]) -> list[_Pool]:
+    """Pools of which rows of a tensor cannot be told by their part, but for a few: else its parts are joined again."""
+    for number in sorted({number for pool in found for number, _ in pool.units if number in parts}):
+        counts = np.bincount(parts[number].parts)
+        while True:
+            place = {part: pool for pool in found for each, part in pool.units if each == number}
+            main = place[int(counts.argmax())]
+            told = {part: counts[part] / pool.rows for part, pool in place.items() if pool is not main}
+            if sum(told.values()) <= _TOLD * counts.sum():
+                break
+            other = place[max(told, key=lambda part: told[part])]
+            found = [each for each in found if each is not main and each is not other] + [main.joined(other)]
+    return found
 
 
 def _weak_neighbours(found: list[_Pool]) -> int | None:
-    """Where two pools, in order of size, are to be joined: the nearest of which one has few arrangements."""
+    """Where two pools, in order of size, are to be joined: the nearest of which one is weak."""
     best: tuple[float, int] | None = None
     for at, (low, high) in enumerate(itertools.pairwise(found)):
         grown = low.joined(high).size - low.size
-        if min(low.bits, high.bits) < ENOUGH_BITS and grown <= (_HOST if low.bits >= ENOUGH_BITS else _GUEST):
+        if (low.weak or high.weak) and grown <= (_GUEST if low.weak else _HOST):
             best = min(best or (math.inf, 0), (high.size - low.size, at))
     return best[1] if best else None

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vambrace.assets.obfuscate.flows import Flows
-from vambrace.assets.obfuscate.graph import bodies_of, graphs_of
+from vambrace.assets.obfuscate.giving import giving_axis, is_slope
+from vambrace.assets.obfuscate.graph import graphs_of
 from vambrace.assets.obfuscate.needs import Need, makes_mask, needed, sized
 from vambrace.assets.obfuscate.operators import (
     BLIND,
@@ -30,6 +31,7 @@ from vambrace.assets.obfuscate.operators import (
     outputs,
     passed,
 )
+from vambrace.assets.obfuscate.repeated import Repeated
 from vambrace.assets.obfuscate.sight import Sight, masking, plain
 from vambrace.assets.obfuscate.stored import check_stored, in_a_byte
 from vambrace.models.onnx_file import onnx_package
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
     from vambrace.assets.obfuscate.flows import Passes
 
-__all__ = ["Held", "Role", "held_tensors", "stated_tensors", "staying"]
+__all__ = ["Held", "Role", "held_tensors", "stated_tensors", "staying", "untouchable"]
 
 Role = Literal["signed", "apart", "ordered", "kept", "variance"]
 """`signed`: elements may change places and signs. `apart`: so too, and none comes from another tensor. `ordered`:
@@ -53,7 +55,6 @@ _WHOLE = "whole numbers that may be sizes or indices"
 _MASK = "a mask"
 _FIXED = "numbers of which a root, a logarithm or a divisor allows no other order"
 _BYTES = "numbers of less than a byte, of which each is beside one that must stay"
-_LOOPS = frozenset({"GRU", "LSTM", "Loop", "RNN", "Scan", "SequenceMap"})
 _FEW = 1024
 """Whole numbers that are taken for sizes or indices unseen; more of them may be a table of packed weights."""
 _SETTINGS = 16
@@ -70,7 +71,9 @@ class Held:
         role: what may be done, or None.
         why: if nothing, the reason.
         harmless: if nothing, whether it is no weight: a single number, a mask, or a few that say how operators run.
-        often: whether one run may use it several times: in a loop, a function, or by several operators.
+        often: whether one run may use it several times (`vambrace.assets.obfuscate.repeated`).
+        axis: along which channels lie that it gives; None where that is not known.
+        slope: whether each element multiplies a channel by itself.
     """
 
     name: str
@@ -79,6 +82,8 @@ class Held:
     why: str = ""
     harmless: bool = False
     often: bool = False
+    axis: int | None = None
+    slope: bool = False
 
 
 def stated_tensors(model: Any) -> list[tuple[str, str, Any, str]]:  # noqa: ANN401  onnx.ModelProto
@@ -110,10 +115,8 @@ def held_tensors(model: Any) -> list[Held]:  # noqa: ANN401  onnx.ModelProto
     """
     found = stated_tensors(model)
     sight = Sight.of(model, ((prefix + name, tensor) for prefix, name, tensor, inside in found if not inside))
-    looped = _looped(model.graph.node)
-    for function in model.functions:
-        looped |= _looped(function.node)
-    return [_held(*each, sight, looped) for each in found]
+    repeated = Repeated(model, sight)
+    return [_held(*each, sight, repeated) for each in found]
 
 
 def staying(array: np.ndarray[Any, Any], together: int = 1) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -139,10 +142,10 @@ def _held(
     tensor: Any,  # noqa: ANN401
     inside: str,
     sight: Sight,
-    looped: frozenset[str],
+    repeated: Repeated,
 ) -> Held:
     value = prefix + name
-    why, harmless = _untouchable(tensor)
+    why, harmless = untouchable(tensor)
     if why:
         return Held(name, tensor, None, why, harmless)
     role, why, harmless = (None, f"an attribute of {inside}", False) if inside else _role(value, tensor, sight)
@@ -153,20 +156,10 @@ def _held(
         many = counted == _WHOLE and math.prod(tensor.dims) > _FEW
         role, why = None, counted
         harmless = not many or any(counts(*use) for use in _uses(value, sight, _through))
-    uses = [node for node, _ in _uses(value, sight, _through) if node is not None] if role else []
-    often = bool(prefix) or len(uses) > 1 or any(node.op_type in _LOOPS or node.output[0] in looped for node in uses)
-    return Held(name, tensor, role, why, harmless, often)
-
-
-def _looped(nodes: Any, *, inside: bool = False) -> frozenset[str]:  # noqa: ANN401
-    """Values that are computed within loops."""
-    found: set[str] = set()
-    for node in nodes:
-        if inside:
-            found.update(node.output)
-        for body in bodies_of(node):
-            found |= _looped(body.node, inside=inside or node.op_type in _LOOPS)
-    return frozenset(found)
+    if role is None:
+        return Held(name, tensor, None, why, harmless)
+    axis, slope = giving_axis(value, len(tensor.dims), sight), is_slope(value, tensor.dims, sight)
+    return Held(name, tensor, role, often=value in repeated, axis=axis, slope=slope)
 
 
 def _tensors(graph: Any, onnx: Any) -> Iterator[tuple[str, Any, str]]:  # noqa: ANN401
@@ -176,7 +169,7 @@ def _tensors(graph: Any, onnx: Any) -> Iterator[tuple[str, Any, str]]:  # noqa: 
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR:
-                is_value = node.op_type == "Constant" and node.domain in OWN
+                is_value = node.op_type == "Constant" and node.domain in OWN and len(node.output) > 0
                 yield (node.output[0], attribute.t, "") if is_value else ("", attribute.t, node.op_type)
             for tensor in attribute.tensors:
                 yield "", tensor, node.op_type
@@ -184,7 +177,7 @@ def _tensors(graph: Any, onnx: Any) -> Iterator[tuple[str, Any, str]]:  # noqa: 
                 yield from _tensors(body, onnx)
 
 
-def _untouchable(tensor: Any) -> tuple[str, bool]:  # noqa: ANN401
+def untouchable(tensor: Any) -> tuple[str, bool]:  # noqa: ANN401
     """Why nothing may be done to a tensor, whoever reads it, and whether it is no weight."""
     if math.prod(tensor.dims) < 2:
         return "a single number", True

@@ -92,6 +92,103 @@ def test_a_locked_model_is_at_chance_and_one_that_is_open_fails(make: Any) -> No
     assert "locked file is at 1.00 without its key and at 1.00 with 20 wrong keys on average" in judged(bad).sentence
 
 
+@pytest.mark.parametrize("count", [10, 40])
+def test_an_open_file_fails_where_other_weights_answer_alike_too(count: int) -> None:
+    """Of one input, half of all networks rank rows as any other does: one of twenty excused the original itself."""
+    model = net(
+        "(float[n,1] x) => (float[n,1] y) { a = MatMul (x, v) b = Relu (a) y = MatMul (b, w) }",
+        weights={"v": (1, 16), "w": (16, 1)},
+    )
+    real = read_rows(np.random.default_rng(0).random((count, 1), np.float32), Network(model))
+    each = try_without_key(model, model, real, rng=Streams(0))
+    assert each.outputs[0].without == 1.0
+    assert judged(each).word == "fail"
+    other = onnx.ModelProto.FromString(model.SerializeToString())
+    other.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(2 * numpy_helper.to_array(model.graph.initializer[0]), "v")
+    )
+    each = try_without_key(model, other, real, rng=Streams(0))
+    assert (each.outputs[0].without, each.outputs[0].told) == (None, False)
+    assert judged(each).word == "not measured"
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_small_numbers_beside_large_ones_are_looked_at(scale: float) -> None:
+    """Boxes in pixels that are locked, beside scores that are not: in the mean these count for nothing."""
+    model = net(
+        "(float[n,16] x) => (float[n,6] y) { a = MatMul (x, v) b = Mul (a, s) c = MatMul (x, w) d = Sigmoid (c)"
+        " y = Concat <axis=1> (b, d) }",
+        weights={"v": (16, 4), "w": (16, 2), "s": np.full(1, scale, np.float32)},
+    )
+    half = lock(model, KEY)
+    del half.metadata_props[:]
+    assert judged(found(model, half)).word == "pass"
+    for held, plain in zip(half.graph.initializer, model.graph.initializer, strict=True):
+        if held.name == "w":
+            held.CopyFrom(plain)
+    each = found(model, half)
+    assert each.outputs[0].given == 2
+    assert judged(each).word == "fail"
+    assert "2 of its numbers a row it gives without a key" in judged(each).sentence
+
+
+def test_answers_in_another_order_are_the_original() -> None:
+    model = classes()
+    rolled = onnx.ModelProto.FromString(model.SerializeToString())
+    last = numpy_helper.to_array(model.graph.initializer[1])
+    rolled.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.roll(last, 1, axis=1), "w"))
+    each = found(model, rolled)
+    assert each.outputs[0].given == 5
+    assert judged(each).word == "fail"
+    draw = np.random.default_rng(0)
+    named = draw.integers(0, 7, 200)
+    assert likeness(named, (named + 3) % 7, named, turned=True).turned == 1.0
+    assert abs(likeness(named, draw.integers(0, 7, 200), named, turned=True).turned) < 0.2
+
+
+def test_of_few_rows_no_order_of_many_is_told() -> None:
+    """Ten rows have so many orders that one of a thousand numbers has the same by luck, and of five none has."""
+    draw = np.random.default_rng(0)
+    wanted, other = draw.normal(size=(2, 10, 2000))
+    assert not likeness(wanted, wanted, None, turned=True).given.any()
+    assert likeness(wanted[:, :20], wanted[:, :20], None, turned=True).given.all()
+    assert not likeness(wanted[:, :20], np.roll(wanted[:, :20], 1, axis=1), None, turned=True).given.any()
+    assert likeness(wanted[:, :4], -np.roll(wanted[:, :4], 1, axis=1), None, turned=True).given.all()
+    tied = np.where(wanted > 0.9, wanted, 0.0)[:, :4]
+    assert not likeness(tied, tied, None, turned=True).given.any()  # most of the rows have the same
+    assert not likeness(wanted[:, :4], other[:, :4], None, turned=True).given.any()
+
+
+def test_of_another_number_of_boxes_the_calls_that_are_alike_are_compared() -> None:
+    """Each call its own number; where one of all differed, nothing was compared."""
+    text = (
+        "(float[n,16] x) => (float[k] y) { a = MatMul (x, w) b = Flatten (a) c = Greater (b, z) d = Compress (b, e)"
+        " y = Identity (d) }"
+    )
+    text = text.replace("d = Compress (b, e)", "r = Constant <value_ints = [-1]> () e = Reshape (c, r)"
+                        " f = Reshape (b, r) d = Compress (f, e)")  # fmt: skip
+    model = net(text, weights={"w": (16, 12), "z": np.zeros(1, np.float32)})
+    moved = onnx.ModelProto.FromString(model.SerializeToString())
+    plain = numpy_helper.to_array(model.graph.initializer[0])
+    noise = 1 + 0.003 * np.random.default_rng(3).standard_normal(plain.shape).astype(np.float32)
+    moved.graph.initializer[0].CopyFrom(numpy_helper.from_array(plain * noise, "w"))
+    real = read_rows(np.random.default_rng(0).standard_normal((100, 16)).astype(np.float32), Network(model), batch=1)
+    near = try_without_key(model, moved, real, rng=Streams(0))
+    assert near.outputs[0].without is not None
+    assert near.outputs[0].without > 0.8
+    assert judged(near).word == "fail"
+    assert judged(try_without_key(model, lock(model, KEY), real, rng=Streams(0))).word == "pass"
+
+
+def test_half_of_a_picture_is_seen() -> None:
+    picture = np.random.default_rng(0).random((3, 120, 160), np.float32)
+    half = picture.copy()
+    half[:, 60:] = 0
+    thin, other = (keyless._thinned(each, picture) for each in (picture, half))
+    assert thin.shape == (3, 16, 64)
+    assert 0.2 < (thin == other).mean() < 0.8
+
+
 def test_decisions_are_told_as_shares() -> None:
     model = classes()
     (output,) = found(model, lock(model, KEY)).outputs
@@ -440,16 +537,25 @@ def test_of_pictures_some_places_are_looked_at() -> None:
     """All answers of twenty keys took gigabytes, and minutes of ranking."""
     wide = np.zeros((3, 3, 200, 200), np.float32)
     wide[:] = np.arange(3 * 200 * 200).reshape(3, 200, 200)
-    thin = keyless._thinned(wide)
+    thin = keyless._thinned(wide, wide)
     assert thin.shape == (3, 3, 1024 // 3, 1)
     assert (thin[0, 1] - thin[0, 0] == 200 * 200).all()  # all classes of a place
-    assert np.array_equal(keyless._thinned(wide + 1), thin + 1)
-    words = keyless._thinned(np.zeros((2, 900, 50), np.float32))
+    assert np.array_equal(keyless._thinned(wide + 1, wide), thin + 1)
+    words = keyless._thinned(np.zeros((2, 900, 50), np.float32), wide)
     assert words.shape == (2, 1024 // 50, 50)
     small = np.zeros((3, 2, 4, 4))
-    assert keyless._thinned(small) is small
-    scores = np.zeros((3, 50_000))
-    assert keyless._thinned(scores) is scores
+    assert keyless._thinned(small, small) is small
+
+
+def test_of_many_scores_those_that_are_decided_for_are_looked_at() -> None:
+    scores = np.random.default_rng(0).random((30, 50_000), np.float32)
+    scores[np.arange(30), 7 * np.arange(30)] = 2.0
+    thin = keyless._thinned(scores, scores)
+    assert thin.shape == (30, 1024)
+    assert (thin.max(axis=1) == 2.0).all()
+    other = scores[::-1]
+    assert np.array_equal(keyless._thinned(other, scores), thin[::-1])
+    assert keyless._thinned(other, scores[:9]).shape == (30, 1024)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -537,6 +643,33 @@ def test_keys_that_open_a_file_are_counted() -> None:
 
 def told(answers: list[np.ndarray], wrong: list[np.ndarray], strangers: list[np.ndarray]) -> KeylessOutput:
     return keyless._output("y", keyless._Answers(answers[0], answers[0], wrong, strangers), by_input=False)
+
+
+@pytest.mark.parametrize(("keys", "strangers", "word"), [(2, 0, "fail"), (1, 0, "pass"), (4, 1, "pass"), (6, 1, "fail"),
+                                                          (9, 4, "pass"), (12, 4, "fail")])  # fmt: skip
+@pytest.mark.parametrize("turned", [1, -1])
+def test_keys_that_nearly_open_a_file_do_not_hide_in_the_mean(
+    keys: int, strangers: int, word: str, turned: int
+) -> None:
+    """Of two of twenty that open it, the mean is a tenth, and its error as large."""
+    draw = np.random.default_rng(0)
+    wanted = draw.normal(size=(100, 1))
+    near = turned * (wanted + 0.3 * draw.normal(size=(100, 1)))
+    some = [near if at < keys else draw.normal(size=(100, 1)) for at in range(20)]
+    others = [near if at < strangers else draw.normal(size=(100, 1)) for at in range(20)]
+    each = keyless._output("y", keyless._Answers(wanted, some[-1], some, others), by_input=False)
+    assert (each.nearly, each.nearly_strangers, each.opened) == (keys, strangers, 0)
+    one = judged(Keyless(rows=100, keys=20, failed=0, outputs=(each,)))
+    if keys < 9 or word == "fail":  # else the mean of all of them is too near as well
+        assert one.word == word
+
+
+def test_a_number_that_is_none_hides_nothing_of_the_others() -> None:
+    wanted = np.random.default_rng(0).normal(size=(100, 10))
+    other = wanted.copy()
+    other[:, 9] = np.nan
+    other[::7, 8] = np.inf
+    assert likeness(wanted, other, None, turned=True).given.tolist() == [True] * 8 + [False] * 2
 
 
 def test_what_other_weights_answer_as_well_opens_nothing() -> None:

@@ -37,7 +37,8 @@ __all__ = [
 _EVERYWHERE = ("real", "random", "edge")
 _FEWEST_ROWS = 10
 _OPENED = 2
-"""Wrong keys that open a file by more than luck."""
+"""Wrong keys that open a file, or nearly, by more than luck."""
+_SPREAD = 2.5
 
 _FEWEST_KEYS = 2
 
@@ -124,7 +125,7 @@ def judge_equality(found: Equality | None, gates: Gates) -> list[Judged]:
             )
         )
     else:
-        judged.append(inapplicable("nan", gates, "No input holds floats."))
+        judged.append(inapplicable("nan", gates, "No input holds floats, or nothing answers NaN and infinities."))
     return judged
 
 
@@ -267,7 +268,7 @@ def judge_keyless(found: Keyless | None, gates: Gates) -> list[Judged]:
         return [unmeasured("keyless", gates, why)]
     told = [each for each in found.outputs if each.told]
     if not told:
-        why = "The original's answers to real rows are zeros or no numbers, so nothing could be told from them."
+        why = "Nothing could be told: the answers to real rows are zeros, no numbers, or such as any weights may give."
         return [unmeasured("keyless", gates, why)]
     # Each as a multiple of what is allowed, so that the file as it is and wrong keys can be held against each other.
     ranked = [(_beyond(each, gates, len(told)), each) for each in told]
@@ -307,13 +308,17 @@ def _error(output: KeylessOutput, several: int) -> float:
 def _beyond(output: KeylessOutput, gates: Gates, several: int) -> float:
     """Likeness over what is allowed: above 1 where it is surely more.
 
-    One file that answers the reverse of the original is as good as one that answers the same. Wrong keys are another
-    matter: nobody knows which of them do the one and which the other.
+    One file that answers the reverse of the original is as good as one that answers the same, and so is one of several
+    numbers. Wrong keys are another matter: nobody knows which of them do the one and which the other.
     """
+    if output.given:
+        return math.inf
     once = abs(output.without or 0.0) / max(gates.keyless_once, 1e-9)
     if not output.wrong:
         return once
-    if output.opened >= _OPENED:
+    # Some of the others do so by chance, and how many is seen of these.
+    chance = output.nearly_strangers
+    if output.opened >= _OPENED or output.nearly - chance >= _OPENED + _SPREAD * math.sqrt(chance):
         return math.inf
     once = max(once, output.turned / max(gates.keyless_once, 1e-9))
     surely = float(np.mean(output.wrong)) - _error(output, several)
@@ -329,10 +334,13 @@ def _without_key(found: Keyless, worst: KeylessOutput) -> str:
         sentence += (
             f": {100 * worst.same:.1f} % of the original's decisions, where chance gives {100 * worst.chance:.1f} %"
         )
-    if worst.wrong and not worst.without:
+    if worst.wrong:
         sentence += f"; for whoever turns round or moves what a key gives, at {worst.turned:.2f}"
     sentence += "." + (f" With {found.failed} keys it does not run." if found.failed else "")
     sentence += f" {worst.opened} of the keys open it." if worst.opened else ""
+    if worst.nearly > worst.nearly_strangers:
+        sentence += f" {worst.nearly} of the keys nearly do, and {worst.nearly_strangers} of the others' weights."
+    sentence += f" {worst.given} of its numbers a row it gives without a key." if worst.given else ""
     told = f" With {found.broken} keys it answers with NaN or an infinity, which tells that they are wrong."
     return sentence + (told if found.broken else "")
 

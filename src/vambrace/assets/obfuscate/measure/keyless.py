@@ -24,7 +24,7 @@ import numpy as np
 from vambrace.assets.obfuscate import key_entry, keyinput, lock_entry, locking
 from vambrace.assets.obfuscate.measure.difference import choices
 from vambrace.assets.obfuscate.measure.equality import DECISION, decisions, run_rows
-from vambrace.assets.obfuscate.measure.likeness import beyond, beyond_all, likeness
+from vambrace.assets.obfuscate.measure.likeness import OPEN, Likeness, beyond, beyond_all, likeness
 from vambrace.assets.obfuscate.measure.redrawn import Redrawing
 from vambrace.assets.obfuscate.measure.runtime import Network
 from vambrace.assets.obfuscate.weighted import weighted_outputs
@@ -42,9 +42,14 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.measure.inputs import Rows
     from vambrace.core.rng import Streams
 
-_OPEN = 0.999
+    _Calls = Sequence[Sequence[NDArray[Any]]]
+    """Of each output, the answers to each call."""
+
+_NEARLY = 0.9
 _MOST = 1024
 """Numbers of a row of an output that are looked at."""
+_MOST_SCORES = 64
+"""Of these, at one place, where there are several."""
 
 __all__ = ["Keyless", "KeylessOptions", "KeylessOutput", "try_without_key"]
 
@@ -78,15 +83,21 @@ class KeylessOutput:
     Attributes:
         output: its name in the original.
         decided: whether decisions were compared, and not numbers.
-        without: likeness of the file as it lies there; None where it does not run without a key.
+        without: likeness of the file as it lies there; None where it does not run without a key, and where it goes
+            with the original in all rows, as other weights may do, but does not give the very answers.
         wrong: likeness with each wrong key.
         turned: of wrong keys, on average, for whoever turns round or moves what each of them answers.
-        opened: wrong keys that give the original's answers, where no other weights do.
+        opened: wrong keys that give the original's answers, or one of several numbers, where no other weights do.
+        nearly: wrong keys that give most of them, or of their reverse.
+        nearly_strangers: networks with other weights that do.
+        given: numbers of a row that the file as it lies there gives in the order of the original's rows, or its
+            reverse, where no other weights do.
         strangers: likeness of networks with other weights, about 0 on average; none where they do not tell chance.
         same: share of the original's decisions that a wrong key gives on average (without wrong keys, that no key
             gives); None for numbers.
         chance: what that is for networks with other weights, or else by the frequencies of the decisions alone.
-        told: whether the original's answers tell anything: neither all zero nor all no numbers.
+        told: whether anything can be told from the original's answers: they are neither all zero nor all no numbers,
+            and other weights do not give the like of them.
     """
 
     output: str
@@ -99,6 +110,9 @@ class KeylessOutput:
     strangers: tuple[float, ...] = ()
     turned: float = 0.0
     opened: int = 0
+    given: int = 0
+    nearly: int = 0
+    nearly_strangers: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,28 +160,34 @@ def try_without_key(
     chosen = options or KeylessOptions()
     rows = real.first(chosen.rows)
     network = Network(original)
-    whole = _answers(network, rows, decide)
-    wanted = [_thinned(each) for each in whole]
+    calls = _calls(network, rows, decide)
+    whole = _joined(calls, calls)
+    wanted = [_thinned(each, each) for each in whole]
     kept = [DECISION] if decide else weighted_outputs(original)
     places = {name: 0 if decide else network.outputs.index(name) for name in kept}
     by_input = _has(at_rest, key_entry.ENTRY)
-    bare = None if by_input else _tried(at_rest, rows, {}, decide)
+
+    def thin(found: _Calls | None) -> list[NDArray[Any]] | None:
+        return None if found is None else [_thinned(*each) for each in zip(_joined(found, calls), whole, strict=True)]
+
+    alone = None if by_input else thin(_tried(at_rest, rows, {}, decide))
     tried: list[list[NDArray[Any]] | None] = []
     broken = 0
     if by_input or _has(at_rest, lock_entry.ENTRY):
         for number in range(chosen.keys):
             key = hashlib.sha256(rng.child("wrong key", number).key.to_bytes(8, "little")).digest()
             found = _with_key(at_rest, key, rows, decide)
-            broken += found is not None and _breaks(whole, found)
-            tried.append(_thin(found))
+            broken += found is not None and _breaks(calls, found)
+            tried.append(thin(found))
     others = Redrawing(original)
     count = chosen.keys if others.whole else 0
-    strangers = [_thin(_tried(others.draw(rng.child("other weights", at)), rows, {}, decide)) for at in range(count)]
+    drawn = (others.draw(rng.child("other weights", at)) for at in range(count))
+    strangers = [thin(_tried(each, rows, {}, decide)) for each in drawn]
     outputs: list[KeylessOutput] = []
     for name, place in places.items():
         answers = _Answers(
             wanted[place],
-            _at(_thin(bare), place),
+            _at(alone, place),
             [_at(each, place) for each in tried],
             [_at(each, place) for each in strangers],
         )
@@ -181,28 +201,38 @@ def try_without_key(
     )
 
 
-def _breaks(wanted: list[NDArray[Any]], others: list[NDArray[Any]]) -> bool:
+def _breaks(wanted: _Calls, others: _Calls) -> bool:
     """Whether answers are no numbers where the original's are."""
     return any(
         one.shape == two.shape and bool((np.isfinite(one) & ~np.isfinite(two)).any())
-        for one, two in zip(wanted, others, strict=True)
+        for first, second in zip(wanted, others, strict=True)
+        for one, two in zip(first, second, strict=True)
         if one.dtype.kind == two.dtype.kind == "f"
     )
 
 
-def _thin(answers: list[NDArray[Any]] | None) -> list[NDArray[Any]] | None:
-    return None if answers is None else [_thinned(each) for each in answers]
+def _thinned(array: NDArray[Any], original: NDArray[Any]) -> NDArray[Any]:
+    """Some places of an answer of many, and some of its scores, the same ones for arrays of the original's shape.
 
-
-def _thinned(array: NDArray[Any]) -> NDArray[Any]:
-    """Some places of an answer of many, the same ones for arrays of one shape; of scores, all of a place."""
-    if array.ndim < 3 or math.prod(array.shape[1:]) <= _MOST:
+    Scores that the original decides for most often are among them.
+    """
+    if array.ndim < 2 or math.prod(array.shape[1:]) <= _MOST:
         return array
     # Classes are the second axis of maps, and else the last one.
     axis = 1 if array.ndim == 4 else array.ndim - 1
     flat = np.moveaxis(array, axis, 1).reshape(len(array), array.shape[axis], -1)
+    draw = np.random.default_rng(0)
+    most = _MOST if array.ndim == 2 else _MOST_SCORES
+    if flat.shape[1] > most:
+        decided = choices(original) if original.shape == array.shape else None
+        kinds, counts = np.unique(np.zeros(0) if decided is None else decided, return_counts=True)
+        often = kinds[np.argsort(-counts, kind="stable")[: most // 2]].astype(np.int64)
+        others = draw.permutation(np.setdiff1d(np.arange(flat.shape[1]), often))[: most - len(often)]
+        flat = flat[:, np.sort(np.concatenate([often, others]))]
     count = min(flat.shape[2], max(1, _MOST // flat.shape[1]))
-    some = flat[:, :, np.sort(np.random.default_rng(0).choice(flat.shape[2], count, replace=False))]
+    some = flat[:, :, np.sort(draw.choice(flat.shape[2], count, replace=False))]
+    if array.ndim == 2:
+        return some[..., 0]
     return some[..., None] if array.ndim == 4 else np.moveaxis(some, 1, -1)
 
 
@@ -227,6 +257,7 @@ def _output(name: str, answers: _Answers, *, by_input: bool) -> KeylessOutput:
     wrong, strangers = found[: len(answers.wrong)], found[len(answers.wrong) :]
     at_rest = likeness(wanted, bare, decided, turned=True)
     values, sizes = ([one.value for one in strangers], [abs(one.turned) for one in strangers])
+    without = None if by_input else _without(answers, at_rest.turned, sizes)
     # By the frequencies alone where no other weights are drawn.
     same = [each.shares[0] for each in wrong or [at_rest] if each.shares is not None]
     chance = [each.shares[0] for each in strangers if each.shares is not None] or [
@@ -235,15 +266,40 @@ def _output(name: str, answers: _Answers, *, by_input: bool) -> KeylessOutput:
     return KeylessOutput(
         output=name,
         decided=decided is not None,
-        without=None if by_input else beyond_all(at_rest.turned, sizes),
+        without=without,
         wrong=beyond([each.value for each in wrong], values),
         strangers=beyond(values, values),
-        opened=sum(one.value > _OPEN for one in wrong) if max(values, default=0.0) <= _OPEN else 0,
+        opened=sum(
+            one.value > OPEN and max(values, default=0.0) <= OPEN or bool(_told(one, strangers)) for one in wrong
+        ),
+        given=0 if by_input else _told(at_rest, strangers),
+        nearly=_near(wrong),
+        nearly_strangers=_near(strangers),
         turned=float(np.mean(beyond(turned, sizes))) if (turned := [abs(each.turned) for each in wrong]) else 0.0,
         same=float(np.mean(same)) if same else None,
         chance=float(np.mean(chance)) if same and chance else None,
-        told=decided is not None or bool(np.any(wanted, where=np.isfinite(wanted))),
+        told=(decided is not None or bool(np.any(wanted, where=np.isfinite(wanted))))
+        and not (without is None and not wrong),
     )
+
+
+def _near(found: Sequence[Likeness]) -> int:
+    return sum(max(abs(each.value), abs(each.turned)) > _NEARLY for each in found)
+
+
+def _told(one: Likeness, strangers: Sequence[Likeness]) -> int:
+    """Numbers of a row that are as the original's, and with no other weights; not judged where none are drawn."""
+    others = [each.given for each in strangers if each.given.size == one.given.size]
+    return int((one.given & ~np.any(others, axis=0)).sum()) if others else 0
+
+
+def _without(answers: _Answers, value: float, sizes: Sequence[float]) -> float | None:
+    """Likeness of the file as it lies there, where networks with other weights do not go with the original, too."""
+    if abs(value) <= OPEN or max(sizes, default=0.0) <= OPEN:
+        return beyond_all(value, sizes)
+    bare = answers.bare
+    same = bare is not None and np.array_equal(answers.wanted, bare, equal_nan=bare.dtype.kind in "fc")
+    return math.copysign(1.0, value) if same else None
 
 
 def _in_numbers(answers: Sequence[NDArray[Any] | None]) -> list[NDArray[Any] | None]:
@@ -258,7 +314,7 @@ def _in_numbers(answers: Sequence[NDArray[Any] | None]) -> list[NDArray[Any] | N
     ]
 
 
-def _with_key(at_rest: ModelProto, key: bytes, rows: Rows, decide: Decide | None) -> list[NDArray[Any]] | None:
+def _with_key(at_rest: ModelProto, key: bytes, rows: Rows, decide: Decide | None) -> list[list[NDArray[Any]]] | None:
     if _has(at_rest, lock_entry.ENTRY):
         return _tried(locking.unlock(at_rest, key), rows, {}, decide)
     return _tried(at_rest, rows, dict([keyinput.key_tensor(at_rest, key)]), decide)
@@ -266,21 +322,40 @@ def _with_key(at_rest: ModelProto, key: bytes, rows: Rows, decide: Decide | None
 
 def _tried(
     model: ModelProto, rows: Rows, fixed: Mapping[str, NDArray[Any]], decide: Decide | None
-) -> list[NDArray[Any]] | None:
+) -> list[list[NDArray[Any]]] | None:
     try:
-        return _answers(Network(model, fixed=fixed), rows, decide)
+        return _calls(Network(model, fixed=fixed), rows, decide)
     except ArtifactRefused:  # it does not run: that is no use of it
         return None
 
 
-def _answers(network: Network, rows: Rows, decide: Decide | None) -> list[NDArray[Any]]:
-    """All answers of each output; flat, where calls answer with other shapes."""
+def _calls(network: Network, rows: Rows, decide: Decide | None) -> list[list[NDArray[Any]]]:
+    """Of each output, the answers to each call."""
     calls = [[decisions(decide, each).reshape(-1)] if decide else each for each in run_rows(network, rows)]
+    return [list(parts) for parts in zip(*calls, strict=True)]
+
+
+def _joined(
+    outputs: Sequence[Sequence[NDArray[Any]]], original: Sequence[Sequence[NDArray[Any]]]
+) -> list[NDArray[Any]]:
+    """All answers of each output; flat, where calls of the original answer with other shapes.
+
+    A call that is answered with another shape than the original's, such as another number of boxes, has no answer.
+    """
     found: list[NDArray[Any]] = []
-    for parts in zip(*calls, strict=True):
-        alike = parts[0].ndim and len({part.shape[1:] for part in parts}) == 1
-        found.append(np.concatenate(parts if alike else [part.reshape(-1) for part in parts]))
+    for parts, like in zip(outputs, original, strict=True):
+        same = [part if part.shape == one.shape else _none(one) for part, one in zip(parts, like, strict=True)]
+        alike = like[0].ndim and len({one.shape[1:] for one in like}) == 1
+        found.append(np.concatenate(same if alike else [part.reshape(-1) for part in same]))
     return found
+
+
+def _none(like: NDArray[Any]) -> NDArray[Any]:
+    if like.dtype.kind in "iub":
+        return np.full(like.shape, np.iinfo(np.int64).min)
+    return np.full(
+        like.shape, np.nan if like.dtype.kind == "f" else "\0", like.dtype if like.dtype.kind == "f" else object
+    )
 
 
 def _at(answers: list[NDArray[Any]] | None, place: int) -> NDArray[Any] | None:

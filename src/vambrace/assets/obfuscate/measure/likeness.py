@@ -5,28 +5,34 @@
   the rest.
 - Numbers: the rank correlation over the rows, of several numbers a row the mean weighted by how far each of them
   spreads. A score that is shifted, scaled or bent is as good as the original's for whoever moves the threshold.
+- Each number by itself: which of them are told by any of the other's, up to maps that keep or turn their order. Where
+  numbers have changed places, or a few of many or small ones beside large ones lie in clear, the mean does not show it.
 - For whoever turns answers round: the size of the rank correlation of each number, or of each score less the mean of
-  all, beyond that with other numbers (`vambrace.assets.obfuscate.measure.ranks`); of two decisions also the reverse.
+  all, beyond that with other numbers (`vambrace.assets.obfuscate.measure.ranks`); of decisions also under other names.
 
 Numbers are compared in the rows in which the other's are numbers too, and count by the share of these.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment  # pyright: ignore[reportUnknownVariableType]
 
 from vambrace.assets.obfuscate.measure.difference import choices, scores
-from vambrace.assets.obfuscate.measure.ranks import ALIKE, ranked, told_apart
+from vambrace.assets.obfuscate.measure.ranks import ALIKE, one_by_one, ranked, told_apart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Likeness", "beyond", "beyond_all", "likeness"]
+__all__ = ["OPEN", "Likeness", "beyond", "beyond_all", "likeness"]
+
+OPEN = 0.999
+"""From so much on it is the original."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +43,13 @@ class Likeness:
         value: as they are.
         turned: for whoever turns round or moves what it answers; 0 where that was not asked for.
         shares: of the same decisions, found and by chance, where decisions are compared.
+        given: which numbers of a row, of all that have an order of their own, are told.
     """
 
     value: float = 0.0
     turned: float = 0.0
     shares: tuple[float, float] | None = None
+    given: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
 
 def likeness(
@@ -58,17 +66,24 @@ def likeness(
     if other is None or other.shape != wanted.shape:
         return Likeness()
     theirs = choices(other) if decided is not None else None
-    numbers = _numbers(wanted, other)
+    first, second = _numbers(wanted, other)
+    numbers = _finite(first, second)
     ways = [numbers, _beside_the_mean(wanted, other) if theirs is not None else None] if turned else []
     told = max((both.share * told_apart(both.first, both.second) for both in ways if both), key=abs, default=0.0)
+    given = one_by_one(first, second) > OPEN if turned else np.zeros(0, np.bool_)
     if decided is None or theirs is None:
-        return Likeness(value=numbers.share * ranked(numbers.first, numbers.second) if numbers else 0.0, turned=told)
+        value = numbers.share * ranked(numbers.first, numbers.second) if numbers else 0.0
+        return Likeness(value=value, turned=told, given=given)
     same, chance = _shares(decided.reshape(len(wanted), -1), theirs.reshape(len(wanted), -1))
     value = (same - chance) / (1 - chance)
     # Where both decide rarely for one of two, the reverse agrees less often than chance by little only.
     two = len(np.unique(np.concatenate([decided, theirs]))) == 2
     reverse = (same - chance) / chance if two and same < chance else value
-    return Likeness(value=value, turned=max(reverse, told, key=abs) if turned else 0.0, shares=(same, chance))
+    if turned and not two:
+        reverse = max(reverse, _renamed(decided, theirs), key=abs)
+    return Likeness(
+        value=value, turned=max(reverse, told, key=abs) if turned else 0.0, shares=(same, chance), given=given
+    )
 
 
 def beyond(values: Sequence[float], strangers: Sequence[float]) -> tuple[float, ...]:
@@ -88,6 +103,18 @@ def beyond_all(value: float, strangers: Sequence[float]) -> float:
     if sizes and np.mean(sizes) <= ALIKE and abs(value) <= max(sizes):
         return 0.0
     return float(np.copysign(beyond([abs(value)], sizes)[0], value))
+
+
+def _renamed(one: NDArray[np.int64], two: NDArray[np.int64]) -> float:
+    """Kappa of the decisions when those of the second get the names under which most are the same."""
+    first, places = np.unique(one, return_inverse=True)
+    second, others = np.unique(two, return_inverse=True)
+    table = np.zeros((len(first), len(second)))
+    np.add.at(table, (places, others), 1.0)
+    matched: tuple[NDArray[np.int64], NDArray[np.int64]] = linear_sum_assignment(table, maximize=True)  # pyright: ignore[reportUnknownVariableType]
+    same = float(table[matched].sum()) / len(one)
+    chance = float((table.sum(axis=1)[matched[0]] * table.sum(axis=0)[matched[1]]).sum()) / len(one) ** 2
+    return (same - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def _shares(one: NDArray[np.int64], two: NDArray[np.int64]) -> tuple[float, float]:
@@ -117,15 +144,15 @@ class _Both:
     share: float
 
 
-def _numbers(wanted: NDArray[Any], other: NDArray[Any]) -> _Both | None:
-    """Both, as far as the original's are numbers."""
+def _numbers(wanted: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both (rows, numbers), as far as the original's are numbers."""
     first, second = (each.astype(np.float64).reshape(len(each), -1) for each in (wanted, other))
     # What is no number in the original tells nothing; where only the other gives none, it is another answer.
     told = np.isfinite(first)
     rows: NDArray[np.bool_] = np.asarray(told[:, told.any(axis=0)].all(axis=1))
     if 2 * rows.sum() > len(rows):  # else rows that the input alone leaves out would go together in both
         first, second, told = first[rows], second[rows], told[rows]
-    return _finite(np.where(told, first, 0.0), np.where(told, second, 0.0))
+    return np.where(told, first, 0.0), np.where(told, second, 0.0)
 
 
 def _beside_the_mean(wanted: NDArray[Any], other: NDArray[Any]) -> _Both | None:

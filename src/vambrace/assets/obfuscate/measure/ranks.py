@@ -1,6 +1,7 @@
 """How far numbers of many rows tell others, by their ranks alone: shifted, scaled or bent ones tell as much.
 
-Rank correlation is Spearman's (Am. J. Psychol. 15, 1904). Arrays are of n rows, of any further sizes, and finite.
+Rank correlation is Spearman's (Am. J. Psychol. 15, 1904). Arrays are of n rows, of any further sizes, and finite where
+nothing else is said.
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ from scipy.stats import rankdata  # pyright: ignore[reportUnknownVariableType]
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ALIKE", "ranked", "told_apart"]
+__all__ = ["ALIKE", "one_by_one", "ranked", "told_apart"]
 
 ALIKE = 0.95
 """From so much on, what tells a thing is that thing, and no measure of chance."""
 
 _SHIFTS = 8
+
+_LUCK = 10.0
+"""What happens once in two to the power of this is no luck any more."""
+
+_ORDERED = 0.9
+"""Of the variance of ranks without ties: from so much on an order is no luck; half of the rows may be tied, hardly."""
 
 
 def ranked(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
@@ -60,6 +67,25 @@ def told_apart(first: NDArray[np.float64], second: NDArray[np.float64]) -> float
     return math.copysign(max(0.0, own - chance) / (1 - chance), signed)
 
 
+def one_by_one(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The size of the rank correlation of each number with that of the others' which tells it best.
+
+    0 for numbers that many rows have in common; others that are no number in some row tell none. With its own
+    counterpart alone, or 0, where rows are so few that one of so many has the same order by luck.
+    """
+    count, numbers = len(first), first.shape[1]
+    second = np.where(np.isfinite(second).all(axis=0), second, 0.0)
+    one, two = _centred(first), _centred(second)
+    ordered = np.square(one).sum(axis=0) >= _ORDERED * (count**3 - count) / 12
+    bits = (math.lgamma(count + 1) - math.lgamma(count // 2 + 1)) / math.log(2) - _LUCK
+    one, two = _unit(one), _unit(two)
+    if bits < 2 * math.log2(numbers):
+        own = np.abs((one * two).sum(axis=0)) if bits >= math.log2(numbers) else np.zeros(numbers)
+    else:
+        own = np.abs(one.T @ two).max(axis=1)
+    return np.where(ordered, own, 0.0)
+
+
 def _by_others(one: NDArray[np.float64], two: NDArray[np.float64], spread: NDArray[np.float64]) -> float:
     """The mean size of the correlation of numbers with the counterparts of others; 0 of a number alone."""
     count = len(spread)
@@ -90,7 +116,15 @@ def _spread(array: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _ranks(array: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks of each number over the rows, of mean 0 and length 1, or 0 where they are all the same."""
+    return _unit(_centred(array))
+
+
+def _centred(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks of each number over the rows, of mean 0."""
     ranks: NDArray[np.float64] = rankdata(array.reshape(len(array), -1), axis=0)
-    ranks = ranks - ranks.mean(axis=0)
+    return ranks - ranks.mean(axis=0)
+
+
+def _unit(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
     length = np.sqrt(np.square(ranks).sum(axis=0))
     return np.divide(ranks, length, out=np.zeros_like(ranks), where=length > 0)
