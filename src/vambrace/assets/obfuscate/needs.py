@@ -97,6 +97,8 @@ def sized(name: str, sight: Sight) -> tuple[Any, bool] | None:
         The node, and whether constants alone decide which elements it lets through.
     """
     found: list[tuple[Any, bool]] = []
+    # Behind data it is the same wherever it came from, so what led nowhere once is not followed again.
+    followed: set[str] = set()
 
     def step(prefix: str, node: Any, position: int, constant: bool) -> Iterator[tuple[int, bool]]:  # noqa: ANN401
         if node.domain not in OWN or node.op_type in BLIND:
@@ -110,9 +112,15 @@ def sized(name: str, sight: Sight) -> tuple[Any, bool] | None:
             return
         linear = node.op_type in LINEAR and position < 3
         if linear or node.op_type in SUMS or passed(node, position):
-            yield from ((at, now) for at in outputs(node))
+            for at in outputs(node):
+                value = prefix + node.output[at] if at < len(node.output) else ""
+                if now or value not in sight.unsized:
+                    yield at, now
+                    followed.update([] if now else [value])
 
     sight.flows.walk(name, True, step)
+    if not found:
+        sight.unsized |= followed
     return found[0] if found else None
 
 

@@ -49,6 +49,7 @@ class Sight:
         tensors: onnx.TensorProto by the values that they state, of two elements or more.
         makers: the node that makes a value.
         data: values that depend on what the model is given, and not only on its sizes.
+        unsized: values that data went into and that become no sizes or indices, as far as was looked.
         masks: values that hold infinities or numbers as large as those of masks, of constants alone.
     """
 
@@ -58,6 +59,7 @@ class Sight:
     makers: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     data: frozenset[str] = frozenset()
     masks: frozenset[str] = frozenset()
+    unsized: set[str] = dataclasses.field(default_factory=set[str])
     _arrays: dict[str, NDArray[Any]] = dataclasses.field(default_factory=dict[str, "NDArray[Any]"])
     _positive: dict[str, bool] = dataclasses.field(default_factory=dict[str, bool])
 
