@@ -16,6 +16,12 @@ from vambrace.assets.obfuscate.roles import held_tensors
 DRAW = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """Whichever tests ran before."""
+    DRAW.bit_generator.state = np.random.default_rng(1).bit_generator.state
+
+
 def normal(*shape: int, size: float = 1.0) -> np.ndarray:
     """Numbers of which the root of the mean square is exactly that."""
     array = DRAW.standard_normal(shape)
@@ -135,6 +141,18 @@ def test_rows_are_those_of_channels_that_a_layer_gives(text: str, shape: tuple[i
     assert (rows.axis, rows.parts.tolist()) == (axis, [0 if at == 3 else 1 for at in range(shape[axis])])
 
 
+def test_columns_of_other_sizes_make_no_parts() -> None:
+    """One channel that comes in with large weights, of which each row has one: rows are as large as before."""
+    rows = np.sign(normal(12, 16)) * np.float32(1)
+    for size in (1000, 1 / 1000, 0):
+        other = rows.copy()
+        other[:, 3] *= np.abs(normal(12)) * np.float32(size)
+        assert parted(other) is None, size
+    other = rows * np.float32(2.0) ** np.arange(-8, 8, dtype=np.float32)
+    other[4] /= 50
+    assert parted(other) == [0 if at == 4 else 1 for at in range(12)]
+
+
 def test_a_row_that_is_alone_is_not_told() -> None:
     """In a part of one row it would keep its elements: of ten layers they are mixed, of one it goes with the others."""
     rows = [np.sign(each) * np.clip(np.abs(each), 0.5, 1) for each in (normal(16, 8) for _ in range(10))]
@@ -177,9 +195,11 @@ def test_what_moves_together_counts_once() -> None:
 
 
 def test_rows_of_a_few_elements_are_large_or_small_by_luck() -> None:
-    text = "(float[n,9] x) => (float[n,7] y) { y = MatMul (x, w) }"
-    held = held_tensors(net(text, weights={"w": normal(9, 7) * np.array([1] * 8 + [1000], np.float32)[:, None]}))
-    assert split(held) == {}
+    text = "(float[n,7] x) => (float[n,9] y) { y = MatMul (x, w) }"
+    columns = np.array([1] * 8 + [1000], np.float32)
+    assert split(held_tensors(net(text, weights={"w": normal(7, 9) * columns}))) == {}
+    text = text.replace("float[n,7] x", "float[n,8] x")
+    assert len(split(held_tensors(net(text, weights={"w": normal(8, 9) * columns})))) == 1
 
 
 def test_parts_of_large_tensors_are_locked_by_themselves_where_they_can_be() -> None:
