@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["OPEN", "Likeness", "beyond", "beyond_all", "likeness"]
+__all__ = ["Likeness", "OPEN", "beyond", "beyond_all", "likeness"]
 
 OPEN = 0.999
 """From so much on it is the original."""
