@@ -23,10 +23,16 @@ def measured(passes) -> float:
     return 1.0 + sum(COSTS[one.name] * getattr(one, "share", 0.0) / 0.4 for one in passes)
 
 
-def costing(**more: float):
-    """The same with other costs."""
+def costing(beside: float = 9.0, **more: float):
+    """The same with other costs, and those of `phantoms` in their lighter form."""
     costs = {**COSTS, **more}
-    return lambda passes: 1.0 + sum(costs[one.name] * (getattr(one, "share", 0.4) or 0.4) / 0.4 for one in passes)
+    return lambda passes: (
+        1.0
+        + sum(
+            beside if getattr(one, "beside", False) else costs[one.name] * (getattr(one, "share", 0.4) or 0.4) / 0.4
+            for one in passes
+        )
+    )
 
 
 def test_all_are_kept_where_they_fit() -> None:
@@ -56,6 +62,19 @@ def test_what_is_too_slow_by_itself_goes_before_the_rest() -> None:
     assert found.kept == WANTED
     assert found.dropped == ("phantoms",)
     assert found.ratio == pytest.approx(1.6)
+
+
+def test_what_has_a_lighter_form_takes_it_before_it_goes() -> None:
+    wanted = (Order(), SplitLayers(share=0.4), Phantoms())
+    found = plan(wanted, 1.05, costing(phantoms=0.06, beside=0.02, split_layers=0.02))
+    assert found.kept == (Order(), SplitLayers(share=0.4), Phantoms(beside=True))
+    assert (found.dropped, found.ratio) == ((), pytest.approx(1.04))
+    # By itself it would fit: what hides less goes first.
+    found = plan(wanted, 1.05, costing(phantoms=0.04, beside=0.02, split_layers=0.04))
+    assert found.kept == (Order(), SplitLayers(share=0.1), Phantoms())
+    found = plan(wanted, 1.05, costing(phantoms=0.06, beside=0.055, split_layers=0.02))
+    assert found.kept == (Order(), SplitLayers(share=0.4))
+    assert found.dropped == ("phantoms",)
 
 
 def test_what_hides_most_goes_last() -> None:

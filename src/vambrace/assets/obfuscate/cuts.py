@@ -27,6 +27,7 @@ FLOATING = frozenset({1, 10, 11})
 """float, float16 and double, as onnx.TensorProto.DataType."""
 WHOLE = frozenset({2, 3, 4, 5, 6, 7, 9, 12, 13})
 """Whole numbers and bool."""
+_NO_NUMBERS = "a model whose inputs are no numbers, or whose outputs are no tensors"
 _FEW = 4096
 """Elements that a brief predicate may add up."""
 
@@ -124,6 +125,20 @@ class Cuts:
                 taken.append((len(behind[value]), cut))
         return [cut for _, cut in sorted(taken, key=lambda one: one[0])]
 
+    def beside(self, slowdown: float, allowed: float) -> Cut | None:
+        """Where networks may stand beside this one, which stays as it is; bounds of time as for `chosen`."""
+        exits = self.exits(self.everything())
+        given = self._read_first()
+        if given is None or not exits or any(each is None for each in exits):
+            self.left[_NO_NUMBERS] = 1
+            return None
+        self.eligible = 1
+        cut, _ = self._cut(given, [], max(slowdown * self._costs.total, allowed))
+        if cut is None:
+            self.left["a Loop that would take too long"] = 1
+            return None
+        return dataclasses.replace(cut, whole=True)
+
     def behind(self, value: str) -> list[Node]:
         """All nodes that depend on a value, in order."""
         made = {value}
@@ -164,19 +179,25 @@ class Cuts:
 
     def _all(self, time: float) -> tuple[Cut | None, float]:
         """The cut before everything, and what it takes of a time; None where it cannot be made."""
-        inputs = [name for name in self._net.graph.input_names if self._kind(name) in FLOATING | WHOLE]
         nodes = self.everything()
         read = self._crossed(nodes)
-        if not inputs or not self._fits(nodes, read):
-            self.left["a model whose inputs are no numbers, or whose outputs are no tensors"] = 1
+        value = self._read_first()
+        if value is None or not self._fits(nodes, read):
+            self.left[_NO_NUMBERS] = 1
             return None, 0.0
         self.eligible = 1
-        value = min(inputs, key=lambda name: (self._kind(name) not in FLOATING, self._costs.elements(name)))
         cut, cost = self._cut(value, read, time)
         if cut is None:
             self.left["an If that would take too long"] = 1
             return None, 0.0
         return dataclasses.replace(cut, whole=True), cost
+
+    def _read_first(self) -> str | None:
+        """The input that a predicate reads: one of floating numbers and of few elements, if there is one."""
+        inputs = [name for name in self._net.graph.input_names if self._kind(name) in FLOATING | WHOLE]
+        return min(
+            inputs, key=lambda name: (self._kind(name) not in FLOATING, self._costs.elements(name)), default=None
+        )
 
     def _cut(self, value: str, read: list[str], time: float) -> tuple[Cut | None, float]:
         """A cut that fits into a time, and what it takes of it."""

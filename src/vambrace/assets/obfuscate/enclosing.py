@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.graph import Node
     from vambrace.assets.obfuscate.net import Net
 
-__all__ = ["Enclosed", "HALVES", "branch_of", "crossing", "enclose", "halved", "release"]
+__all__ = ["Enclosed", "HALVES", "branch_of", "crossing", "enclose", "halved", "release", "renamed"]
 
 HALVES = "weights of half precision, with which runtimes compute otherwise in a branch"
 """Why places are left."""
@@ -96,7 +96,7 @@ def enclose(net: Net, nodes: Sequence[Node], values: Mapping[str, int]) -> Enclo
         else:
             stood[name] = base64.b64encode(node_proto(producers[name], onnx_package()).SerializeToString()).decode()
             graph.remove(producers[name])
-    _rename(nodes, {name: copy for copy, name in shared.items()})
+    renamed(nodes, {name: copy for copy, name in shared.items()})
     graph.remove(*nodes)
     made = {name for node in nodes for name in node.outputs}
     branch = branch_of(net, list(nodes), values, weights)
@@ -109,7 +109,7 @@ def branch_of(net: Net, nodes: list[Node], values: Mapping[str, int], weights: d
     """A graph without inputs; values that leave it get names of their own."""
     onnx = onnx_package()
     *outputs, name = net.fresh(len(values) + 1)
-    _rename(nodes, dict(zip(values, outputs, strict=True)))
+    renamed(nodes, dict(zip(values, outputs, strict=True)))
     infos = [
         onnx.helper.make_tensor_value_info(one, kind, None) for one, kind in zip(outputs, values.values(), strict=True)
     ]
@@ -125,8 +125,8 @@ def release(net: Net, chooser: Node, branch: Graph, record: Mapping[str, Any]) -
         LookupError: where the record names what is not there.
     """
     graph, onnx = net.graph, onnx_package()
-    _rename(branch.nodes, record["shared"])
-    _rename(branch.nodes, dict(zip(branch.output_names, chooser.outputs, strict=True)))
+    renamed(branch.nodes, record["shared"])
+    renamed(branch.nodes, dict(zip(branch.output_names, chooser.outputs, strict=True)))
     moved = {name: array for name, array in branch.initialisers.items() if name not in record["shared"]}
     stood = {name: onnx.NodeProto.FromString(base64.b64decode(text)) for name, text in record["constants"].items()}
     graph.initialisers |= {name: array for name, array in moved.items() if name not in stood}
@@ -144,9 +144,10 @@ def _reads(nodes: Iterable[Node]) -> Iterator[str]:
             yield from _reads(body.nodes)
 
 
-def _rename(nodes: Iterable[Node], names: Mapping[str, str]) -> None:
+def renamed(nodes: Iterable[Node], names: Mapping[str, str]) -> None:
+    """Call values by other names wherever nodes, or graphs inside them, read and make them."""
     for node in nodes:
         node.inputs = [names.get(name, name) for name in node.inputs]
         node.outputs = [names.get(name, name) for name in node.outputs]
         for body in node.graphs():
-            _rename(body.nodes, names)
+            renamed(body.nodes, names)

@@ -194,7 +194,8 @@ def plan(passes: Sequence[Pass], budget: float, measure: Callable[[Sequence[Pass
     """Take work away until the rest fits, and give back what has room after all.
 
     What is too slow by itself goes first. Then goes what costs most among the passes of least `worth`. A pass with a
-    `share` of places is done at half of them, and at a quarter, before it is dropped.
+    `share` of places is done at half of them, and at a quarter, before it is dropped, and one that has a lighter form
+    in that.
 
     Args:
         passes: all that are wanted, in order, with their shares stated.
@@ -220,9 +221,11 @@ def plan(passes: Sequence[Pass], budget: float, measure: Callable[[Sequence[Pass
         ratio = work.together()
     # What is too slow by itself may not be beside others, of which some make a model faster.
     for at in sorted(work.dropped, key=lambda at: (-passes[at].worth, alone[passes[at].name])):
-        more = work.together(at, work.dropped[at])
-        if more <= budget:
-            work.slots[at], ratio = work.dropped[at], more
+        for one in work.forms.get(at, [work.dropped[at]]):
+            more = work.together(at, one)
+            if more <= budget:
+                work.slots[at], ratio = one, more
+                break
     kept = dict(sorted(work.slots.items()))
     # One that changes nothing by itself goes as well, in case it does beside others, but is not to blame.
     dropped = tuple(passes[at].name for at in work.dropped if at not in kept and alone[passes[at].name] != 1.0)
@@ -241,6 +244,7 @@ class _Work:
         costs: of each that costs time and is kept, by itself; a guess where it was lessened to fit beside others.
         lessened: how often each was.
         dropped: those that went, as they were last, the first one first.
+        forms: of those that have a lighter form and took it, both.
     """
 
     slots: dict[int, Pass]
@@ -248,6 +252,7 @@ class _Work:
     costs: dict[int, float] = dataclasses.field(default_factory=dict[int, float])
     lessened: dict[int, int] = dataclasses.field(default_factory=dict[int, int])
     dropped: dict[int, Pass] = dataclasses.field(default_factory=dict[int, "Pass"])
+    forms: dict[int, list[Pass]] = dataclasses.field(default_factory=dict[int, "list[Pass]"])
 
     def lessen(self, at: int) -> None:
         """Halve a pass's share of places, or drop it, and see what it costs by itself then."""
@@ -273,13 +278,17 @@ class _Work:
             ratio -= scale * saved if math.isfinite(scale) else math.inf
 
     def _halve(self, at: int) -> bool:
-        """Halve a pass's share of places, or drop it; whether it is kept."""
+        """Halve a pass's share of places, take its lighter form, or drop it; whether it is kept."""
         one = self.slots[at]
         share = getattr(one, "share", None)
         self.lessened[at] = self.lessened.get(at, 0) + 1
         if share and self.lessened[at] <= _HALVINGS:
             made: Any = one  # every pass is a dataclass
             self.slots[at] = dataclasses.replace(made, share=share / 2)
+            return True
+        if (lighter := one.lighter()) is not None:
+            self.forms[at] = [one, lighter]
+            self.slots[at] = lighter
             return True
         self.dropped[at] = self.slots.pop(at)
         del self.costs[at]

@@ -15,6 +15,8 @@ from vambrace.assets.obfuscate.measure.inputs import random_rows, read_rows
 from vambrace.assets.obfuscate.measure.linear import even_out
 from vambrace.assets.obfuscate.measure.readability import SIMILARITIES, read_structure
 from vambrace.assets.obfuscate.measure.runtime import Network, weights_of
+from vambrace.assets.obfuscate.passes.phantoms import Phantoms
+from vambrace.assets.obfuscate.pipeline import onnx_model
 from vambrace.core.rng import Streams
 
 LAYERS = disguises.weights()
@@ -73,6 +75,20 @@ def test_branches_that_both_run_stay() -> None:
     assert found.steps["branches"] == 3
     assert [node.op_type for node in found.model.graph.node].count("If") == 1
     assert found.difference.exact or found.difference.max_row < 1e-5
+
+
+def test_a_loop_that_never_runs_goes() -> None:
+    beside = Phantoms(fewest=60, times=0, beside=True)
+    model = onnx_model(ORIGINAL, passes=[beside], seed=1).model
+    assert min(similarities(model)) < 0.4
+    found = apart(model)
+    assert similarities(found.model) == pytest.approx([1.0] * 4)
+    assert found.steps["branches"] + found.steps["copies"] >= 1
+    for runs in (True, False):  # one that runs stays, whatever it does
+        other = ModelProto.FromString(model.SerializeToString())
+        other.graph.node[-1].input[1] = "runs"
+        other.graph.initializer.append(numpy_helper.from_array(np.array(runs), "runs"))
+        assert ("Loop" in {node.op_type for node in apart(other).model.graph.node}) is runs
 
 
 def test_branches_inside_branches_come_off_one_after_the_other() -> None:

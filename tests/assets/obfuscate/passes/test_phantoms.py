@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from vambrace.assets.obfuscate.pipeline import onnx_model, undo
 from vambrace.assets.obfuscate.tracing import trace
 from vambrace.errors import ConfigError
 
+BESIDE = Phantoms(fewest=150, times=0, beside=True)
 FREE = Phantoms(slowdown=9.0, fewest=150, times=0)
 """As many Ifs as it makes, whatever they cost."""
 QUICK = Phantoms(fewest=200, times=0)
@@ -58,6 +60,18 @@ def flipped(model: onnx.ModelProto) -> onnx.ModelProto:
             if node.op_type == "If":
                 for each in node.attribute:
                     each.name = names[each.name]
+    return other
+
+
+def looped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Every Loop runs once."""
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    for node in other.graph.node:
+        if node.op_type == "Loop":
+            assert node.input[0] == ""
+            node.input[1] = "runs"
+    other.graph.initializer.append(numpy_helper.from_array(np.array(True), "runs"))
     return other
 
 
@@ -109,12 +123,70 @@ def test_networks_of_all_kinds_compute_the_same(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_networks_compute_the_same() -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_hundred_networks_compute_the_same(beside: bool) -> None:
     for seed in range(500, 600):
         model = random_net(seed)
-        done = onnx_model(model, passes=[QUICK], seed=seed)
+        done = onnx_model(model, passes=[dataclasses.replace(QUICK, beside=beside)], seed=seed)
         assert differences(model, done.model, images(seed)) == [], seed
         assert undo(done.model, done.map).model == model
+
+
+@pytest.mark.parametrize("opset", [9, 10, 11, 12, 13, 14, 17, 18, 20, 21, 23])
+def test_networks_in_a_loop_are_valid_and_run_if_they_are_made_to(opset: int) -> None:
+    """They cost next to nothing, for a Loop that runs no time starts nothing; it does where an If takes too long."""
+    for seed in range(2):
+        model = small(opset)
+        done = onnx_model(model, passes=[BESIDE], seed=seed)
+        assert done.map.passes[0].done == 1
+        assert done.model.graph.node[-1].op_type == "Loop"
+        assert operators(done.model).total() > 150
+        onnx.checker.check_model(done.model, full_check=True)
+        assert differences(model, done.model, images(seed)) == []
+        outputs = session(looped(done.model)).run(None, {"image": images(seed)["plain"]})
+        (expected,) = session(model).run(None, {"image": images(seed)["plain"]})
+        assert (outputs[0].dtype, outputs[0].shape) == (expected.dtype, expected.shape)
+        assert not np.array_equal(outputs[0], expected)
+        assert undo(done.model, done.map).model == model
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_networks_of_all_kinds_compute_the_same_beside_a_loop(seed: int) -> None:
+    model = random_net(seed + 40)
+    done = onnx_model(model, passes=[dataclasses.replace(QUICK, beside=True), "order", "names"], seed=seed)
+    assert "Loop" in operators(done.model)
+    assert differences(model, done.model, images(seed)) == []
+    assert undo(done.model, done.map).model == model
+
+
+def test_an_output_that_is_read_on_goes_through_the_loop() -> None:
+    """By other nodes, and by graphs inside them; both read what went into it."""
+    model = text(
+        """a = Relu (image) one = Constant <value_float = 1.0> () m = ReduceMax <keepdims = 0> (a) c = Less (m, one)
+        b = If (c) <then_branch = f () => (t) { t = Neg (a) }, else_branch = g () => (e) { e = Exp (a) }>""",
+        "float[n, 4] image",
+        "float[n, 4] a, float[n, 4] b",
+    )
+    done = onnx_model(model, passes=[BESIDE], seed=3)
+    assert list(done.model.graph.node[-1].output) == ["a", "b"]
+    assert differences(model, done.model, images(0, (3, 4))) == []
+    assert onnx.printer.to_text(undo(done.model, done.map).model) == onnx.printer.to_text(model)
+
+
+def test_what_a_loop_has_no_room_for_is_left() -> None:
+    for opset, passes in ((17, Phantoms(beside=True, allowed=1.0)), (8, BESIDE)):
+        none = onnx_model(small(opset), passes=[passes], seed=1)
+        assert none.model == small(opset)
+        assert none.map.passes[0].left
+    model = text("y = SequenceConstruct (image)", "float[n, 4] image", "seq(float[n, 4]) y")
+    none = onnx_model(model, passes=[BESIDE], seed=1)
+    assert none.map.passes[0].left == {"a model whose inputs are no numbers, or whose outputs are no tensors": 1}
+    assert [node.op_type for node in none.model.graph.node] == ["SequenceConstruct"]
+
+
+def test_the_lighter_form_is_the_last_one() -> None:
+    assert Phantoms().lighter() == Phantoms(beside=True)
+    assert Phantoms(beside=True).lighter() is None
 
 
 def test_real_operators_and_their_weights_are_few_among_many() -> None:
@@ -272,7 +344,8 @@ def test_time_is_bounded() -> None:
     assert onnx_model(small(), passes=[Phantoms(ifs=0)], seed=1).model == small()
 
 
-def test_outputs_of_other_types_and_shapes() -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_outputs_of_other_types_and_shapes(beside: bool) -> None:
     model = text(
         """a = Relu (image) i = Cast <to = 7> (a) h = Cast <to = 10> (a) t = Cast <to = 9> (a)
         s = ReduceMax <keepdims = 0> (a) d = Cast <to = 11> (s) n = NonZero (image) z = Reshape (n, all)""",
@@ -280,29 +353,30 @@ def test_outputs_of_other_types_and_shapes() -> None:
         "int64[n, 4] i, float16[n, 4] h, bool[n, 4] t, double d, float s, int64[k] z",
     )
     model.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "all"))
-    done = onnx_model(model, passes=[FEW], seed=3)
+    done = onnx_model(model, passes=[dataclasses.replace(FEW, beside=beside)], seed=3)
     assert done.map.passes[0].done == 1
     values = images(0, (3, 4))
     assert differences(model, done.model, values) == []
-    outputs = session(flipped(done.model)).run(None, {"image": values["plain"]})
+    outputs = session((looped if beside else flipped)(done.model)).run(None, {"image": values["plain"]})
     expected = session(model).run(None, {"image": values["plain"]})
     assert [(each.dtype, each.ndim) for each in outputs] == [(each.dtype, each.ndim) for each in expected]
     assert onnx.printer.to_text(undo(done.model, done.map).model) == onnx.printer.to_text(model)
 
 
-def test_inputs_of_whole_numbers_and_free_sizes() -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_inputs_of_whole_numbers_and_free_sizes(beside: bool) -> None:
     model = text(
         "x = Gather (table, ids) y = ReduceMean <axes = [1], keepdims = 0> (x)", "int64[n, k] ids", "float[n, 8] y"
     )
     model.graph.initializer.append(numpy_helper.from_array(Builder(0).normal(50, 8), "table"))
-    done = onnx_model(model, passes=[FEW], seed=1)
+    done = onnx_model(model, passes=[dataclasses.replace(FEW, beside=beside)], seed=1)
     assert done.map.passes[0].done == 1
     for shape in ((1, 1), (2, 5)):
         ids = np.random.default_rng(0).integers(0, 50, shape)
         for level in LEVELS:
             results = [session(each, level).run(None, {"ids": ids})[0] for each in (model, done.model)]
             assert np.array_equal(*results)
-        session(flipped(done.model)).run(None, {"ids": ids})
+        session((looped if beside else flipped)(done.model)).run(None, {"ids": ids})
 
 
 def pictures(kind: str, rows: int) -> onnx.ModelProto:

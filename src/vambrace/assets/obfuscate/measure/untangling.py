@@ -43,20 +43,30 @@ _ACTIVATIONS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
 }
 
 
+_CHOOSING = {"If": 0, "Loop": 1, "Where": 0}
+"""Which input decides."""
+
+
 def settle_branches(draft: Draft, observed: Observed) -> int:
-    """If and Where nodes whose condition never changed become the side that was taken."""
+    """If and Where nodes whose condition never changed become the side that was taken; a Loop that never ran goes."""
     settled = 0
     for node in list(draft.nodes):
-        if node.op_type not in {"If", "Where"}:
+        if node.op_type not in _CHOOSING:
             continue
-        condition = draft.weights.get(node.input[0])
-        if condition is None and observed.constant(node.input[0]):
-            condition = observed.last[node.input[0]]
+        decides = node.input[_CHOOSING[node.op_type]]
+        condition = draft.weights.get(decides)
+        if condition is None and decides and observed.constant(decides):
+            condition = observed.last[decides]
         if condition is None or not (np.all(condition) or not np.any(condition)):
             continue
         taken = bool(np.all(condition))
         if node.op_type == "If":
             _inline(draft, node, taken)
+        elif node.op_type == "Loop":
+            carried = node.input[2:]
+            if taken or len(carried) != len(node.output):
+                continue
+            draft.splice(node, *map(_identity, carried, node.output))
         elif _shape(draft, observed, node.input[1 if taken else 2]) == _shape(draft, observed, node.output[0]):
             draft.splice(node, _identity(node.input[1 if taken else 2], node.output[0]))
         else:

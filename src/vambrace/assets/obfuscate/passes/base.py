@@ -75,6 +75,10 @@ class Pass(Options):
         """Edit `net` in place; everything that is chosen is drawn from `stream`."""
         raise NotImplementedError
 
+    def lighter(self) -> Pass | None:
+        """What is done in its place where it takes too much time; None where it is left out then."""
+        return None
+
     def undo(self, net: Net, record: Mapping[str, Any]) -> None:
         """Edit `net`, as the pass left it, back to what it was.
 

@@ -6,6 +6,10 @@ Arithmetic on the data decides, always alike (`vambrace.assets.obfuscate.opaque`
 inside the other, as far as the time allows, so that parts of the real network lie at different depths, in either
 branch. Imagined operators are up to forty times as many as real ones; what bounds them is the size of the file.
 
+An If starts the graph of a branch at each run, which small networks feel. Where that is too much for a budget, imagined
+networks stand in the body of a Loop that runs no time, and what the real one gives goes through it unchanged: that
+costs next to nothing, and leaves the real network in the main graph.
+
 What runs is the real network and a few operators on single numbers for each If. An attacker who runs the model sees
 which branches are taken, and one who knows this software sees which networks are imagined: they are many in one branch,
 and have few bytes of weights for each operator.
@@ -21,7 +25,7 @@ import numpy as np
 
 from vambrace.assets.obfuscate.cuts import FLOATING, WHOLE, Cuts
 from vambrace.assets.obfuscate.edits import arranged, modernise, rearrange
-from vambrace.assets.obfuscate.enclosing import branch_of, crossing, enclose, release
+from vambrace.assets.obfuscate.enclosing import branch_of, crossing, enclose, release, renamed
 from vambrace.assets.obfuscate.ensemble import Ensemble, Given
 from vambrace.assets.obfuscate.graph import Graph, Node, graph_proto
 from vambrace.assets.obfuscate.habits import Habits
@@ -59,6 +63,7 @@ class Phantoms(Pass):
         ifs: how many Ifs there are at most.
         slowdown: most that they may add to the time of a run, as a share of it, by an estimate from sizes.
         allowed: microseconds that they may add in any case, by the same estimate: one If with a short predicate.
+        beside: whether they stand in a Loop beside the real network, which takes less time than an If around it.
     """
 
     name: ClassVar[str] = "phantoms"
@@ -71,6 +76,7 @@ class Phantoms(Pass):
     ifs: int = 3
     slowdown: Ratio = 0.005
     allowed: Ratio = 3.0
+    beside: bool = False
 
     def __post_init__(self) -> None:
         for name in ("times", "fewest", "growth", "spare", "ifs", "slowdown", "allowed"):
@@ -83,7 +89,7 @@ class Phantoms(Pass):
             return Applied(eligible=0, done=0, left={f"operator sets before {OLDEST}": 1}, record={"ifs": []})
         before = arranged(net)
         cuts = Cuts(net)
-        chosen = cuts.chosen(self.ifs, self.slowdown, 1e-6 * self.allowed, stream.child("cuts"))
+        chosen = self._chosen(cuts, stream)
         real = sum(not node.is_a("Constant") for graph in net.graphs() for node in graph.nodes)
         size = graph_proto(net.graph, onnx_package(), small=False).ByteSize()
         wanted = max(self.fewest, self.times * real)
@@ -95,7 +101,8 @@ class Phantoms(Pass):
         entries: list[dict[str, Any]] = []
         for number, cut in enumerate(chosen):
             share = 1 / (len(chosen) - number)
-            entry, drawn, spent = work.close(cut, int(share * wanted), int(share * room), stream.child("cut", number))
+            close = work.set_beside if self.beside else work.close
+            entry, drawn, spent = close(cut, int(share * wanted), int(share * room), stream.child("cut", number))
             entries.append(entry)
             room, wanted = room - spent, wanted - drawn
         missing = int(wanted) if entries and wanted >= 1 else 0
@@ -103,13 +110,28 @@ class Phantoms(Pass):
         record = {"ifs": entries, "before": before}
         return Applied(eligible=cuts.eligible, done=len(entries), left=cuts.left | short, record=record)
 
+    def lighter(self) -> Pass | None:
+        """With a Loop in place of Ifs."""
+        return None if self.beside else dataclasses.replace(self, beside=True)
+
+    def _chosen(self, cuts: Cuts, stream: Stream) -> list[Cut]:
+        if self.beside:
+            cut = cuts.beside(self.slowdown, 1e-6 * self.allowed)
+            return [cut] if cut is not None else []
+        return cuts.chosen(self.ifs, self.slowdown, 1e-6 * self.allowed, stream.child("cuts"))
+
     def undo(self, net: Net, record: Mapping[str, Any]) -> None:
-        """Take the real parts out of their branches, outermost first."""
+        """Take the real parts out of their branches, outermost first, or away what stands beside them."""
         for entry in reversed(record["ifs"]):
             producers = net.index().producers
             chooser = producers[entry["given"]]
-            (branch,) = chooser.bodies[entry["branch"]]
-            release(net, chooser, branch, entry)
+            if "real" in entry:
+                names = dict(zip(entry["real"], chooser.outputs, strict=True))
+                net.graph.remove(chooser)
+                renamed(net.graph.nodes, names)
+            else:
+                (branch,) = chooser.bodies[entry["branch"]]
+                release(net, chooser, branch, entry)
             net.graph.remove(*(producers[name] for name in entry["nodes"]))
             for name in entry["weights"]:
                 del net.graph.initialisers[name]
@@ -152,6 +174,31 @@ class _Work:
         }
         return entry, drawn, graph_proto(fake, onnx_package(), small=False).ByteSize()
 
+    def set_beside(self, cut: Cut, wanted: int, room: int, stream: Stream) -> tuple[dict[str, Any], int, int]:
+        """Give what the network gives through a Loop that never runs; returns the same as `close`."""
+        net, graph = self.net, self.net.graph
+        nodes = self.cuts.everything()
+        exits = cast("list[Exit]", self.cuts.exits(nodes))
+        known = set(graph.initialisers)
+        before, answer, truth = self._predicate(cut, stream.child("predicate"))
+        if truth:
+            (other,) = net.fresh()
+            before, answer = [*before, Node("Not", [answer], [other])], other
+        added = [name for name in graph.initialisers if name not in known]
+        fake, drawn = self._fake(cut, nodes, exits, wanted, room, stream.child("networks"))
+        names = dict(zip([each.name for each in exits], net.fresh(len(exits)), strict=True))
+        renamed(graph.nodes, names)
+        _as_body(net, fake, [each.kind for each in exits])
+        loop = Node("Loop", ["", answer, *names.values()], list(names), bodies={"body": [fake]})
+        graph.nodes += [*before, loop]
+        entry = {
+            "given": exits[0].name,
+            "real": list(names.values()),
+            "nodes": [node.outputs[0] for node in before],
+            "weights": added,
+        }
+        return entry, drawn, graph_proto(fake, onnx_package(), small=False).ByteSize()
+
     def _predicate(self, cut: Cut, stream: Stream) -> tuple[list[Node], str, bool]:
         info = self.cuts.infos[cut.value]
         whole = info.kind in WHOLE
@@ -172,3 +219,17 @@ class _Work:
         given = [Given(name, infos[name]) for name in names if name in infos and infos[name].kind in FLOATING]
         made = Ensemble(im, room=room, wanted=wanted).drawn(given or [Given(cut.value, infos[cut.value])], exits)
         return branch_of(self.net, im.nodes, made, im.weights), len(im.nodes)
+
+
+def _as_body(net: Net, graph: Graph, kinds: list[int]) -> None:
+    """Make of a branch the body of a Loop, which carries values of these kinds and would run once."""
+    onnx = onnx_package()
+    info, types = onnx.helper.make_tensor_value_info, onnx.TensorProto
+    count, more, less, *carried = net.fresh(3 + len(kinds))
+    graph.inputs = [
+        info(count, types.INT64, []),
+        info(more, types.BOOL, []),
+        *(info(name, kind, None) for name, kind in zip(carried, kinds, strict=True)),
+    ]
+    graph.nodes.append(Node("Not", [more], [less]))
+    graph.outputs = [info(less, types.BOOL, []), *graph.outputs]
