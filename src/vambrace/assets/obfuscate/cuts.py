@@ -126,14 +126,19 @@ class Cuts:
         return [cut for _, cut in sorted(taken, key=lambda one: one[0])]
 
     def beside(self, slowdown: float, allowed: float) -> Cut | None:
-        """Where networks may stand beside this one, which stays as it is; bounds of time as for `chosen`."""
+        """Where networks may stand beside this one, which stays as it is; bounds of time as for `chosen`.
+
+        The predicate reads an output, where that has fewer elements than the input.
+        """
         exits = self.exits(self.everything())
-        given = self._read_first()
-        if given is None or not exits or any(each is None for each in exits):
+        read = self.read_first()
+        if read is None or not exits or any(each is None for each in exits):
             self.left[_NO_NUMBERS] = 1
             return None
         self.eligible = 1
-        cut, _ = self._cut(given, [], max(slowdown * self._costs.total, allowed))
+        given = [each.name for each in exits if each is not None and each.kind in FLOATING]
+        read = min([read, *given], key=self._costs.elements)
+        cut, _ = self._cut(read, [], max(slowdown * self._costs.total, allowed))
         if cut is None:
             self.left["a Loop that would take too long"] = 1
             return None
@@ -181,7 +186,7 @@ class Cuts:
         """The cut before everything, and what it takes of a time; None where it cannot be made."""
         nodes = self.everything()
         read = self._crossed(nodes)
-        value = self._read_first()
+        value = self.read_first()
         if value is None or not self._fits(nodes, read):
             self.left[_NO_NUMBERS] = 1
             return None, 0.0
@@ -192,8 +197,8 @@ class Cuts:
             return None, 0.0
         return dataclasses.replace(cut, whole=True), cost
 
-    def _read_first(self) -> str | None:
-        """The input that a predicate reads: one of floating numbers and of few elements, if there is one."""
+    def read_first(self) -> str | None:
+        """The input that a predicate before everything reads: of floating numbers and few elements, if there is one."""
         inputs = [name for name in self._net.graph.input_names if self._kind(name) in FLOATING | WHOLE]
         return min(
             inputs, key=lambda name: (self._kind(name) not in FLOATING, self._costs.elements(name)), default=None

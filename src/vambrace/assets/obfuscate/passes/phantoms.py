@@ -158,7 +158,7 @@ class _Work:
         known = set(graph.initialisers)
         before, answer, truth = self._predicate(cut, stream.child("predicate"))
         added = [name for name in graph.initialisers if name not in known]
-        fake, drawn = self._fake(cut, nodes, exits, wanted, room, stream.child("networks"))
+        fake, drawn = self._fake(cut.value, nodes, exits, wanted, room, stream.child("networks"))
         enclosed = enclose(net, nodes, {each.name: each.kind for each in exits})
         bodies = {"then_branch": [enclosed.branch], "else_branch": [fake]}
         if not truth:
@@ -185,9 +185,10 @@ class _Work:
             (other,) = net.fresh()
             before, answer = [*before, Node("Not", [answer], [other])], other
         added = [name for name in graph.initialisers if name not in known]
-        fake, drawn = self._fake(cut, nodes, exits, wanted, room, stream.child("networks"))
+        taken = cast("str", self.cuts.read_first())
+        fake, drawn = self._fake(taken, nodes, exits, wanted, room, stream.child("networks"))
         names = dict(zip([each.name for each in exits], net.fresh(len(exits)), strict=True))
-        renamed(graph.nodes, names)
+        renamed([*graph.nodes, *before], names)
         _as_body(net, fake, [each.kind for each in exits])
         loop = Node("Loop", ["", answer, *names.values()], list(names), bodies={"body": [fake]})
         graph.nodes += [*before, loop]
@@ -211,13 +212,13 @@ class _Work:
         return make(self.net, cut.value, dtype, count, stream, whole=whole)
 
     def _fake(
-        self, cut: Cut, nodes: list[Node], exits: list[Exit], wanted: int, room: int, stream: Stream
+        self, value: str, nodes: list[Node], exits: list[Exit], wanted: int, room: int, stream: Stream
     ) -> tuple[Graph, int]:
         im = Imagining(self.net, self.roles, stream, room=int(_WEIGHTS * room), habits=self.habits)
         infos = self.cuts.infos
-        names = [cut.value, *(name for name in crossing(self.net, nodes) if name != cut.value)]
+        names = [value, *(name for name in crossing(self.net, nodes) if name != value)]
         given = [Given(name, infos[name]) for name in names if name in infos and infos[name].kind in FLOATING]
-        made = Ensemble(im, room=room, wanted=wanted).drawn(given or [Given(cut.value, infos[cut.value])], exits)
+        made = Ensemble(im, room=room, wanted=wanted).drawn(given or [Given(value, infos[value])], exits)
         return branch_of(self.net, im.nodes, made, im.weights), len(im.nodes)
 
 
