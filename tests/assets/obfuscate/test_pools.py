@@ -115,6 +115,8 @@ def test_rows_of_other_sizes_are_mixed_among_themselves() -> None:
         ("c = Identity (w) t = Transpose <perm = [0, 1]> (c) y = MatMul (x, t)", (16, 9), 1),
         ("y = Gemm (x, w)", (16, 9), 1),
         ("y = Gemm <transB = 1> (x, w)", (9, 16), 0),
+        ('y = Einsum <equation = "ni,io->no"> (x, w)', (16, 9), 1),
+        ('y = Einsum <equation = "oi, ni -> no"> (w, x)', (9, 16), 0),
         ("t = Transpose (x) z = MatMul (w, t) y = Transpose (z)", (9, 16), 0),
         ("t = Transpose (x) z = Gemm (w, t) y = Transpose (z)", (9, 16), 0),
         ("t = Transpose (x) z = Gemm <transA = 1> (w, t) y = Transpose (z)", (16, 9), 1),
@@ -279,6 +281,29 @@ def test_what_functions_hold_counts_for_each_call(calls: str, often: bool) -> No
     assert {each.name: each.often for each in found} == {"w": False, "v": False, "k": often}
     mixed = [{found[number].name for number, _ in numbers} for numbers in pools(found, split(found))]
     assert mixed[0] == {"w", "v"} if often else {"w", "v", "k"}
+
+
+def test_functions_that_call_each_other_without_end_count_as_often() -> None:
+    """As a file may say; and a chain of them is no matter of depth."""
+    function = onnx.helper.make_function
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("own", 1)]
+    chain = [
+        function(
+            "own", f"f{at}", ["a"], ["c"], [onnx.helper.make_node(f"f{at + 1}", ["a"], ["c"], domain="own")], opsets
+        )
+        for at in range(1500)
+    ]
+    for last, often in (("w", False), ("f0", True)):
+        model = net("(float[n,8] x) => (float[n,8] y) { b = MatMul (x, w) y = Relu (b) }", weights={"w": normal(8, 8)})
+        model.opset_import.append(opsets[1])
+        model.graph.node[1].CopyFrom(onnx.helper.make_node("f0", ["b"], ["y"], domain="own"))
+        held = onnx.helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(normal(8, 8), "k"))
+        nodes = [held, onnx.helper.make_node("MatMul", ["a", "k"], ["c" if last == "w" else "d"])]
+        if last != "w":
+            nodes.append(onnx.helper.make_node(last, ["d"], ["c"], domain="own"))
+        model.functions.extend([*chain, function("own", "f1500", ["a"], ["c"], nodes, opsets)])
+        found = {each.name: each.often for each in held_tensors(model) if each.role}
+        assert found["k"] is often
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,21 @@ import numpy as np
 from scipy import sparse
 
 from vambrace.assets.obfuscate.graph import reads_of
+from vambrace.assets.obfuscate.operators import OWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from numpy.typing import NDArray
+
+    from vambrace.assets.obfuscate.graph import Node
     from vambrace.assets.obfuscate.net import Net
     from vambrace.assets.obfuscate.places import Place
 
 __all__ = ["barrier", "given_as_they_are", "heaviest", "weakest"]
 
-_MIXING = ("Conv", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN")
+_MIXING = ("Attention", "Conv", "ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gemm", "LSTM", "MatMul",
+           "MatMulInteger", "QLinearConv", "QLinearMatMul", "RNN")  # fmt: skip
 
 # Capacities are int32, and their sum must be as well.
 _ENDLESS = 2**30
@@ -64,10 +69,20 @@ def barrier(net: Net, costs: Mapping[Place, float]) -> list[Place]:
 def given_as_they_are(net: Net) -> set[str]:
     """Values whose channels reach an output without a layer that mixes them: their order is told by that of answers."""
     found = set(net.graph.output_names)
+    constants = net.graph.constants()
     for node in reversed(net.graph.nodes):
-        if not found.isdisjoint(node.outputs) and not node.is_a("Shape", "Size", *_MIXING):
+        if not found.isdisjoint(node.outputs) and not node.is_a("Shape", "Size") and not _mixes(node, constants):
             found |= reads_of(node)
     return found
+
+
+def _mixes(node: Node, constants: Mapping[str, NDArray[Any]]) -> bool:
+    """Operators of other domains do as well, as far as is known; a convolution of each channel by itself does not."""
+    if node.domain not in OWN or any(_mixes(each, constants) for body in node.graphs() for each in body.nodes):
+        return True
+    kernel = constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
+    alone = node.is_a("Conv", "ConvTranspose") and kernel is not None and kernel.ndim > 1 and kernel.shape[1] == 1
+    return node.is_a(*_MIXING) and not (alone and int(node.value("group", 1)) > 1)
 
 
 def weakest(net: Net, bits: Mapping[Place, float]) -> float:

@@ -70,4 +70,21 @@ def _axis(node: Any, position: int, rank: int) -> int | None:  # noqa: ANN401
         return int(ints.get("group", 1) == 1)
     if node.op_type in _RECURRENT and position in (1, 2):
         return 1
-    return 0 if node.op_type == "Conv" and position == 1 else None
+    if node.op_type == "Einsum" and len(node.input) == 2:
+        return _of_einsum(node, position)
+    return 0 if node.op_type in {"Conv", "DeformConv"} and position == 1 else None
+
+
+def _of_einsum(node: Any, position: int) -> int | None:  # noqa: ANN401
+    """The last axis that comes out of this operand alone."""
+    equation = next((each.s.decode() for each in node.attribute if each.name == "equation"), "").replace(" ", "")
+    taken, _, given = equation.partition("->")
+    operands = taken.split(",")
+    if "." in equation or len(operands) != 2:
+        return None
+    own = [
+        axis
+        for axis, letter in enumerate(operands[position])
+        if letter in given and letter not in operands[1 - position]
+    ]
+    return own[-1] if own else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +11,10 @@ from vambrace.assets.obfuscate.graph import reads_of
 from vambrace.assets.obfuscate.operators import BLIND, BOUNDED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
     from vambrace.assets.obfuscate.graph import Node
     from vambrace.assets.obfuscate.net import Net
 
@@ -29,30 +34,58 @@ def growth(reach: int) -> float:
     return 0.5 * float(np.log2(fours.mean() * (1 / fours).mean()))
 
 
-_RAISING = ("Cosh", "Exp", "Sinh")
+_RAISING = ("Cosh", "Exp", "ReduceProd", "Sinh")
 _STEEP = 2.0
 """Powers above this one make an infinity of a number some hundred times the usual."""
 
-_NEAR = BOUNDED | {
-    *("GRU", "GroupNormalization", "InstanceNormalization", "LSTM", "LayerNormalization"),
-    *("LogSoftmax", "LpNormalization", "MeanVarianceNormalization", "RMSNormalization", "RNN"),
+_NEAR = BOUNDED - {"Clip"} | {
+    *("GroupNormalization", "InstanceNormalization", "LayerNormalization", "LogSoftmax", "LpNormalization"),
+    *("MeanVarianceNormalization", "RMSNormalization"),
 }
 """Operators that give numbers of a range that does not depend on that of what comes in, or only by its logarithm."""
 
+_PRODUCTS = ("Einsum", "MatMul", "Mul")
+_RECURRENT = ("GRU", "LSTM", "RNN")
+_NEAR_ACTIVATIONS = {"HardSigmoid", "Sigmoid", "Softsign", "Tanh"}
+
 
 def raised(net: Net) -> set[str]:
-    """Values that become exponents, or bases of high powers, without anything that bounds them in between."""
+    """Values that become exponents, or go into products of more than two, with nothing that bounds them in between."""
     constants = net.graph.constants()
-
-    def raises(node: Node) -> bool:
-        if node.is_a("Pow"):
-            power = constants.get(node.inputs[1])
-            return power is None or not bool((np.abs(power.astype(np.float64)) <= _STEEP).all())
-        return node.is_a(*_RAISING) or any(raises(each) for body in node.graphs() for each in body.nodes)
-
-    found: set[str] = set()
+    near = {name for node in net.graph.nodes if _bounds(node) for name in node.outputs} | set(constants)
+    for node in net.graph.nodes:
+        if node.inputs and near.issuperset(name for name in node.inputs if name) and not _raises(node):
+            near.update(node.outputs)
+    powers: dict[str, float] = {}
     for node in reversed(net.graph.nodes):
-        behind = not found.isdisjoint(node.outputs) and not node.is_a(*_NEAR, *BLIND)
-        if behind or raises(node):
-            found |= reads_of(node)
-    return found
+        behind = max((powers.get(name, 1.0) for name in node.outputs), default=1.0)
+        if node.is_a(*BLIND):
+            continue
+        power = math.inf if _raises(node) else 1.0 if _bounds(node) else behind * _power(node, constants, near)
+        for name in reads_of(node):
+            powers[name] = max(powers.get(name, 1.0), power)
+    return {name for name, power in powers.items() if power > _STEEP}
+
+
+def _raises(node: Node) -> bool:
+    return node.is_a(*_RAISING) or any(_raises(each) for body in node.graphs() for each in body.nodes)
+
+
+def _bounds(node: Node) -> bool:
+    if node.is_a(*_RECURRENT):
+        activations = node.value("activations", [])
+        return all((each.decode() if isinstance(each, bytes) else each) in _NEAR_ACTIVATIONS for each in activations)
+    if node.is_a("Clip"):
+        limits = [name for name in node.inputs[1:3] if name]
+        return len(limits) == 2 or {"min", "max"} <= node.attributes.keys()
+    return node.is_a(*_NEAR)
+
+
+def _power(node: Node, constants: Mapping[str, NDArray[Any]], near: set[str]) -> float:
+    """Of what comes in, of which a node gives products."""
+    if node.is_a("Pow"):
+        power = constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
+        if power is None or power.dtype.kind not in "fiu" or not power.size:
+            return math.inf
+        return max(1.0, float(np.abs(power.astype(np.float64)).max()))
+    return float(max(1, sum(name not in near for name in node.inputs))) if node.is_a(*_PRODUCTS) else 1.0

@@ -92,8 +92,8 @@ def lock_by_input(
         scales: whether channels are scaled as well as permuted, where what follows lets factors through and raises
             nothing to high powers or exponentials, and as far as a network that deep bears.
         leave_open: lock also where the layers on some path from input to output have fewer than 2**40 orders and scales
-            together, so that wrong keys may open it, or are few enough to be tried. Layers behind which nothing mixes
-            channels any more do not count: there a wrong key only puts answers in another order.
+            together, so that wrong keys may open it, or are few enough to be tried. Layers without scales behind which
+            nothing mixes channels any more do not count: there a wrong key only puts answers in another order.
         name: of the new input.
 
     Returns:
@@ -128,7 +128,7 @@ def lock_by_input(
         raise _not_lockable(
             "a model without a layer whose channels can be put in order exactly", "lock its weights instead"
         )
-    least = weakest(net, _closing_bits(net, {place: _bits(net, place, slot) for place, slot in slots.items()}))
+    least = weakest(net, _closing_bits(net, slots))
     if least < _FEWEST_BITS and not leave_open:
         raise ConfigError(
             "E857",
@@ -179,27 +179,37 @@ def _chosen(
     each = {place: costs.restored(place, ordered=slot.ordered, scaled=slot.scaled) for place, slot in slots.items()}
     wanted = math.ceil((_SHARE if share is None else share) * len(slots) - 1e-9)
     room = slowdown * costs.call - costs.moving(_FIRST) if share is None else math.inf
-    hidden = {place: held for place, held in _closing_bits(net, bits).items() if place in each and held}
-    strong = {place: each[place] for place, held in hidden.items() if held >= _STRONG}
-    some = {place: each[place] for place in hidden}
-    closing = (barrier(net, strong) or barrier(net, some) or barrier(net, each)) if wanted else []
+    bits = _closing_bits(net, slots)
+    given = given_as_they_are(net)
+    # First those behind which another layer mixes what a key puts in order.
+    sets = [
+        {place: cost for place, cost in each.items() if bits[place] >= least and (outside or place.given not in given)}
+        for least in (_STRONG, 1.0)
+        for outside in (False, True)
+    ]
+    closing: list[Place] = []
+    for costs_of_some in (*sets, each) if wanted else ():
+        closing = closing or barrier(net, costs_of_some)
     taken = list(closing)
     room -= sum(each[place] for place in taken)
     for place in sorted(each, key=each.__getitem__):
         if place not in taken and len(taken) < wanted and (each[place] <= room or not taken):
             room -= each[place]
             taken.append(place)
-    return _in_range(net, {place: slot for place, slot in slots.items() if place in taken}, (closing, list(hidden)))
+    return _in_range(net, {place: slot for place, slot in slots.items() if place in taken}, (closing, [*sets[2]]))
 
 
 def _bits(net: Net, place: Place, slot: Slot) -> float:
     return different_keys(net, place, slot.block, reach=slot.reach)
 
 
-def _closing_bits(net: Net, bits: Mapping[Place, float]) -> dict[Place, float]:
-    """As many as close a path: none where answers are put in another order, for a few known ones tell which."""
+def _closing_bits(net: Net, slots: Mapping[Place, Slot]) -> dict[Place, float]:
+    """As many as close a path: none where only the order of answers is another, for a few known ones tell which."""
     given = given_as_they_are(net)
-    return {place: 0.0 if place.given in given else held for place, held in bits.items()}
+    return {
+        place: _bits(net, place, slot) if slot.scaled or place.given not in given else 0.0
+        for place, slot in slots.items()
+    }
 
 
 def _in_range(net: Net, slots: Mapping[Place, Slot], first: Sequence[Sequence[Place]]) -> dict[Place, Slot]:

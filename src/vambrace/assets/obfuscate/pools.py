@@ -80,7 +80,7 @@ class _Pool:
         elements: in all of them.
         energy: mean square of what they multiply by.
         bits: binary logarithm of the number of arrangements, at least.
-        rows: of all parts; which of them a row of the original is, is told by chance alone.
+        longest: elements of the longest row in it, of which others must be many times as many to hide it.
         main: whether there is all of a tensor among them, or its largest part.
         zeros: elements of parts that hold nothing else.
     """
@@ -89,7 +89,7 @@ class _Pool:
     elements: int
     energy: float
     bits: float
-    rows: int
+    longest: int
     main: bool
     zeros: int = 0
 
@@ -106,7 +106,7 @@ class _Pool:
             elements,
             energy,
             self.bits + other.bits,
-            self.rows + other.rows,
+            max(self.longest, other.longest),
             self.main or other.main,
             self.zeros + other.zeros,
         )
@@ -114,7 +114,7 @@ class _Pool:
     @property
     def weak(self) -> bool:
         """Whether there are few arrangements, or few rows."""
-        return self.bits < ENOUGH_BITS or (self.rows < _ENOUGH_ROWS and not self.main)
+        return self.bits < ENOUGH_BITS or (self.elements < _ENOUGH_ROWS * self.longest and not self.main)
 
 
 def split(held: Sequence[Held]) -> dict[int, Rows]:
@@ -155,7 +155,7 @@ def pools(held: Sequence[Held], parts: Mapping[int, Rows]) -> list[list[Unit]]:
         large = each.role == "signed" and math.prod(each.tensor.dims) >= _SMALL
         for one in _alone(number, each, parts.get(number)):
             (others if each.often or large and not one.weak else loose).append(one)
-    found = (_hidden(_pooled(loose) + others, parts) for loose, others in kinds.values())
+    found = (_hidden(_pooled(loose) + others, held, parts) for loose, others in kinds.values())
     return sorted(sorted(pool.units) for pool in itertools.chain.from_iterable(found) if len(pool.units) > 1)
 
 
@@ -201,7 +201,8 @@ def _alone(number: int, held: Held, rows: Rows | None) -> Iterator[_Pool]:
         energy = float(squares.mean()) if squares.size else 0.0
         bits = arrangements(some, signs=held.role == "signed")
         main = part == int(counts.argmax())
-        yield _Pool(((number, part),), some.size, energy, bits, count, main, 0 if energy else some.size)
+        longest = some.size // max(1, count)
+        yield _Pool(((number, part),), some.size, energy, bits, longest, main, 0 if energy else some.size)
 
 
 def _multiplies(array: NDArray[Any], held: Held) -> NDArray[np.float64]:
@@ -233,14 +234,16 @@ def _pooled(tensors: list[_Pool]) -> list[_Pool]:
     return found
 
 
-def _hidden(found: list[_Pool], parts: Mapping[int, Rows]) -> list[_Pool]:
+def _hidden(found: list[_Pool], held: Sequence[Held], parts: Mapping[int, Rows]) -> list[_Pool]:
     """Pools of which rows of a tensor cannot be told by their part, but for a few: else its parts are joined again."""
     for number in sorted({number for pool in found for number, _ in pool.units if number in parts}):
         counts = np.bincount(parts[number].parts)
+        # Where a row was lie some of its own elements, and those of others in the pool.
+        sizes = counts * (math.prod(held[number].tensor.dims) // counts.sum())
         while True:
             place = {part: pool for pool in found for each, part in pool.units if each == number}
             main = place[int(counts.argmax())]
-            told = {part: counts[part] / pool.rows for part, pool in place.items() if pool is not main}
+            told = {part: sizes[part] / pool.elements for part, pool in place.items() if pool is not main}
             if sum(told.values()) <= _TOLD * counts.sum():
                 break
             other = place[max(told, key=lambda part: told[part])]

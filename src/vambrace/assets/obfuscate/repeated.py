@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 from vambrace.assets.obfuscate.flows import Flows
@@ -31,7 +33,7 @@ class Repeated:
         """Of functions, by their prefix: that of who calls them, and whether in a loop."""
         for prefix, graph in [("", model.graph), *((Flows.prefix(each), each) for each in model.functions)]:
             self._read(graph.node, prefix, inside=False)
-        self._runs: dict[str, float] = {"": 1.0}
+        self._runs = self._counted()
 
     def __contains__(self, name: str) -> bool:
         """Whether it may be so with a value of constants alone, or what is computed from it and constants."""
@@ -63,9 +65,14 @@ class Repeated:
 
     def _run(self, prefix: str) -> float:
         """How often the function runs of which names begin so, as far as is known; the graph itself runs once."""
-        if prefix not in self._runs:
-            self._runs[prefix] = math.inf  # as one that calls itself does
-            self._runs[prefix] = sum(
-                math.inf if looped and self._run(by) else self._run(by) for by, looped in self._calls.get(prefix, [])
-            )
-        return self._runs[prefix]
+        return self._runs.get(prefix, math.inf)
+
+    def _counted(self) -> dict[str, float]:
+        """Of what is called, before what it calls; nothing of functions where one calls itself."""
+        runs = {"": 1.0}
+        order = TopologicalSorter({name: {by for by, _ in calls} for name, calls in self._calls.items()})
+        with contextlib.suppress(CycleError):
+            for prefix in order.static_order():
+                found = (math.inf if looped and runs[by] else runs[by] for by, looped in self._calls.get(prefix, []))
+                runs[prefix] = sum(found) if prefix else 1.0
+        return runs

@@ -14,6 +14,7 @@
 | `naive` | an attacker trained on clean graphs is right at most `naive` times as often as chance | share |
 | `keyless` | with wrong keys, a locked file is at most `keyless` nearer to the original than chance | likeness |
 | | and without a key at most `keyless_once`, or that far the other way, since that is one draw | the same |
+| | and no more keys than chance tells open it, nearly or in one of several numbers, nor does the file | the same |
 | `locked` | of a key-locked file at rest, at most chance plus `locked` channels are re-identified | share |
 
 A gate passes, fails, does not apply (no tool can bring back what was never hidden), or was not measured.

@@ -39,6 +39,8 @@ _FEWEST_ROWS = 10
 _OPENED = 2
 """Wrong keys that open a file, or nearly, by more than luck."""
 _SPREAD = 2.5
+_MORE = 3
+"""So many more keys where one of several numbers is enough."""
 
 _FEWEST_KEYS = 2
 
@@ -316,10 +318,16 @@ def _beyond(output: KeylessOutput, gates: Gates, several: int) -> float:
     once = abs(output.without or 0.0) / max(gates.keyless_once, 1e-9)
     if not output.wrong:
         return once
-    # Some of the others do so by chance, and how many is seen of these.
-    chance = output.nearly_strangers
-    if output.opened >= _OPENED or output.nearly - chance >= _OPENED + _SPREAD * math.sqrt(chance):
+    by_luck = _OPENED + math.log2(several) / 2
+    if output.opened >= by_luck:
         return math.inf
+    # Some of the others do so by chance, and how many is seen of these.
+    for keys, chance, least in (
+        (output.nearly, output.nearly_strangers, by_luck),
+        (output.telling, output.telling_strangers, by_luck + _MORE),
+    ):
+        if keys - chance >= least + _SPREAD * math.sqrt(chance):
+            return math.inf
     once = max(once, output.turned / max(gates.keyless_once, 1e-9))
     surely = float(np.mean(output.wrong)) - _error(output, several)
     return max(once, surely / max(gates.keyless, 1e-9))
@@ -338,8 +346,11 @@ def _without_key(found: Keyless, worst: KeylessOutput) -> str:
         sentence += f"; for whoever turns round or moves what a key gives, at {worst.turned:.2f}"
     sentence += "." + (f" With {found.failed} keys it does not run." if found.failed else "")
     sentence += f" {worst.opened} of the keys open it." if worst.opened else ""
-    if worst.nearly > worst.nearly_strangers:
-        sentence += f" {worst.nearly} of the keys nearly do, and {worst.nearly_strangers} of the others' weights."
+    for what, keys, others in (
+        ("nearly open it", worst.nearly, worst.nearly_strangers),
+        ("give one of its numbers a row", worst.telling, worst.telling_strangers),
+    ):
+        sentence += f" {keys} of the keys {what}, and {others} of as many other weights." if keys > others else ""
     sentence += f" {worst.given} of its numbers a row it gives without a key." if worst.given else ""
     told = f" With {found.broken} keys it answers with NaN or an infinity, which tells that they are wrong."
     return sentence + (told if found.broken else "")

@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vambrace.assets.obfuscate import key_entry, keyinput, lock_entry, locking
-from vambrace.assets.obfuscate.measure.difference import choices
-from vambrace.assets.obfuscate.measure.equality import DECISION, decisions, run_rows
-from vambrace.assets.obfuscate.measure.likeness import OPEN, Likeness, beyond, beyond_all, likeness
+from vambrace.assets.obfuscate.measure import answered
+from vambrace.assets.obfuscate.measure.equality import DECISION
+from vambrace.assets.obfuscate.measure.likeness import OPEN, Likeness, beyond, beyond_all, decided_by, likeness, often
 from vambrace.assets.obfuscate.measure.redrawn import Redrawing
 from vambrace.assets.obfuscate.measure.runtime import Network
 from vambrace.assets.obfuscate.weighted import weighted_outputs
@@ -42,15 +42,11 @@ if TYPE_CHECKING:
     from vambrace.assets.obfuscate.measure.inputs import Rows
     from vambrace.core.rng import Streams
 
-    _Calls = Sequence[Sequence[NDArray[Any]]]
-    """Of each output, the answers to each call."""
-
 _NEARLY = 0.9
-_MOST = 1024
-"""Numbers of a row of an output that are looked at."""
-_MOST_SCORES = 64
-"""Of these, at one place, where there are several."""
-
+_FEWEST_CALLS = 0.5
+"""Share of calls that are answered with as many numbers as the original's, from which on they are compared."""
+_MANY = 0.25
+"""Share of other networks from which on it is no knowledge of the original to tell a number."""
 __all__ = ["Keyless", "KeylessOptions", "KeylessOutput", "try_without_key"]
 
 
@@ -87,11 +83,12 @@ class KeylessOutput:
             with the original in all rows, as other weights may do, but does not give the very answers.
         wrong: likeness with each wrong key.
         turned: of wrong keys, on average, for whoever turns round or moves what each of them answers.
-        opened: wrong keys that give the original's answers, or one of several numbers, where no other weights do.
+        opened: wrong keys that give the very answers of the original, or rank them so where no other weights do.
         nearly: wrong keys that give most of them, or of their reverse.
         nearly_strangers: networks with other weights that do.
-        given: numbers of a row that the file as it lies there gives in the order of the original's rows, or its
-            reverse, where no other weights do.
+        telling: wrong keys that give one of several numbers in the order of the original's rows, or its reverse.
+        telling_strangers: networks with other weights that do; numbers that many of them give are not looked at.
+        given: numbers of a row that the file as it lies there gives so, if they are more than any of those gives.
         strangers: likeness of networks with other weights, about 0 on average; none where they do not tell chance.
         same: share of the original's decisions that a wrong key gives on average (without wrong keys, that no key
             gives); None for numbers.
@@ -113,6 +110,8 @@ class KeylessOutput:
     given: int = 0
     nearly: int = 0
     nearly_strangers: int = 0
+    telling: int = 0
+    telling_strangers: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,18 +159,24 @@ def try_without_key(
     chosen = options or KeylessOptions()
     rows = real.first(chosen.rows)
     network = Network(original)
-    calls = _calls(network, rows, decide)
-    whole = _joined(calls, calls)
-    wanted = [_thinned(each, each) for each in whole]
+    calls = answered.calls(network, rows, decide)
+    whole = answered.joined(calls, calls)
+    wanted = [answered.thinned(each, each) for each in whole]
     kept = [DECISION] if decide else weighted_outputs(original)
     places = {name: 0 if decide else network.outputs.index(name) for name in kept}
     by_input = _has(at_rest, key_entry.ENTRY)
 
-    def thin(found: _Calls | None) -> list[NDArray[Any]] | None:
-        return None if found is None else [_thinned(*each) for each in zip(_joined(found, calls), whole, strict=True)]
+    def thin(found: answered.Calls | None) -> list[NDArray[Any]] | None:
+        return (
+            None
+            if found is None
+            else [answered.thinned(*each) for each in zip(answered.joined(found, calls), whole, strict=True)]
+        )
 
-    alone = None if by_input else thin(_tried(at_rest, rows, {}, decide))
+    bare = None if by_input else _tried(at_rest, rows, {}, decide)
+    alone = thin(bare)
     tried: list[list[NDArray[Any]] | None] = []
+    shares: list[list[float]] = [answered.comparable(bare, calls)] if bare is not None else []
     broken = 0
     if by_input or _has(at_rest, lock_entry.ENTRY):
         for number in range(chosen.keys):
@@ -179,6 +184,7 @@ def try_without_key(
             found = _with_key(at_rest, key, rows, decide)
             broken += found is not None and _breaks(calls, found)
             tried.append(thin(found))
+            shares += [answered.comparable(found, calls)] if found is not None and by_input else []
     others = Redrawing(original)
     count = chosen.keys if others.whole else 0
     drawn = (others.draw(rng.child("other weights", at)) for at in range(count))
@@ -191,7 +197,10 @@ def try_without_key(
             [_at(each, place) for each in tried],
             [_at(each, place) for each in strangers],
         )
-        outputs.append(_output(name, answers, by_input=by_input))
+        found = _output(name, answers, by_input=by_input, several=len(places))
+        # Of a file that answers other numbers of boxes nothing is known.
+        few = bool(shares) and float(np.mean([each[place] for each in shares])) < _FEWEST_CALLS
+        outputs.append(replace(found, told=found.told and not (few and answered.uneven(calls[place]))))
     return Keyless(
         rows=len(rows),
         keys=len(tried),
@@ -201,7 +210,7 @@ def try_without_key(
     )
 
 
-def _breaks(wanted: _Calls, others: _Calls) -> bool:
+def _breaks(wanted: answered.Calls, others: answered.Calls) -> bool:
     """Whether answers are no numbers where the original's are."""
     return any(
         one.shape == two.shape and bool((np.isfinite(one) & ~np.isfinite(two)).any())
@@ -209,31 +218,6 @@ def _breaks(wanted: _Calls, others: _Calls) -> bool:
         for one, two in zip(first, second, strict=True)
         if one.dtype.kind == two.dtype.kind == "f"
     )
-
-
-def _thinned(array: NDArray[Any], original: NDArray[Any]) -> NDArray[Any]:
-    """Some places of an answer of many, and some of its scores, the same ones for arrays of the original's shape.
-
-    Scores that the original decides for most often are among them.
-    """
-    if array.ndim < 2 or math.prod(array.shape[1:]) <= _MOST:
-        return array
-    # Classes are the second axis of maps, and else the last one.
-    axis = 1 if array.ndim == 4 else array.ndim - 1
-    flat = np.moveaxis(array, axis, 1).reshape(len(array), array.shape[axis], -1)
-    draw = np.random.default_rng(0)
-    most = _MOST if array.ndim == 2 else _MOST_SCORES
-    if flat.shape[1] > most:
-        decided = choices(original) if original.shape == array.shape else None
-        kinds, counts = np.unique(np.zeros(0) if decided is None else decided, return_counts=True)
-        often = kinds[np.argsort(-counts, kind="stable")[: most // 2]].astype(np.int64)
-        others = draw.permutation(np.setdiff1d(np.arange(flat.shape[1]), often))[: most - len(often)]
-        flat = flat[:, np.sort(np.concatenate([often, others]))]
-    count = min(flat.shape[2], max(1, _MOST // flat.shape[1]))
-    some = flat[:, :, np.sort(draw.choice(flat.shape[2], count, replace=False))]
-    if array.ndim == 2:
-        return some[..., 0]
-    return some[..., None] if array.ndim == 4 else np.moveaxis(some, 1, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,18 +230,20 @@ class _Answers:
     strangers: Sequence[NDArray[Any] | None]
 
 
-def _output(name: str, answers: _Answers, *, by_input: bool) -> KeylessOutput:
+def _output(name: str, answers: _Answers, *, by_input: bool, several: int = 1) -> KeylessOutput:
     wanted, bare, *others = _in_numbers([answers.wanted, answers.bare, *answers.wrong, *answers.strangers])
     assert wanted is not None
-    decided = choices(wanted)
+    decided = decided_by(wanted)
     # Where nothing is decided at any place, nothing could agree by merit.
-    if decided is not None and (np.diff(decided.reshape(len(wanted), -1), axis=0) == 0).all():
+    still = decided is not None and (not wanted.size or (np.diff(decided.reshape(len(wanted), -1), axis=0) == 0).all())
+    if decided is not None and (still or wanted.dtype.kind != "f" and not often(decided)):
         decided = None
     found = [likeness(wanted, each, decided, turned=True) for each in others]
     wrong, strangers = found[: len(answers.wrong)], found[len(answers.wrong) :]
     at_rest = likeness(wanted, bare, decided, turned=True)
     values, sizes = ([one.value for one in strangers], [abs(one.turned) for one in strangers])
-    without = None if by_input else _without(answers, at_rest.turned, sizes)
+    without = None if by_input else _without(wanted, bare, at_rest.turned, sizes, several)
+    given = 0 if by_input else max(_given(at_rest, strangers, bar) for bar in (_NEARLY, OPEN))
     # By the frequencies alone where no other weights are drawn.
     same = [each.shares[0] for each in wrong or [at_rest] if each.shares is not None]
     chance = [each.shares[0] for each in strangers if each.shares is not None] or [
@@ -270,16 +256,19 @@ def _output(name: str, answers: _Answers, *, by_input: bool) -> KeylessOutput:
         wrong=beyond([each.value for each in wrong], values),
         strangers=beyond(values, values),
         opened=sum(
-            one.value > OPEN and max(values, default=0.0) <= OPEN or bool(_told(one, strangers)) for one in wrong
+            _same(wanted, each) or one.value > OPEN and max(values, default=0.0) <= OPEN
+            for one, each in zip(wrong, others, strict=False)
         ),
-        given=0 if by_input else _told(at_rest, strangers),
+        given=given,
         nearly=_near(wrong),
         nearly_strangers=_near(strangers),
+        telling=_telling(wrong, strangers),
+        telling_strangers=_telling(strangers, strangers),
         turned=float(np.mean(beyond(turned, sizes))) if (turned := [abs(each.turned) for each in wrong]) else 0.0,
         same=float(np.mean(same)) if same else None,
         chance=float(np.mean(chance)) if same and chance else None,
         told=(decided is not None or bool(np.any(wanted, where=np.isfinite(wanted))))
-        and not (without is None and not wrong),
+        and not (without is None and not wrong and not given),
     )
 
 
@@ -287,19 +276,40 @@ def _near(found: Sequence[Likeness]) -> int:
     return sum(max(abs(each.value), abs(each.turned)) > _NEARLY for each in found)
 
 
-def _told(one: Likeness, strangers: Sequence[Likeness]) -> int:
-    """Numbers of a row that are as the original's, and with no other weights; not judged where none are drawn."""
-    others = [each.given for each in strangers if each.given.size == one.given.size]
-    return int((one.given & ~np.any(others, axis=0)).sum()) if others else 0
+def _given(one: Likeness, strangers: Sequence[Likeness], bar: float) -> int:
+    """Numbers of a row that one gives, where they are more than what other weights give.
+
+    Where none are drawn, as some stay open, those that are all but the original's.
+    """
+    if not strangers:
+        return int((one.singly > OPEN).sum())
+    count = _counts([one], strangers, bar)[0]
+    return count if count > 2 * max(_counts(strangers, strangers, bar)) else 0
 
 
-def _without(answers: _Answers, value: float, sizes: Sequence[float]) -> float | None:
+def _telling(some: Sequence[Likeness], strangers: Sequence[Likeness]) -> int:
+    return sum(count > 0 for count in _counts(some, strangers, OPEN))
+
+
+def _counts(some: Sequence[Likeness], strangers: Sequence[Likeness], bar: float) -> list[int]:
+    """How many numbers of a row each of some tells, those aside that many other weights tell."""
+    size = max((each.singly.size for each in [*some, *strangers]), default=0)
+    told = [each.singly > bar for each in strangers if each.singly.size == size]
+    few = np.mean(told, axis=0) <= _MANY if told else np.ones(size, np.bool_)
+    return [int((each.singly > bar)[few].sum()) if each.singly.size == size else 0 for each in some]
+
+
+def _without(
+    wanted: NDArray[Any], bare: NDArray[Any] | None, value: float, sizes: Sequence[float], several: int
+) -> float | None:
     """Likeness of the file as it lies there, where networks with other weights do not go with the original, too."""
     if abs(value) <= OPEN or max(sizes, default=0.0) <= OPEN:
-        return beyond_all(value, sizes)
-    bare = answers.bare
-    same = bare is not None and np.array_equal(answers.wanted, bare, equal_nan=bare.dtype.kind in "fc")
-    return math.copysign(1.0, value) if same else None
+        return beyond_all(value, sizes, several)
+    return math.copysign(1.0, value) if _same(wanted, bare) else None
+
+
+def _same(wanted: NDArray[Any], other: NDArray[Any] | None) -> bool:
+    return other is not None and np.array_equal(wanted, other, equal_nan=other.dtype.kind == wanted.dtype.kind == "f")
 
 
 def _in_numbers(answers: Sequence[NDArray[Any] | None]) -> list[NDArray[Any] | None]:
@@ -324,38 +334,9 @@ def _tried(
     model: ModelProto, rows: Rows, fixed: Mapping[str, NDArray[Any]], decide: Decide | None
 ) -> list[list[NDArray[Any]]] | None:
     try:
-        return _calls(Network(model, fixed=fixed), rows, decide)
+        return answered.calls(Network(model, fixed=fixed), rows, decide)
     except ArtifactRefused:  # it does not run: that is no use of it
         return None
-
-
-def _calls(network: Network, rows: Rows, decide: Decide | None) -> list[list[NDArray[Any]]]:
-    """Of each output, the answers to each call."""
-    calls = [[decisions(decide, each).reshape(-1)] if decide else each for each in run_rows(network, rows)]
-    return [list(parts) for parts in zip(*calls, strict=True)]
-
-
-def _joined(
-    outputs: Sequence[Sequence[NDArray[Any]]], original: Sequence[Sequence[NDArray[Any]]]
-) -> list[NDArray[Any]]:
-    """All answers of each output; flat, where calls of the original answer with other shapes.
-
-    A call that is answered with another shape than the original's, such as another number of boxes, has no answer.
-    """
-    found: list[NDArray[Any]] = []
-    for parts, like in zip(outputs, original, strict=True):
-        same = [part if part.shape == one.shape else _none(one) for part, one in zip(parts, like, strict=True)]
-        alike = like[0].ndim and len({one.shape[1:] for one in like}) == 1
-        found.append(np.concatenate(same if alike else [part.reshape(-1) for part in same]))
-    return found
-
-
-def _none(like: NDArray[Any]) -> NDArray[Any]:
-    if like.dtype.kind in "iub":
-        return np.full(like.shape, np.iinfo(np.int64).min)
-    return np.full(
-        like.shape, np.nan if like.dtype.kind == "f" else "\0", like.dtype if like.dtype.kind == "f" else object
-    )
 
 
 def _at(answers: list[NDArray[Any]] | None, place: int) -> NDArray[Any] | None:

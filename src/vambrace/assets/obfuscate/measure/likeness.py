@@ -15,6 +15,7 @@ Numbers are compared in the rows in which the other's are numbers too, and count
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Likeness", "OPEN", "beyond", "beyond_all", "likeness"]
+__all__ = ["Likeness", "OPEN", "beyond", "beyond_all", "decided_by", "likeness", "often"]
 
 OPEN = 0.999
 """From so much on it is the original."""
+
+_MOST_NAMES = 512
+_OFTEN = 5
+"""How often each decision is made on average, at least: of others any can be called by the names of any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +48,13 @@ class Likeness:
         value: as they are.
         turned: for whoever turns round or moves what it answers; 0 where that was not asked for.
         shares: of the same decisions, found and by chance, where decisions are compared.
-        given: which numbers of a row, of all that have an order of their own, are told.
+        singly: how well each number of a row is told, from 0 to 1, by that of the other which tells it best.
     """
 
     value: float = 0.0
     turned: float = 0.0
     shares: tuple[float, float] | None = None
-    given: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    singly: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 def likeness(
@@ -63,27 +68,39 @@ def likeness(
         decided: the original's decisions, not all alike, where they are to be compared.
         turned: whether to look at what can be turned round, too.
     """
-    if other is None or other.shape != wanted.shape:
+    if other is None or other.shape != wanted.shape or not wanted.size:
         return Likeness()
-    theirs = choices(other) if decided is not None else None
+    theirs = decided_by(other) if decided is not None else None
     first, second = _numbers(wanted, other)
     numbers = _finite(first, second)
     ways = [numbers, _beside_the_mean(wanted, other) if theirs is not None else None] if turned else []
     told = max((both.share * told_apart(both.first, both.second) for both in ways if both), key=abs, default=0.0)
-    given = one_by_one(first, second) > OPEN if turned else np.zeros(0, np.bool_)
+    singly = one_by_one(first, second) if turned else np.zeros(0)
     if decided is None or theirs is None:
         value = numbers.share * ranked(numbers.first, numbers.second) if numbers else 0.0
-        return Likeness(value=value, turned=told, given=given)
+        return Likeness(value=value, turned=told, singly=singly)
     same, chance = _shares(decided.reshape(len(wanted), -1), theirs.reshape(len(wanted), -1))
     value = (same - chance) / (1 - chance)
     # Where both decide rarely for one of two, the reverse agrees less often than chance by little only.
     two = len(np.unique(np.concatenate([decided, theirs]))) == 2
     reverse = (same - chance) / chance if two and same < chance else value
-    if turned and not two:
+    if turned and not two and often(theirs):
         reverse = max(reverse, _renamed(decided, theirs), key=abs)
     return Likeness(
-        value=value, turned=max(reverse, told, key=abs) if turned else 0.0, shares=(same, chance), given=given
+        value=value, turned=max(reverse, told, key=abs) if turned else 0.0, shares=(same, chance), singly=singly
     )
+
+
+def decided_by(answers: NDArray[Any]) -> NDArray[np.int64] | None:
+    """Decisions: those of scores, and whole numbers and truth values as they are; None for other numbers."""
+    if answers.dtype.kind in "iub":
+        return answers.reshape(-1).astype(np.int64)
+    return choices(answers)
+
+
+def often(decided: NDArray[np.int64]) -> bool:
+    """Whether decisions come often enough to be some: else they are quantities, or names of single rows."""
+    return len(np.unique(decided)) <= decided.size / _OFTEN
 
 
 def beyond(values: Sequence[float], strangers: Sequence[float]) -> tuple[float, ...]:
@@ -97,11 +114,17 @@ def beyond(values: Sequence[float], strangers: Sequence[float]) -> tuple[float, 
     return tuple((value - chance) / (1 - chance) for value in values)
 
 
-def beyond_all(value: float, strangers: Sequence[float]) -> float:
-    """The same of one value that may be reversed; 0 where one of the strangers is as far from chance."""
+def beyond_all(value: float, strangers: Sequence[float], several: int = 1) -> float:
+    """The same of one value that may be reversed; 0 where one of the strangers is as far from chance.
+
+    Of several outputs the luckiest is farther: by as many deviations more as their number is to that of the strangers,
+    in logarithms.
+    """
     sizes = [abs(each) for each in strangers]
-    if sizes and np.mean(sizes) <= ALIKE and abs(value) <= max(sizes):
-        return 0.0
+    if sizes and np.mean(sizes) <= ALIKE:
+        more = math.log(several) / math.log(len(sizes) + 1) * float(np.std(sizes))
+        if abs(value) <= min(OPEN, max(sizes) + more):
+            return 0.0
     return float(np.copysign(beyond([abs(value)], sizes)[0], value))
 
 
@@ -109,6 +132,8 @@ def _renamed(one: NDArray[np.int64], two: NDArray[np.int64]) -> float:
     """Kappa of the decisions when those of the second get the names under which most are the same."""
     first, places = np.unique(one, return_inverse=True)
     second, others = np.unique(two, return_inverse=True)
+    if max(len(first), len(second)) > _MOST_NAMES:
+        return 0.0
     table = np.zeros((len(first), len(second)))
     np.add.at(table, (places, others), 1.0)
     matched: tuple[NDArray[np.int64], NDArray[np.int64]] = linear_sum_assignment(table, maximize=True)  # pyright: ignore[reportUnknownVariableType]

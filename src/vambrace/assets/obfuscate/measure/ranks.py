@@ -25,8 +25,7 @@ _SHIFTS = 8
 _LUCK = 10.0
 """What happens once in two to the power of this is no luck any more."""
 
-_ORDERED = 0.9
-"""Of the variance of ranks without ties: from so much on an order is no luck; half of the rows may be tied, hardly."""
+_MOSTLY = 0.9
 
 
 def ranked(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
@@ -68,22 +67,31 @@ def told_apart(first: NDArray[np.float64], second: NDArray[np.float64]) -> float
 
 
 def one_by_one(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The size of the rank correlation of each number with that of the others' which tells it best.
+    """The size of the rank correlation of each number (n, numbers) with that of the others' which tells it best.
 
-    0 for numbers that many rows have in common; others that are no number in some row tell none. With its own
-    counterpart alone, or 0, where rows are so few that one of so many has the same order by luck.
+    With its own counterpart alone, or 0, where rows, or those that differ, are so few that one of so many has the same
+    order by luck. Others' numbers that often are none tell none, and rows in which another one is none are left out.
     """
-    count, numbers = len(first), first.shape[1]
-    second = np.where(np.isfinite(second).all(axis=0), second, 0.0)
-    one, two = _centred(first), _centred(second)
-    ordered = np.square(one).sum(axis=0) >= _ORDERED * (count**3 - count) / 12
-    bits = (math.lgamma(count + 1) - math.lgamma(count // 2 + 1)) / math.log(2) - _LUCK
-    one, two = _unit(one), _unit(two)
-    if bits < 2 * math.log2(numbers):
-        own = np.abs((one * two).sum(axis=0)) if bits >= math.log2(numbers) else np.zeros(numbers)
-    else:
-        own = np.abs(one.T @ two).max(axis=1)
-    return np.where(ordered, own, 0.0)
+    numbers = int(first.shape[1])
+    finite = np.isfinite(second)
+    kept = finite.mean(axis=0) > _MOSTLY
+    rows = finite[:, kept].all(axis=1)
+    if not numbers or rows.sum() < 2:
+        none: NDArray[np.float64] = np.zeros(numbers)
+        return none
+    first, second = first[rows], np.where(kept, second[rows], 0.0)
+    orders = np.array([_orders(column) for column in first.T], np.float64) - _LUCK
+    one, two = _ranks(first), _ranks(second)
+    own: NDArray[np.float64] = np.abs((one * two).sum(axis=0))
+    best: NDArray[np.float64] = np.abs(one.T @ two).max(axis=1)
+    least = math.log2(numbers)
+    return np.asarray(own * (orders >= least) * (orders < 2 * least) + best * (orders >= 2 * least), np.float64)
+
+
+def _orders(column: NDArray[np.float64]) -> float:
+    """Binary logarithm of how many orders there are of numbers of which some are alike."""
+    alike = np.unique(column, return_counts=True)[1].tolist()
+    return (math.lgamma(column.size + 1) - sum(math.lgamma(count + 1) for count in alike)) / math.log(2)
 
 
 def _by_others(one: NDArray[np.float64], two: NDArray[np.float64], spread: NDArray[np.float64]) -> float:
@@ -116,15 +124,7 @@ def _spread(array: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _ranks(array: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks of each number over the rows, of mean 0 and length 1, or 0 where they are all the same."""
-    return _unit(_centred(array))
-
-
-def _centred(array: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks of each number over the rows, of mean 0."""
     ranks: NDArray[np.float64] = rankdata(array.reshape(len(array), -1), axis=0)
-    return ranks - ranks.mean(axis=0)
-
-
-def _unit(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    ranks = ranks - ranks.mean(axis=0)
     length = np.sqrt(np.square(ranks).sum(axis=0))
     return np.divide(ranks, length, out=np.zeros_like(ranks), where=length > 0)
