@@ -36,13 +36,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import secrets
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vambrace.assets.obfuscate.keyed import Stream
-from vambrace.assets.obfuscate.lock_entry import ENTRY, Group, LockEntry, lock_entry, not_unlockable
+from vambrace.assets.obfuscate.lock_entry import ENTRY, LockEntry, lock_entry, not_unlockable
 from vambrace.assets.obfuscate.openness import OpenTensor, as_lists, as_tensors, open_tensors
 from vambrace.assets.obfuscate.pools import ENOUGH_BITS, arrangements, moving, pools, split
 from vambrace.assets.obfuscate.roles import Held, held_tensors, stated_tensors, staying, untouchable
@@ -208,19 +209,36 @@ def _entry(held: list[Held]) -> LockEntry:
 
 def _rewrite_all(tensors: list[Any], entry: LockEntry, key: bytes, *, back: bool) -> None:
     """Put all tensors of a model out of order, or back."""
-    for group in entry.groups(tensors):
-        _rewrite([tensors[number] for number in group.tensors], group, Stream(key, *group.path), back=back)
+    groups = entry.groups(tensors)
+    left = Counter(number for group in groups for number in group.tensors)
+    wholes: dict[int, NDArray[Any]] = {}
+    masks: dict[int, int] = {}
+    for group in groups:
+        for number in group.tensors:
+            if number not in wholes:
+                raw = bytes_of(tensors[number])
+                width, masks[number] = element(tensors[number], raw)
+                wholes[number] = np.frombuffer(raw, dtype=f"<u{width}").copy()
+        moved = [
+            (wholes[number], _moves(tensors[number], part, group.letter))
+            for number, part in zip(group.tensors, group.parts, strict=True)
+        ]
+        mask = masks[group.tensors[0]] if group.letter in _FLIPPED else 0
+        _rewrite(moved, mask, Stream(key, *group.path), back=back)
+        left.subtract(group.tensors)
+        # Of a tensor of many parts the bytes are written once.
+        for number in dict.fromkeys(group.tensors):
+            if not left[number]:
+                store(tensors[number], wholes.pop(number).tobytes())
 
 
-def _rewrite(tensors: list[Any], group: Group, stream: Stream, *, back: bool) -> None:
-    """Put elements of tensors of one type into the order of a stream, or back."""
-    parts = [bytes_of(tensor) for tensor in tensors]
-    width, mask = element(tensors[0], parts[0])
-    wholes = [np.frombuffer(part, dtype=f"<u{width}") for part in parts]
-    moves = [_moves(*each, group.letter) for each in zip(tensors, wholes, group.parts, strict=True)]
-    elements = np.concatenate([whole[some] for whole, some in zip(wholes, moves, strict=True)])
+def _rewrite(
+    places: list[tuple[NDArray[Any], NDArray[np.bool_] | slice]], mask: int, stream: Stream, *, back: bool
+) -> None:
+    """Put elements of arrays of one type, at some places of each, into the order of a stream, or back; flip a mask."""
+    elements = np.concatenate([whole[some] for whole, some in places])
     order = _order(stream, elements.size)
-    flips = _flips(stream, elements.size, elements.dtype, mask) if group.letter in _FLIPPED else None
+    flips = _flips(stream, elements.size, elements.dtype, mask) if mask else None
     if back:
         new = np.empty_like(elements)
         new[order] = elements
@@ -229,20 +247,13 @@ def _rewrite(tensors: list[Any], group: Group, stream: Stream, *, back: bool) ->
     else:
         new = (elements if flips is None else elements ^ flips)[order]
     at = 0
-    for tensor, some in zip(tensors, moves, strict=True):
-        placed = np.frombuffer(bytes_of(tensor), dtype=f"<u{width}").copy()  # of which another part may have moved
-        count = placed[some].size
-        placed[some] = new[at : at + count]
-        store(tensor, placed.tobytes())
+    for whole, some in places:
+        count = whole[some].size
+        whole[some] = new[at : at + count]
         at += count
 
 
-def _moves(
-    tensor: Any,  # noqa: ANN401  onnx.TensorProto
-    whole: NDArray[Any],
-    part: NDArray[np.bool_] | None,
-    letter: str,
-) -> NDArray[np.bool_] | slice:
+def _moves(tensor: Any, part: NDArray[np.bool_] | None, letter: str) -> NDArray[np.bool_] | slice:  # noqa: ANN401
     """Which elements of a tensor move."""
     if letter == _KEPT:
         shared = in_a_byte(tensor)

@@ -183,10 +183,11 @@ def _energies(squares: NDArray[np.float64]) -> NDArray[np.float64]:
     Numbers of both with which each row and each column of the quotients is 1 (Sinkhorn, Ann. Math. Stat. 35, 1964).
     """
     columns, rows = np.ones(squares.shape[1]), np.ones(len(squares))
-    for _ in range(_ROUNDS if columns.size > 1 else 1):
-        rows = squares @ (1 / columns) / columns.size
-        columns = (1 / np.where(rows > 0, rows, np.inf)) @ squares / len(rows)
-        columns = np.where(columns > 0, columns, 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite in the end has no size
+        for _ in range(_ROUNDS if columns.size > 1 else 1):
+            rows = squares @ (1 / columns) / columns.size
+            columns = (1 / np.where(rows > 0, rows, np.inf)) @ squares / len(rows)
+            columns = np.where(columns > 0, columns, 1.0)
     return rows
 
 
