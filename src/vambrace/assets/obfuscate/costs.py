@@ -27,6 +27,7 @@ Predicate = Literal["brief", "glance", "opaque"]
 _PRODUCTS = 80e9
 _FUSED_BYTES = 60e9
 _COPIED_BYTES = 4e9
+_CARRIED_BYTES = 30e9
 _SMALL_PRODUCTS = 30e9
 _ALONE_BYTES = 8e9
 _START = 0.5e-6
@@ -95,6 +96,10 @@ class Costs:
     def copies(self, values: Iterable[str]) -> float:
         """Of copies outside and inside of a branch, since layouts end at it."""
         return 2 * 2 * 4 * sum(self._size(name) for name in values) / _COPIED_BYTES
+
+    def carried(self, values: Iterable[str]) -> float:
+        """Of a Loop that never runs and gives values as they came: it copies each of them."""
+        return 2 * 4 * sum(self._size(name) for name in values) / _CARRIED_BYTES
 
     def predicate(self, kind: Predicate) -> float:
         """Of an If and its predicate, one of `vambrace.assets.obfuscate.opaque`."""

@@ -138,7 +138,8 @@ class Cuts:
         self.eligible = 1
         given = [each.name for each in exits if each is not None and each.kind in FLOATING]
         read = min([read, *given], key=self._costs.elements)
-        cut, _ = self._cut(read, [], max(slowdown * self._costs.total, allowed))
+        room = max(slowdown * self._costs.total, allowed) - self._costs.carried(each.name for each in exits if each)
+        cut, _ = self._cut(read, [], room)
         if cut is None:
             self.left["a Loop that would take too long"] = 1
             return None
