@@ -17,8 +17,9 @@ some (`vambrace.assets.obfuscate.growth`), and none in front of an exponential, 
 that no path from input to output gets around, then the cheapest. As it is left, on seven networks that were tried: 0 to
 7 % more time, 25 to 35 % on two that take 20 microseconds in all; wrong keys within three points of chance in mean over
 20 keys on each. Whole filters stand in the file, but for a power of two, so whoever holds the original, or a model that
-it was tuned from, finds every one of them again, order and scale included. Where a model can be loaded with a key
-instead, `vambrace.assets.obfuscate.locking` hides more and costs nothing.
+it was tuned from, finds every one of them again, order and scale included. Where only the layer that gives the answers
+can be locked, as in residual networks, so does whoever knows the answers to one row. Where a model can be loaded with a
+key instead, `vambrace.assets.obfuscate.locking` hides more and costs nothing.
 """
 
 from __future__ import annotations
