@@ -117,6 +117,8 @@ def test_rows_of_other_sizes_are_mixed_among_themselves() -> None:
         ("y = Gemm <transB = 1> (x, w)", (9, 16), 0),
         ('y = Einsum <equation = "ni,io->no"> (x, w)', (16, 9), 1),
         ('y = Einsum <equation = "oi, ni -> no"> (w, x)', (9, 16), 0),
+        ('y = Einsum <equation = "...i,io->...o"> (x, w)', (16, 9), 1),
+        ('y = Einsum <equation = "ab,bc"> (x, w)', (16, 9), 1),
         ("t = Transpose (x) z = MatMul (w, t) y = Transpose (z)", (9, 16), 0),
         ("t = Transpose (x) z = Gemm (w, t) y = Transpose (z)", (9, 16), 0),
         ("t = Transpose (x) z = Gemm <transA = 1> (w, t) y = Transpose (z)", (16, 9), 1),

@@ -78,13 +78,13 @@ def _axis(node: Any, position: int, rank: int) -> int | None:  # noqa: ANN401
 def _of_einsum(node: Any, position: int) -> int | None:  # noqa: ANN401
     """The last axis that comes out of this operand alone."""
     equation = next((each.s.decode() for each in node.attribute if each.name == "equation"), "").replace(" ", "")
-    taken, _, given = equation.partition("->")
+    taken, arrow, given = equation.partition("->")
     operands = taken.split(",")
-    if "." in equation or len(operands) != 2:
+    if len(operands) != 2 or "." in operands[position]:
         return None
+    if not arrow:  # what stands once comes out
+        given = "".join(letter for letter in taken if taken.count(letter) == 1)
     own = [
-        axis
-        for axis, letter in enumerate(operands[position])
-        if letter in given and letter not in operands[1 - position]
+        at for at, letter in enumerate(operands[position]) if letter in given and letter not in operands[1 - position]
     ]
     return own[-1] if own else None
