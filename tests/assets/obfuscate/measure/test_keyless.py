@@ -750,6 +750,28 @@ def test_no_numbers_tell_nothing(shape: tuple[int, ...]) -> None:
     assert not each.told
 
 
+def test_what_is_the_same_bit_for_bit_counts_whatever_others_rank_alike() -> None:
+    draw = np.random.default_rng(0)
+    wanted, *rest = draw.normal(size=(43, 100, 12))
+    rest[30][:, 5] = 2 * wanted[:, 5]  # one of the networks with other weights ranks one number as the original
+    open_in_two = rest[0].copy()
+    open_in_two[:, :2] = wanted[:, :2]
+    each = keyless._output("y", keyless._Answers(wanted, open_in_two, rest[1:21], rest[21:41]), by_input=False)
+    assert each.given == 2
+    scattered = np.where(draw.random((100, 12)) < 0.06, np.nan, rest[0])
+    scattered[:, :2] = wanted[:, :2]
+    each = keyless._output("y", keyless._Answers(wanted, scattered, rest[1:21], rest[21:41]), by_input=False)
+    assert each.given == 2
+
+
+def test_two_keys_that_open_a_file_are_no_luck_however_many_outputs_there_are() -> None:
+    wrong = (1.0, 1.0, *np.random.default_rng(0).normal(size=18) * 0.05)
+    each = KeylessOutput(output="y", decided=False, without=None, wrong=wrong, same=None, chance=None, opened=2)
+    for count in (1, 8, 64):
+        found = Keyless(rows=100, keys=20, failed=0, outputs=(each,) * count)
+        assert judged(found).word == "fail"
+
+
 def test_names_of_very_many_kinds_take_no_time() -> None:
     draw = np.random.default_rng(0)
     kinds = [draw.integers(0, 9_000, 50_000) for _ in range(2)]

@@ -318,9 +318,9 @@ def _beyond(output: KeylessOutput, gates: Gates, several: int) -> float:
     once = abs(output.without or 0.0) / max(gates.keyless_once, 1e-9)
     if not output.wrong:
         return once
-    by_luck = _OPENED + math.log2(several) / 2
-    if output.opened >= by_luck:
+    if output.opened >= _OPENED:
         return math.inf
+    by_luck = _OPENED + math.log2(several) / 2
     # Some of the others do so by chance, and how many is seen of these.
     for keys, chance, least in (
         (output.nearly, output.nearly_strangers, by_luck),

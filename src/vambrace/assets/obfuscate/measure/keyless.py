@@ -25,6 +25,7 @@ from vambrace.assets.obfuscate import key_entry, keyinput, lock_entry, locking
 from vambrace.assets.obfuscate.measure import answered
 from vambrace.assets.obfuscate.measure.equality import DECISION
 from vambrace.assets.obfuscate.measure.likeness import OPEN, Likeness, beyond, beyond_all, decided_by, likeness, often
+from vambrace.assets.obfuscate.measure.ranks import EQUAL
 from vambrace.assets.obfuscate.measure.redrawn import Redrawing
 from vambrace.assets.obfuscate.measure.runtime import Network
 from vambrace.assets.obfuscate.weighted import weighted_outputs
@@ -243,7 +244,7 @@ def _output(name: str, answers: _Answers, *, by_input: bool, several: int = 1) -
     at_rest = likeness(wanted, bare, decided, turned=True)
     values, sizes = ([one.value for one in strangers], [abs(one.turned) for one in strangers])
     without = None if by_input else _without(wanted, bare, at_rest.turned, sizes, several)
-    given = 0 if by_input else max(_given(at_rest, strangers, bar) for bar in (_NEARLY, OPEN))
+    given = 0 if by_input else max(_given(at_rest, strangers, bar) for bar in (_NEARLY, OPEN, (OPEN + EQUAL) / 2))
     # By the frequencies alone where no other weights are drawn.
     same = [each.shares[0] for each in wrong or [at_rest] if each.shares is not None]
     chance = [each.shares[0] for each in strangers if each.shares is not None] or [

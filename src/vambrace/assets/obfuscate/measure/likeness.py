@@ -48,7 +48,7 @@ class Likeness:
         value: as they are.
         turned: for whoever turns round or moves what it answers; 0 where that was not asked for.
         shares: of the same decisions, found and by chance, where decisions are compared.
-        singly: how well each number of a row is told, from 0 to 1, by that of the other which tells it best.
+        singly: how well each number of a row is told, from 0 to 1, by that of the other which tells it best, or EQUAL.
     """
 
     value: float = 0.0

@@ -15,10 +15,13 @@ from scipy.stats import rankdata  # pyright: ignore[reportUnknownVariableType]
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ALIKE", "one_by_one", "ranked", "told_apart"]
+__all__ = ["ALIKE", "EQUAL", "one_by_one", "ranked", "told_apart"]
 
 ALIKE = 0.95
 """From so much on, what tells a thing is that thing, and no measure of chance."""
+
+EQUAL = 2.0
+"""Of a number that is the same in all rows."""
 
 _SHIFTS = 8
 
@@ -69,23 +72,26 @@ def told_apart(first: NDArray[np.float64], second: NDArray[np.float64]) -> float
 def one_by_one(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """The size of the rank correlation of each number (n, numbers) with that of the others' which tells it best.
 
-    With its own counterpart alone, or 0, where rows, or those that differ, are so few that one of so many has the same
-    order by luck. Others' numbers that often are none tell none, and rows in which another one is none are left out.
+    `EQUAL` where its own counterpart is the very same. With that alone, or 0, where rows, or those that differ, are so
+    few that one of so many has the same order by luck. Counterparts that are none in a few rows are compared in the
+    others, and tell no other number.
     """
     numbers = int(first.shape[1])
-    finite = np.isfinite(second)
-    kept = finite.mean(axis=0) > _MOSTLY
-    rows = finite[:, kept].all(axis=1)
-    if not numbers or rows.sum() < 2:
+    if not numbers or len(first) < 2:
         none: NDArray[np.float64] = np.zeros(numbers)
         return none
-    first, second = first[rows], np.where(kept, second[rows], 0.0)
+    finite = np.isfinite(second)
+    whole = finite.all(axis=0)
     orders = np.array([_orders(column) for column in first.T], np.float64) - _LUCK
-    one, two = _ranks(first), _ranks(second)
+    one, two = _ranks(first), _ranks(np.where(whole, second, 0.0))
     own: NDArray[np.float64] = np.abs((one * two).sum(axis=0))
-    best: NDArray[np.float64] = np.abs(one.T @ two).max(axis=1)
+    for at in np.flatnonzero(~whole & (finite.mean(axis=0) > _MOSTLY)).tolist():
+        rows = finite[:, at]
+        own[at] = np.abs((_ranks(first[rows, at : at + 1]) * _ranks(second[rows, at : at + 1])).sum())
+    best: NDArray[np.float64] = np.maximum(own, np.abs(one.T @ two).max(axis=1))
     least = math.log2(numbers)
-    return np.asarray(own * (orders >= least) * (orders < 2 * least) + best * (orders >= 2 * least), np.float64)
+    found = own * (orders >= least) * (orders < 2 * least) + best * (orders >= 2 * least)
+    return np.asarray(np.where((orders >= least) & (first == second).all(axis=0), EQUAL, found), np.float64)
 
 
 def _orders(column: NDArray[np.float64]) -> float:
