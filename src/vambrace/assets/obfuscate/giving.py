@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vambrace.assets.obfuscate.operators import OWN, moved, outputs
+from vambrace.assets.obfuscate.operators import OWN, moved_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,12 +46,8 @@ def is_slope(name: str, dims: Sequence[int], sight: Sight) -> bool:
     """Whether each element multiplies a channel by itself, as those of a batch normalisation that was folded."""
     if sum(size > 1 for size in dims) != 1:
         return False
-    uses = [(node, position) for _, node, position in sight.flows.ahead(name, _moved) if node is not None]
+    uses = [(node, position) for _, node, position in sight.flows.ahead(name, moved_on) if node is not None]
     return any(node.op_type == "Mul" and node.domain in OWN for node, _ in uses)
-
-
-def _moved(_: str, node: Any, position: int) -> tuple[int, ...]:  # noqa: ANN401
-    return outputs(node) if moved(node, position) else ()
 
 
 def _axis(node: Any, position: int, rank: int) -> int | None:  # noqa: ANN401

@@ -183,21 +183,19 @@ def _chosen(
     bits = _closing_bits(net, slots)
     given = given_as_they_are(net)
     # First those behind which another layer mixes what a key puts in order.
-    sets = [
-        {place: cost for place, cost in each.items() if bits[place] >= least and (outside or place.given not in given)}
-        for least in (_STRONG, 1.0)
-        for outside in (False, True)
-    ]
+    every = {place: cost for place, cost in each.items() if bits[place]}
+    inner = {place: cost for place, cost in every.items() if place.given not in given}
+    strong = [{place: cost for place, cost in some.items() if bits[place] >= _STRONG} for some in (inner, every)]
     closing: list[Place] = []
-    for costs_of_some in (*sets, each) if wanted else ():
-        closing = closing or barrier(net, costs_of_some)
+    for some in (*strong, inner, every, each) if wanted else ():
+        closing = closing or barrier(net, some)
     taken = list(closing)
     room -= sum(each[place] for place in taken)
     for place in sorted(each, key=each.__getitem__):
         if place not in taken and len(taken) < wanted and (each[place] <= room or not taken):
             room -= each[place]
             taken.append(place)
-    return _in_range(net, {place: slot for place, slot in slots.items() if place in taken}, (closing, [*sets[2]]))
+    return _in_range(net, {place: slot for place, slot in slots.items() if place in taken}, (closing, list(inner)))
 
 
 def _bits(net: Net, place: Place, slot: Slot) -> float:

@@ -29,6 +29,7 @@ __all__ = [
     "decides",
     "is_in",
     "moved",
+    "moved_on",
     "outputs",
     "passed",
     "shapes",
@@ -254,6 +255,11 @@ def adds_products(node: Any, position: int) -> bool:  # noqa: ANN401
 def moved(node: Any, position: int) -> bool:  # noqa: ANN401
     """Whether the very elements of this input come out, but for their type and sign."""
     return node.op_type in _MOVES and passed(node, position)
+
+
+def moved_on(_: str, node: Any, position: int) -> tuple[int, ...]:  # noqa: ANN401
+    """Outputs that hold the very elements of this input, as `Flows` asks for them."""
+    return outputs(node) if moved(node, position) else ()
 
 
 def outputs(node: Any) -> tuple[int, ...]:  # noqa: ANN401

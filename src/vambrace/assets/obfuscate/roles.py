@@ -27,7 +27,7 @@ from vambrace.assets.obfuscate.operators import (
     VARIANCE,
     counts,
     is_in,
-    moved,
+    moved_on,
     outputs,
     passed,
 )
@@ -228,7 +228,7 @@ def _role(name: str, tensor: Any, sight: Sight) -> tuple[Role | None, str, bool]
         return None, _why(size[0]), few or chosen
     if makes_mask(name, sight):
         return None, _MASK, True
-    uses, elsewhere = _uses(name, sight, _through), _uses(name, sight, _moving)
+    uses, elsewhere = _uses(name, sight, _through), _uses(name, sight, moved_on)
     blocked = [use for use in uses if use[0] is not None and not is_in(*use, ORDERED) and not is_in(*use, SIGNED)]
     if blocked:
         return None, _why(blocked[0][0]), False
@@ -273,10 +273,6 @@ def _why(node: Any) -> str:  # noqa: ANN401
     if node.domain in OWN:
         return f"an input of {node.op_type} that may decide how it runs"
     return f"an input of {node.domain}.{node.op_type}, of which nothing is known"
-
-
-def _moving(_: str, node: Any, position: int) -> tuple[int, ...]:  # noqa: ANN401
-    return outputs(node) if moved(node, position) else ()
 
 
 def _through(_: str, node: Any, position: int) -> tuple[int, ...]:  # noqa: ANN401
