@@ -167,6 +167,7 @@ def test_a_row_that_is_alone_is_not_told() -> None:
     wide = normal(64, 64)
     wide[5] /= 100
     assert pooled([wide]) == []  # of 64 rows one is told, less than one in twenty
+    assert pooled([wide, wide[::-1]]) == [[(0, 0), (1, 0)]]  # where another layer has one of its size, they are mixed
     wide[6:9] /= np.float32([[8], [3000], [10000]])
     (joined,) = pooled([wide])
     assert len(joined) == 2  # one part of three, with the others
